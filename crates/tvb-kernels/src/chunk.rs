@@ -1,0 +1,97 @@
+//! A chunk: the same rows of the base and of every column beside it, as the raw bytes that were read from the files.
+//!
+//! ```text
+//! bytes   column 0 (base)      column 1               column 2            …
+//!         [seg 0][seg 1][seg2] [seg 0][seg 1][seg 2]  [seg 0][seg 1] …
+//! ```
+//! A *segment* is a run of rows (elements) of one tensor; it has the same number of rows in every column but may lie at
+//! any offset there and in any dtype. Column 0 is the base θ0; columns 1..=n_tasks are the fine-tunes θt (for `gram` and
+//! `project`) or the atoms (for `reconstruct`).
+
+/// Float formats a column may be stored in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum Dtype {
+    F64,
+    F32,
+    F16,
+    Bf16,
+}
+
+impl Dtype {
+    /// Bytes per element.
+    pub const fn size(self) -> usize {
+        match self {
+            Dtype::F64 => 8,
+            Dtype::F32 => 4,
+            Dtype::F16 | Dtype::Bf16 => 2,
+        }
+    }
+
+    /// Unit roundoff u: the largest relative error of rounding to this format, 2^-(p) with p its precision in bits.
+    pub const fn unit_roundoff(self) -> f64 {
+        match self {
+            Dtype::F64 => 1.110_223_024_625_156_5e-16,
+            Dtype::F32 => 5.960_464_477_539_063e-8,
+            Dtype::F16 => 4.882_812_5e-4,
+            Dtype::Bf16 => 3.906_25e-3,
+        }
+    }
+}
+
+/// A run of rows of one tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Number of rows (elements).
+    pub n_rows: usize,
+    /// Which Gram matrix its inner products belong to; consecutive segments of one slot are summed together.
+    pub slot: usize,
+}
+
+/// Where one column's rows of one segment lie in the chunk's bytes, and in which format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// Bytes from the chunk's start; a multiple of the dtype's size.
+    pub offset: usize,
+    /// How the elements are stored there (little-endian).
+    pub dtype: Dtype,
+}
+
+/// The shape of a chunk: what lies where in its bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChunkLayout {
+    /// Columns including the base: n_tasks + 1.
+    pub n_columns: usize,
+    /// The segments in row order.
+    pub segments: Vec<Segment>,
+    /// [n_segments, n_columns], row-major: the slice of segment s and column c is `slices[s * n_columns + c]`.
+    pub slices: Vec<Slice>,
+    /// Bytes the chunk takes, padding included.
+    pub n_bytes: usize,
+}
+
+impl ChunkLayout {
+    /// Number of task (or atom) columns, the base not counted.
+    pub fn n_tasks(&self) -> usize {
+        self.n_columns - 1
+    }
+
+    /// Rows of all segments together.
+    pub fn n_rows(&self) -> usize {
+        self.segments.iter().map(|segment| segment.n_rows).sum()
+    }
+
+    /// The slice of one segment and one column.
+    pub fn slice(&self, segment: usize, column: usize) -> Slice {
+        self.slices[segment * self.n_columns + column]
+    }
+}
+
+/// A chunk's bytes together with their layout.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk<'a> {
+    /// What lies where.
+    pub layout: &'a ChunkLayout,
+    /// `layout.n_bytes` bytes or more.
+    pub bytes: &'a [u8],
+}

@@ -1,0 +1,2 @@
+//! zoo binary.
+fn main() {}

@@ -1,0 +1,6 @@
+//! Compress many fine-tuned checkpoints into a small task vector basis, and do task arithmetic from it.
+
+pub mod checkpoint;
+pub mod error;
+
+pub use error::{Error, ErrorKind, Result};

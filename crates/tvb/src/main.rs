@@ -1,0 +1,2 @@
+//! tvb binary.
+fn main() {}
