@@ -142,6 +142,11 @@ impl Checkpoint {
         self.inner.by_name.get(name).map(|&i| &self.inner.tensors[i])
     }
 
+    /// The place of the tensor of that name in [`Checkpoint::tensors`].
+    pub fn index_of(&self, name: &str) -> Option<usize> {
+        self.inner.by_name.get(name).copied()
+    }
+
     /// The safetensors `__metadata__` of the first file; empty for other formats.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.inner.metadata
