@@ -1,2 +1,48 @@
-//! xtask.
-fn main() {}
+//! Developer commands: `cargo xtask test` is all a newcomer needs, `cargo xtask ci` is what a pull request must pass.
+
+mod bench;
+mod ci;
+mod demo;
+mod process;
+mod setup;
+mod test;
+mod zoo;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Developer commands of tvb.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", arg_required_else_help = true, max_term_width = 120)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Setup(setup::Args),
+    Demo(demo::Args),
+    Test(test::Args),
+    Ci(ci::Args),
+    Bench(bench::Args),
+    Zoo(zoo::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Setup(args) => setup::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Ci(args) => ci::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Zoo(args) => zoo::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -2,5 +2,7 @@
 
 pub mod checkpoint;
 pub mod error;
+pub mod progress;
+pub mod units;
 
 pub use error::{Error, ErrorKind, Result};

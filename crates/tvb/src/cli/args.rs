@@ -1,0 +1,59 @@
+//! The flags that every command has, as they were typed ([`CommonArgs`]) and as they are meant ([`Context`]).
+
+use super::progress::Display;
+use clap::{ArgAction, ValueEnum};
+use std::num::NonZeroUsize;
+use tvb::{Result, units};
+
+/// Flags common to all commands, as typed.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Common options")]
+pub(super) struct CommonArgs {
+    /// Where to compute: auto, cpu, gpu, an index from `tvb devices`, or a part of an adapter's name
+    #[arg(long, global = true, env = "TVB_DEVICE", default_value = "auto")]
+    pub device: String,
+    /// Graphics interfaces to look for adapters on; all of them by default
+    #[arg(long, global = true, env = "WGPU_BACKEND", value_enum, value_delimiter = ',', ignore_case = true)]
+    pub backend: Vec<BackendName>,
+    /// Cap on host buffers, such as 512M or 4G
+    #[arg(long, global = true, default_value = "512M", value_name = "SIZE", value_parser = units::parse_bytes)]
+    pub memory: u64,
+    /// Threads to compute and read with; one per core by default
+    #[arg(long, short = 'j', global = true, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    /// More detail on stderr; twice for everything
+    #[arg(long, short = 'v', global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// No progress and no remarks on stderr; twice to drop warnings too
+    #[arg(long, short = 'q', global = true, action = ArgAction::Count, conflicts_with = "verbose")]
+    pub quiet: u8,
+    /// Print exactly one JSON object on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// `--backend`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum BackendName {
+    #[value(alias = "vk")]
+    Vulkan,
+    #[value(alias = "mtl")]
+    Metal,
+    #[value(alias = "d3d12")]
+    Dx12,
+    #[value(aliases = ["gles", "opengl"])]
+    Gl,
+}
+
+/// What the common flags mean, shared by all commands.
+pub(super) struct Context {
+    /// Shows how far long work is and hears Ctrl-C.
+    pub progress: Display,
+}
+
+impl Context {
+    /// Checks the common flags.
+    pub(super) fn new(common: CommonArgs) -> Result<Self> {
+        Ok(Self { progress: Display::new(common.quiet > 0) })
+    }
+}

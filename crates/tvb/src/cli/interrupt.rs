@@ -1,0 +1,23 @@
+//! Ctrl-C: the first asks the running stage to stop cleanly, the second stops at once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use tvb::{Error, ErrorKind, Result};
+
+/// Set by the first Ctrl-C (or SIGTERM, SIGHUP); read by the stages through `Progress::cancelled`.
+static ASKED_TO_STOP: AtomicBool = AtomicBool::new(false);
+
+/// Whether the user asked to stop.
+pub(super) fn asked_to_stop() -> bool {
+    ASKED_TO_STOP.load(Ordering::Relaxed)
+}
+
+/// Starts to listen; call once.
+pub(super) fn listen() -> Result<()> {
+    ctrlc::set_handler(|| {
+        if ASKED_TO_STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(ErrorKind::Interrupted.exit_code()));
+        }
+        tracing::warn!("stopping cleanly; once more stops at once");
+    })
+    .map_err(|error| Error::failed(format!("cannot listen for Ctrl-C: {error}")))
+}

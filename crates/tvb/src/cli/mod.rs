@@ -1,0 +1,81 @@
+//! The command line: flags become options of the library, the library's answer becomes text or JSON.
+//!
+//! One file per command. A command is a function from what was typed and a [`Context`] to an [`Answer`]; nothing else
+//! reads the arguments, and nothing but `output.rs` writes to the terminal.
+
+mod args;
+mod completions;
+mod interrupt;
+mod logging;
+mod output;
+mod progress;
+
+pub(crate) use output::install_panic_hook;
+
+use args::{CommonArgs, Context};
+use clap::{Parser, Subcommand};
+use output::Answer;
+use std::process::ExitCode;
+use tvb::Result;
+
+/// What follows every help page.
+const AFTER_HELP: &str = "\
+Exit codes:
+  0    done
+  1    failed: I/O, device, a failed job
+  2    wrong usage
+  3    input rejected: a checkpoint, basis or job file that is malformed or does not fit
+  130  interrupted
+
+Sizes: 512M and 512MiB count in 1024s, 5GB in 1000s.
+Results go to stdout; logs and progress to stderr.";
+
+/// Compress the task vectors of many fine-tuned checkpoints into a small basis, and do task arithmetic from it.
+#[derive(Debug, Parser)]
+#[command(name = "tvb", version, after_help = AFTER_HELP, max_term_width = 120, subcommand_required = true)]
+#[command(arg_required_else_help = true, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Completions(completions::Args),
+}
+
+impl Command {
+    fn run(self, _context: &Context) -> Result<Answer> {
+        match self {
+            Command::Completions(args) => completions::run(&args),
+        }
+    }
+}
+
+/// Parses the process's arguments, runs the command they name, shows its answer, and returns the exit code.
+pub(crate) fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return output::show_usage(&error),
+    };
+    let is_json = cli.common.json;
+    logging::start(&cli.common);
+    let answer = Context::new(cli.common).and_then(|context| {
+        interrupt::listen()?;
+        cli.command.run(&context)
+    });
+    output::show(answer, is_json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Cli;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,174 @@
+//! `cargo xtask demo`: really trained checkpoints become bases of a half and a quarter of their number.
+//!
+//! Everything is done by the two binaries, as a user would: `tvb-zoo tasks` prints the task names in order, one a
+//! line, and `tvb compress --json` prints one object, of which the demo reads
+//!
+//! ```text
+//! tasks[]         name, relative_error   ‖τt − τ̂t‖² / ‖τt‖², exact
+//! atoms[]         bytes                  size of each atom's file
+//! loss, spectral_bound                   both divided by T²; no basis of M atoms has less than the bound
+//! addition        cosine, norm_ratio     Σ τ̂t against Σ τt
+//! device          what computed it
+//! ```
+
+use crate::process::{Result, capture, cargo, root, run as run_command};
+use crate::zoo::CHECKPOINTS;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+/// Compress the zoo's 8, 14 and 20 trained tasks to a half and a quarter, and print what it costs
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only the 8 tasks, with the binaries of the dev profile: what CI runs
+    #[arg(long)]
+    pub quick: bool,
+}
+
+/// The parts of `tvb compress --json` that are shown.
+#[derive(Debug, Deserialize)]
+struct Compressed {
+    tasks: Vec<Task>,
+    atoms: Vec<Atom>,
+    loss: f64,
+    spectral_bound: f64,
+    addition: Addition,
+    device: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Task {
+    name: String,
+    relative_error: f64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Atom {
+    bytes: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Addition {
+    cosine: f64,
+    norm_ratio: f64,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let binaries = build(args.quick)?;
+    let names = capture(Command::new(binaries.join("tvb-zoo")).arg("tasks").current_dir(root()))?;
+    let names: Vec<&str> = names.lines().map(str::trim).filter(|name| !name.is_empty()).collect();
+    let scenarios: &[usize] = if args.quick { &[8] } else { &[8, 14, 20] };
+    let started = Instant::now();
+    let folder = root().join("target/demo");
+    let mut columns = Vec::new();
+    for &n_tasks in scenarios {
+        let tasks = names.get(..n_tasks).ok_or_else(|| format!("the zoo has {} tasks, not {n_tasks}", names.len()))?;
+        for n_atoms in [n_tasks / 2, n_tasks.div_ceil(4)] {
+            let out = folder.join(format!("{n_tasks}-tasks-{n_atoms}-atoms"));
+            columns.push(compress(&binaries, tasks, n_atoms, &out)?);
+        }
+    }
+    print!("{}", sizes_table(&columns)?);
+    println!();
+    print!("{}", errors_table(&columns));
+    let device = columns.first().map_or("", |column| column.device.as_str());
+    let seconds = started.elapsed().as_secs_f64();
+    println!("\n{} bases on {device} in {seconds:.1} s, kept under {}", columns.len(), folder.display());
+    Ok(())
+}
+
+/// Builds both binaries and returns the folder they are in.
+fn build(is_quick: bool) -> Result<PathBuf> {
+    let mut command = cargo(["build", "--locked", "--package", "tvb", "--package", "tvb-zoo", "--bins"]);
+    if !is_quick {
+        command.arg("--release");
+    }
+    run_command(&mut command)?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    Ok(root().join(target).join(if is_quick { "debug" } else { "release" }))
+}
+
+/// Runs `tvb compress` on these tasks.
+fn compress(binaries: &Path, tasks: &[&str], n_atoms: usize, out: &Path) -> Result<Compressed> {
+    let mut command = Command::new(binaries.join("tvb"));
+    command.current_dir(root()).args(["compress", "--json", "-q", "--overwrite", "-m", &n_atoms.to_string()]);
+    command.args(["--base", &format!("{CHECKPOINTS}/base.safetensors")]);
+    command.args(tasks.iter().map(|name| format!("{CHECKPOINTS}/{name}.safetensors")));
+    let json = capture(command.arg("-o").arg(out))?;
+    serde_json::from_str(&json).map_err(|error| format!("tvb compress --json: {error}"))
+}
+
+/// One line for each basis: what it takes on disk and what it loses.
+fn sizes_table(columns: &[Compressed]) -> Result<String> {
+    let base = root().join(CHECKPOINTS).join("base.safetensors");
+    let model_bytes = std::fs::metadata(&base).map_err(|error| format!("{}: {error}", base.display()))?.len();
+    let mut out = String::from(
+        "tasks  atoms   checkpoints       basis  mean error  worst error  loss/bound  addition cosine  norm ratio\n",
+    );
+    for column in columns {
+        let (n_tasks, n_atoms) = (column.tasks.len(), column.atoms.len());
+        let atom_bytes: u64 = column.atoms.iter().map(|atom| atom.bytes).sum();
+        let errors = || column.tasks.iter().map(|task| task.relative_error);
+        let mean = errors().sum::<f64>() / n_tasks as f64;
+        let worst = errors().fold(0.0, f64::max);
+        out += &format!(
+            "{n_tasks:>5}  {n_atoms:>5}  {:>9.2} MB  {:>7.2} MB  {mean:>10.4}  {worst:>11.4}  {:>10.4}  {:>15.6}  {:>10.6}\n",
+            (model_bytes * n_tasks as u64) as f64 / 1e6,
+            atom_bytes as f64 / 1e6,
+            column.loss / column.spectral_bound,
+            column.addition.cosine,
+            column.addition.norm_ratio,
+        );
+    }
+    Ok(out)
+}
+
+/// One line for each task: its exact relative error in each basis, `-` where it took no part.
+fn errors_table(columns: &[Compressed]) -> String {
+    let longest = columns.iter().max_by_key(|column| column.tasks.len());
+    let names: Vec<&str> =
+        longest.into_iter().flat_map(|column| column.tasks.iter().map(|t| t.name.as_str())).collect();
+    let width = names.iter().map(|name| name.len()).max().unwrap_or(0).max("relative error".len());
+    let mut out = format!("{:<width$}", "relative error");
+    for column in columns {
+        out += &format!("  {:>7}", format!("{}→{}", column.tasks.len(), column.atoms.len()));
+    }
+    out.push('\n');
+    for name in names {
+        out += &format!("{name:<width$}");
+        for column in columns {
+            match column.tasks.iter().find(|task| task.name == name) {
+                Some(task) => out += &format!("  {:>7.4}", task.relative_error),
+                None => out += &format!("  {:>7}", "-"),
+            }
+        }
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the demo expects of the binary, as the binary prints it; fields it does not show are ignored.
+    const EXAMPLE: &str = r#"{
+        "format": "tvb-basis",
+        "tasks": [{"name": "a", "norm": 2.0, "relative_error": 0.25}, {"name": "long name", "relative_error": 0.5}],
+        "atoms": [{"file": "atom-00.safetensors", "bytes": 1000}],
+        "loss": 0.3, "spectral_bound": 0.2,
+        "addition": {"cosine": 1.0, "norm_ratio": 1.0},
+        "device": "cpu"
+    }"#;
+
+    #[test]
+    fn errors_are_listed_by_task_and_scenario() {
+        let both: Compressed = serde_json::from_str(EXAMPLE).unwrap();
+        let mut one: Compressed = serde_json::from_str(EXAMPLE).unwrap();
+        one.tasks.truncate(1);
+        let expected =
+            "relative error      1→1      2→1\na                0.2500   0.2500\nlong name             -   0.5000\n";
+        assert_eq!(errors_table(&[one, both]), expected);
+    }
+}
