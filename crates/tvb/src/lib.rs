@@ -2,5 +2,6 @@
 
 pub mod checkpoint;
 pub mod error;
+pub mod solve;
 
 pub use error::{Error, ErrorKind, Result};
