@@ -1,1 +1,19 @@
-//! zoo.
+//! A small family of really trained models with their evaluator: what tvb's demo, tests and docs run on.
+//!
+//! One vision encoder of some fifty thousand parameters with frozen class embeddings, a base trained on a mixture, and
+//! twenty tasks fine-tuned from it. Nothing of tvb is used here; tvb's tests use the checkpoints.
+//!
+//! In reading order: [`tasks`] (what is asked), [`data`] (the images), [`model`], [`train`], [`checkpoint`], [`eval`],
+//! [`survey`] (what task arithmetic does on all of it), [`sheet`] (a picture of the data).
+
+pub mod error;
+pub mod random;
+pub mod image;
+pub mod tasks;
+pub mod data;
+pub mod model;
+pub mod checkpoint;
+pub mod train;
+pub mod eval;
+
+pub use error::{Error, ErrorKind, Result};
