@@ -18,12 +18,14 @@ mod check;
 mod chunk;
 mod cpu;
 mod eigh;
+mod engine;
 mod error;
 mod work;
 
 pub use check::MAX_TASKS;
 pub use chunk::{Chunk, ChunkLayout, Dtype, Segment, Slice};
-pub use cpu::{CpuEngine, RUN_ROWS, Scratch, locate_non_finite};
+pub use cpu::{CpuEngine, RUN_ROWS, Scratch, convert, decode, locate_non_finite};
 pub use eigh::Eigh;
+pub use engine::Engine;
 pub use error::KernelError;
 pub use work::{Base, Columns, GramPart, Output, Project, Reconstruct, Work, triangle_len};

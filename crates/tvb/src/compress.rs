@@ -3,8 +3,8 @@
 use crate::basis::atom::AtomSink;
 use crate::basis::coefficients::{self, GroupCoefficients};
 use crate::basis::describe::{Described, describe};
-use crate::basis::{Basis, gram_file, manifest};
-use crate::checkpoint::StagedDir;
+use crate::basis::{Basis, gram_file};
+use crate::checkpoint::{Existing, Leftover, StagedOutput};
 use crate::error::{Error, Result};
 use crate::gram::{Grams, gram};
 use crate::plan::Plan;
@@ -44,8 +44,8 @@ pub struct CompressOptions {
     pub gram: Option<PathBuf>,
     /// The basis folder.
     pub output: PathBuf,
-    /// Replace an existing output.
-    pub overwrite: bool,
+    /// What to do with an output that is there already.
+    pub existing: Existing,
 }
 
 /// Coefficients that meet a size, with what is known of them from the Gram matrix alone.
@@ -65,7 +65,7 @@ pub struct Solved {
 /// Rejected: inputs that do not fit, a Gram file of other inputs, an existing output. Failed: I/O, device. Interrupted.
 /// Nothing is left behind in either case.
 pub fn compress(plan: &Plan, options: &CompressOptions, runtime: &Runtime, progress: &dyn Progress) -> Result<Basis> {
-    let staged = StagedDir::create(&options.output, options.overwrite)?;
+    let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Clear)?;
     let grams = match &options.gram {
         Some(path) => gram_file::read(path)?,
         None => gram(plan, runtime, progress)?,
@@ -84,10 +84,10 @@ pub fn compress(plan: &Plan, options: &CompressOptions, runtime: &Runtime, progr
         decode: coefficients.decode.clone(),
         eigenvalues: solved.gram.spectrum().values.clone(),
     };
-    let file = coefficients::write(&staged, Some(&grams), &[group])?;
+    let file = coefficients::write(staged.path(), Some(&grams), &[group])?;
     let described = Described { grams: &grams, solved: &solved, method: &options.method, dtype };
     let manifest = describe(&described, atoms, file);
-    staged.write_file(manifest::FILE_NAME, &manifest.to_bytes()?)?;
+    manifest.write(staged.path())?;
     staged.commit()?;
     Basis::open(&options.output)
 }

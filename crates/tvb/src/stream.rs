@@ -61,7 +61,6 @@ impl Runtime {
     pub fn rows_per_chunk(&self, n_columns: usize) -> usize {
         match self.engine {
             Engine::Cpu(_) => BLOCK_ROWS,
-            Engine::Gpu(_) => (GPU_CHUNK_BYTES / (4 * n_columns)).next_multiple_of(BLOCK_ROWS),
         }
     }
 }
@@ -98,7 +97,6 @@ impl Pass<'_> {
                 };
                 self.visit(runtime, progress, state, visit, fold)
             }
-            Engine::Gpu(_) => todo!(),
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod block;
 mod combine;
+mod convert;
 mod eigh;
 mod float;
 mod gram;
@@ -14,6 +15,7 @@ mod project;
 mod reconstruct;
 mod rows;
 
+pub use convert::{convert, decode};
 pub use gram::RUN_ROWS;
 pub use locate::locate_non_finite;
 

@@ -2,7 +2,6 @@
 
 use super::gram_file::full_matrices;
 use super::manifest::{FileRecord, Manifest};
-use crate::checkpoint::StagedDir;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::gram::Grams;
@@ -38,8 +37,11 @@ pub struct StoredCoefficients {
     pub groups: Vec<GroupCoefficients>,
 }
 
-/// Writes the file into a staged basis folder.
-pub fn write(staged: &StagedDir, grams: Option<&Grams>, groups: &[GroupCoefficients]) -> Result<FileRecord> {
+/// Writes the file into a basis folder that is being made.
+///
+/// # Errors
+/// Failed: the system cannot write.
+pub fn write(folder: &Path, grams: Option<&Grams>, groups: &[GroupCoefficients]) -> Result<FileRecord> {
     let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
     if let Some(grams) = grams {
         let n = grams.n_tasks();
@@ -58,7 +60,8 @@ pub fn write(staged: &StagedDir, grams: Option<&Grams>, groups: &[GroupCoefficie
         TensorView::new(Dtype::F64, shape.clone(), data).map(|view| (name.as_str(), view)).map_err(failed)
     });
     let bytes = safetensors::serialize(views.collect::<Result<Vec<_>>>()?, None).map_err(failed)?;
-    staged.write_file(FILE_NAME, &bytes)?;
+    let path = folder.join(FILE_NAME);
+    std::fs::write(&path, &bytes).map_err(|error| Error::io("writing", &path, &error))?;
     Ok(FileRecord { file: FILE_NAME.into(), checksum: Digest::of(&bytes) })
 }
 

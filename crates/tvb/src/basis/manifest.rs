@@ -158,6 +158,15 @@ impl Manifest {
         Ok(bytes)
     }
 
+    /// Writes `basis.json` into a basis folder that is being made.
+    ///
+    /// # Errors
+    /// Failed: the system cannot write.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(FILE_NAME);
+        std::fs::write(&path, self.to_bytes()?).map_err(|error| Error::io("writing", &path, &error))
+    }
+
     /// Parses and checks the bytes of `basis.json`; `path` is for messages.
     ///
     /// # Errors

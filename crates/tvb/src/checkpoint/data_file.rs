@@ -1,5 +1,6 @@
 //! An open data file, read by position: many threads share one, and none moves a cursor.
 
+use super::limits::HEADER_BYTES_MAX;
 use crate::error::{Error, Result};
 use std::fs::{File, Metadata};
 use std::path::{Path, PathBuf};
@@ -94,6 +95,25 @@ impl DataFile {
     /// Failed when the system cannot read, or the file ends before `out` is full (it shrank since it was opened).
     pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         read_fully(&self.file, &self.path, offset, out)
+    }
+
+    /// The header of a safetensors file as it stands: length and JSON.
+    ///
+    /// # Errors
+    /// Failed when the system cannot read. Rejected when the file no longer begins with such a header.
+    pub fn safetensors_header(&self) -> Result<Vec<u8>> {
+        let mut length = [0; 8];
+        self.read_at(0, &mut length)?;
+        let json_bytes = u64::from_le_bytes(length);
+        if json_bytes > HEADER_BYTES_MAX {
+            return Err(Error::rejected(format!(
+                "{}: a header of at most {HEADER_BYTES_MAX} bytes expected, {json_bytes} found",
+                self.path.display()
+            )));
+        }
+        let mut header = vec![0; 8 + json_bytes as usize];
+        self.read_at(0, &mut header)?;
+        Ok(header)
     }
 
     /// Tells the system that `len` bytes from `offset` on are read soon, so that it may fetch them ahead. A hint only:

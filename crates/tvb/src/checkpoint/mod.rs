@@ -9,6 +9,7 @@
 
 mod data_file;
 mod dtype;
+mod edited;
 mod gather;
 mod index;
 mod json;
@@ -22,6 +23,7 @@ mod tensor;
 
 pub use data_file::{DataFile, FileStamp, raise_open_file_limit};
 pub use dtype::Dtype;
+pub use edited::CheckpointWriter;
 pub use index::ShardIndex;
 pub use open::OpenOptions;
 pub use output_file::{OutputFile, free_bytes};

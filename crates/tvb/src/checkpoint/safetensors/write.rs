@@ -115,6 +115,11 @@ impl ShardedWriter {
         Ok(ShardedWriter { writers, homes })
     }
 
+    /// The files' layouts, in the plan's order.
+    pub fn layouts(&self) -> impl Iterator<Item = &SafetensorsLayout> {
+        self.writers.iter().map(SafetensorsWriter::layout)
+    }
+
     /// Writes a part of tensor number `tensor` of all; several threads at once.
     ///
     /// # Errors
