@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod error;
 pub mod progress;
+pub mod tasks;
 pub mod units;
 
 pub use error::{Error, ErrorKind, Result};
