@@ -3,13 +3,31 @@
 //! [`Checkpoint::open`] reads headers only and answers with every tensor's name, dtype, shape and place; tensor bytes
 //! are fetched later by positioned reads ([`Checkpoint::read`]), never a whole file at once. One type stands for every
 //! layout: a safetensors file, a Hugging Face folder with shards, a PyTorch zip.
+//!
+//! Everything in a checkpoint may be hostile. Bounds stand in `limits`, and every reader checks a header completely
+//! before it answers, so that later stages may rely on shapes, sizes and offsets.
 
+mod data_file;
 mod dtype;
+mod gather;
+mod index;
+mod json;
+mod limits;
+mod open;
+mod safetensors;
+mod shown;
+mod tensor;
 
+pub use data_file::{DataFile, FileStamp, raise_open_file_limit};
 pub use dtype::Dtype;
+pub use index::ShardIndex;
+pub use open::OpenOptions;
+pub use safetensors::SafetensorsHeader;
+pub use tensor::{Place, Tensor};
 
-use crate::error::Result;
-use std::collections::BTreeMap;
+use crate::error::{Error, Result};
+use gather::View;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,7 +43,9 @@ struct Inner {
     layout: Layout,
     files: Vec<DataFile>,
     tensors: Vec<Tensor>,
-    by_name: std::collections::HashMap<String, usize>,
+    /// Positions in `tensors`, in the order in which the files list their keys.
+    key_order: Vec<usize>,
+    by_name: HashMap<String, usize>,
     metadata: BTreeMap<String, String>,
 }
 
@@ -34,9 +54,9 @@ struct Inner {
 pub enum Layout {
     /// One safetensors file, named directly.
     SafetensorsFile,
-    /// A folder with `model.safetensors`, or an index with shards; shard names in index order.
+    /// A folder with `model.safetensors`, or an index with shards.
     SafetensorsFolder {
-        /// The data files' names inside the folder, in the order of the files of this checkpoint.
+        /// The data files' names inside the folder, sorted: the order of the files of this checkpoint.
         shards: Vec<String>,
         /// Whether an index file binds them.
         indexed: bool,
@@ -45,76 +65,29 @@ pub enum Layout {
     TorchFile,
     /// A folder with `pytorch_model.bin`, or its index with shards.
     TorchFolder {
-        /// The data files' names inside the folder.
+        /// The data files' names inside the folder, sorted: the order of the files of this checkpoint.
         shards: Vec<String>,
         /// Whether an index file binds them.
         indexed: bool,
     },
 }
 
-/// One open data file, read by position only.
-#[derive(Debug)]
-pub struct DataFile {
-    /// Where it is, for messages.
-    pub path: PathBuf,
-    /// Its length in bytes when it was opened.
-    pub len: u64,
-    file: std::fs::File,
-}
-
-/// One named tensor: what its header says and where its bytes are.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tensor {
-    /// The full name, for example `model.visual.conv1.weight`.
-    pub name: String,
-    /// The stored element type.
-    pub dtype: Dtype,
-    /// Dimensions; empty for a scalar (0-d).
-    pub shape: Vec<usize>,
-    /// Where the bytes are.
-    pub place: Place,
-}
-
-/// Where a tensor's elements lie.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Place {
-    /// Row-major and contiguous, little-endian, at `offset` bytes of file number `file`.
-    Contiguous {
-        /// Index into [`Checkpoint::files`].
-        file: usize,
-        /// Bytes from the file's start.
-        offset: u64,
-    },
-    /// A strided view (PyTorch): element (i, j, …) at `offset + (i·strides[0] + j·strides[1] + …)·dtype.size()`.
-    Strided {
-        /// Index into [`Checkpoint::files`].
-        file: usize,
-        /// Bytes from the file's start to the first element.
-        offset: u64,
-        /// Steps in elements, one for each dimension.
-        strides: Vec<usize>,
-    },
-    /// Bytes that had to be decompressed or rearranged when the file was opened; row-major.
-    Held(Arc<Vec<u8>>),
-}
-
-impl Tensor {
-    /// Number of elements; validated against overflow when the header was read.
-    pub fn n_elements(&self) -> usize {
-        self.shape.iter().product()
-    }
-
-    /// Number of bytes of the elements, row-major.
-    pub fn n_bytes(&self) -> u64 {
-        self.n_elements() as u64 * self.dtype.size() as u64
-    }
-}
-
 impl Checkpoint {
     /// Opens whatever `path` names and reads its headers; no tensor data is touched.
+    ///
+    /// # Errors
+    /// Rejected for a malformed checkpoint, Failed where the system cannot read; one line that names the file and the
+    /// tensor.
     pub fn open(path: &Path) -> Result<Checkpoint> {
-        let _ = path;
-        todo!("reader")
+        Checkpoint::open_with(path, &OpenOptions::default())
+    }
+
+    /// [`open`](Checkpoint::open), with a say in which part of a PyTorch file is meant.
+    ///
+    /// # Errors
+    /// As [`open`](Checkpoint::open).
+    pub fn open_with(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
+        open::open(path, options)
     }
 
     /// What was opened, as the user wrote it.
@@ -137,9 +110,19 @@ impl Checkpoint {
         &self.inner.tensors
     }
 
+    /// Every tensor in the order in which the files list their keys: a state dict's order.
+    pub fn in_key_order(&self) -> impl ExactSizeIterator<Item = &Tensor> {
+        self.inner.key_order.iter().map(|&position| &self.inner.tensors[position])
+    }
+
     /// The tensor of that name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.inner.by_name.get(name).map(|&i| &self.inner.tensors[i])
+    }
+
+    /// The place of the tensor of that name in [`Checkpoint::tensors`].
+    pub fn index_of(&self, name: &str) -> Option<usize> {
+        self.inner.by_name.get(name).copied()
     }
 
     /// The safetensors `__metadata__` of the first file; empty for other formats.
@@ -148,16 +131,40 @@ impl Checkpoint {
     }
 
     /// Fills `out` with the tensor's row-major bytes from `byte_offset` on. `tensor` must be one of this checkpoint's.
+    ///
+    /// # Errors
+    /// Failed where the system cannot read or the file has shrunk; names the file, or the tensor.
     pub fn read(&self, tensor: &Tensor, byte_offset: u64, out: &mut [u8]) -> Result<()> {
-        let _ = (tensor, byte_offset, out);
-        todo!("reader")
+        let end = byte_offset.checked_add(out.len() as u64);
+        if end.is_none_or(|end| end > tensor.n_bytes()) {
+            return Err(Error::failed(format!(
+                "{}: tensor {}: asked for {} bytes at {byte_offset}, expected at most {}",
+                self.inner.path.display(),
+                tensor.name,
+                out.len(),
+                tensor.n_bytes()
+            )));
+        }
+        match &tensor.place {
+            Place::Contiguous { file, offset } => self.inner.files[*file].read_at(offset + byte_offset, out),
+            Place::Strided { file, offset, strides } => {
+                let view = View { offset: *offset, shape: &tensor.shape, strides, size: tensor.dtype.size() };
+                let file = &self.inner.files[*file];
+                gather::gather(view, byte_offset, out, &mut |at, bytes| file.read_at(at, bytes))
+            }
+            Place::Held(bytes) => {
+                let begin = byte_offset as usize;
+                out.copy_from_slice(&bytes[begin..begin + out.len()]);
+                Ok(())
+            }
+        }
     }
-}
 
-impl DataFile {
-    /// Fills `out` from `offset` bytes on: one positioned read, several threads at once.
-    pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
-        let _ = (offset, out, &self.file);
-        todo!("reader")
+    /// Notices any of its files that was written to, replaced or removed since [`open`](Checkpoint::open).
+    ///
+    /// # Errors
+    /// Rejected, naming the file and what changed.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.inner.files.iter().try_for_each(DataFile::check_unchanged)
     }
 }

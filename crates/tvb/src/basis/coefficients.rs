@@ -1,0 +1,134 @@
+//! `coefficients.safetensors`: Gram, encode, decode and eigenvalues in f64, small enough to be read at once.
+
+use super::gram_file::full_matrices;
+use super::manifest::{FileRecord, Manifest};
+use crate::checkpoint::StagedDir;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::gram::Grams;
+use faer::Mat;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use std::path::Path;
+
+/// The file's name inside a basis folder.
+pub const FILE_NAME: &str = "coefficients.safetensors";
+/// Larger files are not ours: Grams are kept per group before they get there.
+const MAX_BYTES: u64 = 4 << 30;
+
+/// One group's share of the coefficients.
+#[derive(Clone, Debug)]
+pub struct GroupCoefficients {
+    /// The group's name.
+    pub name: String,
+    /// B [T, M]; empty (0 × 0) where the atoms are no combination of the task vectors.
+    pub encode: Mat<f64>,
+    /// W [M, T].
+    pub decode: Mat<f64>,
+    /// Eigenvalues of the group's Gram matrix, descending; empty where it is unknown.
+    pub eigenvalues: Vec<f64>,
+}
+
+/// What the file holds.
+#[derive(Clone, Debug)]
+pub struct StoredCoefficients {
+    /// [n_slots, T, T]: per tensor, or per group; empty where it is unknown.
+    pub grams: Vec<Mat<f64>>,
+    /// Each group's.
+    pub groups: Vec<GroupCoefficients>,
+}
+
+/// Writes the file into a staged basis folder.
+pub fn write(staged: &StagedDir, grams: Option<&Grams>, groups: &[GroupCoefficients]) -> Result<FileRecord> {
+    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+    if let Some(grams) = grams {
+        let n = grams.n_tasks();
+        tensors.push(("gram".into(), vec![grams.n_slots(), n, n], full_matrices(&grams.triangles, n)));
+    }
+    for group in groups {
+        for (word, matrix) in [("encode", &group.encode), ("decode", &group.decode)] {
+            let shape = vec![matrix.nrows(), matrix.ncols()];
+            tensors.push((format!("{word}.{}", group.name), shape, matrix_bytes(matrix)));
+        }
+        let eigenvalues = group.eigenvalues.iter().flat_map(|value| value.to_le_bytes()).collect();
+        tensors.push((format!("eigenvalues.{}", group.name), vec![group.eigenvalues.len()], eigenvalues));
+    }
+    let failed = |error: safetensors::SafeTensorError| Error::failed(format!("{FILE_NAME}: {error}"));
+    let views = tensors.iter().map(|(name, shape, data)| {
+        TensorView::new(Dtype::F64, shape.clone(), data).map(|view| (name.as_str(), view)).map_err(failed)
+    });
+    let bytes = safetensors::serialize(views.collect::<Result<Vec<_>>>()?, None).map_err(failed)?;
+    staged.write_file(FILE_NAME, &bytes)?;
+    Ok(FileRecord { file: FILE_NAME.into(), checksum: Digest::of(&bytes) })
+}
+
+fn matrix_bytes(matrix: &Mat<f64>) -> Vec<u8> {
+    let rows = (0..matrix.nrows()).flat_map(|i| (0..matrix.ncols()).map(move |j| matrix[(i, j)]));
+    rows.flat_map(f64::to_le_bytes).collect()
+}
+
+/// Reads and checks the coefficients of the basis in `folder`.
+///
+/// # Errors
+/// Rejected: missing, damaged, or shapes that disagree with the manifest. Failed: I/O.
+pub fn read(folder: &Path, manifest: &Manifest) -> Result<StoredCoefficients> {
+    let path = folder.join(&manifest.coefficients.file);
+    let n_bytes = std::fs::metadata(&path).map_err(|error| Error::io("reading", &path, &error))?.len();
+    let rejected = |what: String| Error::rejected(format!("{}: {what}", path.display()));
+    if n_bytes > MAX_BYTES {
+        return Err(rejected(format!("at most {MAX_BYTES} bytes expected, {n_bytes} found")));
+    }
+    let bytes = std::fs::read(&path).map_err(|error| Error::io("reading", &path, &error))?;
+    if Digest::of(&bytes) != manifest.coefficients.checksum {
+        return Err(rejected("its checksum does not match: the file was damaged".into())
+            .hint("make the basis again, or copy it again"));
+    }
+    parse(&bytes, manifest).map_err(rejected)
+}
+
+fn parse(bytes: &[u8], manifest: &Manifest) -> std::result::Result<StoredCoefficients, String> {
+    let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+    let (n_tasks, n_atoms) = (manifest.tasks.len(), manifest.atoms.len());
+    let values = |name: &str| -> std::result::Result<(Vec<usize>, Vec<f64>), String> {
+        let view = file.tensor(name).map_err(|_| format!("tensor {name} expected, none found"))?;
+        if view.dtype() != Dtype::F64 {
+            return Err(format!("tensor {name}: F64 expected, {:?} found", view.dtype()));
+        }
+        let data = view.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap_or_default()));
+        let data: Vec<f64> = data.collect();
+        if data.iter().any(|value| !value.is_finite()) {
+            return Err(format!("tensor {name}: finite values expected, another found"));
+        }
+        Ok((view.shape().to_vec(), data))
+    };
+    let matrix = |name: String, rows: usize, columns: usize, may_be_empty: bool| {
+        let (shape, data) = values(&name)?;
+        if shape == [rows, columns] {
+            Ok(Mat::from_fn(rows, columns, |i, j| data[i * columns + j]))
+        } else if may_be_empty && shape == [0, 0] {
+            Ok(Mat::new())
+        } else {
+            Err(format!("tensor {name}: shape [{rows}, {columns}] expected, {shape:?} found"))
+        }
+    };
+    let mut groups = Vec::new();
+    for group in &manifest.groups {
+        let (_, eigenvalues) = values(&format!("eigenvalues.{}", group.name))?;
+        groups.push(GroupCoefficients {
+            name: group.name.clone(),
+            encode: matrix(format!("encode.{}", group.name), n_tasks, n_atoms, true)?,
+            decode: matrix(format!("decode.{}", group.name), n_atoms, n_tasks, false)?,
+            eigenvalues,
+        });
+    }
+    let mut grams = Vec::new();
+    if file.tensor("gram").is_ok() {
+        let (shape, data) = values("gram")?;
+        if shape.len() != 3 || shape[1..] != [n_tasks, n_tasks] {
+            return Err(format!("tensor gram: shape [n, {n_tasks}, {n_tasks}] expected, {shape:?} found"));
+        }
+        let matrices = data.chunks_exact(n_tasks * n_tasks);
+        grams = matrices.map(|m| Mat::from_fn(n_tasks, n_tasks, |i, j| m[i * n_tasks + j])).collect();
+    }
+    Ok(StoredCoefficients { grams, groups })
+}

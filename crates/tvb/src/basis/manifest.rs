@@ -1,0 +1,227 @@
+//! `basis.json`: everything about a basis that is small, readable by people and other programs.
+
+use super::seal;
+use crate::checkpoint::Dtype;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::gram::dtype_name;
+use crate::plan::Skipped;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// The manifest's file name inside a basis folder.
+pub const FILE_NAME: &str = "basis.json";
+/// What [`Manifest::format`] must say.
+pub const FORMAT: &str = "tvb-basis";
+/// The version this program writes, and the newest it reads.
+pub const VERSION: u32 = 1;
+
+/// The manifest of a basis folder.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Manifest {
+    /// `tvb-basis`.
+    pub format: String,
+    /// Version of the format.
+    pub version: u32,
+    /// Digest of this file with these digits as zeros.
+    pub checksum: Digest,
+    /// The program that wrote it, for example `tvb 0.1.0`.
+    pub tool: String,
+    /// How B and W were found.
+    pub method: MethodRecord,
+    /// The base.
+    pub base: BaseRecord,
+    /// The tasks, in column order.
+    pub tasks: Vec<TaskRecord>,
+    /// Tensors that share one B and W.
+    pub groups: Vec<GroupRecord>,
+    /// The atoms, in column order of B.
+    pub atoms: Vec<AtomRecord>,
+    /// The coefficients' file.
+    pub coefficients: FileRecord,
+    /// Tensors no task moved: zero in every atom, not stored.
+    pub frozen: Vec<String>,
+    /// Float tensors that were left out, and why.
+    pub skipped: Vec<Skipped>,
+    /// Tensors that only the base supplies.
+    pub carried: Vec<String>,
+    /// tr((I−C)ᵀG(I−C))/T², summed over groups; unknown for imported bases.
+    pub loss: Option<f64>,
+    /// The least loss any B and W of this many atoms can have.
+    pub spectral_bound: Option<f64>,
+    /// loss·T²/tr G.
+    pub relative_loss: Option<f64>,
+    /// How faithful addition of all tasks is, for both rules.
+    pub addition: Option<AdditionRecord>,
+    /// Everything else known from the Gram matrix alone; see MATH "Errors".
+    pub diagnostics: serde_json::Value,
+    /// What the user should know of how it was made.
+    pub notes: Vec<String>,
+}
+
+/// How B and W were found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MethodRecord {
+    /// As `--method` spells it.
+    pub name: String,
+    /// Its options.
+    pub options: serde_json::Value,
+}
+
+/// The base a basis belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaseRecord {
+    /// Where it was.
+    pub source: String,
+    /// Digest of its tensors that took part; unknown for imported bases.
+    pub fingerprint: Option<Digest>,
+}
+
+/// One task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskRecord {
+    /// Its name.
+    pub name: String,
+    /// Where its fine-tune was; unknown for imported bases.
+    pub source: Option<String>,
+    /// Digest of its tensors that took part.
+    pub fingerprint: Option<Digest>,
+    /// ‖τt‖.
+    pub norm: Option<f64>,
+    /// ‖τ̂t − τt‖²/‖τt‖², before storage rounding.
+    pub relative_error: Option<f64>,
+}
+
+/// Tensors that share one B and W.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRecord {
+    /// Its name; names the group's tensors in the coefficients' file.
+    pub name: String,
+    /// The stored tensors.
+    pub tensors: Vec<String>,
+    /// Columns of B.
+    pub n_atoms: usize,
+}
+
+/// One atom: a state dict of deltas, in one file or in shards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AtomRecord {
+    /// The file, or the index of the shards, inside the basis folder.
+    pub file: String,
+    /// The shards where there are any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shards: Vec<String>,
+    /// Bytes of all its data files.
+    pub bytes: u64,
+    /// Digest over headers and tensor digests, in file order.
+    pub checksum: Digest,
+    /// How its elements are stored.
+    #[serde(with = "dtype_name")]
+    pub dtype: Dtype,
+}
+
+/// A small file that belongs to the basis.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRecord {
+    /// Its name inside the folder.
+    pub file: String,
+    /// Digest of its bytes.
+    pub checksum: Digest,
+}
+
+/// Cosine and norm ratio of the sum of all tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fidelity {
+    /// Cosine between the edit from the basis and the same edit from the originals.
+    pub cosine: f64,
+    /// Norm of the edit from the basis over the norm of the same edit from the originals.
+    pub norm_ratio: f64,
+}
+
+/// Addition of all tasks with weight 1, by rule.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdditionRecord {
+    /// V̂·1 against V·1.
+    pub projected: Fidelity,
+    /// S·1, the paper's unweighted sum of atoms, against V·1.
+    pub sum: Fidelity,
+}
+
+impl Manifest {
+    /// The sealed bytes of `basis.json`.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let unsealed = Manifest { checksum: seal::UNSEALED, ..self.clone() };
+        let mut bytes = serde_json::to_vec_pretty(&unsealed)
+            .map_err(|error| Error::failed(format!("{FILE_NAME}: could not be written: {error}")))?;
+        bytes.push(b'\n');
+        seal::seal(&mut bytes);
+        Ok(bytes)
+    }
+
+    /// Parses and checks the bytes of `basis.json`; `path` is for messages.
+    ///
+    /// # Errors
+    /// Rejected: not JSON, another format or version, a damaged file, or file names that leave the folder.
+    pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Manifest> {
+        let rejected = |what: String| Error::rejected(format!("{}: {what}", path.display()));
+        let value: serde_json::Value =
+            serde_json::from_slice(bytes).map_err(|error| rejected(format!("not a basis manifest: {error}")))?;
+        if value.get("format").and_then(|format| format.as_str()) != Some(FORMAT) {
+            return Err(rejected(format!("\"format\": {FORMAT:?} expected, {} found", shown(value.get("format")))));
+        }
+        match value.get("version").and_then(serde_json::Value::as_u64) {
+            Some(version) if version == u64::from(VERSION) => {}
+            _ => {
+                return Err(rejected(format!("\"version\": {VERSION} expected, {} found", shown(value.get("version"))))
+                    .hint("use the tvb that wrote it, or a newer one"));
+            }
+        }
+        let manifest: Manifest = serde_json::from_value(value).map_err(|error| rejected(error.to_string()))?;
+        if !seal::is_intact(bytes, manifest.checksum) {
+            return Err(rejected("its checksum does not match: the file was damaged or edited".into())
+                .hint("make the basis again, or copy it again"));
+        }
+        for name in manifest.file_names() {
+            if !is_plain_file_name(name) {
+                return Err(rejected(format!("file name {name:?}: a name inside the basis folder expected")));
+            }
+        }
+        manifest.check_counts().map_err(rejected)?;
+        Ok(manifest)
+    }
+
+    fn file_names(&self) -> impl Iterator<Item = &str> {
+        let atoms = self.atoms.iter().flat_map(|atom| std::iter::once(&atom.file).chain(&atom.shards));
+        atoms.chain(std::iter::once(&self.coefficients.file)).map(String::as_str)
+    }
+
+    fn check_counts(&self) -> std::result::Result<(), String> {
+        for group in &self.groups {
+            if group.n_atoms != self.atoms.len() {
+                return Err(format!(
+                    "group {}: {} atoms expected (as many as are listed), {} found",
+                    group.name,
+                    self.atoms.len(),
+                    group.n_atoms
+                ));
+            }
+        }
+        if self.groups.is_empty() || self.tasks.is_empty() {
+            return Err("at least one group and one task expected".into());
+        }
+        Ok(())
+    }
+}
+
+fn shown(value: Option<&serde_json::Value>) -> String {
+    let mut text = value.map_or("nothing".to_owned(), ToString::to_string);
+    if text.len() > 60 {
+        text = text.chars().take(57).collect::<String>() + "…";
+    }
+    text
+}
+
+/// One path component that stays in its folder.
+pub fn is_plain_file_name(name: &str) -> bool {
+    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0', ':'])
+}

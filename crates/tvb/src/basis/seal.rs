@@ -1,0 +1,49 @@
+//! A file that carries its own checksum: the digest of its bytes with the digest's own digits read as zeros.
+
+use crate::digest::Digest;
+
+/// What stands where the checksum will be: 32 zeros. Put `UNSEALED` into the file, then call [`seal`].
+pub const UNSEALED: Digest = Digest(0);
+
+/// Replaces the first zero digest in `bytes` by the digest of `bytes` as given.
+///
+/// Returns false where there is no zero digest to replace.
+pub fn seal(bytes: &mut [u8]) -> bool {
+    let placeholder = UNSEALED.to_string();
+    let Some(at) = find(bytes, placeholder.as_bytes()) else { return false };
+    let digest = Digest::of(bytes).to_string();
+    bytes[at..at + digest.len()].copy_from_slice(digest.as_bytes());
+    true
+}
+
+/// Whether `bytes`, which carry `checksum` as their own, are as they were when they were sealed.
+pub fn is_intact(bytes: &[u8], checksum: Digest) -> bool {
+    let text = checksum.to_string();
+    let Some(at) = find(bytes, text.as_bytes()) else { return false };
+    let mut zeroed = bytes.to_vec();
+    zeroed[at..at + text.len()].copy_from_slice(UNSEALED.to_string().as_bytes());
+    Digest::of(&zeroed) == checksum
+}
+
+fn find(bytes: &[u8], text: &[u8]) -> Option<usize> {
+    bytes.windows(text.len()).position(|window| window == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flipped_bit_of_a_sealed_file_is_noticed() {
+        let mut bytes = format!("{{\"a\": 1, \"checksum\": \"{UNSEALED}\", \"b\": 2}}").into_bytes();
+        assert!(seal(&mut bytes));
+        let checksum: Digest = std::str::from_utf8(&bytes[23..64]).unwrap().parse().unwrap();
+        assert!(is_intact(&bytes, checksum));
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let read = std::str::from_utf8(&damaged[23..64]).ok().and_then(|text| text.parse::<Digest>().ok());
+            assert!(!read.is_some_and(|read| is_intact(&damaged, read)), "bit {bit}");
+        }
+    }
+}

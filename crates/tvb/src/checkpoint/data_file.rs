@@ -1,0 +1,221 @@
+//! An open data file, read by position: many threads share one, and none moves a cursor.
+
+use crate::error::{Error, Result};
+use std::fs::{File, Metadata};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// One open data file, read by position only.
+#[derive(Debug)]
+pub struct DataFile {
+    /// Where it is, for messages.
+    pub path: PathBuf,
+    /// Its length in bytes when it was opened.
+    pub len: u64,
+    file: File,
+    stamp: FileStamp,
+}
+
+/// What tells that a file is still the one that was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileStamp {
+    /// Length in bytes.
+    pub len: u64,
+    /// When it was last written, where the system knows.
+    pub modified: Option<SystemTime>,
+    /// Device and inode numbers; zeros where the system has none.
+    pub inode: (u64, u64),
+}
+
+impl FileStamp {
+    fn of(metadata: &Metadata) -> FileStamp {
+        #[cfg(unix)]
+        let inode = {
+            use std::os::unix::fs::MetadataExt;
+            (metadata.dev(), metadata.ino())
+        };
+        #[cfg(not(unix))]
+        let inode = (0, 0);
+        FileStamp { len: metadata.len(), modified: metadata.modified().ok(), inode }
+    }
+}
+
+impl DataFile {
+    /// Opens a regular file for reading. Refuses anything else, since a pipe would block and a folder has no bytes.
+    pub fn open(path: &Path) -> Result<DataFile> {
+        let before = std::fs::metadata(path).map_err(|error| Error::io("opening", path, &error))?;
+        if !before.is_file() {
+            return Err(Error::rejected(format!("{}: expected a regular file", path.display())));
+        }
+        let file = File::open(path).map_err(|error| open_error(path, &error))?;
+        let metadata = file.metadata().map_err(|error| Error::io("opening", path, &error))?;
+        let stamp = FileStamp::of(&metadata);
+        Ok(DataFile { path: path.to_owned(), len: stamp.len, file, stamp })
+    }
+
+    /// The file as it was when it was opened.
+    pub fn stamp(&self) -> &FileStamp {
+        &self.stamp
+    }
+
+    /// Notices a file that was written to, replaced or removed since it was opened: what was read before and what
+    /// will be read after would not belong together.
+    ///
+    /// # Errors
+    /// Rejected, naming the file and what changed.
+    pub fn check_unchanged(&self) -> Result<()> {
+        let changed = |what: String| {
+            Err(Error::rejected(format!("{}: changed while it was in use: {what}", self.path.display()))
+                .hint("run again when nothing writes to the inputs"))
+        };
+        let open = self.file.metadata().map_err(|error| Error::io("checking", &self.path, &error))?;
+        let named = match std::fs::metadata(&self.path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return changed("it was removed".into()),
+            Err(error) => return Err(Error::io("checking", &self.path, &error)),
+        };
+        for now in [FileStamp::of(&open), FileStamp::of(&named)] {
+            if now.inode != self.stamp.inode {
+                return changed("another file took its place".into());
+            }
+            if now.len != self.stamp.len {
+                return changed(format!("expected {} bytes, found {}", self.stamp.len, now.len));
+            }
+            if now.modified != self.stamp.modified {
+                return changed("it was written to".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills `out` from `offset` bytes on: positioned reads, several threads at once.
+    ///
+    /// # Errors
+    /// Failed when the system cannot read, or the file ends before `out` is full (it shrank since it was opened).
+    pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        let mut n_read = 0;
+        while n_read < out.len() {
+            match positioned_read(&self.file, offset + n_read as u64, &mut out[n_read..]) {
+                Ok(0) => {
+                    return Err(Error::failed(format!(
+                        "{}: expected {} bytes at offset {offset}, found {n_read} before the end of the file",
+                        self.path.display(),
+                        out.len(),
+                    ))
+                    .hint("the file was truncated while it was in use, or its disk is failing"));
+                }
+                Ok(n) => n_read += n,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    return Err(Error::failed(format!(
+                        "{}: reading {} bytes at offset {offset} failed after {n_read}: {error}",
+                        self.path.display(),
+                        out.len(),
+                    ))
+                    .hint("check the disk or the network mount"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the system that `len` bytes from `offset` on are read soon, so that it may fetch them ahead. A hint only:
+    /// does nothing where there is no such call, and cannot fail.
+    pub fn will_need(&self, offset: u64, len: u64) {
+        #[cfg(target_os = "linux")]
+        if let Some(len) = std::num::NonZeroU64::new(len) {
+            let _ = rustix::fs::fadvise(&self.file, offset, Some(len), rustix::fs::Advice::WillNeed);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (offset, len);
+    }
+}
+
+#[cfg(unix)]
+fn positioned_read(file: &File, offset: u64, out: &mut [u8]) -> std::io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, out, offset)
+}
+
+#[cfg(windows)]
+fn positioned_read(file: &File, offset: u64, out: &mut [u8]) -> std::io::Result<usize> {
+    // Moves the cursor too, but every read names its own position.
+    std::os::windows::fs::FileExt::seek_read(file, out, offset)
+}
+
+/// Many tasks with many shards each can run into the limit on open files; that deserves its own hint.
+fn open_error(path: &Path, error: &std::io::Error) -> Error {
+    let made = Error::io("opening", path, error);
+    #[cfg(unix)]
+    if error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) {
+        return made.hint("every shard of every checkpoint stays open: raise the limit with `ulimit -n`");
+    }
+    made
+}
+
+/// Raises this process's limit on open files as far as the system allows, since every shard of every checkpoint
+/// stays open. For the binary's start; a library user may call it or not.
+pub fn raise_open_file_limit() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = limit.maximum;
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn reads_by_position_and_names_a_short_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        std::fs::write(&path, (0u8..100).collect::<Vec<_>>()).unwrap();
+        let file = DataFile::open(&path).unwrap();
+        let mut out = [0; 10];
+        file.read_at(90, &mut out).unwrap();
+        assert_eq!(out, [90, 91, 92, 93, 94, 95, 96, 97, 98, 99]);
+        file.will_need(0, 100);
+
+        let error = file.read_at(95, &mut out).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Failed);
+        assert!(error.message().contains("expected 10 bytes at offset 95, found 5"), "{error}");
+    }
+
+    #[test]
+    fn notices_a_changed_file() {
+        type Change = fn(&Path);
+        let cases: [(&str, Change); 4] = [
+            ("expected 100 bytes, found 5", |path| std::fs::write(path, [0; 5]).unwrap()),
+            ("it was written to", |path| {
+                let file = File::options().write(true).open(path).unwrap();
+                file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+            }),
+            ("another file took its place", |path| {
+                std::fs::write(path.with_extension("new"), [0; 100]).unwrap();
+                std::fs::rename(path.with_extension("new"), path).unwrap();
+            }),
+            ("it was removed", |path| std::fs::remove_file(path).unwrap()),
+        ];
+        for (expected, change) in cases {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("data");
+            std::fs::write(&path, [0; 100]).unwrap();
+            let file = DataFile::open(&path).unwrap();
+            file.check_unchanged().unwrap();
+            change(&path);
+            let error = file.check_unchanged().unwrap_err();
+            assert!(error.message().contains(expected), "expected {expected:?} in: {error}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_not_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(DataFile::open(folder.path()).unwrap_err().kind(), ErrorKind::Rejected);
+        assert_eq!(DataFile::open(&folder.path().join("none")).unwrap_err().kind(), ErrorKind::Failed);
+    }
+}

@@ -1,0 +1,195 @@
+//! From a path to a checkpoint: what lies there, judged by its content before its name, and its headers.
+
+use super::index::{self, ShardIndex};
+use super::limits::N_TENSORS_MAX;
+use super::safetensors::SafetensorsHeader;
+use super::shown::shown;
+use super::{Checkpoint, DataFile, Inner, Layout, Place, Tensor};
+use crate::error::{Error, Result};
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+/// How a path is read; the default suits everything but a PyTorch file that holds several state dicts.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// The key of a PyTorch file under which its state dict lies; dots separate nested keys.
+    pub key: Option<String>,
+}
+
+/// What a data file's first bytes say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    Safetensors,
+    Torch,
+}
+
+/// Names that a folder's weights go by, in the order they are looked for.
+const SAFETENSORS_NAMES: [&str; 3] =
+    ["model.safetensors", "diffusion_pytorch_model.safetensors", "adapter_model.safetensors"];
+const TORCH_NAMES: [&str; 3] = ["pytorch_model.bin", "diffusion_pytorch_model.bin", "adapter_model.bin"];
+
+/// One data file's headers, before files are put together.
+struct FileContents {
+    tensors: Vec<Tensor>,
+    metadata: BTreeMap<String, String>,
+}
+
+pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
+    let found = std::fs::metadata(path).map_err(|error| Error::io("opening", path, &error))?;
+    if found.is_dir() { open_folder(path, options) } else { open_file(path, options) }
+}
+
+fn open_file(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
+    let file = DataFile::open(path)?;
+    let content = content_of(&file)?;
+    let contents = read_contents(&file, content, options)?;
+    let layout = match content {
+        Content::Safetensors => Layout::SafetensorsFile,
+        Content::Torch => Layout::TorchFile,
+    };
+    let tensors = contents.tensors.into_iter().map(|tensor| (0, tensor)).collect();
+    assemble(path, layout, vec![file], tensors, contents.metadata)
+}
+
+fn open_folder(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
+    for name in SAFETENSORS_NAMES.into_iter().chain(TORCH_NAMES) {
+        let torch = TORCH_NAMES.contains(&name);
+        let layout = |shards, indexed| match torch {
+            true => Layout::TorchFolder { shards, indexed },
+            false => Layout::SafetensorsFolder { shards, indexed },
+        };
+        if path.join(name).exists() {
+            let file = DataFile::open(&path.join(name))?;
+            let contents = read_contents(&file, content_of(&file)?, options)?;
+            let tensors = contents.tensors.into_iter().map(|tensor| (0, tensor)).collect();
+            return assemble(path, layout(vec![name.to_owned()], false), vec![file], tensors, contents.metadata);
+        }
+        let index_path = path.join(format!("{name}.index.json"));
+        if index_path.exists() {
+            let index = ShardIndex::read(&index_path)?;
+            return open_shards(path, &index, layout(index.shards.clone(), true), options);
+        }
+    }
+    Err(nothing_found(path))
+}
+
+fn open_shards(path: &Path, index: &ShardIndex, layout: Layout, options: &OpenOptions) -> Result<Checkpoint> {
+    // All names first: a missing shard is found before the first header is read.
+    let paths: Vec<_> = index.shards.iter().map(|name| index::resolve(path, name)).collect::<Result<_>>()?;
+    let (mut files, mut tensors, mut metadata) = (Vec::new(), Vec::new(), BTreeMap::new());
+    for (number, shard) in paths.iter().enumerate() {
+        let file = DataFile::open(shard)?;
+        let contents = read_contents(&file, content_of(&file)?, options)?;
+        if number == 0 {
+            metadata = contents.metadata;
+        }
+        tensors.extend(contents.tensors.into_iter().map(|tensor| (number, tensor)));
+        files.push(file);
+        if tensors.len() > N_TENSORS_MAX {
+            return Err(Error::rejected(format!("{}: more than {N_TENSORS_MAX} tensors", path.display())));
+        }
+    }
+    index.check_against(path, &tensors)?;
+    assemble(path, layout, files, tensors, metadata)
+}
+
+fn read_contents(file: &DataFile, content: Content, _options: &OpenOptions) -> Result<FileContents> {
+    match content {
+        Content::Safetensors => {
+            let header = SafetensorsHeader::read(file)?;
+            Ok(FileContents { tensors: header.tensors, metadata: header.metadata })
+        }
+        Content::Torch => Err(Error::rejected(format!("{}: a PyTorch file", file.path.display()))),
+    }
+}
+
+/// Puts the files together: places get their file's number, names must be unique, tensors are sorted as they lie.
+fn assemble(
+    path: &Path,
+    layout: Layout,
+    files: Vec<DataFile>,
+    numbered: Vec<(usize, Tensor)>,
+    metadata: BTreeMap<String, String>,
+) -> Result<Checkpoint> {
+    // (tensor, its rank in the files' own key order); the sort is stable, so tensors that share bytes keep it.
+    let mut tensors: Vec<(usize, Tensor)> = Vec::with_capacity(numbered.len());
+    for (rank, (number, mut tensor)) in numbered.into_iter().enumerate() {
+        if let Place::Contiguous { file, .. } | Place::Strided { file, .. } = &mut tensor.place {
+            *file = number;
+        }
+        tensors.push((rank, tensor));
+    }
+    tensors.sort_by_key(|(_, tensor)| tensor.place.sort_key());
+    let mut key_order = vec![0; tensors.len()];
+    for (position, (rank, _)) in tensors.iter().enumerate() {
+        key_order[*rank] = position;
+    }
+    let tensors: Vec<Tensor> = tensors.into_iter().map(|(_, tensor)| tensor).collect();
+    let mut by_name = HashMap::with_capacity(tensors.len());
+    for (position, tensor) in tensors.iter().enumerate() {
+        if by_name.insert(tensor.name.clone(), position).is_some() {
+            let name = shown(&tensor.name);
+            return Err(Error::rejected(format!("{}: tensor {name} stands in two shards", path.display())));
+        }
+    }
+    let inner = Inner { path: path.to_owned(), layout, files, tensors, key_order, by_name, metadata };
+    Ok(Checkpoint { inner: Arc::new(inner) })
+}
+
+/// What a data file is: by its first bytes, and by its name where they could be anything.
+fn content_of(file: &DataFile) -> Result<Content> {
+    const ZIP: &[u8] = b"PK\x03\x04";
+    // An empty zip archive.
+    const ZIP_END: &[u8] = b"PK\x05\x06";
+    // A pickle of protocol 2 or later that begins with a long integer: the magic number of the pre-1.6 container.
+    const LEGACY: &[u8] = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
+    const LFS: &[u8] = b"version https://git-lfs";
+
+    let mut start = vec![0; file.len.min(32) as usize];
+    file.read_at(0, &mut start)?;
+    if start.starts_with(LFS) {
+        return Err(Error::rejected(format!("{}: is a Git LFS pointer, not the file itself", file.path.display()))
+            .hint("fetch it with `git lfs pull`"));
+    }
+    if start.starts_with(ZIP)
+        || start.starts_with(ZIP_END)
+        || start.get(2..).is_some_and(|rest| rest.starts_with(LEGACY))
+    {
+        return Ok(Content::Torch);
+    }
+    if start.get(8) == Some(&b'{') {
+        return Ok(Content::Safetensors);
+    }
+    let extension = file.path.extension().and_then(|extension| extension.to_str()).unwrap_or("");
+    match extension.to_ascii_lowercase().as_str() {
+        // The reader of the format says what is wrong with it.
+        "safetensors" => Ok(Content::Safetensors),
+        "pt" | "pth" | "bin" | "ckpt" | "pkl" => Ok(Content::Torch),
+        _ => Err(Error::rejected(format!(
+            "{}: expected a safetensors or a PyTorch file, found neither in its first bytes",
+            file.path.display()
+        ))),
+    }
+}
+
+/// The message for a folder without weights names what was looked for, and what could be meant.
+fn nothing_found(path: &Path) -> Error {
+    let error = Error::rejected(format!(
+        "{}: expected {} or {} or an index of their shards, found none",
+        path.display(),
+        SAFETENSORS_NAMES[0],
+        TORCH_NAMES[0]
+    ));
+    let mut others: Vec<String> = std::fs::read_dir(path)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| [".safetensors", ".pt", ".pth", ".bin", ".ckpt"].iter().any(|end| name.ends_with(end)))
+        .collect();
+    others.sort();
+    match others.first() {
+        Some(name) => error.hint(format!("name a file of it, for example {}", path.join(name).display())),
+        None => error.hint("name a checkpoint file or a folder in the Hugging Face layout"),
+    }
+}

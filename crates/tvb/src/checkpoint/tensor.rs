@@ -1,0 +1,102 @@
+//! One named tensor of a checkpoint: what the header says about it and where its bytes are.
+
+use super::Dtype;
+use super::limits::RANK_MAX;
+use std::sync::Arc;
+
+/// One named tensor: what its header says and where its bytes are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    /// The full name, for example `model.visual.conv1.weight`.
+    pub name: String,
+    /// The stored element type.
+    pub dtype: Dtype,
+    /// Dimensions; empty for a scalar (0-d).
+    pub shape: Vec<usize>,
+    /// Where the bytes are.
+    pub place: Place,
+}
+
+/// Where a tensor's elements lie.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Place {
+    /// Row-major and contiguous, little-endian, at `offset` bytes of file number `file`.
+    Contiguous {
+        /// Index into [`Checkpoint::files`](super::Checkpoint::files).
+        file: usize,
+        /// Bytes from the file's start.
+        offset: u64,
+    },
+    /// A strided view (PyTorch): element (i, j, …) at `offset + (i·strides[0] + j·strides[1] + …)·dtype.size()`.
+    Strided {
+        /// Index into [`Checkpoint::files`](super::Checkpoint::files).
+        file: usize,
+        /// Bytes from the file's start to the first element.
+        offset: u64,
+        /// Steps in elements, one for each dimension.
+        strides: Vec<usize>,
+    },
+    /// Bytes that had to be decompressed or rearranged when the file was opened; row-major.
+    Held(Arc<Vec<u8>>),
+}
+
+impl Tensor {
+    /// Number of elements; validated against overflow when the header was read.
+    pub fn n_elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Number of bytes of the elements, row-major.
+    pub fn n_bytes(&self) -> u64 {
+        self.n_elements() as u64 * self.dtype.size() as u64
+    }
+}
+
+impl Place {
+    /// (file, offset) of the first element; held bytes come after every file.
+    pub(crate) fn sort_key(&self) -> (usize, u64) {
+        match self {
+            Place::Contiguous { file, offset } | Place::Strided { file, offset, .. } => (*file, *offset),
+            Place::Held(_) => (usize::MAX, u64::MAX),
+        }
+    }
+}
+
+/// The bytes that `shape` elements of `dtype` take, or why no tensor can be like that.
+///
+/// Counts and sizes stay below 2^63, so that sums of two of them cannot overflow.
+pub(crate) fn checked_bytes(dtype: Dtype, shape: &[usize]) -> Result<u64, String> {
+    if shape.len() > RANK_MAX {
+        return Err(format!("has {} dimensions, expected at most {RANK_MAX}", shape.len()));
+    }
+    shape
+        .iter()
+        .try_fold(1usize, |product, &dim| product.checked_mul(dim))
+        .and_then(|n_elements| (n_elements as u64).checked_mul(dtype.size() as u64))
+        .filter(|&bytes| bytes <= i64::MAX as u64)
+        .ok_or_else(|| format!("has shape {shape:?} of {dtype}, more bytes than any file can hold"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_checked() {
+        let huge = 1usize << 40;
+        let cases: [(&[usize], Option<u64>); 7] = [
+            (&[], Some(4)),
+            (&[0], Some(0)),
+            (&[3, 0, 5], Some(0)),
+            (&[2, 3], Some(24)),
+            (&[huge, huge], None),
+            (&[huge, huge, 0], None),
+            (&[usize::MAX], None),
+        ];
+        for (shape, expected) in cases {
+            assert_eq!(checked_bytes(Dtype::F32, shape).ok(), expected, "{shape:?}");
+        }
+        assert!(checked_bytes(Dtype::F32, &[1; RANK_MAX]).is_ok());
+        assert!(checked_bytes(Dtype::F32, &[1; RANK_MAX + 1]).is_err());
+    }
+}

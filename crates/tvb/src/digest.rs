@@ -1,0 +1,172 @@
+//! Digests of tensor data that can be taken in any order, in parallel, while the data streams by.
+//!
+//! A tensor is cut into blocks of [`BLOCK_ROWS`] elements; each block's raw bytes get an XXH3-128 digest as they pass;
+//! a tensor's digest is the digest of its blocks' digests, and a file's or a checkpoint's is the digest of its tensors'.
+//! The grid depends on nothing but the tensor, so neither threads, chunk sizes, devices nor containers change it.
+//! XXH3 finds damage and mix-ups; it is no defence against someone who forges a file on purpose.
+
+use std::fmt;
+use std::str::FromStr;
+use twox_hash::XxHash3_128;
+
+/// Elements of one block: 64 KiB in f32, which stays in a core's own cache between reading, digesting and computing.
+pub const BLOCK_ROWS: usize = 16_384;
+
+/// A 128-bit digest; written as `xxh3-128:` and 32 hex digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Digest(pub u128);
+
+impl Digest {
+    /// The digest of some bytes.
+    pub fn of(bytes: &[u8]) -> Digest {
+        Digest(XxHash3_128::oneshot(bytes))
+    }
+
+    /// The digest of a sequence of digests, each as 16 little-endian bytes.
+    pub fn of_digests(digests: impl IntoIterator<Item = Digest>) -> Digest {
+        let mut hasher = XxHash3_128::new();
+        for digest in digests {
+            hasher.write(&digest.0.to_le_bytes());
+        }
+        Digest(hasher.finish_128())
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{PREFIX}{:032x}", self.0)
+    }
+}
+
+const PREFIX: &str = "xxh3-128:";
+
+impl FromStr for Digest {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Digest, String> {
+        let digits = text.strip_prefix(PREFIX).filter(|digits| digits.len() == 32);
+        digits
+            .and_then(|digits| u128::from_str_radix(digits, 16).ok())
+            .map(Digest)
+            .ok_or_else(|| format!("a digest such as {PREFIX}0123…cdef (32 hex digits) expected, {text:?} found"))
+    }
+}
+
+impl serde::Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Folds the block digests of several columns into tensor digests, tensor by tensor as the stream passes.
+pub struct TensorDigests {
+    n_columns: usize,
+    hashers: Vec<XxHash3_128>,
+    tensor: usize,
+    /// [n_tensors, n_columns]
+    digests: Vec<Digest>,
+}
+
+impl TensorDigests {
+    /// For `n_columns` columns, no block seen yet.
+    pub fn new(n_columns: usize) -> TensorDigests {
+        let hashers = (0..n_columns).map(|_| XxHash3_128::new()).collect();
+        TensorDigests { n_columns, hashers, tensor: 0, digests: Vec::new() }
+    }
+
+    /// Adds the next block of `tensor`, one digest for each column. Blocks come in order; tensors never go back.
+    pub fn push(&mut self, tensor: usize, block: &[Digest]) {
+        self.close_until(tensor);
+        for (hasher, digest) in self.hashers.iter_mut().zip(block) {
+            hasher.write(&digest.0.to_le_bytes());
+        }
+    }
+
+    fn close_until(&mut self, tensor: usize) {
+        while self.tensor < tensor {
+            for hasher in &mut self.hashers {
+                self.digests.push(Digest(hasher.finish_128()));
+                *hasher = XxHash3_128::new();
+            }
+            self.tensor += 1;
+        }
+    }
+
+    /// Closes the last tensors (empty ones have no block): [n_tensors, n_columns] digests.
+    pub fn finish(mut self, n_tensors: usize) -> TableOfDigests {
+        self.close_until(n_tensors);
+        TableOfDigests { n_columns: self.n_columns, digests: self.digests }
+    }
+}
+
+/// The digest of every tensor in every column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableOfDigests {
+    /// Columns of the table (base first).
+    pub n_columns: usize,
+    /// [n_tensors, n_columns], row-major.
+    pub digests: Vec<Digest>,
+}
+
+impl TableOfDigests {
+    /// Number of rows.
+    pub fn n_tensors(&self) -> usize {
+        self.digests.len() / self.n_columns.max(1)
+    }
+
+    /// All columns' digests of one tensor.
+    pub fn tensor(&self, tensor: usize) -> &[Digest] {
+        &self.digests[tensor * self.n_columns..(tensor + 1) * self.n_columns]
+    }
+
+    /// One column's digest of every tensor.
+    pub fn column(&self, column: usize) -> impl Iterator<Item = Digest> + '_ {
+        self.digests.iter().skip(column).step_by(self.n_columns.max(1)).copied()
+    }
+}
+
+/// The fingerprint of a checkpoint's tensors: names, types, shapes and data, whatever their order and container.
+pub fn fingerprint<'a>(tensors: impl IntoIterator<Item = (&'a str, crate::checkpoint::Dtype, &'a [usize], Digest)>) -> Digest {
+    let mut parts: Vec<(&str, Digest)> = tensors
+        .into_iter()
+        .map(|(name, dtype, shape, data)| (name, Digest::of(format!("{name}\n{dtype}\n{shape:?}\n{data}").as_bytes())))
+        .collect();
+    parts.sort_unstable();
+    Digest::of_digests(parts.into_iter().map(|(_, digest)| digest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digest_round_trips_through_text() {
+        let digest = Digest::of(b"task vectors");
+        assert_eq!(digest.to_string().parse::<Digest>(), Ok(digest));
+        assert!("xxh3-128:12".parse::<Digest>().is_err());
+        assert!(format!("sha256:{:032x}", 1).parse::<Digest>().is_err());
+    }
+
+    #[test]
+    fn tensors_are_told_apart_and_empty_ones_have_the_empty_digest() {
+        let block = |n: u8| [Digest::of(&[n]), Digest::of(&[n, n])];
+        let mut digests = TensorDigests::new(2);
+        digests.push(0, &block(1));
+        digests.push(0, &block(2));
+        digests.push(2, &block(3));
+        let table = digests.finish(4);
+        assert_eq!(table.n_tensors(), 4);
+        assert_eq!(table.tensor(0)[0], Digest::of_digests([block(1)[0], block(2)[0]]));
+        assert_eq!(table.tensor(2)[1], Digest::of_digests([block(3)[1]]));
+        assert_eq!(table.tensor(1), table.tensor(3));
+        assert_eq!(table.column(0).nth(3), Some(Digest::of_digests([])));
+        assert_ne!(table.tensor(0), table.tensor(2));
+    }
+}
