@@ -17,16 +17,6 @@ const MAX_DEPTH: usize = 64;
 /// Longer expressions are refused: nobody typed them.
 const MAX_LENGTH: usize = 64 * 1024;
 
-/// How the atoms are combined.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Rule {
-    /// The edit Σ αt τ̂t, from recovered task vectors: weights Wα over atoms.
-    #[default]
-    Projected,
-    /// The paper's addition: the unweighted sum of the atoms, whatever α.
-    Sum,
-}
-
 /// The position of the task called `name`.
 ///
 /// # Errors

@@ -1,14 +1,16 @@
 //! The main job, from end to end: base and fine-tunes → Gram → coefficients → atoms → a basis folder.
 
-use crate::basis::manifest::{self, AdditionRecord, BaseRecord, Fidelity, GroupRecord, Manifest, MethodRecord, TaskRecord};
-use crate::basis::{Basis, atom::AtomSink, coefficients, gram_file};
-use crate::checkpoint::{Dtype, StagedDir};
+use crate::basis::atom::AtomSink;
+use crate::basis::coefficients::{self, GroupCoefficients};
+use crate::basis::describe::{Described, describe};
+use crate::basis::{Basis, gram_file, manifest};
+use crate::checkpoint::StagedDir;
 use crate::error::{Error, Result};
 use crate::gram::{Grams, gram};
 use crate::plan::Plan;
 use crate::progress::Progress;
-use crate::project::project;
-use crate::solve::{self, Assessment, Coefficients, Gram, MaxError, Method, SolveOptions};
+use crate::project::{check_same_inputs, project};
+use crate::solve::{self, Assessment, Coefficients, Coordinates, Gram, MaxError, Method, SolveOptions};
 use crate::stream::Runtime;
 use std::path::PathBuf;
 
@@ -35,7 +37,7 @@ pub struct CompressOptions {
     /// Solve with every task vector scaled to the same norm.
     pub balance: bool,
     /// Convex or orthogonal atoms of the same span.
-    pub coordinates: solve::Coordinates,
+    pub coordinates: Coordinates,
     /// How atoms are stored; `None` is f32.
     pub dtype: Option<tvb_kernels::Dtype>,
     /// A Gram file of these inputs: one read instead of two.
@@ -44,6 +46,17 @@ pub struct CompressOptions {
     pub output: PathBuf,
     /// Replace an existing output.
     pub overwrite: bool,
+}
+
+/// Coefficients that meet a size, with what is known of them from the Gram matrix alone.
+#[derive(Clone, Debug)]
+pub struct Solved {
+    /// The Gram matrix they were found for.
+    pub gram: Gram,
+    /// B and W.
+    pub coefficients: Coefficients,
+    /// Their exact errors.
+    pub assessment: Assessment,
 }
 
 /// Compresses the task vectors of `plan` into a basis folder.
@@ -57,19 +70,78 @@ pub fn compress(plan: &Plan, options: &CompressOptions, runtime: &Runtime, progr
         Some(path) => gram_file::read(path)?,
         None => gram(plan, runtime, progress)?,
     };
+    check_same_inputs(plan, &grams)?;
     let dtype = options.dtype.unwrap_or(tvb_kernels::Dtype::F32);
     let solved = solve_for(&grams, options, progress)?;
-    let tensors: Vec<_> = grams
-        .tensors
-        .iter()
-        .filter(|tensor| !tensor.frozen)
-        .map(|tensor| (tensor.name.clone(), tensor.shape.clone()))
-        .collect();
-    let sink = AtomSink::create(staged.path(), solved.coefficients.encode.ncols(), &tensors, dtype.into())?;
-    let atoms = project(plan, &grams, &solved.coefficients.encode, dtype, sink, runtime, progress)?;
-    let coefficients = coefficients::write(&staged, &grams, &solved.coefficients, solved.gram.spectrum())?;
-    let manifest = describe(&grams, options, &solved, atoms, coefficients);
+    let coefficients = &solved.coefficients;
+    let stored = grams.tensors.iter().filter(|tensor| !tensor.frozen);
+    let tensors: Vec<_> = stored.map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
+    let sink = AtomSink::create(staged.path(), coefficients.encode.ncols(), &tensors, dtype.into())?;
+    let atoms = project(plan, &grams, &coefficients.encode, dtype, sink, runtime, progress)?;
+    let group = GroupCoefficients {
+        name: grams.groups[0].name.clone(),
+        encode: coefficients.encode.clone(),
+        decode: coefficients.decode.clone(),
+        eigenvalues: solved.gram.spectrum().values.clone(),
+    };
+    let file = coefficients::write(&staged, Some(&grams), &[group])?;
+    let described = Described { grams: &grams, solved: &solved, method: &options.method, dtype };
+    let manifest = describe(&described, atoms, file);
     staged.write_file(manifest::FILE_NAME, &manifest.to_bytes()?)?;
     staged.commit()?;
     Basis::open(&options.output)
+}
+
+/// Chooses M and solves, from the Gram matrices alone.
+///
+/// # Errors
+/// Rejected: M outside 1..T, or a target that no M meets. Interrupted.
+pub fn solve_for(grams: &Grams, options: &CompressOptions, progress: &dyn Progress) -> Result<Solved> {
+    let gram = Gram::new(grams.group_gram(0))?;
+    let go_on = |_: f64| !progress.cancelled();
+    let solve_options =
+        |n_atoms| SolveOptions { balance: options.balance, coordinates: options.coordinates, ..SolveOptions::atoms(n_atoms) };
+    let n_tasks = gram.n_tasks();
+    let n_atoms = match options.size {
+        _ if options.method.fixed_atoms(n_tasks).is_some() => n_tasks,
+        Size::Atoms(n_atoms) => n_atoms,
+        Size::Ratio(ratio) => atoms_for_ratio(ratio, n_tasks)?,
+        Size::MaxError(target) => {
+            solve::atoms_for_error(&gram, &options.method, &solve_options(1), target, &go_on)?
+        }
+        Size::MaxBytes(limit) => {
+            let dtype = options.dtype.unwrap_or(tvb_kernels::Dtype::F32);
+            atoms_for_bytes(limit, grams.moved_bytes(dtype.into()), n_tasks, &options.method)?
+        }
+    };
+    let coefficients = solve::solve(&gram, &options.method, &solve_options(n_atoms), &go_on)?;
+    let assessment = solve::assess(&gram, &coefficients)?;
+    Ok(Solved { gram, coefficients, assessment })
+}
+
+/// The number of atoms a share of the tasks stands for, rounded up.
+///
+/// # Errors
+/// Usage: a share outside (0, 1].
+pub fn atoms_for_ratio(ratio: f64, n_tasks: usize) -> Result<usize> {
+    if !(ratio > 0.0 && ratio <= 1.0) {
+        return Err(Error::usage(format!("a ratio above 0 and at most 1 expected, {ratio} found"))
+            .hint("--ratio 0.5 stores half as many atoms as there are tasks"));
+    }
+    // A hair less than the product, so that 0.7 of 10 tasks is 7 whatever the last bit of 0.7·10.
+    Ok(((ratio * n_tasks as f64 - 1e-9).ceil() as usize).clamp(1, n_tasks))
+}
+
+fn atoms_for_bytes(limit: u64, bytes_each: u64, n_tasks: usize, method: &Method) -> Result<usize> {
+    // The mean of `pca` is stored beside its M components.
+    let n_extra = u64::from(matches!(method, Method::Pca));
+    let affordable = limit.checked_div(bytes_each.max(1)).unwrap_or(0).saturating_sub(n_extra);
+    if affordable == 0 {
+        return Err(Error::rejected(format!(
+            "at most {limit} bytes asked for, {} needed for the smallest basis",
+            (1 + n_extra) * bytes_each
+        ))
+        .hint("--dtype bf16 halves an atom; --exclude leaves tensors out"));
+    }
+    Ok(usize::try_from(affordable).unwrap_or(n_tasks).min(n_tasks))
 }

@@ -1,9 +1,17 @@
 //! Compress many fine-tuned checkpoints into a small task vector basis, and do task arithmetic from it.
 
-pub mod checkpoint;
 pub mod error;
 pub mod progress;
 pub mod tasks;
 pub mod units;
+pub mod checkpoint;
+pub mod digest;
+pub mod plan;
+pub mod chunks;
+pub mod arithmetic;
+pub mod evaluate;
 
 pub use error::{Error, ErrorKind, Result};
+
+/// This program and its version, as recorded in what it writes.
+pub const TOOL: &str = concat!("tvb ", env!("CARGO_PKG_VERSION"));

@@ -29,7 +29,6 @@ pub fn project(
     runtime: &Runtime,
     progress: &dyn Progress,
 ) -> Result<Vec<AtomRecord>> {
-    check_same_tensors(plan, grams)?;
     let moved = plan.only(|index| !grams.tensors[index].frozen);
     let (n_tasks, n_atoms) = (encode.nrows(), encode.ncols());
     let work = Work::Project(Project {
@@ -82,8 +81,11 @@ fn changed(plan: &Plan, column: usize, tensor: &str) -> Error {
     .hint("form the Gram matrix again: run without --gram, and do not change inputs meanwhile")
 }
 
-/// Whether a Gram file is about these inputs, as far as headers tell.
-fn check_same_tensors(plan: &Plan, grams: &Grams) -> Result<()> {
+/// Whether Gram matrices are about these inputs, as far as headers tell.
+///
+/// # Errors
+/// Rejected: other tasks or tensors, named.
+pub fn check_same_inputs(plan: &Plan, grams: &Grams) -> Result<()> {
     let rejected = |what: String| {
         Err(Error::rejected(format!("the Gram matrix is of other inputs: {what}"))
             .hint("name the same base and tasks, in the same order, with the same --include and --exclude"))

@@ -2,12 +2,14 @@
 
 pub mod atom;
 pub mod coefficients;
+pub mod describe;
 pub mod gram_file;
 pub mod manifest;
 pub mod seal;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::solve::Coefficients;
 use coefficients::StoredCoefficients;
 use faer::Mat;
 use manifest::Manifest;
@@ -69,6 +71,16 @@ impl Basis {
     /// T.
     pub fn n_tasks(&self) -> usize {
         self.manifest.tasks.len()
+    }
+
+    /// B and W of the one group there is, as the solver made them.
+    ///
+    /// # Errors
+    /// Rejected: coefficients that do not fit together.
+    pub fn solved(&self) -> Result<Coefficients> {
+        let group = &self.coefficients.groups[0];
+        Coefficients::from_parts(&self.manifest.method.name, group.encode.clone(), group.decode.clone())
+            .map_err(|error| error.context(self.folder.display()))
     }
 
     /// The Gram matrix of all tensors together, where it is known.

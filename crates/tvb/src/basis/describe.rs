@@ -1,0 +1,148 @@
+//! Fills in `basis.json` from the Gram matrices and what the solver found.
+
+use super::manifest::{
+    AdditionRecord, AtomRecord, BaseRecord, FORMAT, Fidelity, FileRecord, GroupRecord, Manifest, MethodRecord, TaskRecord,
+    VERSION,
+};
+use super::seal::UNSEALED;
+use crate::compress::Solved;
+use crate::gram::Grams;
+use crate::solve::{Assessment, Gram, Method};
+use serde_json::{Value, json};
+use tvb_kernels::Dtype;
+
+/// What a basis is described by.
+#[derive(Clone, Copy, Debug)]
+pub struct Described<'a> {
+    /// The inputs.
+    pub grams: &'a Grams,
+    /// B, W and their errors.
+    pub solved: &'a Solved,
+    /// How they were found.
+    pub method: &'a Method,
+    /// How atoms are stored.
+    pub dtype: Dtype,
+}
+
+/// The manifest of a basis whose files are written.
+pub fn describe(described: &Described<'_>, atoms: Vec<AtomRecord>, coefficients: FileRecord) -> Manifest {
+    let Described { grams, solved, method, dtype } = *described;
+    let assessment = &solved.assessment;
+    let tasks = grams.tasks.iter().enumerate().map(|(task, origin)| TaskRecord {
+        name: origin.name.clone(),
+        source: Some(origin.source.clone()),
+        fingerprint: Some(origin.fingerprint),
+        norm: Some(assessment.norms[task]),
+        relative_error: Some(assessment.relative_errors[task]),
+    });
+    let groups = grams.groups.iter().map(|group| GroupRecord {
+        name: group.name.clone(),
+        tensors: group
+            .tensors
+            .iter()
+            .filter(|&&tensor| !grams.tensors[tensor].frozen)
+            .map(|&tensor| grams.tensors[tensor].name.clone())
+            .collect(),
+        n_atoms: atoms.len(),
+    });
+    let fidelity = |of: crate::solve::Fidelity| Fidelity { cosine: of.cosine, norm_ratio: of.norm_ratio };
+    let mut notes = solved.coefficients.notes.clone();
+    notes.extend(rounding_note(described));
+    Manifest {
+        format: FORMAT.into(),
+        version: VERSION,
+        checksum: UNSEALED,
+        tool: crate::TOOL.into(),
+        method: MethodRecord { name: method.name().into(), options: method_options(solved, method) },
+        base: BaseRecord { source: grams.base.source.clone(), fingerprint: Some(grams.base.fingerprint) },
+        tasks: tasks.collect(),
+        groups: groups.collect(),
+        atoms,
+        coefficients,
+        frozen: grams.tensors.iter().filter(|tensor| tensor.frozen).map(|tensor| tensor.name.clone()).collect(),
+        skipped: grams.skipped.clone(),
+        carried: grams.carried.clone(),
+        loss: Some(assessment.loss),
+        spectral_bound: Some(assessment.spectral_bound),
+        relative_loss: Some(assessment.relative_loss),
+        addition: Some(AdditionRecord { projected: fidelity(assessment.projected), sum: fidelity(assessment.sum) }),
+        diagnostics: diagnostics(&solved.gram, assessment, dtype),
+        notes,
+    }
+}
+
+fn method_options(solved: &Solved, method: &Method) -> Value {
+    let coefficients = &solved.coefficients;
+    json!({
+        "n_atoms": coefficients.n_atoms,
+        "n_stored": coefficients.n_stored(),
+        "balance": coefficients.balance,
+        "coordinates": format!("{:?}", coefficients.coordinates).to_lowercase(),
+        "options": format!("{method:?}"),
+    })
+}
+
+/// Everything the Gram matrix alone tells, for `inspect` and other programs.
+fn diagnostics(gram: &Gram, assessment: &Assessment, dtype: Dtype) -> Value {
+    let finite = |value: f64| if value.is_finite() { json!(value) } else { Value::Null };
+    let rounding: Vec<Value> = assessment
+        .rounding
+        .iter()
+        .map(|rounding| {
+            json!({
+                "dtype": format!("{:?}", rounding.dtype).to_lowercase(),
+                "stored": rounding.dtype == dtype,
+                "relative_errors": rounding.relative_errors,
+                "worst": finite(rounding.worst),
+                "warned": rounding.warned,
+            })
+        })
+        .collect();
+    json!({
+        "mean_error": assessment.mean,
+        "worst_error": assessment.worst,
+        "worst_task": assessment.worst_task,
+        "squared_errors": assessment.squared_errors,
+        "effective_rank": finite(assessment.effective_rank),
+        "epsilon": assessment.epsilon,
+        "condition": finite(assessment.condition),
+        "atom_norms": assessment.atom_norms,
+        "recovered_norms": assessment.recovered_norms,
+        "cosines": rows(&gram.cosines()),
+        "leakage": rows(&assessment.leakage),
+        "atoms_for_error": atoms_for_error(gram),
+        "rounding": rounding,
+    })
+}
+
+/// M that the spectrum needs for a relative loss: a bound below which no method gets.
+fn atoms_for_error(gram: &Gram) -> Value {
+    let trace = gram.trace();
+    let n_tasks = gram.n_tasks();
+    let needed = |target: f64| {
+        (1..=n_tasks).find(|&m| gram.spectral_bound(m) * (n_tasks * n_tasks) as f64 <= target * trace).unwrap_or(n_tasks)
+    };
+    json!({ "0.2": needed(0.2), "0.1": needed(0.1), "0.05": needed(0.05), "0.01": needed(0.01) })
+}
+
+fn rows(matrix: &faer::Mat<f64>) -> Vec<Vec<f64>> {
+    (0..matrix.nrows()).map(|i| (0..matrix.ncols()).map(|j| matrix[(i, j)]).collect()).collect()
+}
+
+/// Says so where rounding the atoms to their storage format is a noticeable part of the error.
+fn rounding_note(described: &Described<'_>) -> Option<String> {
+    let Described { grams, solved, dtype, .. } = *described;
+    let rounding = solved.assessment.rounding.iter().find(|rounding| rounding.dtype == dtype)?;
+    if rounding.warned.is_empty() {
+        return None;
+    }
+    let names: Vec<&str> = rounding.warned.iter().take(5).map(|&task| grams.tasks[task].name.as_str()).collect();
+    let more = if rounding.warned.len() > names.len() { ", …" } else { "" };
+    Some(format!(
+        "storage in {} adds more than a tenth to the error of {} of {} tasks ({}{more}): --dtype f32 or --coordinates orthogonal avoids it",
+        format!("{dtype:?}").to_lowercase(),
+        rounding.warned.len(),
+        grams.tasks.len(),
+        names.join(", ")
+    ))
+}
