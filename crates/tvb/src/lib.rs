@@ -8,7 +8,16 @@ pub mod checkpoint;
 pub mod digest;
 pub mod plan;
 pub mod chunks;
+pub mod stream;
+pub mod gram;
+pub mod solve;
+pub mod project;
+pub mod basis;
+pub mod compress;
+pub mod verify;
 pub mod arithmetic;
+pub mod edit;
+pub mod reconstruct;
 pub mod evaluate;
 
 pub use error::{Error, ErrorKind, Result};

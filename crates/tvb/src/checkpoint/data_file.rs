@@ -93,30 +93,7 @@ impl DataFile {
     /// # Errors
     /// Failed when the system cannot read, or the file ends before `out` is full (it shrank since it was opened).
     pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
-        let mut n_read = 0;
-        while n_read < out.len() {
-            match positioned_read(&self.file, offset + n_read as u64, &mut out[n_read..]) {
-                Ok(0) => {
-                    return Err(Error::failed(format!(
-                        "{}: expected {} bytes at offset {offset}, found {n_read} before the end of the file",
-                        self.path.display(),
-                        out.len(),
-                    ))
-                    .hint("the file was truncated while it was in use, or its disk is failing"));
-                }
-                Ok(n) => n_read += n,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    return Err(Error::failed(format!(
-                        "{}: reading {} bytes at offset {offset} failed after {n_read}: {error}",
-                        self.path.display(),
-                        out.len(),
-                    ))
-                    .hint("check the disk or the network mount"));
-                }
-            }
-        }
-        Ok(())
+        read_fully(&self.file, &self.path, offset, out)
     }
 
     /// Tells the system that `len` bytes from `offset` on are read soon, so that it may fetch them ahead. A hint only:
@@ -129,6 +106,34 @@ impl DataFile {
         #[cfg(not(target_os = "linux"))]
         let _ = (offset, len);
     }
+}
+
+/// Fills `out` from `offset` on, or says how far it came.
+pub(super) fn read_fully(file: &File, path: &Path, offset: u64, out: &mut [u8]) -> Result<()> {
+    let mut n_read = 0;
+    while n_read < out.len() {
+        match positioned_read(file, offset + n_read as u64, &mut out[n_read..]) {
+            Ok(0) => {
+                return Err(Error::failed(format!(
+                    "{}: expected {} bytes at offset {offset}, found {n_read} before the end of the file",
+                    path.display(),
+                    out.len(),
+                ))
+                .hint("the file was truncated while it was in use, or its disk is failing"));
+            }
+            Ok(n) => n_read += n,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                return Err(Error::failed(format!(
+                    "{}: reading {} bytes at offset {offset} failed after {n_read}: {error}",
+                    path.display(),
+                    out.len(),
+                ))
+                .hint("check the disk or the network mount"));
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(unix)]

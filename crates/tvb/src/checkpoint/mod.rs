@@ -14,15 +14,22 @@ mod index;
 mod json;
 mod limits;
 mod open;
+mod output_file;
 mod safetensors;
 mod shown;
+mod staged;
 mod tensor;
 
 pub use data_file::{DataFile, FileStamp, raise_open_file_limit};
 pub use dtype::Dtype;
 pub use index::ShardIndex;
 pub use open::OpenOptions;
-pub use safetensors::SafetensorsHeader;
+pub use output_file::{OutputFile, free_bytes};
+pub use safetensors::{
+    SHARD_BYTES, SafetensorsHeader, SafetensorsLayout, SafetensorsWriter, ShardPlan, ShardedWriter, TensorSpec,
+    in_aligned_order, index_json,
+};
+pub use staged::{Existing, Leftover, StagedOutput};
 pub use tensor::{Place, Tensor};
 
 use crate::error::{Error, Result};
@@ -41,6 +48,8 @@ pub struct Checkpoint {
 struct Inner {
     path: PathBuf,
     layout: Layout,
+    /// The index file's name, where shards are bound by one.
+    index: Option<String>,
     files: Vec<DataFile>,
     tensors: Vec<Tensor>,
     /// Positions in `tensors`, in the order in which the files list their keys.
@@ -98,6 +107,11 @@ impl Checkpoint {
     /// How it lies on disk.
     pub fn layout(&self) -> &Layout {
         &self.inner.layout
+    }
+
+    /// The name of the index file inside the folder, where shards are bound by one.
+    pub fn index_name(&self) -> Option<&str> {
+        self.inner.index.as_deref()
     }
 
     /// The data files in order.
@@ -168,3 +182,6 @@ impl Checkpoint {
         self.inner.files.iter().try_for_each(DataFile::check_unchanged)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -49,7 +49,7 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
         Content::Torch => Layout::TorchFile,
     };
     let tensors = contents.tensors.into_iter().map(|tensor| (0, tensor)).collect();
-    assemble(path, layout, vec![file], tensors, contents.metadata)
+    assemble(path, layout, None, vec![file], tensors, contents.metadata)
 }
 
 fn open_folder(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
@@ -63,18 +63,24 @@ fn open_folder(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
             let file = DataFile::open(&path.join(name))?;
             let contents = read_contents(&file, content_of(&file)?, options)?;
             let tensors = contents.tensors.into_iter().map(|tensor| (0, tensor)).collect();
-            return assemble(path, layout(vec![name.to_owned()], false), vec![file], tensors, contents.metadata);
+            return assemble(path, layout(vec![name.to_owned()], false), None, vec![file], tensors, contents.metadata);
         }
-        let index_path = path.join(format!("{name}.index.json"));
-        if index_path.exists() {
-            let index = ShardIndex::read(&index_path)?;
-            return open_shards(path, &index, layout(index.shards.clone(), true), options);
+        let index_name = format!("{name}.index.json");
+        if path.join(&index_name).exists() {
+            let index = ShardIndex::read(&path.join(&index_name))?;
+            return open_shards(path, index_name, &index, layout(index.shards.clone(), true), options);
         }
     }
     Err(nothing_found(path))
 }
 
-fn open_shards(path: &Path, index: &ShardIndex, layout: Layout, options: &OpenOptions) -> Result<Checkpoint> {
+fn open_shards(
+    path: &Path,
+    index_name: String,
+    index: &ShardIndex,
+    layout: Layout,
+    options: &OpenOptions,
+) -> Result<Checkpoint> {
     // All names first: a missing shard is found before the first header is read.
     let paths: Vec<_> = index.shards.iter().map(|name| index::resolve(path, name)).collect::<Result<_>>()?;
     let (mut files, mut tensors, mut metadata) = (Vec::new(), Vec::new(), BTreeMap::new());
@@ -91,7 +97,7 @@ fn open_shards(path: &Path, index: &ShardIndex, layout: Layout, options: &OpenOp
         }
     }
     index.check_against(path, &tensors)?;
-    assemble(path, layout, files, tensors, metadata)
+    assemble(path, layout, Some(index_name), files, tensors, metadata)
 }
 
 fn read_contents(file: &DataFile, content: Content, _options: &OpenOptions) -> Result<FileContents> {
@@ -108,6 +114,7 @@ fn read_contents(file: &DataFile, content: Content, _options: &OpenOptions) -> R
 fn assemble(
     path: &Path,
     layout: Layout,
+    index: Option<String>,
     files: Vec<DataFile>,
     numbered: Vec<(usize, Tensor)>,
     metadata: BTreeMap<String, String>,
@@ -133,7 +140,7 @@ fn assemble(
             return Err(Error::rejected(format!("{}: tensor {name} stands in two shards", path.display())));
         }
     }
-    let inner = Inner { path: path.to_owned(), layout, files, tensors, key_order, by_name, metadata };
+    let inner = Inner { path: path.to_owned(), layout, index, files, tensors, key_order, by_name, metadata };
     Ok(Checkpoint { inner: Arc::new(inner) })
 }
 

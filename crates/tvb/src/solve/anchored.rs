@@ -1,0 +1,101 @@
+//! `anchored`: non-negative atoms whose sum is exactly proportional to the weighted sum of the tasks.
+//!
+//! The subspace must hold a, the task weights, so that V·a can be an exact sum of atoms; the other M − 1 directions are
+//! then best chosen as the top eigenvectors u of G' = G − (Ga)(Ga)ᵀ/(aᵀGa), the Gram of what is left of the tasks once
+//! V·a is taken out. The loss is what G' keeps beyond them, Σ_{k≥M} λk(G')/T². As G'a = 0, every u with λ > 0 is
+//! orthogonal to a; the simplex construction turns (a, u1 … u(M−1)) into atoms without changing their span.
+
+use super::gram::{Gram, Spectrum};
+use super::{Found, Problem, linear, simplex};
+use crate::error::{Error, Result};
+use faer::Mat;
+
+/// aᵀGa below this part of what it would be without cancellation counts as zero: V·a is then nothing to take out.
+const CANCELS: f64 = 1e-10;
+/// Below this part the sum is still used, but an f32 Gram knows its direction only roughly.
+const NEARLY_CANCELS: f64 = 1e-5;
+
+pub(super) fn solve(problem: &Problem<'_>, weights: Option<&[f64]>) -> Result<Found> {
+    let n_tasks = problem.gram.n_tasks();
+    if let Some(weights) = weights {
+        check_weights(weights, n_tasks)?;
+    }
+    let a = weights.map_or_else(|| vec![1.0; n_tasks], <[f64]>::to_vec);
+    let anchor = problem.stretched(&a);
+    let remains = uncancelled(problem.gram, &anchor);
+    let mut notes = Vec::new();
+    if problem.gram.trace() > 0.0 && remains <= CANCELS {
+        notes.push(
+            "the task vectors cancel: their weighted sum is zero, so one atom's worth of the basis is spent on nothing; \
+             'exact' would use it"
+                .to_owned(),
+        );
+    } else if problem.gram.trace() > 0.0 && remains < NEARLY_CANCELS {
+        notes.push(format!(
+            "the task vectors nearly cancel: their weighted sum has {:.1e} of the length it could have, so addition is \
+             only as exact as the Gram matrix",
+            remains.sqrt()
+        ));
+    }
+    if problem.n_atoms == n_tasks && a.iter().all(|&weight| weight == a[0]) {
+        return Ok(Found { notes, ..Found::encoded(Mat::identity(n_tasks, n_tasks)) });
+    }
+    // Equal weights are asked for at every M of a table, so their eigenvectors are kept; others are not.
+    let own;
+    let spectrum = if weights.is_none() {
+        problem.gram.deflated(|| deflated(problem.gram, &anchor))
+    } else {
+        own = deflated(problem.gram, &anchor);
+        &own
+    };
+    let mut directions = spectrum.vectors.subcols(0, problem.n_atoms - 1).to_owned();
+    problem.unstretch(&mut directions);
+    Ok(Found { notes, ..Found::encoded(simplex::cover(&a, directions.as_ref())) })
+}
+
+fn check_weights(weights: &[f64], n_tasks: usize) -> Result<()> {
+    if weights.len() != n_tasks {
+        return Err(Error::rejected(format!("{} task weights for {n_tasks} tasks: expected one each", weights.len())));
+    }
+    match weights.iter().position(|weight| !(weight.is_finite() && *weight > 0.0)) {
+        Some(t) => Err(Error::rejected(format!(
+            "weight of task number {t} is {}: expected a positive number, as 'anchored' mixes with positive weights",
+            weights[t]
+        ))
+        .hint("leave the task out, or apply the weight when adding")),
+        None => Ok(()),
+    }
+}
+
+/// ‖Va‖² over (Σ|at|‖τt‖)²: 1 where the tasks are parallel, 1/T where orthogonal and equal, 0 where they cancel.
+pub(super) fn uncancelled(gram: &Gram, a: &[f64]) -> f64 {
+    let most: f64 = gram.norms().iter().zip(a).map(|(norm, weight)| norm * weight.abs()).sum();
+    if most > 0.0 { linear::form(gram.matrix(), a, a) / (most * most) } else { 0.0 }
+}
+
+/// Spectrum of G' with a itself as the last vector, below all others, so that the vectors before it are orthogonal to a
+/// even where G' has more zero eigenvalues than that of a. The values are those of G'.
+pub(super) fn deflated(gram: &Gram, a: &[f64]) -> Spectrum {
+    let n_tasks = gram.n_tasks();
+    let length = linear::norm(a);
+    let unit: Vec<f64> = a.iter().map(|weight| weight / length).collect();
+    let ga = linear::times(gram.matrix(), &unit);
+    let along = linear::dot(&unit, &ga);
+    let inverse = if uncancelled(gram, a) > CANCELS { 1.0 / along } else { 0.0 };
+    // Beyond the reach of rounding: eigenvalues of G' lie between 0 and tr G.
+    let below = gram.trace().max(f64::MIN_POSITIVE);
+    let left = Mat::from_fn(n_tasks, n_tasks, |i, j| {
+        gram.matrix()[(i, j)] - ga[i] * ga[j] * inverse - below * unit[i] * unit[j]
+    });
+    let mut spectrum = Spectrum::of(left.as_ref());
+    spectrum.lowest = 0.0;
+    spectrum
+}
+
+/// The loss of `anchored` with equal weights at every M, without solving: Σ_{k≥M} λk(G')/T² for M = 1 … T.
+#[cfg(test)]
+pub(super) fn losses(gram: &Gram) -> Vec<f64> {
+    let n_tasks = gram.n_tasks();
+    let spectrum = deflated(gram, &vec![1.0; n_tasks]);
+    (1..=n_tasks).map(|m| spectrum.tail(m - 1) / (n_tasks as f64).powi(2)).collect()
+}

@@ -1,0 +1,244 @@
+//! Every error of a basis, exactly, from G, B and W alone: no parameter is read.
+//!
+//! With E = I − BW: δt² = (EᵀGE)tt = ‖τ̂t − τt‖². An edit with weights α over tasks is c = BWα (or B·1) over tasks, so
+//! its angle and length against Vα are quadratic forms in G. Random atoms, which are not mixtures of the tasks, are
+//! orthonormal with SᵀV = W, and the same quantities follow from that.
+
+use super::coefficients::{Coefficients, Rule};
+use super::rounding::{self, Rounding};
+use super::{Gram, linear};
+use crate::error::{Error, Result};
+use faer::{Mat, Side};
+
+/// ‖Vα‖² below this part of (Σ|αt|·‖τt‖)² is rounding: the edit's target is zero.
+const VANISHES: f64 = 1e-14;
+/// Conditions past this are as good as infinite in f64.
+const SINGULAR: f64 = 1e16;
+
+/// What a basis loses. "Relative" errors are squared lengths over squared lengths: ‖τ̂ − τ‖²/‖τ‖². Those of a zero task
+/// are measured against the mean ‖τ‖² instead, and are 0 where all tasks are zero.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Assessment {
+    /// L = Σ δt² / T², the paper's objective, in squared units of the parameters.
+    pub loss: f64,
+    /// L*: what no basis with as many stored vectors can go below.
+    pub spectral_bound: f64,
+    /// L·T²/tr G: the part of all squared norms that is lost.
+    pub relative_loss: f64,
+    /// L*·T²/tr G.
+    pub relative_bound: f64,
+    /// [n_tasks]: δt².
+    pub squared_errors: Vec<f64>,
+    /// [n_tasks]: δt²/‖τt‖².
+    pub relative_errors: Vec<f64>,
+    /// Mean of `relative_errors`.
+    pub mean: f64,
+    /// Largest of `relative_errors`.
+    pub worst: f64,
+    /// The task it belongs to.
+    pub worst_task: usize,
+    /// Adding all tasks with weight 1 by the rule `projected`.
+    pub projected: Fidelity,
+    /// The same by the rule `sum`.
+    pub sum: Fidelity,
+    /// λmax/λmin of the atoms' Gram SᵀS; infinite where they are dependent.
+    pub condition: f64,
+    /// [n_stored]: ‖sm‖.
+    pub atom_norms: Vec<f64>,
+    /// [n_tasks]: ‖τt‖.
+    pub norms: Vec<f64>,
+    /// [n_tasks]: ‖τ̂t‖.
+    pub recovered_norms: Vec<f64>,
+    /// max |cos(τi, τj)| over i ≠ j; with `norms` and `squared_errors` it is what the paper's bounds are made of.
+    pub epsilon: f64,
+    /// (Σλ)²/Σλ² of G.
+    pub effective_rank: f64,
+    /// [n_tasks, n_tasks]: cos(τ̂i, τj). Off the diagonal: how far negating task i touches task j.
+    pub leakage: Mat<f64>,
+    /// [n_tasks, n_tasks]: τ̂iᵀτj.
+    pub recovered_dot_task: Mat<f64>,
+    /// What storage in f32, bf16 and f16 adds: one entry for each of [`rounding::STORAGE_DTYPES`].
+    pub rounding: Vec<Rounding>,
+}
+
+/// How true an edit made from the basis is to the same edit made from the task vectors.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fidelity {
+    /// Cosine between the two; 1 where both vanish, 0 where one does.
+    pub cosine: f64,
+    /// Length of the edit from the basis over the true one; 1 where both vanish, infinite where only the true one does.
+    pub norm_ratio: f64,
+    /// What storage in f32, bf16 and f16 adds to the squared length of the difference, over the true edit's squared
+    /// length; 0 where that vanishes.
+    pub rounding: [f64; 3],
+}
+
+/// Inner products of the stored vectors with each other and with the tasks.
+struct Products {
+    /// SᵀS, [n_stored, n_stored].
+    atom_gram: Mat<f64>,
+    /// SᵀV, [n_stored, n_tasks].
+    atom_task: Mat<f64>,
+}
+
+impl Products {
+    fn new(gram: &Gram, coefficients: &Coefficients) -> Products {
+        if coefficients.generated.is_some() {
+            let n = coefficients.n_stored();
+            return Products { atom_gram: Mat::identity(n, n), atom_task: coefficients.decode.clone() };
+        }
+        let atom_task = linear::product(coefficients.encode.transpose(), gram.matrix());
+        let atom_gram = linear::product(atom_task.as_ref(), coefficients.encode.as_ref());
+        Products { atom_gram, atom_task }
+    }
+
+    /// ‖sm‖².
+    fn squared_norms(&self) -> Vec<f64> {
+        (0..self.atom_gram.nrows()).map(|m| self.atom_gram[(m, m)].max(0.0)).collect()
+    }
+}
+
+/// Everything above for one basis; additions are those of all tasks with weight 1. Rejected where the coefficients are
+/// for another number of tasks.
+pub fn assess(gram: &Gram, coefficients: &Coefficients) -> Result<Assessment> {
+    check(gram, coefficients)?;
+    let n_tasks = gram.n_tasks();
+    let products = Products::new(gram, coefficients);
+    let decode = &coefficients.decode;
+    let squared_errors = squared_errors(gram, coefficients, &products);
+    let recovered_dot_task = linear::product(decode.transpose(), products.atom_task.as_ref());
+    let recovered = linear::product(products.atom_gram.as_ref(), decode.as_ref());
+    let recovered_norms: Vec<f64> = (0..n_tasks)
+        .map(|t| linear::dot(&linear::column(decode.as_ref(), t), &linear::column(recovered.as_ref(), t)).max(0.0).sqrt())
+        .collect();
+    let norms = gram.norms();
+    let squared_norms: Vec<f64> = norms.iter().map(|norm| norm * norm).collect();
+    let relative_errors = relative(&squared_errors, &squared_norms);
+    let leakage = Mat::from_fn(n_tasks, n_tasks, |i, j| {
+        cosine(recovered_dot_task[(i, j)], recovered_norms[i], norms[j])
+    });
+    let total: f64 = squared_errors.iter().sum();
+    let bound = gram.spectrum().tail(coefficients.n_stored());
+    let per_trace = |x: f64| if gram.trace() > 0.0 { x / gram.trace() } else { 0.0 };
+    let worst_task = (0..n_tasks).fold(0, |worst, t| if relative_errors[t] > relative_errors[worst] { t } else { worst });
+    let ones = vec![1.0; n_tasks];
+    let atoms = products.squared_norms();
+    Ok(Assessment {
+        loss: total / (n_tasks as f64).powi(2),
+        spectral_bound: gram.spectral_bound(coefficients.n_stored()),
+        relative_loss: per_trace(total),
+        relative_bound: per_trace(bound),
+        mean: relative_errors.iter().sum::<f64>() / n_tasks as f64,
+        worst: relative_errors[worst_task],
+        worst_task,
+        projected: fidelity(gram, coefficients, &products, &ones, Rule::Projected),
+        sum: fidelity(gram, coefficients, &products, &ones, Rule::Sum),
+        condition: condition(&products.atom_gram),
+        rounding: rounding::of_tasks(decode.as_ref(), &stored(coefficients, &atoms), &squared_errors, &squared_norms),
+        atom_norms: atoms.iter().map(|x| x.sqrt()).collect(),
+        squared_errors,
+        relative_errors,
+        norms,
+        recovered_norms,
+        epsilon: gram.epsilon(),
+        effective_rank: gram.spectrum().effective_rank(),
+        leakage,
+        recovered_dot_task,
+    })
+}
+
+/// How true the edit Σ αt·τt, α [n_tasks], comes out of the basis by the given rule. Rejected where the number of weights
+/// or of tasks does not fit, or a weight is not finite.
+pub fn edit_fidelity(gram: &Gram, coefficients: &Coefficients, alpha: &[f64], rule: Rule) -> Result<Fidelity> {
+    check(gram, coefficients)?;
+    if alpha.len() != gram.n_tasks() {
+        return Err(Error::rejected(format!("{} weights for {} tasks: expected one each", alpha.len(), gram.n_tasks())));
+    }
+    if let Some(t) = alpha.iter().position(|x| !x.is_finite()) {
+        return Err(Error::rejected(format!("weight of task number {t} is {}: expected a finite number", alpha[t])));
+    }
+    Ok(fidelity(gram, coefficients, &Products::new(gram, coefficients), alpha, rule))
+}
+
+fn check(gram: &Gram, coefficients: &Coefficients) -> Result<()> {
+    let (n_tasks, n_stored) = (coefficients.n_tasks(), coefficients.n_stored());
+    if n_tasks != gram.n_tasks() {
+        return Err(Error::rejected(format!("coefficients of {n_tasks} tasks: expected {}, as in the Gram matrix", gram.n_tasks())));
+    }
+    let encoded = (coefficients.encode.nrows(), coefficients.encode.ncols()) == (n_tasks, n_stored);
+    if (!encoded && coefficients.generated.is_none()) || coefficients.in_sum.len() != n_stored {
+        return Err(Error::rejected(format!("encode and decode differ in their number of atoms: expected {n_stored}")));
+    }
+    Ok(())
+}
+
+/// δt² of every task.
+fn squared_errors(gram: &Gram, coefficients: &Coefficients, products: &Products) -> Vec<f64> {
+    let n_tasks = gram.n_tasks();
+    let decode = &coefficients.decode;
+    if coefficients.generated.is_some() {
+        // ‖τ − Sw‖² with orthonormal S and w = Sᵀτ.
+        return (0..n_tasks)
+            .map(|t| {
+                let w = linear::column(decode.as_ref(), t);
+                let across = linear::dot(&w, &linear::column(products.atom_task.as_ref(), t));
+                (gram.matrix()[(t, t)] - 2.0 * across + linear::dot(&w, &w)).max(0.0)
+            })
+            .collect();
+    }
+    let mut error = linear::product(coefficients.encode.as_ref(), decode.as_ref());
+    for t in 0..n_tasks {
+        error[(t, t)] -= 1.0;
+    }
+    let gram_error = linear::product(gram.matrix(), error.as_ref());
+    (0..n_tasks).map(|t| error.col(t).iter().zip(gram_error.col(t).iter()).map(|(e, g)| e * g).sum::<f64>().max(0.0)).collect()
+}
+
+fn relative(squared_errors: &[f64], squared_norms: &[f64]) -> Vec<f64> {
+    let mean = squared_norms.iter().sum::<f64>() / squared_norms.len() as f64;
+    let over = |error: f64, norm: f64| match (norm > 0.0, mean > 0.0) {
+        (true, _) => error / norm,
+        (false, true) => error / mean,
+        (false, false) => 0.0,
+    };
+    squared_errors.iter().zip(squared_norms).map(|(&error, &norm)| over(error, norm)).collect()
+}
+
+fn cosine(dot: f64, a: f64, b: f64) -> f64 {
+    if a > 0.0 && b > 0.0 { (dot / a / b).clamp(-1.0, 1.0) } else { 0.0 }
+}
+
+/// Weights of stored vectors that nothing rounds are left out: random atoms are made again, not stored.
+fn stored(coefficients: &Coefficients, atoms: &[f64]) -> Vec<f64> {
+    if coefficients.generated.is_some() { vec![0.0; atoms.len()] } else { atoms.to_vec() }
+}
+
+fn fidelity(gram: &Gram, coefficients: &Coefficients, products: &Products, alpha: &[f64], rule: Rule) -> Fidelity {
+    let weights = coefficients.weights(alpha, rule);
+    let squared = linear::form(gram.matrix(), alpha, alpha).max(0.0);
+    let most: f64 = gram.norms().iter().zip(alpha).map(|(norm, a)| norm * a.abs()).sum();
+    let target = if squared > VANISHES * most * most { squared.sqrt() } else { 0.0 };
+    let atoms = products.squared_norms();
+    let edit_squared = linear::form(products.atom_gram.as_ref(), &weights, &weights).max(0.0);
+    let edit_most: f64 = atoms.iter().zip(&weights).map(|(s, w)| s.sqrt() * w.abs()).sum();
+    let edit = if edit_squared > VANISHES * edit_most * edit_most { edit_squared.sqrt() } else { 0.0 };
+    let dot = linear::dot(&weights, &linear::times(products.atom_task.as_ref(), alpha));
+    let (cosine, norm_ratio) = match (edit > 0.0, target > 0.0) {
+        (true, true) => (cosine(dot, edit, target), edit / target),
+        (true, false) => (0.0, f64::INFINITY),
+        (false, true) => (0.0, 0.0),
+        (false, false) => (1.0, 1.0),
+    };
+    let spread = rounding::spread_of(&weights, &stored(coefficients, &atoms));
+    let rounding = rounding::STORAGE_DTYPES
+        .map(|dtype| if target > 0.0 { rounding::relative_variance(dtype) * spread / target / target } else { 0.0 });
+    Fidelity { cosine, norm_ratio, rounding }
+}
+
+/// λmax/λmin of a symmetric matrix that is not negative.
+fn condition(atom_gram: &Mat<f64>) -> f64 {
+    let values = atom_gram.self_adjoint_eigenvalues(Side::Lower).unwrap_or_else(|_| linear::eigen(atom_gram.as_ref()).0);
+    let most = values.iter().fold(0.0_f64, |most, x| most.max(*x));
+    let least = values.iter().fold(f64::INFINITY, |least, x| least.min(*x));
+    if least > most / SINGULAR { most / least } else { f64::INFINITY }
+}

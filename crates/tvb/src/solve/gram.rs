@@ -1,0 +1,210 @@
+//! The Gram matrix of the task vectors: the only thing a solver sees of the data.
+
+use super::linear;
+use crate::error::{Error, Result};
+use faer::{Mat, MatRef};
+use std::sync::OnceLock;
+
+/// Largest asymmetry and largest violation of |Gij| ≤ √(Gii·Gjj) that pass for rounding: Grams come from f32 products.
+const ROUNDING: f64 = 1e-4;
+
+/// G = VᵀV, [n_tasks, n_tasks]: inner products of the task vectors, finite, symmetric, in squared units of the
+/// parameters. What is derived from it (eigenvalues, scaled copies) is computed when first asked for and kept.
+#[derive(Clone, Debug)]
+pub struct Gram {
+    matrix: Mat<f64>,
+    trace: f64,
+    spectrum: OnceLock<Spectrum>,
+    unit: OnceLock<Box<Gram>>,
+    balanced: OnceLock<Box<Gram>>,
+    deflated: OnceLock<Spectrum>,
+}
+
+/// Eigenvalues and eigenvectors of a Gram matrix.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spectrum {
+    /// λ1 ≥ … ≥ λT ≥ 0, in the Gram's units; what rounding left below zero is zero here.
+    pub values: Vec<f64>,
+    /// [n_tasks, n_tasks]: the eigenvectors in the columns, orthonormal, the largest entry of each positive.
+    pub vectors: Mat<f64>,
+    /// The lowest eigenvalue as computed: below zero by more than rounding only if the matrix is no Gram matrix.
+    pub lowest: f64,
+}
+
+impl Spectrum {
+    pub(super) fn of(matrix: MatRef<'_, f64>) -> Spectrum {
+        let (mut values, vectors) = linear::eigen(matrix);
+        let lowest = values.last().copied().unwrap_or(0.0);
+        for value in &mut values {
+            *value = value.max(0.0);
+        }
+        Spectrum { values, vectors, lowest }
+    }
+
+    /// Number of eigenvalues above T·ε·λ1: the dimensions the tasks really span.
+    pub fn rank(&self) -> usize {
+        let floor = self.values.len() as f64 * f64::EPSILON * self.values[0];
+        self.values.iter().filter(|&&value| value > floor).count()
+    }
+
+    /// (Σλ)²/Σλ²: how many equally strong directions would be as spread; 0 for an all-zero Gram.
+    pub fn effective_rank(&self) -> f64 {
+        let sum: f64 = self.values.iter().sum();
+        let squares: f64 = self.values.iter().map(|value| value * value).sum();
+        if squares > 0.0 { sum * sum / squares } else { 0.0 }
+    }
+
+    /// Σ_{k>M} λk: the squared error of all tasks together that no M atoms can go below.
+    pub fn tail(&self, n_atoms: usize) -> f64 {
+        self.values.iter().skip(n_atoms).sum()
+    }
+}
+
+impl Gram {
+    /// Checks that `matrix` can be a Gram matrix: square, at least one task, finite, symmetric, diagonal not negative
+    /// and no entry larger than its tasks' norms allow. It is then made exactly symmetric.
+    pub fn new(matrix: Mat<f64>) -> Result<Gram> {
+        let n = matrix.nrows();
+        if n == 0 || matrix.ncols() != n {
+            return Err(Error::rejected(format!(
+                "Gram matrix is {n} x {}: expected a square of at least one task",
+                matrix.ncols()
+            )));
+        }
+        for j in 0..n {
+            for i in 0..n {
+                check_entry(&matrix, i, j)?;
+            }
+        }
+        let matrix = Mat::from_fn(n, n, |i, j| 0.5 * (matrix[(i, j)] + matrix[(j, i)]));
+        let trace = linear::trace(matrix.as_ref());
+        if !trace.is_finite() {
+            return Err(Error::rejected("Gram matrix: the squared norms add up to more than f64 can hold"));
+        }
+        Ok(Gram::of(matrix, trace))
+    }
+
+    fn of(matrix: Mat<f64>, trace: f64) -> Gram {
+        let empty = OnceLock::new;
+        Gram { matrix, trace, spectrum: empty(), unit: OnceLock::new(), balanced: OnceLock::new(), deflated: empty() }
+    }
+
+    /// T.
+    pub fn n_tasks(&self) -> usize {
+        self.matrix.nrows()
+    }
+
+    /// G itself, [n_tasks, n_tasks].
+    pub fn matrix(&self) -> MatRef<'_, f64> {
+        self.matrix.as_ref()
+    }
+
+    /// Σt ‖τt‖².
+    pub fn trace(&self) -> f64 {
+        self.trace
+    }
+
+    /// ‖τt‖ of every task.
+    pub fn norms(&self) -> Vec<f64> {
+        (0..self.n_tasks()).map(|t| self.matrix[(t, t)].sqrt()).collect()
+    }
+
+    /// [n_tasks, n_tasks]: cos(τi, τj) in [−1, 1]; a zero task has cosine 1 with itself and 0 with the others.
+    pub fn cosines(&self) -> Mat<f64> {
+        let norms = self.norms();
+        Mat::from_fn(self.n_tasks(), self.n_tasks(), |i, j| match (i == j, norms[i] * norms[j]) {
+            (true, _) => 1.0,
+            (false, 0.0) => 0.0,
+            // Dividing twice keeps tiny norms from underflowing in their product.
+            (false, _) => (self.matrix[(i, j)] / norms[i] / norms[j]).clamp(-1.0, 1.0),
+        })
+    }
+
+    /// ε = max |cos(τi, τj)| over i ≠ j: how far the tasks are from orthogonal; 0 for a single task.
+    pub fn epsilon(&self) -> f64 {
+        let cosines = self.cosines();
+        let n = self.n_tasks();
+        (0..n).flat_map(|j| (0..j).map(move |i| (i, j))).map(|at| cosines[at].abs()).fold(0.0, f64::max)
+    }
+
+    /// Eigenvalues and eigenvectors, computed once.
+    pub fn spectrum(&self) -> &Spectrum {
+        self.spectrum.get_or_init(|| {
+            // Of G/tr G, so that tiny and huge Grams go through the same arithmetic.
+            let scale = if self.trace > 0.0 { self.trace } else { 1.0 };
+            let mut found = Spectrum::of((faer::Scale(1.0 / scale) * &self.matrix).as_ref());
+            found.values.iter_mut().for_each(|value| *value *= scale);
+            found.lowest *= scale;
+            found
+        })
+    }
+
+    /// The Gram matrix of some of the tasks, in the order given. An index past the last task is rejected, and so is a
+    /// selection of nothing.
+    pub fn subset(&self, tasks: &[usize]) -> Result<Gram> {
+        if tasks.is_empty() {
+            return Err(Error::rejected("no task selected: expected at least one"));
+        }
+        if let Some(&bad) = tasks.iter().find(|&&t| t >= self.n_tasks()) {
+            return Err(Error::rejected(format!("task number {bad}: expected 0 to {}", self.n_tasks() - 1)));
+        }
+        Gram::new(Mat::from_fn(tasks.len(), tasks.len(), |i, j| self.matrix[(tasks[i], tasks[j])]))
+    }
+
+    /// L* = Σ_{k>M} λk / T²: no basis of `n_atoms` atoms has a lower loss.
+    pub fn spectral_bound(&self, n_atoms: usize) -> f64 {
+        self.spectrum().tail(n_atoms) / (self.n_tasks() as f64).powi(2)
+    }
+
+    /// G/tr G, which every solver works on; an all-zero Gram is its own.
+    pub(super) fn unit(&self) -> &Gram {
+        if self.trace <= 0.0 || self.trace == 1.0 {
+            return self;
+        }
+        self.unit.get_or_init(|| {
+            let matrix = faer::Scale(1.0 / self.trace) * &self.matrix;
+            Box::new(Gram::of(matrix, 1.0))
+        })
+    }
+
+    /// D^{-1/2}·G·D^{-1/2}, scaled to trace 1: every task as if it had the same length; zero tasks stay zero.
+    pub(super) fn balanced(&self) -> &Gram {
+        self.balanced.get_or_init(|| {
+            let mut matrix = self.cosines();
+            for t in (0..self.n_tasks()).filter(|&t| self.matrix[(t, t)] <= 0.0) {
+                matrix[(t, t)] = 0.0;
+            }
+            let trace = linear::trace(matrix.as_ref());
+            let scale = if trace > 0.0 { 1.0 / trace } else { 1.0 };
+            Box::new(Gram::of(faer::Scale(scale) * &matrix, trace * scale))
+        })
+    }
+
+    /// A place to keep the spectrum of the Gram deflated by its equal-weight sum, which `anchored` needs at every M.
+    pub(super) fn deflated(&self, compute: impl FnOnce() -> Spectrum) -> &Spectrum {
+        self.deflated.get_or_init(compute)
+    }
+}
+
+fn check_entry(matrix: &Mat<f64>, i: usize, j: usize) -> Result<()> {
+    let (value, across) = (matrix[(i, j)], matrix[(j, i)]);
+    if !value.is_finite() {
+        return Err(Error::rejected(format!("Gram matrix entry ({i}, {j}) is {value}: expected a finite number")));
+    }
+    if i == j && value < 0.0 {
+        return Err(Error::rejected(format!("Gram matrix entry ({i}, {i}) is {value}: expected a squared norm, 0 or more")));
+    }
+    // Compared as products of norms, neither of which can overflow.
+    let most = matrix[(i, i)].max(0.0).sqrt() * matrix[(j, j)].max(0.0).sqrt();
+    if (value - across).abs() > ROUNDING * most {
+        return Err(Error::rejected(format!(
+            "Gram matrix entries ({i}, {j}) and ({j}, {i}) are {value} and {across}: expected them to be equal"
+        )));
+    }
+    if value.abs() > most * (1.0 + ROUNDING) {
+        return Err(Error::rejected(format!(
+            "Gram matrix entry ({i}, {j}) is {value}: expected at most {most}, the product of the two norms"
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,18 @@
+//! `identity`: no mixing, B = W = I. The collection itself, to compare with and to store at low precision.
+
+use super::{Found, Problem};
+use crate::error::{Error, Result};
+use faer::Mat;
+
+pub(super) fn solve(problem: &Problem<'_>) -> Result<Found> {
+    let n_tasks = problem.gram.n_tasks();
+    if problem.n_atoms != n_tasks {
+        return Err(Error::rejected(format!(
+            "M = {} atoms with method 'identity': expected {n_tasks}, one for each task",
+            problem.n_atoms
+        ))
+        .hint("'identity' stores every task as it is; leave the number of atoms out, or choose another method"));
+    }
+    let eye = Mat::identity(n_tasks, n_tasks);
+    Ok(Found { decode: Some(eye.clone()), ..Found::encoded(eye) })
+}
