@@ -2,6 +2,7 @@
 
 pub mod error;
 pub mod progress;
+pub mod tasks;
 pub mod units;
 pub mod checkpoint;
 pub mod digest;

@@ -156,7 +156,7 @@ fn comments_strings_and_tests_are_blanked() {
         ("let a = 1; // wgpu", "let a = 1;        "),
         ("a /* b /* c */ d */ e", "a                   e"),
         (r#"f("x \" // y") + 1"#, "f(           ) + 1"),
-        (r##"f(r#"a " b"#, 'c', '\'', b'd')"##, "f(         ,    ,     , b   )"),
+        (r##"f(r#"a " b"#, 'c', '\'', b'd')"##, "f(          ,    ,     , b   )"),
         ("fn f<'a>(x: &'a str) {}", "fn f<'a>(x: &'a str) {}"),
         ("\"a\nb\"", "  \n  "),
         ("r#type + attr\"x\"", "r#type + attr   "),

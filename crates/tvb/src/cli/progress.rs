@@ -112,10 +112,8 @@ impl Progress for Display {
 /// A stage left open by an error must not leave its bar on the screen.
 impl Drop for Display {
     fn drop(&mut self) {
-        if let Some(stage) = self.replace_stage(None) {
-            if let Some(bar) = &stage.bar {
-                bar.finish_and_clear();
-            }
+        if let Some(bar) = self.replace_stage(None).as_deref().and_then(|stage| stage.bar.as_ref()) {
+            bar.finish_and_clear();
         }
     }
 }
