@@ -110,7 +110,7 @@ pub(super) struct AnalogyArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ApplyArgs {
     /// The basis folder, then the expression; the expression alone with --from-checkpoints
-    #[arg(value_name = "BASIS EXPRESSION", num_args = 1..=2, required = true, allow_hyphen_values = true)]
+    #[arg(value_name = "BASIS EXPRESSION", num_args = 1..=2, required = true)]
     pub words: Vec<String>,
     #[command(flatten)]
     pub edit: EditArgs,
