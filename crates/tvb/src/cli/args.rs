@@ -3,12 +3,7 @@
 use super::progress::Display;
 use clap::{ArgAction, ValueEnum};
 use std::num::NonZeroUsize;
-use tvb::stream::Runtime;
-use tvb::{Error, Result, units};
-use tvb_kernels::{CpuEngine, Engine};
-
-/// Fewer bytes of buffers would not hold a chunk.
-const MIN_MEMORY_BYTES: u64 = 16 << 20;
+use tvb::{Result, units};
 
 /// Flags common to all commands, as typed.
 #[derive(Clone, Debug, clap::Args)]
@@ -54,41 +49,11 @@ pub(super) enum BackendName {
 pub(super) struct Context {
     /// Shows how far long work is and hears Ctrl-C.
     pub progress: Display,
-    /// Cap on host buffers, in bytes.
-    pub memory_bytes: u64,
-    n_threads: usize,
-    device: String,
 }
 
 impl Context {
     /// Checks the common flags.
     pub(super) fn new(common: CommonArgs) -> Result<Self> {
-        if common.memory < MIN_MEMORY_BYTES {
-            let (found, least) = (units::bytes(common.memory), units::bytes(MIN_MEMORY_BYTES));
-            return Err(Error::usage(format!("--memory: at least {least} expected, {found} found")));
-        }
-        let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        Ok(Self {
-            progress: Display::new(common.quiet > 0),
-            memory_bytes: common.memory,
-            n_threads: common.threads.unwrap_or_else(cores).get(),
-            device: common.device,
-        })
-    }
-
-    /// The device and the limits that work runs under.
-    pub(super) fn runtime(&self) -> Result<Runtime> {
-        let engine = match self.device.as_str() {
-            "auto" | "cpu" => Engine::Cpu(CpuEngine::new()),
-            other => {
-                return Err(Error::failed(format!("no device {other:?}")).hint("--device cpu always works"));
-            }
-        };
-        Ok(Runtime { engine, n_threads: self.n_threads, memory_bytes: self.memory_bytes })
-    }
-
-    /// What computes, for the answer.
-    pub(super) fn device_name(&self) -> Result<String> {
-        Ok("cpu".to_owned())
+        Ok(Self { progress: Display::new(common.quiet > 0) })
     }
 }

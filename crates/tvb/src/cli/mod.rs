@@ -4,16 +4,6 @@
 //! reads the arguments, and nothing but `output.rs` writes to the terminal.
 
 mod args;
-mod inputs;
-mod sizing;
-mod method;
-mod preflight;
-mod check;
-mod gram;
-mod compress;
-mod plan;
-mod inspect;
-mod verify;
 mod completions;
 mod interrupt;
 mod logging;
@@ -53,24 +43,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Check(check::Args),
-    Gram(gram::Args),
-    Compress(Box<compress::Args>),
-    Plan(plan::Args),
-    Inspect(inspect::Args),
-    Verify(verify::Args),
     Completions(completions::Args),
 }
 
 impl Command {
-    fn run(self, context: &Context) -> Result<Answer> {
+    fn run(self, _context: &Context) -> Result<Answer> {
         match self {
-            Command::Check(args) => check::run(&args, context),
-            Command::Gram(args) => gram::run(&args, context),
-            Command::Compress(args) => compress::run(&args, context),
-            Command::Plan(args) => plan::run(&args, context),
-            Command::Inspect(args) => inspect::run(&args),
-            Command::Verify(args) => verify::run(&args, context),
             Command::Completions(args) => completions::run(&args),
         }
     }

@@ -23,12 +23,6 @@ impl Answer {
         debug_assert!(json.is_object(), "an answer is one JSON object");
         Self { text: text.into(), json, problem: None }
     }
-
-    /// The same answer with what is wrong; it is shown, and the exit code is the problem's.
-    pub(super) fn with_problem(mut self, problem: Error) -> Self {
-        self.problem = Some(problem);
-        self
-    }
 }
 
 /// Shows an answer or an error and returns the exit code. With `is_json`, stdout gets exactly one object either way:
