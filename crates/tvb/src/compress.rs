@@ -119,6 +119,25 @@ pub fn solve_for(grams: &Grams, options: &CompressOptions, progress: &dyn Progre
     Ok(Solved { gram, coefficients, assessment })
 }
 
+/// The number of atoms `compress` would make, where headers (or a Gram file) are enough to tell.
+///
+/// # Errors
+/// As [`solve_for`].
+pub fn predict_atoms(plan: &Plan, options: &CompressOptions) -> Result<Option<usize>> {
+    let n_tasks = plan.tasks.len();
+    Ok(match (options.size, &options.gram) {
+        (_, Some(path)) => {
+            let grams = gram_file::read(path)?;
+            check_same_inputs(plan, &grams)?;
+            Some(solve_for(&grams, options, &crate::progress::Silent)?.coefficients.n_stored())
+        }
+        _ if options.method.fixed_atoms(n_tasks).is_some() => Some(n_tasks),
+        (Size::Atoms(n_atoms), None) => Some(n_atoms),
+        (Size::Ratio(ratio), None) => Some(atoms_for_ratio(ratio, n_tasks)?),
+        (Size::MaxError(_) | Size::MaxBytes(_), None) => None,
+    })
+}
+
 /// The number of atoms a share of the tasks stands for, rounded up.
 ///
 /// # Errors

@@ -1,10 +1,16 @@
-//! One edit in coefficient space: weights over tasks, what they become over atoms, and how true the result will be.
+//! One edit from end to end: weights over tasks, what they become over atoms, how true the result will be, and the
+//! edited checkpoint itself.
 
 use crate::basis::Basis;
-use crate::error::Result;
+use crate::card::model_card;
+use crate::checkpoint::{Checkpoint, CheckpointWriter, Dtype, Existing, TensorSpec};
+use crate::error::{Error, Result};
 use crate::plan::Plan;
-use crate::reconstruct::Edits;
+use crate::progress::Progress;
+use crate::reconstruct::{Edits, reconstruct};
 use crate::solve::{Fidelity, Gram, Rule, edit_fidelity};
+use crate::stream::Runtime;
+use std::path::PathBuf;
 
 /// What an edit is formed from.
 #[derive(Clone, Copy, Debug)]
@@ -63,5 +69,82 @@ impl Edit {
             return Ok(None);
         }
         edit_fidelity(&Gram::new(gram)?, &coefficients, &self.alpha, self.rule).map(Some)
+    }
+}
+
+/// What is written, and where.
+#[derive(Clone, Debug)]
+pub struct EditOutput {
+    /// A `.safetensors` file, or a folder.
+    pub target: PathBuf,
+    /// Format of the float tensors; `None` keeps each tensor's.
+    pub dtype: Option<tvb_kernels::Dtype>,
+    /// What to do with an output that is there already.
+    pub existing: Existing,
+    /// Write the bare edit, without the base.
+    pub delta: bool,
+    /// Use a base that is not the one the basis was made from.
+    pub force: bool,
+    /// The command line, for the model card.
+    pub command: String,
+}
+
+/// Forms `edit` and writes it: an edited copy of `base`, or the bare edit.
+///
+/// # Errors
+/// Rejected: an output that exists, a damaged basis, another base, inputs that do not fit. Failed: I/O, device. Interrupted.
+pub fn write_edit(
+    source: Source<'_>,
+    edit: &Edit,
+    base: Option<&Checkpoint>,
+    output: &EditOutput,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let base = base.filter(|_| !output.delta);
+    if base.is_none() && !output.delta {
+        return Err(Error::usage("no base given").hint("--base PATH, or --delta for the bare edit"));
+    }
+    let edits = edit.edits(source)?;
+    let writer = writer_for(&edits, base, output)?;
+    let writers = [writer];
+    let read = reconstruct(base, edits, output.dtype, &writers, runtime, progress)?;
+    if let Source::Basis(basis) = source {
+        read.check(basis, base.filter(|_| !output.force))?;
+    }
+    for writer in writers {
+        if let Some(base) = base {
+            let card = model_card(base, source, edit, &output.command);
+            writer.add_side_files(base, output.dtype.map(Dtype::from), &card)?;
+        }
+        writer.commit()?;
+    }
+    Ok(())
+}
+
+/// A writer for the tensors that come out of `edits`: all of the base's, or the edited ones alone.
+///
+/// # Errors
+/// As [`CheckpointWriter::create`].
+pub fn writer_for(edits: &Edits, base: Option<&Checkpoint>, output: &EditOutput) -> Result<CheckpointWriter> {
+    let stored = |dtype: Dtype| match (dtype.float(), output.dtype) {
+        (Some(_), Some(asked)) => Dtype::from(asked),
+        _ => dtype,
+    };
+    let spec = |tensor: &crate::checkpoint::Tensor| TensorSpec {
+        name: tensor.name.clone(),
+        dtype: stored(tensor.dtype),
+        shape: tensor.shape.clone(),
+    };
+    match base {
+        Some(base) => {
+            let specs: Vec<TensorSpec> = base.tensors().iter().map(spec).collect();
+            CheckpointWriter::create(&output.target, output.existing, &specs, base.metadata(), Some(base))
+        }
+        None => {
+            let first = &edits.inputs.first().ok_or_else(|| Error::usage("an edit of nothing"))?.checkpoint;
+            let specs: Vec<TensorSpec> = edits.tensors.iter().filter_map(|name| first.get(name)).map(spec).collect();
+            CheckpointWriter::create(&output.target, output.existing, &specs, &Default::default(), None)
+        }
     }
 }

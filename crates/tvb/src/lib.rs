@@ -16,9 +16,12 @@ pub mod basis;
 pub mod compress;
 pub mod verify;
 pub mod arithmetic;
-pub mod edit;
 pub mod reconstruct;
+pub mod card;
+pub mod edit;
+pub mod recover;
 pub mod evaluate;
+pub mod report;
 
 pub use error::{Error, ErrorKind, Result};
 

@@ -57,6 +57,13 @@ const AHEAD_PER_THREAD: usize = 4;
 const GPU_CHUNK_BYTES: usize = 16 << 20;
 
 impl Runtime {
+    /// How the device is shown: "cpu (AVX-512, 2 threads)" or the adapter's name.
+    pub fn device_name(&self) -> String {
+        match &self.engine {
+            Engine::Cpu(engine) => format!("cpu ({}, {} threads)", engine.instruction_set(), self.n_threads),
+        }
+    }
+
     /// Rows of one chunk for `n_columns` columns; depends on the kind of device, never on threads or memory.
     pub fn rows_per_chunk(&self, n_columns: usize) -> usize {
         match self.engine {

@@ -61,6 +61,51 @@ impl TaskSource {
     }
 }
 
+/// Finds the base and the fine-tunes of a run folder: `zeroshot.pt` (or `.safetensors`) and `*/finetuned.pt`.
+///
+/// Tasks are named by their folders, a trailing `Val` dropped, in the order of their names. Where the folder itself has no
+/// `zeroshot` file, those inside the task folders are taken, which must all be one: the first stands for them.
+///
+/// # Errors
+/// Rejected: no base, or no fine-tune. Failed: the folder cannot be read.
+pub fn find_run(folder: &Path) -> Result<(PathBuf, Vec<TaskSource>)> {
+    let find = |folder: &Path, stem: &str| {
+        ["pt", "pth", "bin", "safetensors"]
+            .iter()
+            .map(|extension| folder.join(format!("{stem}.{extension}")))
+            .find(|path| path.is_file())
+    };
+    let mut base = find(folder, "zeroshot");
+    let mut tasks = Vec::new();
+    let entries = std::fs::read_dir(folder).map_err(|error| Error::io("reading", folder, &error))?;
+    let mut folders: Vec<PathBuf> = entries
+        .map(|entry| entry.map(|entry| entry.path()).map_err(|error| Error::io("reading", folder, &error)))
+        .collect::<Result<_>>()?;
+    folders.retain(|path| path.is_dir());
+    folders.sort();
+    for task_folder in folders {
+        if base.is_none() {
+            base = find(&task_folder, "zeroshot");
+        }
+        if let Some(path) = find(&task_folder, "finetuned") {
+            let name = task_folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = name.strip_suffix("Val").filter(|name| !name.is_empty()).unwrap_or(&name).to_owned();
+            check_name(&name).map_err(|error| error.context(task_folder.display()))?;
+            tasks.push(TaskSource { name, path });
+        }
+    }
+    let missing = |what: &str| {
+        Error::rejected(format!("{}: {what} expected, none found", folder.display()))
+            .hint("a run folder holds zeroshot.pt and NAME/finetuned.pt; name other layouts with --base and NAME=PATH")
+    };
+    let base = base.ok_or_else(|| missing("zeroshot.pt"))?;
+    if tasks.is_empty() {
+        return Err(missing("*/finetuned.pt"));
+    }
+    check_unique(&tasks)?;
+    Ok((base, tasks))
+}
+
 /// Whether no two tasks share a name.
 ///
 /// # Errors

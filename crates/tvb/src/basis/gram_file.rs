@@ -5,10 +5,13 @@
 //! object with the rest of [`Grams`].
 
 use super::seal;
+use crate::checkpoint::{Existing, StagedOutput};
 use crate::digest::{Digest, TableOfDigests};
 use crate::error::{Error, Result};
-use crate::gram::{GramTensor, Grams, Group, Origin, Per};
-use crate::plan::Skipped;
+use crate::gram::{GramTensor, Grams, Group, Origin, Per, gram};
+use crate::plan::{Plan, Skipped};
+use crate::progress::Progress;
+use crate::stream::Runtime;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
@@ -32,6 +35,25 @@ struct Record {
     per: Per,
     skipped: Vec<Skipped>,
     carried: Vec<String>,
+}
+
+/// Reads the inputs of a plan once and writes their Gram file.
+///
+/// # Errors
+/// Rejected: the output exists, or a non-finite delta. Failed: I/O, device. Interrupted.
+pub fn make(
+    plan: &Plan,
+    output: &Path,
+    existing: Existing,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+) -> Result<Grams> {
+    let staged = StagedOutput::file(output, existing)?;
+    let grams = gram(plan, runtime, progress)?;
+    let bytes = to_bytes(&grams)?;
+    std::fs::write(staged.path(), bytes).map_err(|error| Error::io("writing", staged.path(), &error))?;
+    staged.commit()?;
+    Ok(grams)
 }
 
 /// The sealed bytes of a Gram file.

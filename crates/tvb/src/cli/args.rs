@@ -3,7 +3,9 @@
 use super::progress::Display;
 use clap::{ArgAction, ValueEnum};
 use std::num::NonZeroUsize;
+use tvb::stream::Runtime;
 use tvb::{Result, units};
+use tvb_kernels::{CpuEngine, Engine};
 
 /// Flags common to all commands, as typed.
 #[derive(Clone, Debug, clap::Args)]
@@ -49,11 +51,26 @@ pub(super) enum BackendName {
 pub(super) struct Context {
     /// Shows how far long work is and hears Ctrl-C.
     pub progress: Display,
+    device: String,
+    memory_bytes: u64,
+    n_threads: usize,
 }
 
 impl Context {
     /// Checks the common flags.
     pub(super) fn new(common: CommonArgs) -> Result<Self> {
-        Ok(Self { progress: Display::new(common.quiet > 0) })
+        let cores = std::thread::available_parallelism();
+        Ok(Self {
+            progress: Display::new(common.quiet > 0),
+            device: common.device,
+            memory_bytes: common.memory,
+            n_threads: common.threads.or(cores.ok()).map_or(1, NonZeroUsize::get),
+        })
+    }
+
+    /// Opens the device that was asked for.
+    pub(super) fn runtime(&self) -> Result<Runtime> {
+        let _ = &self.device;
+        Ok(Runtime { engine: Engine::Cpu(CpuEngine::new()), n_threads: self.n_threads, memory_bytes: self.memory_bytes })
     }
 }

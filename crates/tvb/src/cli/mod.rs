@@ -4,11 +4,21 @@
 //! reads the arguments, and nothing but `output.rs` writes to the terminal.
 
 mod args;
+mod check;
 mod completions;
+mod compress;
+mod edit;
+mod gram;
+mod inputs;
+mod inspect;
 mod interrupt;
 mod logging;
 mod output;
+mod plan;
 mod progress;
+mod recover;
+mod solving;
+mod verify;
 
 pub(crate) use output::install_panic_hook;
 
@@ -43,12 +53,34 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Check(check::Args),
+    Gram(gram::Args),
+    Compress(Box<compress::Args>),
+    Plan(Box<plan::Args>),
+    Add(Box<edit::AddArgs>),
+    Negate(Box<edit::NegateArgs>),
+    Analogy(Box<edit::AnalogyArgs>),
+    Apply(Box<edit::ApplyArgs>),
+    Recover(recover::Args),
+    Inspect(inspect::Args),
+    Verify(verify::Args),
     Completions(completions::Args),
 }
 
 impl Command {
-    fn run(self, _context: &Context) -> Result<Answer> {
+    fn run(self, context: &Context) -> Result<Answer> {
         match self {
+            Command::Check(args) => check::run(&args),
+            Command::Gram(args) => gram::run(&args, context),
+            Command::Compress(args) => compress::run(&args, context),
+            Command::Plan(args) => plan::run(&args, context),
+            Command::Add(args) => edit::add(&args, context),
+            Command::Negate(args) => edit::negate(&args, context),
+            Command::Analogy(args) => edit::analogy(&args, context),
+            Command::Apply(args) => edit::apply(&args, context),
+            Command::Recover(args) => recover::run(&args, context),
+            Command::Inspect(args) => inspect::run(&args),
+            Command::Verify(args) => verify::run(&args, context),
             Command::Completions(args) => completions::run(&args),
         }
     }

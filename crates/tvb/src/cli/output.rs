@@ -23,6 +23,11 @@ impl Answer {
         debug_assert!(json.is_object(), "an answer is one JSON object");
         Self { text: text.into(), json, problem: None }
     }
+
+    /// The answer is shown, and the command fails with `problem` all the same.
+    pub(super) fn with_problem(self, problem: Error) -> Self {
+        Self { problem: Some(problem), ..self }
+    }
 }
 
 /// Shows an answer or an error and returns the exit code. With `is_json`, stdout gets exactly one object either way:

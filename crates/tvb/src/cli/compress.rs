@@ -1,0 +1,171 @@
+//! `tvb compress`: base and fine-tunes → basis.
+
+use super::args::Context;
+use super::inputs::InputArgs;
+use super::output::{Align, Answer, Table};
+use super::solving::{MethodArgs, SizeArgs};
+use clap::ValueEnum;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tvb::basis::Basis;
+use tvb::checkpoint::Existing;
+use tvb::compress::{CompressOptions, compress, predict_atoms};
+use tvb::{Result, units};
+
+/// Compress the task vectors of fine-tuned checkpoints into a basis
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub inputs: InputArgs,
+    #[command(flatten)]
+    pub size: SizeArgs,
+    #[command(flatten)]
+    pub method: MethodArgs,
+    /// How atoms are stored
+    #[arg(long, value_enum, default_value = "f32")]
+    pub dtype: DtypeName,
+    /// A Gram file of these inputs, from `tvb gram`: one read instead of two
+    #[arg(long, value_name = "FILE")]
+    pub gram: Option<PathBuf>,
+    /// The basis folder
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Replace an existing output
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Say what would be done, and stop
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `--dtype`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum DtypeName {
+    F32,
+    Bf16,
+    F16,
+}
+
+impl DtypeName {
+    pub(super) fn kernel(self) -> tvb_kernels::Dtype {
+        match self {
+            DtypeName::F32 => tvb_kernels::Dtype::F32,
+            DtypeName::Bf16 => tvb_kernels::Dtype::Bf16,
+            DtypeName::F16 => tvb_kernels::Dtype::F16,
+        }
+    }
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<Answer> {
+    let plan = args.inputs.plan()?;
+    let names: Vec<String> = plan.tasks.iter().map(|task| task.name.clone()).collect();
+    let options = CompressOptions {
+        method: args.method.tuning.method(&args.method.method, &names)?,
+        size: args.size.size(),
+        balance: args.method.tuning.balance,
+        coordinates: args.method.tuning.coordinates(),
+        dtype: Some(args.dtype.kernel()),
+        gram: args.gram.clone(),
+        output: args.output.clone(),
+        existing: if args.overwrite { Existing::Replace } else { Existing::Refuse },
+    };
+    if args.dry_run {
+        return dry_run(&plan, &options);
+    }
+    let runtime = context.runtime()?;
+    let started = Instant::now();
+    let basis = compress(&plan, &options, &runtime, &context.progress)?;
+    let elapsed = started.elapsed();
+    let n_reads = if args.gram.is_some() { 1 } else { 2 };
+    let device = runtime.device_name();
+    let mut json = super::inspect::basis_json(&basis);
+    json["output"] = args.output.to_string_lossy().into();
+    json["device"] = device.clone().into();
+    json["seconds"] = elapsed.as_secs_f64().into();
+    json["read_bytes"] = (n_reads * plan.n_bytes()).into();
+    Ok(Answer::new(summary(&basis, &plan, n_reads, elapsed, &device), json))
+}
+
+fn dry_run(plan: &tvb::plan::Plan, options: &CompressOptions) -> Result<Answer> {
+    let atoms = predict_atoms(plan, options)?;
+    let atom_bytes = plan.n_rows() * options.dtype.map_or(4, |dtype| dtype.size() as u64);
+    let n_reads: u64 = if options.gram.is_some() { 1 } else { 2 };
+    let read_bytes = n_reads * plan.n_bytes();
+    let write_bytes = atoms.map(|n| n as u64 * atom_bytes);
+    let free_bytes = tvb::checkpoint::free_bytes(&options.output);
+    let shown = |bytes: Option<u64>| bytes.map_or("not known before the Gram is".to_owned(), units::bytes);
+    let text = format!(
+        "{} tasks × {} parameters in {} tensors ({} left out)\natoms   {}\nreads   {} ({n_reads} × {})\nwrites  at most {}, {} free\nwould write {}\n",
+        plan.tasks.len(),
+        units::count(plan.n_rows()),
+        plan.tensors.len(),
+        plan.skipped.len(),
+        atoms.map_or("decided from the Gram matrix".to_owned(), |n| n.to_string()),
+        units::bytes(read_bytes),
+        units::bytes(plan.n_bytes()),
+        shown(write_bytes),
+        free_bytes.map_or("unknown".to_owned(), units::bytes),
+        options.output.display(),
+    );
+    let json = json!({
+        "dry_run": true,
+        "n_tasks": plan.tasks.len(),
+        "n_parameters": plan.n_rows(),
+        "n_tensors": plan.tensors.len(),
+        "n_atoms": atoms,
+        "read_bytes": read_bytes,
+        "write_bytes": write_bytes,
+        "free_bytes": free_bytes,
+        "skipped": plan.skipped,
+        "output": options.output,
+    });
+    Ok(Answer::new(text, json))
+}
+
+fn summary(basis: &Basis, plan: &tvb::plan::Plan, n_reads: u64, elapsed: Duration, device: &str) -> String {
+    let manifest = &basis.manifest;
+    let mut table = Table::new([("task", Align::Left), ("norm", Align::Right), ("relative error", Align::Right)]);
+    for task in &manifest.tasks {
+        let shown = |value: Option<f64>| value.map_or("unknown".to_owned(), |value| format!("{value:.4}"));
+        table.row([task.name.clone(), shown(task.norm), shown(task.relative_error)]);
+    }
+    let stored: u64 = manifest.atoms.iter().map(|atom| atom.bytes).sum();
+    let each = manifest.atoms.first().map_or(0, |atom| atom.bytes);
+    let mut text = format!(
+        "{}: {} tasks in {} atoms ({}), {} instead of {}\n{table}",
+        basis.folder.display(),
+        manifest.tasks.len(),
+        manifest.atoms.len(),
+        manifest.method.name,
+        units::bytes(stored),
+        units::bytes(each * manifest.tasks.len() as u64),
+    );
+    if let (Some(loss), Some(bound), Some(addition)) = (manifest.relative_loss, bound_share(basis), manifest.addition) {
+        text.push_str(&format!(
+            "relative loss {loss:.4} (no basis of this size has less than {bound:.4}); addition of all: cosine {:.4}, norm ratio {:.4}\n",
+            addition.projected.cosine, addition.projected.norm_ratio
+        ));
+    }
+    for note in &manifest.notes {
+        text.push_str(&format!("note: {note}\n"));
+    }
+    text.push_str(&format!(
+        "{} on {device} ({} read)\n",
+        units::duration(elapsed),
+        units::bytes(n_reads * plan.n_bytes())
+    ));
+    text
+}
+
+/// The bound as a share of all squared norms, as the relative loss is one.
+fn bound_share(basis: &Basis) -> Option<f64> {
+    let manifest = &basis.manifest;
+    let (loss, bound, relative) = (manifest.loss?, manifest.spectral_bound?, manifest.relative_loss?);
+    Some(if loss > 0.0 { bound / loss * relative } else { 0.0 })
+}
+
+/// A JSON value where the number is finite, null otherwise.
+pub(super) fn finite(value: f64) -> Value {
+    if value.is_finite() { json!(value) } else { Value::Null }
+}
