@@ -3,6 +3,7 @@
 //! Each rule is a function from source files to violations. One test runs every rule on the repository, another runs
 //! every rule on a made-up file that breaks it, so that a rule that no longer finds anything is noticed.
 
+#[path = "invariants/source.rs"]
 mod source;
 
 use source::{Source, files, root};
@@ -18,13 +19,17 @@ const STAGES: &[&str] = &[
     "error",
     "units",
     "progress",
+    "tasks",
     "checkpoint",
+    "digest",
     "plan",
     "chunks",
+    "stream",
     "gram",
     "solve",
     "project",
     "basis",
+    "compress",
     "arithmetic",
     "reconstruct",
 ];
