@@ -1,0 +1,156 @@
+//! gram: one chunk's inner products, gram\[i,j\] += Σ_x δi(x)·δj(x) for j ≤ i.
+//!
+//! Numerics: products are summed in f32 within a run of at most [`RUN_ROWS`] rows of one segment (spread over the lanes
+//! of a vector, so that an accumulator takes far fewer), runs are added up in f64 in row order.
+
+use super::block::{Decoded, row_ranges};
+use super::{CpuEngine, Scratch};
+use crate::check::{clear_triangles, gram_groups};
+use crate::{Chunk, Columns, GramPart, KernelError, triangle_len};
+use faer::linalg::matmul::triangular::{self, BlockStructure};
+use faer::{Accum, MatMut, MatRef, Par};
+use pulp::{Simd, WithSimd};
+
+/// The longest run of rows summed in f32.
+pub const RUN_ROWS: usize = 1024;
+
+/// Up to this many tasks the register tiles below win over a library's matrix product.
+const MOST_TILED_TASKS: usize = 32;
+
+/// Adds nothing to what `part` held before: it is overwritten, its memory reused.
+pub(super) fn run(
+    engine: &CpuEngine,
+    chunk: Chunk<'_>,
+    scratch: &mut Scratch,
+    part: &mut GramPart,
+) -> Result<(), KernelError> {
+    let n_tasks = chunk.layout.n_tasks();
+    let (slots, group_of_segment) = gram_groups(chunk.layout);
+    clear_triangles(&mut part.values, slots.len(), n_tasks)?;
+    part.slots = slots;
+    engine.arch.dispatch(GramOfChunk { chunk, scratch, group_of_segment: &group_of_segment, values: &mut part.values });
+    Ok(())
+}
+
+/// Rows of a run: fewer than [`RUN_ROWS`] where that keeps the block in the nearest cache.
+fn run_rows(n_tasks: usize) -> usize {
+    match n_tasks {
+        0..=128 => RUN_ROWS,
+        129..=256 => 512,
+        _ => 256,
+    }
+}
+
+struct GramOfChunk<'a> {
+    chunk: Chunk<'a>,
+    scratch: &'a mut Scratch,
+    group_of_segment: &'a [usize],
+    values: &'a mut [f64],
+}
+
+impl WithSimd for GramOfChunk<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { chunk, scratch, group_of_segment, values } = self;
+        let n_tasks = chunk.layout.n_tasks();
+        let n_values = triangle_len(n_tasks);
+        for (at, (segment, &group)) in chunk.layout.segments.iter().zip(group_of_segment).enumerate() {
+            let triangle = &mut values[group * n_values..][..n_values];
+            for range in row_ranges(at, segment.n_rows, run_rows(n_tasks)) {
+                let run = scratch.block.decode(chunk, range, Columns::Checkpoints);
+                if n_tasks > MOST_TILED_TASKS {
+                    add_run_by_product(run, n_tasks, scratch.products.at_least(n_tasks * n_tasks), triangle);
+                } else if S::REGISTER_COUNT >= 32 {
+                    add_run_by_tiles::<S, 4>(simd, run, n_tasks, triangle);
+                } else {
+                    add_run_by_tiles::<S, 3>(simd, run, n_tasks, triangle);
+                }
+            }
+        }
+    }
+}
+
+/// Many tasks: a sequential library product, lower triangle only.
+fn add_run_by_product(run: Decoded<'_>, n_tasks: usize, products: &mut [f32], triangle: &mut [f64]) {
+    let deltas = MatRef::from_column_major_slice_with_stride(run.columns, run.n_padded, n_tasks, run.stride);
+    triangular::matmul(
+        MatMut::from_column_major_slice_mut(products, n_tasks, n_tasks),
+        BlockStructure::TriangularLower,
+        Accum::Replace,
+        deltas.transpose(),
+        BlockStructure::Rectangular,
+        deltas,
+        BlockStructure::Rectangular,
+        1.0f32,
+        Par::Seq,
+    );
+    for i in 0..n_tasks {
+        for j in 0..=i {
+            triangle[triangle_len(i) + j] += f64::from(products[j * n_tasks + i]);
+        }
+    }
+}
+
+/// Few tasks: tiles of `TILE` × `TILE` inner products held in registers over the whole run.
+#[inline(always)]
+fn add_run_by_tiles<S: Simd, const TILE: usize>(simd: S, run: Decoded<'_>, n_tasks: usize, triangle: &mut [f64]) {
+    for first_i in (0..n_tasks).step_by(TILE) {
+        for first_j in (0..first_i).step_by(TILE) {
+            match n_tasks - first_i {
+                1 => add_tile::<S, 1, TILE>(simd, run, first_i, first_j, triangle),
+                2 => add_tile::<S, 2, TILE>(simd, run, first_i, first_j, triangle),
+                3 if TILE > 3 => add_tile::<S, 3, TILE>(simd, run, first_i, first_j, triangle),
+                _ => add_tile::<S, TILE, TILE>(simd, run, first_i, first_j, triangle),
+            }
+        }
+        match n_tasks - first_i {
+            1 => add_tile::<S, 1, 1>(simd, run, first_i, first_i, triangle),
+            2 => add_tile::<S, 2, 2>(simd, run, first_i, first_i, triangle),
+            3 if TILE > 3 => add_tile::<S, 3, 3>(simd, run, first_i, first_i, triangle),
+            _ => add_tile::<S, TILE, TILE>(simd, run, first_i, first_i, triangle),
+        }
+    }
+}
+
+/// The inner products of tasks `first_i..` with tasks `first_j..`; on the diagonal only those with j ≤ i are kept.
+#[inline(always)]
+fn add_tile<S: Simd, const N_I: usize, const N_J: usize>(
+    simd: S,
+    run: Decoded<'_>,
+    first_i: usize,
+    first_j: usize,
+    triangle: &mut [f64],
+) {
+    let n_vectors = run.n_padded / S::F32_LANES;
+    let mut left: [&[S::f32s]; N_I] = [&[]; N_I];
+    let mut right: [&[S::f32s]; N_J] = [&[]; N_J];
+    for i in 0..N_I {
+        left[i] = &S::as_simd_f32s(&run.columns[(first_i + i) * run.stride..][..run.n_padded]).0[..n_vectors];
+    }
+    for j in 0..N_J {
+        right[j] = &S::as_simd_f32s(&run.columns[(first_j + j) * run.stride..][..run.n_padded]).0[..n_vectors];
+    }
+    let mut sums = [[simd.splat_f32s(0.0); N_J]; N_I];
+    for x in 0..n_vectors {
+        let mut right_x = [simd.splat_f32s(0.0); N_J];
+        for j in 0..N_J {
+            right_x[j] = right[j][x];
+        }
+        for i in 0..N_I {
+            let left_x = left[i][x];
+            for j in 0..N_J {
+                sums[i][j] = simd.mul_add_e_f32s(left_x, right_x[j], sums[i][j]);
+            }
+        }
+    }
+    for i in 0..N_I {
+        for j in 0..N_J {
+            let (i_task, j_task) = (first_i + i, first_j + j);
+            if j_task <= i_task {
+                triangle[triangle_len(i_task) + j_task] += f64::from(simd.reduce_sum_f32s(sums[i][j]));
+            }
+        }
+    }
+}
