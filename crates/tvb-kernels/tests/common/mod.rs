@@ -7,33 +7,33 @@ use tvb_kernels::{Base, Chunk, ChunkLayout, Columns, Dtype, Reconstruct, Segment
 
 /// SplitMix64: a small generator, so that cases are the same everywhere and for ever.
 #[derive(Clone)]
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
     }
 
     /// Uniform in (−1, 1).
-    pub fn signed(&mut self) -> f64 {
+    pub(crate) fn signed(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
     }
 
-    pub fn weights(&mut self, n: usize) -> Vec<f32> {
+    pub(crate) fn weights(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| self.signed() as f32).collect()
     }
 }
 
 /// Which formats the columns of a case have.
 #[derive(Clone, Copy, Debug)]
-pub enum Formats {
+pub(crate) enum Formats {
     All(Dtype),
     /// A different one for every segment and column.
     Mixed,
@@ -41,38 +41,38 @@ pub enum Formats {
 
 /// What a chunk is to look like.
 #[derive(Clone, Debug)]
-pub struct Case {
-    pub n_tasks: usize,
+pub(crate) struct Case {
+    pub(crate) n_tasks: usize,
     /// (rows, slot) of each segment.
-    pub segments: Vec<(usize, usize)>,
-    pub formats: Formats,
+    pub(crate) segments: Vec<(usize, usize)>,
+    pub(crate) formats: Formats,
     /// Leave odd gaps between slices, so that offsets are multiples of the element size and of nothing more.
-    pub misaligned: bool,
-    pub seed: u64,
+    pub(crate) misaligned: bool,
+    pub(crate) seed: u64,
 }
 
 /// A chunk with the values its bytes stand for.
-pub struct Made {
-    pub layout: ChunkLayout,
-    pub bytes: Vec<u8>,
+pub(crate) struct Made {
+    pub(crate) layout: ChunkLayout,
+    pub(crate) bytes: Vec<u8>,
     /// [segment][column][row], exactly what is stored.
-    pub values: Vec<Vec<Vec<f64>>>,
+    pub(crate) values: Vec<Vec<Vec<f64>>>,
 }
 
 impl Made {
-    pub fn chunk(&self) -> Chunk<'_> {
+    pub(crate) fn chunk(&self) -> Chunk<'_> {
         Chunk { layout: &self.layout, bytes: &self.bytes }
     }
 
     /// δ of one task in one segment: formed in f32, as the kernels do.
-    pub fn deltas(&self, segment: usize, task: usize) -> Vec<f64> {
+    pub(crate) fn deltas(&self, segment: usize, task: usize) -> Vec<f64> {
         let columns = &self.values[segment];
         columns[task + 1].iter().zip(&columns[0]).map(|(&x, &z)| f64::from(x as f32 - z as f32)).collect()
     }
 }
 
 /// One value as stored bytes, and what they stand for.
-pub fn store(value: f64, dtype: Dtype) -> (Vec<u8>, f64) {
+pub(crate) fn store(value: f64, dtype: Dtype) -> (Vec<u8>, f64) {
     match dtype {
         Dtype::F64 => (value.to_le_bytes().to_vec(), value),
         Dtype::F32 => ((value as f32).to_le_bytes().to_vec(), f64::from(value as f32)),
@@ -82,7 +82,7 @@ pub fn store(value: f64, dtype: Dtype) -> (Vec<u8>, f64) {
 }
 
 /// Reads stored values back.
-pub fn load(bytes: &[u8], dtype: Dtype) -> Vec<f64> {
+pub(crate) fn load(bytes: &[u8], dtype: Dtype) -> Vec<f64> {
     bytes
         .chunks_exact(dtype.size())
         .map(|raw| match dtype {
@@ -95,7 +95,7 @@ pub fn load(bytes: &[u8], dtype: Dtype) -> Vec<f64> {
 }
 
 /// Makes a chunk: a base around ±1, fine-tunes a few hundredths away from it and from each other.
-pub fn make(case: &Case) -> Made {
+pub(crate) fn make(case: &Case) -> Made {
     let mut random = Random(case.seed);
     let n_columns = case.n_tasks + 1;
     let mut made = Made {
@@ -131,7 +131,7 @@ pub fn make(case: &Case) -> Made {
 }
 
 /// The Gram of each group of segments by a plain f64 loop: (slots, packed triangles).
-pub fn reference_gram(made: &Made) -> (Vec<usize>, Vec<f64>) {
+pub(crate) fn reference_gram(made: &Made) -> (Vec<usize>, Vec<f64>) {
     let n_tasks = made.layout.n_tasks();
     let (mut slots, mut values) = (Vec::new(), Vec::new());
     for (at, segment) in made.layout.segments.iter().enumerate() {
@@ -152,7 +152,7 @@ pub fn reference_gram(made: &Made) -> (Vec<usize>, Vec<f64>) {
 }
 
 /// One output's rows of one segment in f64, and for each row the sum of its terms' magnitudes, which bounds rounding.
-pub fn reference_rows(made: &Made, work: &Reconstruct, segment: usize, output: usize) -> Vec<(f64, f64)> {
+pub(crate) fn reference_rows(made: &Made, work: &Reconstruct, segment: usize, output: usize) -> Vec<(f64, f64)> {
     let columns = &made.values[segment];
     (0..columns[0].len())
         .map(|row| {
