@@ -30,7 +30,8 @@ pub(crate) fn check_slices(layout: &ChunkLayout) -> Result<(), KernelError> {
     if n_columns == 0 || n_columns > MAX_TASKS + 1 {
         return Err(KernelError::ColumnCount { least: 0, most: MAX_TASKS, n_columns });
     }
-    let expected = layout.segments.len().checked_mul(n_columns).ok_or(KernelError::TooLarge { what: "chunk layout" })?;
+    let expected =
+        layout.segments.len().checked_mul(n_columns).ok_or(KernelError::TooLarge { what: "chunk layout" })?;
     if layout.slices.len() != expected {
         return Err(KernelError::SliceCount { expected, found: layout.slices.len() });
     }
@@ -95,9 +96,8 @@ impl Work {
         let mut n_bytes = 0usize;
         for (at, segment) in layout.segments.iter().enumerate() {
             let more = segment.n_rows.checked_mul(self.row_dtype(layout, at).size());
-            n_bytes = more
-                .and_then(|more| n_bytes.checked_add(more))
-                .ok_or(KernelError::TooLarge { what: "output rows" })?;
+            n_bytes =
+                more.and_then(|more| n_bytes.checked_add(more)).ok_or(KernelError::TooLarge { what: "output rows" })?;
         }
         Ok(n_bytes)
     }

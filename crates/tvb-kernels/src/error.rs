@@ -99,10 +99,9 @@ pub enum KernelError {
 impl fmt::Display for KernelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            KernelError::ColumnCount { least, most, n_columns } => write!(
-                f,
-                "a chunk of {n_columns} columns: expected the base and {least} to {most} columns beside it"
-            ),
+            KernelError::ColumnCount { least, most, n_columns } => {
+                write!(f, "a chunk of {n_columns} columns: expected the base and {least} to {most} columns beside it")
+            }
             KernelError::SliceCount { expected, found } => {
                 write!(f, "a chunk layout with {found} slices: expected {expected} (segments × columns)")
             }

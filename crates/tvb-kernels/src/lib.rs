@@ -24,7 +24,7 @@ mod work;
 
 pub use check::MAX_TASKS;
 pub use chunk::{Chunk, ChunkLayout, Dtype, Segment, Slice};
-pub use cpu::{CpuEngine, RUN_ROWS, Scratch, convert, decode, locate_non_finite};
+pub use cpu::{CpuEngine, RUN_ROWS, Scratch, locate_non_finite, convert, decode};
 pub use eigh::Eigh;
 pub use engine::Engine;
 pub use error::KernelError;

@@ -16,7 +16,8 @@ pub(super) fn run(matrices: &[f64], n: usize, n_matrices: usize) -> Result<Vec<E
                 .self_adjoint_eigen(Side::Lower)
                 .map_err(|_| KernelError::EighFailed { matrix })?;
             let values: Vec<f64> = found.S().column_vector().iter().copied().collect();
-            let vectors: Vec<f64> = found.U().col_iter().flat_map(|column| column.iter().copied().collect::<Vec<_>>()).collect();
+            let vectors: Vec<f64> =
+                found.U().col_iter().flat_map(|column| column.iter().copied().collect::<Vec<_>>()).collect();
             Eigh::sorted(values, vectors).ok_or(KernelError::EighFailed { matrix })
         })
         .collect()

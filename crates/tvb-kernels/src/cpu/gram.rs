@@ -32,13 +32,10 @@ pub(super) fn run(
     Ok(())
 }
 
-/// Rows of a run: fewer than [`RUN_ROWS`] where that keeps the block in the nearest cache.
-fn run_rows(n_tasks: usize) -> usize {
-    match n_tasks {
-        0..=128 => RUN_ROWS,
-        129..=256 => 512,
-        _ => 256,
-    }
+/// Rows of a run. One long chain of f32 additions is only good to 1e-6 over 1,024 rows; several lanes cut it into as many
+/// chains, each so much shorter. A library's product makes one chain, so its runs are short.
+fn run_rows(n_tasks: usize, n_lanes: usize) -> usize {
+    if n_tasks > MOST_TILED_TASKS || n_lanes < 4 { 256 } else { RUN_ROWS }
 }
 
 struct GramOfChunk<'a> {
@@ -58,7 +55,7 @@ impl WithSimd for GramOfChunk<'_> {
         let n_values = triangle_len(n_tasks);
         for (at, (segment, &group)) in chunk.layout.segments.iter().zip(group_of_segment).enumerate() {
             let triangle = &mut values[group * n_values..][..n_values];
-            for range in row_ranges(at, segment.n_rows, run_rows(n_tasks)) {
+            for range in row_ranges(at, segment.n_rows, run_rows(n_tasks, S::F32_LANES)) {
                 let run = scratch.block.decode(chunk, range, Columns::Checkpoints);
                 if n_tasks > MOST_TILED_TASKS {
                     add_run_by_product(run, n_tasks, scratch.products.at_least(n_tasks * n_tasks), triangle);
@@ -72,12 +69,12 @@ impl WithSimd for GramOfChunk<'_> {
     }
 }
 
-/// Many tasks: a sequential library product, lower triangle only.
+/// Many tasks: a sequential library product, one triangle only.
 fn add_run_by_product(run: Decoded<'_>, n_tasks: usize, products: &mut [f32], triangle: &mut [f64]) {
     let deltas = MatRef::from_column_major_slice_with_stride(run.columns, run.n_padded, n_tasks, run.stride);
     triangular::matmul(
         MatMut::from_column_major_slice_mut(products, n_tasks, n_tasks),
-        BlockStructure::TriangularLower,
+        BlockStructure::TriangularUpper,
         Accum::Replace,
         deltas.transpose(),
         BlockStructure::Rectangular,
@@ -86,9 +83,10 @@ fn add_run_by_product(run: Decoded<'_>, n_tasks: usize, products: &mut [f32], tr
         1.0f32,
         Par::Seq,
     );
-    for i in 0..n_tasks {
-        for j in 0..=i {
-            triangle[triangle_len(i) + j] += f64::from(products[j * n_tasks + i]);
+    // Column i of the upper triangle is row i of the lower one.
+    for (i, column) in products.chunks_exact(n_tasks).enumerate() {
+        for (sum, &product) in triangle[triangle_len(i)..].iter_mut().zip(&column[..=i]) {
+            *sum += f64::from(product);
         }
     }
 }

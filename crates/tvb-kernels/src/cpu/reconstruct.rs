@@ -52,7 +52,7 @@ impl WithSimd for ReconstructChunk<'_> {
             let in_f64 = dtype == Dtype::F64 || chunk.layout.slice(at, 0).dtype == Dtype::F64;
             for range in row_ranges(at, segment.n_rows, block_rows(chunk.layout.n_tasks())) {
                 let start = segment_start + range.start * size;
-                let mut place = |output: usize| {
+                let place = |output: usize| {
                     let from = output * bytes_per_output + start;
                     from..from + range.n_rows * size
                 };
@@ -82,7 +82,9 @@ fn combine_f64(block: DecodedF64<'_>, reconstruct: &Reconstruct, output: usize, 
         Base::Added => rows.copy_from_slice(block.base),
         Base::Left => rows.fill(0.0),
     }
-    for (column, weights) in block.columns.chunks_exact(rows.len()).zip(reconstruct.weights.chunks_exact(reconstruct.n_outputs)) {
+    for (column, weights) in
+        block.columns.chunks_exact(rows.len()).zip(reconstruct.weights.chunks_exact(reconstruct.n_outputs))
+    {
         let weight = f64::from(weights[output]);
         if weight != 0.0 {
             for (row, &delta) in rows.iter_mut().zip(column) {
