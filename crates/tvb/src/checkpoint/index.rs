@@ -95,12 +95,16 @@ impl ShardIndex {
     ///
     /// # Errors
     /// Rejected, naming a tensor that is missing, stands in another file or is not listed.
-    pub(crate) fn check_against(&self, folder: &Path, tensors: &[(usize, Tensor)]) -> Result<()> {
+    pub(crate) fn check_against<'a>(
+        &self,
+        folder: &Path,
+        tensors: impl Iterator<Item = (usize, &'a Tensor)>,
+    ) -> Result<()> {
         let rejected = |why: String| Err(Error::rejected(format!("{}: {why}", folder.display())));
         let mut listed: HashMap<&str, &str> =
             self.weight_map.iter().map(|(tensor, file)| (tensor.as_str(), file.as_str())).collect();
         for (shard, tensor) in tensors {
-            let (name, file) = (shown(&tensor.name), &self.shards[*shard]);
+            let (name, file) = (shown(&tensor.name), &self.shards[shard]);
             match listed.remove(tensor.name.as_str()) {
                 Some(expected) if expected == file => {}
                 Some(expected) => {

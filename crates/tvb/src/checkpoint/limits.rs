@@ -18,7 +18,29 @@ pub(crate) const NAME_BYTES_MAX: usize = 4096;
 /// A strided tensor is gathered through a window of at most this many bytes of its file.
 pub(crate) const GATHER_WINDOW_BYTES: usize = 1 << 20;
 
+/// The longest pickle of a PyTorch file; it describes tensors and does not hold them.
+pub(crate) const PICKLE_BYTES_MAX: u64 = 64 << 20;
+/// The most values a pickle may make, and the most it may remember.
+pub(crate) const N_VALUES_MAX: usize = 4 << 20;
+/// The most references from containers to values.
+pub(crate) const N_LINKS_MAX: usize = 16 << 20;
+/// The longest directory of a zip archive.
+pub(crate) const ZIP_DIRECTORY_BYTES_MAX: u64 = 128 << 20;
+/// The most entries of a zip archive.
+pub(crate) const N_ZIP_ENTRIES_MAX: u64 = 1 << 20;
+/// The most bytes of compressed tensors that one file may need in memory.
+pub(crate) const HELD_BYTES_MAX: u64 = 512 << 20;
+/// The most bytes of a tensor that repeats the elements of a smaller storage (an expanded view).
+pub(crate) const REPEATED_BYTES_MAX: u64 = 1 << 30;
+/// The deepest nesting of modules.
+pub(crate) const MODULE_DEPTH_MAX: usize = 256;
+/// The most modules that are visited, a shared one as often as it has names.
+pub(crate) const N_MODULES_MAX: usize = 1 << 20;
+
 // A shard holds at least one tensor.
 const _: () = assert!(N_SHARDS_MAX <= N_TENSORS_MAX);
 // The window must hold the largest element many times over.
 const _: () = assert!(GATHER_WINDOW_BYTES >= 1024 * 8);
+// Every tensor of a PyTorch file is a value of its pickle and may have an entry of its own.
+const _: () = assert!(N_TENSORS_MAX <= N_VALUES_MAX && N_TENSORS_MAX as u64 <= N_ZIP_ENTRIES_MAX);
+const _: () = assert!(N_VALUES_MAX <= N_LINKS_MAX && N_VALUES_MAX < u32::MAX as usize);

@@ -2,7 +2,7 @@
 //!
 //! [`Checkpoint::open`] reads headers only and answers with every tensor's name, dtype, shape and place; tensor bytes
 //! are fetched later by positioned reads ([`Checkpoint::read`]), never a whole file at once. One type stands for every
-//! layout: a safetensors file, a Hugging Face folder with shards, a PyTorch zip.
+//! layout: a safetensors file, a Hugging Face folder with shards, a PyTorch file.
 //!
 //! Everything in a checkpoint may be hostile. Bounds stand in `limits`, and every reader checks a header completely
 //! before it answers, so that later stages may rely on shapes, sizes and offsets.
@@ -20,6 +20,7 @@ mod safetensors;
 mod shown;
 mod staged;
 mod tensor;
+pub mod torch;
 
 pub use data_file::{DataFile, FileStamp, raise_open_file_limit};
 pub use dtype::Dtype;
@@ -32,7 +33,7 @@ pub use safetensors::{
     in_aligned_order, index_json,
 };
 pub use staged::{Existing, Leftover, StagedOutput};
-pub use tensor::{Place, Tensor};
+pub use tensor::{NotTensor, Place, Tensor};
 
 use crate::error::{Error, Result};
 use gather::View;
@@ -57,6 +58,7 @@ struct Inner {
     /// Positions in `tensors`, in the order in which the files list their keys.
     key_order: Vec<usize>,
     by_name: HashMap<String, usize>,
+    not_tensors: Vec<NotTensor>,
     metadata: BTreeMap<String, String>,
 }
 
@@ -141,6 +143,11 @@ impl Checkpoint {
         self.inner.by_name.get(name).copied()
     }
 
+    /// Entries of a PyTorch state dict that hold no tensor, and what they hold instead: none of them is carried over.
+    pub fn not_tensors(&self) -> &[NotTensor] {
+        &self.inner.not_tensors
+    }
+
     /// The safetensors `__metadata__` of the first file; empty for other formats.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.inner.metadata
@@ -151,29 +158,7 @@ impl Checkpoint {
     /// # Errors
     /// Failed where the system cannot read or the file has shrunk; names the file, or the tensor.
     pub fn read(&self, tensor: &Tensor, byte_offset: u64, out: &mut [u8]) -> Result<()> {
-        let end = byte_offset.checked_add(out.len() as u64);
-        if end.is_none_or(|end| end > tensor.n_bytes()) {
-            return Err(Error::failed(format!(
-                "{}: tensor {}: asked for {} bytes at {byte_offset}, expected at most {}",
-                self.inner.path.display(),
-                tensor.name,
-                out.len(),
-                tensor.n_bytes()
-            )));
-        }
-        match &tensor.place {
-            Place::Contiguous { file, offset } => self.inner.files[*file].read_at(offset + byte_offset, out),
-            Place::Strided { file, offset, strides } => {
-                let view = View { offset: *offset, shape: &tensor.shape, strides, size: tensor.dtype.size() };
-                let file = &self.inner.files[*file];
-                gather::gather(view, byte_offset, out, &mut |at, bytes| file.read_at(at, bytes))
-            }
-            Place::Held(bytes) => {
-                let begin = byte_offset as usize;
-                out.copy_from_slice(&bytes[begin..begin + out.len()]);
-                Ok(())
-            }
-        }
+        read_tensor(&self.inner.files, tensor, byte_offset, out)
     }
 
     /// Notices any of its files that was written to, replaced or removed since [`open`](Checkpoint::open).
@@ -182,6 +167,31 @@ impl Checkpoint {
     /// Rejected, naming the file and what changed.
     pub fn check_unchanged(&self) -> Result<()> {
         self.inner.files.iter().try_for_each(DataFile::check_unchanged)
+    }
+}
+
+/// [`Checkpoint::read`] for whoever has the files.
+pub(crate) fn read_tensor(files: &[DataFile], tensor: &Tensor, byte_offset: u64, out: &mut [u8]) -> Result<()> {
+    let end = byte_offset.checked_add(out.len() as u64);
+    if end.is_none_or(|end| end > tensor.n_bytes()) {
+        return Err(Error::failed(format!(
+            "tensor {}: asked for {} bytes at {byte_offset}, expected at most {}",
+            shown::shown(&tensor.name),
+            out.len(),
+            tensor.n_bytes()
+        )));
+    }
+    match &tensor.place {
+        Place::Contiguous { file, offset } => files[*file].read_at(offset + byte_offset, out),
+        Place::Strided { file, offset, strides } => {
+            let view = View { offset: *offset, shape: &tensor.shape, strides, size: tensor.dtype.size() };
+            gather::gather(view, byte_offset, out, &mut |at, bytes| files[*file].read_at(at, bytes))
+        }
+        Place::Held(bytes) => {
+            let begin = byte_offset as usize;
+            out.copy_from_slice(&bytes[begin..begin + out.len()]);
+            Ok(())
+        }
     }
 }
 

@@ -4,7 +4,8 @@ use super::index::{self, ShardIndex};
 use super::limits::N_TENSORS_MAX;
 use super::safetensors::SafetensorsHeader;
 use super::shown::shown;
-use super::{Checkpoint, DataFile, Inner, Layout, Place, Tensor};
+use super::torch::{self, StateDict, TorchFile};
+use super::{Checkpoint, DataFile, Inner, Layout, NotTensor, Place, Tensor};
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -31,7 +32,10 @@ const TORCH_NAMES: [&str; 3] = ["pytorch_model.bin", "diffusion_pytorch_model.bi
 
 /// One data file's headers, before files are put together.
 struct FileContents {
+    file: DataFile,
+    content: Content,
     tensors: Vec<Tensor>,
+    not_tensors: Vec<NotTensor>,
     metadata: BTreeMap<String, String>,
 }
 
@@ -41,106 +45,106 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
 }
 
 fn open_file(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
-    let file = DataFile::open(path)?;
-    let content = content_of(&file)?;
-    let contents = read_contents(&file, content, options)?;
-    let layout = match content {
+    let contents = read_contents(path, options)?;
+    let layout = match contents.content {
         Content::Safetensors => Layout::SafetensorsFile,
         Content::Torch => Layout::TorchFile,
     };
-    let tensors = contents.tensors.into_iter().map(|tensor| (0, tensor)).collect();
-    assemble(path, layout, None, vec![file], tensors, contents.metadata)
+    assemble(path, layout, None, vec![contents])
 }
 
 fn open_folder(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     for name in SAFETENSORS_NAMES.into_iter().chain(TORCH_NAMES) {
-        let torch = TORCH_NAMES.contains(&name);
-        let layout = |shards, indexed| match torch {
-            true => Layout::TorchFolder { shards, indexed },
-            false => Layout::SafetensorsFolder { shards, indexed },
-        };
         if path.join(name).exists() {
-            let file = DataFile::open(&path.join(name))?;
-            let contents = read_contents(&file, content_of(&file)?, options)?;
-            let tensors = contents.tensors.into_iter().map(|tensor| (0, tensor)).collect();
-            return assemble(path, layout(vec![name.to_owned()], false), None, vec![file], tensors, contents.metadata);
+            let contents = read_contents(&path.join(name), options)?;
+            let layout = folder_layout(&contents, vec![name.to_owned()], false);
+            return assemble(path, layout, None, vec![contents]);
         }
         let index_name = format!("{name}.index.json");
         if path.join(&index_name).exists() {
-            let index = ShardIndex::read(&path.join(&index_name))?;
-            return open_shards(path, index_name, &index, layout(index.shards.clone(), true), options);
+            return open_shards(path, index_name, options);
         }
     }
     Err(nothing_found(path))
 }
 
-fn open_shards(
-    path: &Path,
-    index_name: String,
-    index: &ShardIndex,
-    layout: Layout,
-    options: &OpenOptions,
-) -> Result<Checkpoint> {
+fn open_shards(path: &Path, index_name: String, options: &OpenOptions) -> Result<Checkpoint> {
+    let index = ShardIndex::read(&path.join(&index_name))?;
     // All names first: a missing shard is found before the first header is read.
-    let paths: Vec<_> = index.shards.iter().map(|name| index::resolve(path, name)).collect::<Result<_>>()?;
-    let (mut files, mut tensors, mut metadata) = (Vec::new(), Vec::new(), BTreeMap::new());
-    for (number, shard) in paths.iter().enumerate() {
-        let file = DataFile::open(shard)?;
-        let contents = read_contents(&file, content_of(&file)?, options)?;
-        if number == 0 {
-            metadata = contents.metadata;
-        }
-        tensors.extend(contents.tensors.into_iter().map(|tensor| (number, tensor)));
-        files.push(file);
-        if tensors.len() > N_TENSORS_MAX {
+    let shards: Vec<_> = index.shards.iter().map(|name| index::resolve(path, name)).collect::<Result<_>>()?;
+    let mut files: Vec<FileContents> = Vec::with_capacity(shards.len());
+    let mut n_tensors = 0;
+    for shard in &shards {
+        let contents = read_contents(shard, options)?;
+        n_tensors += contents.tensors.len();
+        if n_tensors > N_TENSORS_MAX {
             return Err(Error::rejected(format!("{}: more than {N_TENSORS_MAX} tensors", path.display())));
         }
+        if files.first().is_some_and(|first| first.content != contents.content) {
+            return Err(Error::rejected(format!("{}: its shards are of different formats", path.display())));
+        }
+        files.push(contents);
     }
-    index.check_against(path, &tensors)?;
-    assemble(path, layout, Some(index_name), files, tensors, metadata)
+    let tensors = files.iter().enumerate().flat_map(|(number, file)| file.tensors.iter().map(move |t| (number, t)));
+    index.check_against(path, tensors)?;
+    let layout = folder_layout(&files[0], index.shards, true);
+    assemble(path, layout, Some(index_name), files)
 }
 
-fn read_contents(file: &DataFile, content: Content, _options: &OpenOptions) -> Result<FileContents> {
-    match content {
-        Content::Safetensors => {
-            let header = SafetensorsHeader::read(file)?;
-            Ok(FileContents { tensors: header.tensors, metadata: header.metadata })
+fn folder_layout(contents: &FileContents, shards: Vec<String>, indexed: bool) -> Layout {
+    match contents.content {
+        Content::Safetensors => Layout::SafetensorsFolder { shards, indexed },
+        Content::Torch => Layout::TorchFolder { shards, indexed },
+    }
+}
+
+fn read_contents(path: &Path, options: &OpenOptions) -> Result<FileContents> {
+    let file = DataFile::open(path)?;
+    match content_of(&file)? {
+        content @ Content::Safetensors => {
+            let SafetensorsHeader { tensors, metadata } = SafetensorsHeader::read(&file)?;
+            Ok(FileContents { file, content, tensors, not_tensors: Vec::new(), metadata })
         }
-        Content::Torch => Err(Error::rejected(format!("{}: a PyTorch file", file.path.display()))),
+        content @ Content::Torch => {
+            let file = TorchFile::parse(file)?;
+            let StateDict { tensors, not_tensors } = torch::state_dict(&file, options.key.as_deref())?;
+            Ok(FileContents { file: file.into_file(), content, tensors, not_tensors, metadata: BTreeMap::new() })
+        }
     }
 }
 
 /// Puts the files together: places get their file's number, names must be unique, tensors are sorted as they lie.
-fn assemble(
-    path: &Path,
-    layout: Layout,
-    index: Option<String>,
-    files: Vec<DataFile>,
-    numbered: Vec<(usize, Tensor)>,
-    metadata: BTreeMap<String, String>,
-) -> Result<Checkpoint> {
-    // (tensor, its rank in the files' own key order); the sort is stable, so tensors that share bytes keep it.
-    let mut tensors: Vec<(usize, Tensor)> = Vec::with_capacity(numbered.len());
-    for (rank, (number, mut tensor)) in numbered.into_iter().enumerate() {
-        if let Place::Contiguous { file, .. } | Place::Strided { file, .. } = &mut tensor.place {
-            *file = number;
+fn assemble(path: &Path, layout: Layout, index: Option<String>, contents: Vec<FileContents>) -> Result<Checkpoint> {
+    let (mut files, mut in_key_order, mut not_tensors) = (Vec::new(), Vec::new(), Vec::new());
+    let mut metadata = None;
+    for (number, file) in contents.into_iter().enumerate() {
+        for mut tensor in file.tensors {
+            if let Place::Contiguous { file, .. } | Place::Strided { file, .. } = &mut tensor.place {
+                *file = number;
+            }
+            in_key_order.push(tensor);
         }
-        tensors.push((rank, tensor));
+        not_tensors.extend(file.not_tensors);
+        metadata.get_or_insert(file.metadata);
+        files.push(file.file);
     }
-    tensors.sort_by_key(|(_, tensor)| tensor.place.sort_key());
-    let mut key_order = vec![0; tensors.len()];
-    for (position, (rank, _)) in tensors.iter().enumerate() {
-        key_order[*rank] = position;
-    }
-    let tensors: Vec<Tensor> = tensors.into_iter().map(|(_, tensor)| tensor).collect();
-    let mut by_name = HashMap::with_capacity(tensors.len());
-    for (position, tensor) in tensors.iter().enumerate() {
+    // The sort is stable, so tensors that share bytes keep their order.
+    let mut ranked: Vec<(usize, Tensor)> = in_key_order.into_iter().enumerate().collect();
+    ranked.sort_by_key(|(_, tensor)| tensor.place.sort_key());
+    let mut key_order = vec![0; ranked.len()];
+    let mut tensors = Vec::with_capacity(ranked.len());
+    let mut by_name = HashMap::with_capacity(ranked.len());
+    for (position, (rank, tensor)) in ranked.into_iter().enumerate() {
+        key_order[rank] = position;
         if by_name.insert(tensor.name.clone(), position).is_some() {
             let name = shown(&tensor.name);
-            return Err(Error::rejected(format!("{}: tensor {name} stands in two shards", path.display())));
+            return Err(Error::rejected(format!("{}: tensor {name} stands there twice", path.display())));
         }
+        tensors.push(tensor);
     }
-    let inner = Inner { path: path.to_owned(), layout, index, files, tensors, key_order, by_name, metadata };
+    let metadata = metadata.unwrap_or_default();
+    let inner =
+        Inner { path: path.to_owned(), layout, index, files, tensors, key_order, by_name, not_tensors, metadata };
     Ok(Checkpoint { inner: Arc::new(inner) })
 }
 

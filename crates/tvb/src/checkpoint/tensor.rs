@@ -40,6 +40,15 @@ pub enum Place {
     Held(Arc<Vec<u8>>),
 }
 
+/// An entry of a PyTorch state dict that is no tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotTensor {
+    /// Its key.
+    pub name: String,
+    /// What it is, for messages: "a number", "an object made by `os.system`, which is not run".
+    pub what: String,
+}
+
 impl Tensor {
     /// Number of elements; validated against overflow when the header was read.
     pub fn n_elements(&self) -> usize {

@@ -1,0 +1,154 @@
+//! PyTorch files that the method's published code really wrote, read without PyTorch: the same tensors as in
+//! safetensors, and the inner products of the task vectors that the code computed.
+
+use serde_json::Value as Json;
+use std::path::{Path, PathBuf};
+use tvb::ErrorKind;
+use tvb::checkpoint::torch::TorchFile;
+use tvb::checkpoint::{Checkpoint, Dtype, Layout, OpenOptions, Place, Tensor};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/reference").join(name)
+}
+
+fn open(name: &str) -> Checkpoint {
+    Checkpoint::open(&fixture(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn expected() -> Json {
+    serde_json::from_str(&std::fs::read_to_string(fixture("expected.json")).unwrap()).unwrap()
+}
+
+/// The keys in the reference's order.
+fn expected_keys(expected: &Json) -> Vec<&str> {
+    expected["keys"].as_array().unwrap().iter().map(|key| key.as_str().unwrap()).collect()
+}
+
+fn bytes(checkpoint: &Checkpoint, tensor: &Tensor) -> Vec<u8> {
+    let mut out = vec![0; tensor.n_bytes() as usize];
+    checkpoint.read(tensor, 0, &mut out).unwrap();
+    out
+}
+
+fn keys(checkpoint: &Checkpoint) -> Vec<&str> {
+    checkpoint.in_key_order().map(|tensor| tensor.name.as_str()).collect()
+}
+
+/// All tensors one after another.
+fn flat(checkpoint: &Checkpoint, keys: &[&str]) -> Vec<f64> {
+    let mut out = Vec::new();
+    for key in keys {
+        let tensor = checkpoint.get(key).unwrap();
+        assert_eq!(tensor.dtype, Dtype::F32);
+        let bytes = bytes(checkpoint, tensor);
+        out.extend(bytes.chunks_exact(4).map(|bytes| f64::from(f32::from_le_bytes(bytes.try_into().unwrap()))));
+    }
+    out
+}
+
+#[test]
+fn every_container_holds_the_tensors_of_the_safetensors_file() {
+    let reference = open("state_dicts/zeroshot.safetensors");
+    let expected = expected();
+    let order = expected_keys(&expected);
+    let files = [
+        "state_dicts/zeroshot.pt",
+        "state_dicts/zeroshot.nested.pt",
+        "state_dicts/zeroshot.legacy.pt",
+        "ViT-tiny/zeroshot.pt",
+    ];
+    for name in files {
+        let checkpoint = open(name);
+        assert_eq!(*checkpoint.layout(), Layout::TorchFile);
+        assert_eq!(keys(&checkpoint), order, "{name}");
+        assert_eq!(checkpoint.tensors().len(), reference.tensors().len(), "{name}");
+        for tensor in checkpoint.tensors() {
+            let same = reference.get(&tensor.name).unwrap();
+            assert_eq!((tensor.dtype, &tensor.shape), (same.dtype, &same.shape), "{name}: {}", tensor.name);
+            assert_eq!(bytes(&checkpoint, tensor), bytes(&reference, same), "{name}: {}", tensor.name);
+        }
+        checkpoint.check_unchanged().unwrap();
+    }
+}
+
+#[test]
+fn whole_modules_have_the_gram_that_the_reference_computed() {
+    let expected = expected();
+    let order = expected_keys(&expected);
+    let base = flat(&open("ViT-tiny/zeroshot.pt"), &order);
+    assert_eq!(base.len() as u64, expected["d"].as_u64().unwrap());
+    let tasks = expected["tasks"].as_array().unwrap();
+    let deltas: Vec<Vec<f64>> = tasks
+        .iter()
+        .map(|task| {
+            let checkpoint = open(&format!("ViT-tiny/{}Val/finetuned.pt", task.as_str().unwrap()));
+            flat(&checkpoint, &order).iter().zip(&base).map(|(tuned, base)| tuned - base).collect()
+        })
+        .collect();
+    for (i, row) in expected["gram"].as_array().unwrap().iter().enumerate() {
+        for (j, expected) in row.as_array().unwrap().iter().enumerate() {
+            let found: f64 = deltas[i].iter().zip(&deltas[j]).map(|(a, b)| a * b).sum();
+            let expected = expected.as_f64().unwrap();
+            assert!((found - expected).abs() <= 1e-6 * expected.abs(), "gram[{i}][{j}]: {found}, expected {expected}");
+        }
+    }
+}
+
+#[test]
+fn buffers_that_a_module_does_not_save_are_left_out() {
+    // The causal mask is there as a storage and not in the state dict.
+    let checkpoint = open("ViT-tiny/zeroshot.pt");
+    assert!(keys(&checkpoint).iter().all(|key| !key.contains("attn_mask")));
+    assert!(checkpoint.not_tensors().is_empty());
+}
+
+#[test]
+fn a_key_chooses_the_state_dict() {
+    let path = fixture("state_dicts/zeroshot.nested.pt");
+    let with = |key: &str| Checkpoint::open_with(&path, &OpenOptions { key: Some(key.into()) });
+    assert_eq!(keys(&with("state_dict").unwrap()), keys(&open("state_dicts/zeroshot.pt")));
+    let error = with("ema").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Rejected);
+    assert!(error.message().contains("no key `ema`"), "{error}");
+    assert!(error.hint_text().unwrap().contains("`state_dict`"), "{error:?}");
+}
+
+#[test]
+fn published_bases_are_values_that_can_be_looked_into() {
+    let path = fixture("published/ViT-tiny_PCA_M4_8task/basis_vectors.pt");
+    // Not a checkpoint, and the message says what it is instead.
+    let error = Checkpoint::open(&path).unwrap_err();
+    assert!(error.message().contains("expected a state dict or a module, found a dict of"), "{error}");
+
+    let file = TorchFile::open(&path).unwrap();
+    let atoms = file.root().get("basis_vectors").unwrap();
+    assert_eq!(atoms.items().unwrap().len(), 4);
+    assert_eq!(file.root().get("num_basis").unwrap().as_i64(), Some(4));
+    let expected = expected();
+    for atom in atoms.items().unwrap() {
+        let names: Vec<&str> = atom.entries().unwrap().map(|(key, _)| key.as_str().unwrap()).collect();
+        assert_eq!(names, expected_keys(&expected));
+    }
+
+    // Coefficients lie transposed in the file: (M, T) with strides (1, M).
+    let file = TorchFile::open(&fixture("published/ViT-tiny_PCA_M4_8task/pca_components.pt")).unwrap();
+    let coefficients = file.root().get("coefficients").unwrap().tensor("coefficients").unwrap();
+    assert_eq!(coefficients.shape, [4, 8]);
+    assert!(matches!(&coefficients.place, Place::Strided { strides, .. } if strides[..] == [1, 4]), "{coefficients:?}");
+    let mut row_major = vec![0; coefficients.n_bytes() as usize];
+    file.read(&coefficients, 0, &mut row_major).unwrap();
+    let mut one = [0; 4];
+    file.read(&coefficients, 4 * (8 + 2), &mut one).unwrap();
+    assert_eq!(one, row_major[40..44]);
+    assert!(file.root().get("total_dim").unwrap().as_i64().unwrap() > 0);
+    let shapes = file.root().get("param_shapes").unwrap();
+    assert!(shapes.items().is_some() || shapes.entries().is_some(), "{}", shapes.describe());
+
+    let file = TorchFile::open(&fixture("published/ViT-tiny_AE_M4_8task/AWB.pt")).unwrap();
+    for (name, shape) in [("A", [8, 4]), ("W", [4, 8]), ("B", [8, 4])] {
+        assert_eq!(file.root().get(name).unwrap().tensor(name).unwrap().shape, shape);
+    }
+    let metadata = file.root().get("metadata").unwrap();
+    assert_eq!(metadata.get("M").unwrap().as_i64(), Some(4));
+    assert!(metadata.get("lr").unwrap().as_f64().unwrap() > 0.0);
+}
