@@ -6,11 +6,12 @@
 //! orthogonal to a; the simplex construction turns (a, u1 … u(M−1)) into atoms without changing their span.
 
 use super::gram::{Gram, Spectrum};
-use super::{Found, Problem, linear, simplex};
+use super::method::ExactOptions;
+use super::{Found, Problem, exact, linear, simplex};
 use crate::error::{Error, Result};
 use faer::Mat;
 
-/// aᵀGa below this part of what it would be without cancellation counts as zero: V·a is then nothing to take out.
+/// aᵀGa below this part of what it would be without cancellation counts as zero: V·a is then nothing to anchor to.
 const CANCELS: f64 = 1e-10;
 /// Below this part the sum is still used, but an f32 Gram knows its direction only roughly.
 const NEARLY_CANCELS: f64 = 1e-5;
@@ -26,11 +27,13 @@ pub(super) fn solve(problem: &Problem<'_>, weights: Option<&[f64]>) -> Result<Fo
     let mut notes = Vec::new();
     if problem.gram.trace() > 0.0 && remains <= CANCELS {
         notes.push(
-            "the task vectors cancel: their weighted sum is zero, so one atom's worth of the basis is spent on nothing; \
-             'exact' would use it"
-                .to_owned(),
+            "the task vectors cancel: their weighted sum is zero and gives no direction to anchor to; solved as 'exact'".to_owned(),
         );
-    } else if problem.gram.trace() > 0.0 && remains < NEARLY_CANCELS {
+        let found = exact::solve(problem, &ExactOptions::default())?;
+        notes.extend(found.notes);
+        return Ok(Found { notes, ..found });
+    }
+    if problem.gram.trace() > 0.0 && remains < NEARLY_CANCELS {
         notes.push(format!(
             "the task vectors nearly cancel: their weighted sum has {:.1e} of the length it could have, so addition is \
              only as exact as the Gram matrix",
@@ -90,12 +93,4 @@ pub(super) fn deflated(gram: &Gram, a: &[f64]) -> Spectrum {
     let mut spectrum = Spectrum::of(left.as_ref());
     spectrum.lowest = 0.0;
     spectrum
-}
-
-/// The loss of `anchored` with equal weights at every M, without solving: Σ_{k≥M} λk(G')/T² for M = 1 … T.
-#[cfg(test)]
-pub(super) fn losses(gram: &Gram) -> Vec<f64> {
-    let n_tasks = gram.n_tasks();
-    let spectrum = deflated(gram, &vec![1.0; n_tasks]);
-    (1..=n_tasks).map(|m| spectrum.tail(m - 1) / (n_tasks as f64).powi(2)).collect()
 }

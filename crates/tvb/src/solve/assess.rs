@@ -10,10 +10,10 @@ use super::{Gram, linear};
 use crate::error::{Error, Result};
 use faer::{Mat, Side};
 
-/// ‖Vα‖² below this part of (Σ|αt|·‖τt‖)² is rounding: the edit's target is zero.
+/// A squared length below this part of (Σ|weight|·length)² is rounding: the edit, or what it stands for, is zero.
 const VANISHES: f64 = 1e-14;
 /// Conditions past this are as good as infinite in f64.
-const SINGULAR: f64 = 1e16;
+const SINGULAR: f64 = 1e14;
 
 /// What a basis loses. "Relative" errors are squared lengths over squared lengths: ‖τ̂ − τ‖²/‖τ‖². Those of a zero task
 /// are measured against the mean ‖τ‖² instead, and are 0 where all tasks are zero.
@@ -217,11 +217,12 @@ fn fidelity(gram: &Gram, coefficients: &Coefficients, products: &Products, alpha
     let weights = coefficients.weights(alpha, rule);
     let squared = linear::form(gram.matrix(), alpha, alpha).max(0.0);
     let most: f64 = gram.norms().iter().zip(alpha).map(|(norm, a)| norm * a.abs()).sum();
-    let target = if squared > VANISHES * most * most { squared.sqrt() } else { 0.0 };
     let atoms = products.squared_norms();
     let edit_squared = linear::form(products.atom_gram.as_ref(), &weights, &weights).max(0.0);
     let edit_most: f64 = atoms.iter().zip(&weights).map(|(s, w)| s.sqrt() * w.abs()).sum();
-    let edit = if edit_squared > VANISHES * edit_most * edit_most { edit_squared.sqrt() } else { 0.0 };
+    let noise = VANISHES * most.max(edit_most).powi(2);
+    let length = |squared: f64| if squared > noise { squared.sqrt() } else { 0.0 };
+    let (target, edit) = (length(squared), length(edit_squared));
     let dot = linear::dot(&weights, &linear::times(products.atom_task.as_ref(), alpha));
     let (cosine, norm_ratio) = match (edit > 0.0, target > 0.0) {
         (true, true) => (cosine(dot, edit, target), edit / target),

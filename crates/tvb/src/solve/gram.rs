@@ -56,7 +56,7 @@ impl Spectrum {
 
     /// Σ_{k>M} λk: the squared error of all tasks together that no M atoms can go below.
     pub fn tail(&self, n_atoms: usize) -> f64 {
-        self.values.iter().skip(n_atoms).sum()
+        self.values.iter().skip(n_atoms).fold(0.0, |sum, value| sum + value)
     }
 }
 

@@ -12,7 +12,7 @@ use microlp::{ComparisonOp, LinearExpr, OptimizationDirection, Problem};
 /// Rows of E shorter than this are zero: the subspace does not reach these tasks, and p may be zero there.
 const ZERO_ROW: f64 = 1e-10;
 /// A margin to be content with.
-const ROOMY: f64 = 0.02;
+const ROOMY: f64 = 0.05;
 /// A margin too thin to use: atoms would be parallel to one part in 1e5 and more.
 const THIN: f64 = 1e-5;
 /// Entries of the program smaller than this are left out: the solver wants coefficients within six orders.

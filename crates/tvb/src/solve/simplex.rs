@@ -4,9 +4,12 @@
 //! The M columns are p plus the vertices of a regular simplex, carried by X and blown up until the first entry of B
 //! touches zero. The vertices add up to zero, so B·1 = M·p. Moving X along p changes no span; it is used to make the
 //! entries of every column of X add up to zero, and so every column of B has the same sum, that of p.
+//!
+//! Tried without gain: mixing X so that the rows x_t/p_t, which decide what touches zero first, are isotropic. Where p is
+//! nearly zero for a task that X reaches, the atoms are nearly parallel in that direction whatever the simplex.
 
-use faer::Mat;
-use faer::MatRef;
+use super::linear;
+use faer::{Mat, MatRef};
 
 /// How much of the largest blow-up is used: a hair less, so that rounding leaves no entry below zero.
 const INSIDE: f64 = 1.0 - 1e-12;
@@ -37,7 +40,7 @@ pub(super) fn cover(p: &[f64], directions: MatRef<'_, f64>) -> Mat<f64> {
             level[(t, k)] = if p[t] > 0.0 { level[(t, k)] - p[t] * sum / total } else { 0.0 };
         }
     }
-    let spread = super::linear::product(level.as_ref(), vertices(n_atoms).transpose());
+    let spread = linear::product(level.as_ref(), vertices(n_atoms).transpose());
     let mut reach = f64::INFINITY;
     for m in 0..n_atoms {
         for t in 0..n_tasks {
