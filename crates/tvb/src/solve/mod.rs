@@ -44,7 +44,7 @@ mod weights;
 
 pub use assess::{Assessment, Fidelity, assess, edit_fidelity};
 pub use choose::{MaxError, atoms_for_error};
-pub use coefficients::{Coefficients, Generated, Rule};
+pub use coefficients::{Coefficients, Generated, Rule, Solved};
 pub use gram::{Gram, Spectrum};
 pub use method::{
     Activation, AeOptions, AnchoredOptions, Anneal, ClusterOptions, Coordinates, ExactOptions, Method, NmfOptions,
