@@ -87,7 +87,8 @@ fn pca_is_the_reference_s() {
 
 #[test]
 fn a_sample_recovers_its_own_tasks() {
-    let picked: Vec<usize> = numbers(&reference()["runs"]["RandomSample"]["selected"]).iter().map(|x| *x as usize).collect();
+    let picked: Vec<usize> =
+        numbers(&reference()["runs"]["RandomSample"]["selected"]).iter().map(|x| *x as usize).collect();
     let gram = gram();
     let atoms = matrix(&reference()["runs"]["RandomSample"]["gram_of_atoms"]);
     let subset = gram.subset(&picked).expect("a subset");

@@ -133,7 +133,8 @@ fn fill_empty(labels: &mut [usize], nearest: &mut [f64], n_clusters: usize) {
         if sizes[empty] > 0 {
             continue;
         }
-        let spare = (0..labels.len()).filter(|&t| sizes[labels[t]] > 1).max_by(|&a, &b| nearest[a].total_cmp(&nearest[b]));
+        let spare =
+            (0..labels.len()).filter(|&t| sizes[labels[t]] > 1).max_by(|&a, &b| nearest[a].total_cmp(&nearest[b]));
         if let Some(t) = spare {
             sizes[labels[t]] -= 1;
             sizes[empty] = 1;
@@ -155,11 +156,13 @@ fn seeds(points: &Mat<f64>, n_clusters: usize, rng: &mut ChaCha8Rng) -> Mat<f64>
             *near = near.min(distance(points, t, &centers, k));
         }
         let mut left = rng.random::<f64>() * nearest.iter().sum::<f64>();
-        chosen = nearest.iter().position(|near| {
-            left -= near;
-            left < 0.0
-        })
-        .unwrap_or(n_points - 1);
+        chosen = nearest
+            .iter()
+            .position(|near| {
+                left -= near;
+                left < 0.0
+            })
+            .unwrap_or(n_points - 1);
     }
     centers
 }
