@@ -2,7 +2,6 @@
 
 mod solve_common;
 
-use faer::Mat;
 use solve_common::{matrix, numbers, reference};
 use tvb::solve::{AeOptions, Coefficients, Gram, Method, SolveOptions, ae, assess, solve};
 
@@ -127,5 +126,4 @@ fn every_method_is_at_least_as_good_as_the_reference_allows() {
         let found = ratio(&Method::parse(name).expect("a method"));
         assert!(found >= 1.0 - 1e-9 && found <= most, "{name}: loss {found} times the bound, expected at most {most}");
     }
-    let _: Mat<f64> = gram.cosines();
 }

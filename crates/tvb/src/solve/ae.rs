@@ -1,13 +1,12 @@
 //! `ae`: the paper's autoencoder on the Gram matrix, trained by Adam.
 //!
-//! B = softmax(A/τ) down the columns, W free; loss Σ E∘(GE)/T² with E = BW − I. The optimiser is Adam as PyTorch has it:
-//! weight decay is added to the gradient, clipping comes before, both moments are bias-corrected, eps is added after the
-//! root. All in f64 with memory laid out once.
+//! B = softmax(A/τ) down the columns, W free; loss Σ E∘(GE)/T² with E = BW − I. All in f64, with memory laid out once.
 //!
 //! The reference trains on G as it is, so its effective learning rate and weight decay hang on the length of the task
 //! vectors; `AeOptions::paper` keeps that. The default trains on G·T²/tr G, where recovering nothing is a loss of 1: with
 //! G/tr G alone gradients fall like T⁻⁴ and vanish beside Adam's eps from some hundred tasks on.
 
+use super::adam::{Dense, Parameter};
 use super::method::{Activation, AeOptions};
 use super::{Found, Problem, linear};
 use crate::error::{Error, Result};
@@ -21,9 +20,6 @@ use rand_distr::{Distribution, StandardNormal};
 pub const FULL_STEPS_TASKS: usize = 128;
 const FULL_STEPS: usize = 6000;
 const FEWEST_STEPS: usize = 300;
-const BETA1: f64 = 0.9;
-const BETA2: f64 = 0.999;
-const EPS: f64 = 1e-8;
 /// Annealing stops here.
 const TAU_FLOOR: f64 = 0.1;
 /// PyTorch's guard in `clip_grad_norm_`.
@@ -141,74 +137,6 @@ fn check(options: &AeOptions, n_tasks: usize, n_atoms: usize) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A column-major matrix without padding, so that element-wise work is one plain loop.
-#[derive(Clone)]
-struct Dense {
-    n_rows: usize,
-    values: Vec<f64>,
-}
-
-impl Dense {
-    fn zeros(n_rows: usize, n_columns: usize) -> Dense {
-        Dense { n_rows, values: vec![0.0; n_rows * n_columns] }
-    }
-
-    fn n_columns(&self) -> usize {
-        self.values.len() / self.n_rows
-    }
-
-    fn view(&self) -> MatRef<'_, f64> {
-        MatRef::from_column_major_slice(&self.values, self.n_rows, self.n_columns())
-    }
-
-    fn view_mut(&mut self) -> MatMut<'_, f64> {
-        let n_columns = self.n_columns();
-        MatMut::from_column_major_slice_mut(&mut self.values, self.n_rows, n_columns)
-    }
-
-    fn column(&self, j: usize) -> &[f64] {
-        &self.values[j * self.n_rows..(j + 1) * self.n_rows]
-    }
-
-    fn row(&self, i: usize) -> impl Iterator<Item = &f64> {
-        self.values.iter().skip(i).step_by(self.n_rows)
-    }
-
-    fn to_mat(&self) -> Mat<f64> {
-        self.view().to_owned()
-    }
-}
-
-/// One trained matrix with its gradient and Adam's two moments.
-struct Parameter {
-    values: Dense,
-    gradient: Dense,
-    first: Vec<f64>,
-    second: Vec<f64>,
-}
-
-impl Parameter {
-    fn new(values: Dense) -> Parameter {
-        let n = values.values.len();
-        let gradient = Dense::zeros(values.n_rows, values.n_columns());
-        Parameter { values, gradient, first: vec![0.0; n], second: vec![0.0; n] }
-    }
-
-    /// One Adam step; `shrink` scales the gradient first.
-    fn update(&mut self, step: usize, shrink: f64, options: &AeOptions) {
-        let step_size = options.learning_rate / (1.0 - BETA1.powi(step as i32));
-        let root = (1.0 - BETA2.powi(step as i32)).sqrt();
-        let decay = options.weight_decay;
-        let moments = self.first.iter_mut().zip(&mut self.second);
-        for ((x, g), (m, v)) in self.values.values.iter_mut().zip(&self.gradient.values).zip(moments) {
-            let g = g * shrink + decay * *x;
-            *m = BETA1 * *m + (1.0 - BETA1) * g;
-            *v = BETA2 * *v + (1.0 - BETA2) * g * g;
-            *x -= step_size * *m / (v.sqrt() / root + EPS);
-        }
-    }
 }
 
 struct Trainer<'a> {

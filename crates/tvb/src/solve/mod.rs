@@ -21,6 +21,7 @@
 pub mod ae;
 pub mod random;
 
+mod adam;
 mod anchor;
 mod anchored;
 mod assess;
