@@ -175,10 +175,10 @@ fn check_anchored(what: &str, found: &Coefficients, weights: &[f64]) {
         let sum: f64 = (0..n_tasks).map(|t| found.encode[(t, m)]).sum();
         assert!((sum - 1.0).abs() < 1e-12, "{what}: column {m} adds up to {sum}");
     }
-    for t in 0..n_tasks {
+    for (t, weight) in weights.iter().enumerate() {
         assert!((0..n_atoms).all(|m| found.encode[(t, m)] >= 0.0), "{what}: row {t}");
         let sum: f64 = (0..n_atoms).map(|m| found.encode[(t, m)]).sum();
-        let expected = n_atoms as f64 * weights[t] / total;
+        let expected = n_atoms as f64 * weight / total;
         assert!((sum - expected).abs() < 1e-12 * n_atoms as f64, "{what}: row {t} adds up to {sum}, not {expected}");
     }
 }

@@ -19,7 +19,7 @@ use rand_distr::{Distribution, StandardNormal};
 /// Up to this many tasks the default number of steps is the reference's 6000; past it, fewer: a step costs about T³.
 pub const FULL_STEPS_TASKS: usize = 128;
 const FULL_STEPS: usize = 6000;
-const FEWEST_STEPS: usize = 300;
+const FEWEST_STEPS: usize = 600;
 /// Annealing stops here.
 const TAU_FLOOR: f64 = 0.1;
 /// PyTorch's guard in `clip_grad_norm_`.

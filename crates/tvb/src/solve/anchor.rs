@@ -181,14 +181,14 @@ mod tests {
             let problem = Problem::new(&gram, &SolveOptions::atoms(n_atoms), &|_| true);
             let z: Vec<f64> = (0..6).map(|t| (t as f64 * 1.3).cos()).collect();
             let (_, slope) = evaluate(&problem, &z);
-            for t in 0..6 {
+            for (t, found) in slope.iter().enumerate() {
                 let at = |by: f64| {
                     let mut z = z.clone();
                     z[t] += by;
                     evaluate(&problem, &z).0
                 };
                 let expected = (at(1e-5) - at(-1e-5)) / 2e-5;
-                assert!((slope[t] - expected).abs() < 1e-8, "M = {n_atoms}, entry {t}: {} {expected}", slope[t]);
+                assert!((found - expected).abs() < 1e-8, "M = {n_atoms}, entry {t}: {found} {expected}");
             }
         }
     }

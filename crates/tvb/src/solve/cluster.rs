@@ -103,12 +103,11 @@ fn k_means(points: &Mat<f64>, n_clusters: usize, rng: &mut ChaCha8Rng) -> (f64, 
     let mut nearest = vec![0.0; n_points];
     for _round in 0..MAX_ROUNDS {
         let before = labels.clone();
-        for t in 0..n_points {
-            let (label, far) = (0..n_clusters)
+        for (t, (label, near)) in labels.iter_mut().zip(&mut nearest).enumerate() {
+            (*label, *near) = (0..n_clusters)
                 .map(|k| (k, distance(points, t, &centers, k)))
                 .min_by(|a, b| a.1.total_cmp(&b.1))
                 .unwrap_or((0, 0.0));
-            (labels[t], nearest[t]) = (label, far);
         }
         fill_empty(&mut labels, &mut nearest, n_clusters);
         if labels == before {

@@ -190,8 +190,8 @@ mod tests {
                 let au = product(a.as_ref(), u.as_ref());
                 let utu = product(u.transpose(), u.as_ref());
                 for i in 0..n {
-                    for k in 0..n {
-                        assert!((au[(i, k)] - u[(i, k)] * values[k]).abs() < 1e-12 * n as f64, "{name} n={n}");
+                    for (k, value) in values.iter().enumerate() {
+                        assert!((au[(i, k)] - u[(i, k)] * value).abs() < 1e-12 * n as f64, "{name} n={n}");
                         assert!((utu[(i, k)] - f64::from(u8::from(i == k))).abs() < 1e-13 * n as f64, "{name} n={n}");
                     }
                 }

@@ -185,8 +185,8 @@ impl Factors {
                     linear::add_column(&mut slope, self.gram.as_ref(), t, own * (new - old));
                 }
             }
-            for t in 0..n_tasks {
-                gram_encode[(t, m)] += (slope[t] - before[t]) / own;
+            for (t, (after, before)) in slope.iter().zip(&before).enumerate() {
+                gram_encode[(t, m)] += (after - before) / own;
             }
         }
     }
