@@ -7,6 +7,7 @@ mod args;
 mod check;
 mod completions;
 mod compress;
+mod devices;
 mod edit;
 mod gram;
 mod inputs;
@@ -53,6 +54,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Devices(devices::Args),
     Check(check::Args),
     Gram(gram::Args),
     Compress(Box<compress::Args>),
@@ -70,6 +72,7 @@ enum Command {
 impl Command {
     fn run(self, context: &Context) -> Result<Answer> {
         match self {
+            Command::Devices(_) => devices::run(context),
             Command::Check(args) => check::run(&args),
             Command::Gram(args) => gram::run(&args, context),
             Command::Compress(args) => compress::run(&args, context),
