@@ -19,3 +19,6 @@ pub use file::TorchFile;
 pub(super) use state_dict::{StateDict, state_dict};
 pub use value::ValueRef;
 pub use write::{SaveStorage, SaveTensor, SaveValue, TorchWriter};
+
+#[cfg(test)]
+mod tests;

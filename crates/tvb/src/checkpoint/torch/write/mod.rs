@@ -162,5 +162,23 @@ impl TorchWriter {
     }
 }
 
+/// An archive of any entries, for tests of the reader.
+#[cfg(test)]
+pub(super) fn forge(entries: &[(&str, &[u8])]) -> Vec<u8> {
+    let sizes = entries.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.len() as u64)).collect();
+    let layout = ZipLayout::new(sizes).unwrap();
+    let mut out = Vec::new();
+    let mut checksums = Vec::new();
+    for (k, (_, bytes)) in entries.iter().enumerate() {
+        let mut crc = Crc::new();
+        crc.update(bytes);
+        checksums.push(crc.sum());
+        out.extend(layout.local_header(k, crc.sum()));
+        out.extend_from_slice(bytes);
+    }
+    out.extend(layout.directory(&checksums));
+    out
+}
+
 #[cfg(test)]
 mod tests;
