@@ -227,3 +227,9 @@ pub(crate) fn read_tensor(files: &[DataFile], tensor: &Tensor, byte_offset: u64,
 
 #[cfg(test)]
 mod tests;
+
+/// How many damaged files a mutation test tries; `TVB_MUTATIONS` asks for a longer run.
+#[cfg(test)]
+fn n_mutations() -> usize {
+    std::env::var("TVB_MUTATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(1500)
+}

@@ -92,6 +92,7 @@ fn module(parameters: &[(&str, Vec<u8>)], modules: &[(&str, Vec<u8>)]) -> Vec<u8
 /// Random damage to valid files: refused, or read as tensors that lie in the file; and nothing panics.
 #[test]
 fn mutated_files_never_panic() {
+    use crate::checkpoint::n_mutations;
     use rand::{RngExt, SeedableRng};
     const OPCODES: &[u8] = b"()tuQRbcXKJ]}.0N\x81\x85qh";
     let parameters = [("w", pair()), ("v", tensor(storage("FloatStorage", "0", 2), 0, &[2, 1], &[0, 1]))];
@@ -104,7 +105,7 @@ fn mutated_files_never_panic() {
     let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(2);
     for valid in [archive(&pickled(dict(&parameters))), archive(&pickled(net)), legacy] {
         let mut n_read = 0;
-        for _ in 0..1500 {
+        for _ in 0..n_mutations() {
             let mut bytes = valid.clone();
             for _ in 0..random.random_range(1..4) {
                 let at = random.random_range(0..bytes.len());
