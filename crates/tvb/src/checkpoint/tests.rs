@@ -207,7 +207,7 @@ fn mutated_files_never_panic() {
     let header_bytes = valid.len() - specs().iter().map(|spec| spec.n_bytes().unwrap()).sum::<u64>() as usize;
     let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(1);
     let mut n_read = 0;
-    for _ in 0..2000 {
+    for _ in 0..n_mutations() {
         let mut bytes = valid.clone();
         for _ in 0..random.random_range(1..4) {
             let at = random.random_range(0..header_bytes);
