@@ -105,7 +105,22 @@ pub fn write_edit(
     if base.is_none() && !output.delta {
         return Err(Error::usage("no base given").hint("--base PATH, or --delta for the bare edit"));
     }
-    let edits = edit.edits(source)?;
+    write_formed(edit.edits(source)?, source, edit, base, output, runtime, progress)
+}
+
+/// Writes what `edits` forms; `source` and `edit` say what it is, for the checks and the model card.
+///
+/// # Errors
+/// As [`write_edit`].
+pub fn write_formed(
+    edits: Edits,
+    source: Source<'_>,
+    edit: &Edit,
+    base: Option<&Checkpoint>,
+    output: &EditOutput,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+) -> Result<()> {
     let writer = writer_for(&edits, base, output)?;
     let writers = [writer];
     let read = reconstruct(base, edits, output.dtype, &writers, runtime, progress)?;
@@ -142,7 +157,8 @@ pub fn writer_for(edits: &Edits, base: Option<&Checkpoint>, output: &EditOutput)
             CheckpointWriter::create(&output.target, output.existing, &specs, base.metadata(), Some(base))
         }
         None => {
-            let first = &edits.inputs.first().ok_or_else(|| Error::usage("an edit of nothing"))?.checkpoint;
+            let first = edits.origin.as_ref().or(edits.inputs.first().map(|task| &task.checkpoint));
+            let first = first.ok_or_else(|| Error::usage("an edit of nothing"))?;
             let specs: Vec<TensorSpec> = edits.tensors.iter().filter_map(|name| first.get(name)).map(spec).collect();
             CheckpointWriter::create(&output.target, output.existing, &specs, &Default::default(), None)
         }

@@ -22,6 +22,9 @@ const MAX_LINE_BYTES: u64 = 1 << 20;
 /// How often a running evaluator is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
+/// How long the output of an evaluator that is done may stay open.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// The metrics of one checkpoint, by name.
 pub type Metrics = BTreeMap<String, f64>;
 
@@ -67,7 +70,9 @@ impl Evaluator {
             let out = scope.spawn(|| last_lines(stdout, 1));
             let err = scope.spawn(|| last_lines(stderr, STDERR_LINES));
             let status = self.wait(&mut child, progress);
-            if status.is_err() {
+            // One that is done may have left children behind that hold its output open.
+            let is_closed = || out.is_finished() && err.is_finished();
+            if status.is_err() || !becomes_true(is_closed, LINGER) {
                 end_process_group(&mut child);
             }
             (status, out.join().unwrap_or_default(), err.join().unwrap_or_default())
@@ -88,7 +93,9 @@ impl Evaluator {
             return Err(with_stderr(format!("{shown}: {status}")));
         }
         let line = out.last().map_or("", String::as_str);
-        parse_metrics(line).map_err(|what| with_stderr(format!("{shown}: {what}")))
+        parse_metrics(line).map_err(|what| {
+            with_stderr(format!("{shown}: {what}")).hint("let it print {\"metric\": 0.5, …} as the last line of its stdout")
+        })
     }
 
     fn wait(&self, child: &mut Child, progress: &dyn Progress) -> std::result::Result<ExitStatus, Stop> {
@@ -108,6 +115,17 @@ impl Evaluator {
             std::thread::sleep(POLL_INTERVAL);
         }
     }
+}
+
+fn becomes_true(is_true: impl Fn() -> bool, within: Duration) -> bool {
+    let started = Instant::now();
+    while !is_true() {
+        if started.elapsed() > within {
+            return false;
+        }
+        std::thread::sleep(POLL_INTERVAL.min(within));
+    }
+    true
 }
 
 /// Why an evaluator was not waited for to its end.

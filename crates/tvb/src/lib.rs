@@ -22,6 +22,7 @@ pub mod edit;
 pub mod recover;
 pub mod evaluate;
 pub mod report;
+pub mod sweep;
 
 pub use error::{Error, ErrorKind, Result};
 

@@ -22,6 +22,8 @@ pub struct Edits {
     pub columns: Columns,
     /// The columns: atoms or fine-tunes.
     pub inputs: Vec<Task>,
+    /// What columns that are checkpoints are differenced against, even where the output is the bare edit.
+    pub origin: Option<Checkpoint>,
     /// [n_inputs, n_outputs], row-major: output k is [base +] Σ_c weights\[c, k\]·column_c.
     pub weights: Vec<f64>,
     /// K.
@@ -40,6 +42,7 @@ impl Edits {
         Ok(Edits {
             columns: Columns::Deltas,
             inputs: inputs.collect::<Result<_>>()?,
+            origin: None,
             weights: by_column(n_atoms, atom_weights),
             n_outputs: atom_weights.len(),
             tensors: basis.manifest.groups.iter().flat_map(|group| group.tensors.iter().cloned()).collect(),
@@ -51,9 +54,22 @@ impl Edits {
         Edits {
             columns: Columns::Checkpoints,
             inputs: plan.tasks.clone(),
+            origin: Some(plan.base.clone()),
             weights: by_column(plan.tasks.len(), alphas),
             n_outputs: alphas.len(),
             tensors: plan.tensors.iter().map(|tensor| tensor.name.clone()).collect(),
+        }
+    }
+
+    /// λ times a bare edit that was written before.
+    pub fn from_delta(delta: Checkpoint, scale: f64) -> Edits {
+        Edits {
+            columns: Columns::Deltas,
+            tensors: delta.tensors().iter().map(|tensor| tensor.name.clone()).collect(),
+            inputs: vec![Task { name: "edit".into(), checkpoint: delta }],
+            origin: None,
+            weights: vec![scale],
+            n_outputs: 1,
         }
     }
 
@@ -140,8 +156,9 @@ pub fn reconstruct(
     progress: &dyn Progress,
 ) -> Result<Read> {
     let edits = edits.without_unused();
-    // Bare edits have no base: the first column stands in for it, so that the stream has one; the engine ignores it.
-    let stand_in = match base.or(edits.inputs.first().map(|task| &task.checkpoint)) {
+    // A bare edit of deltas has no base: the first column stands in for it, so that the stream has one; the engine
+    // ignores it.
+    let stand_in = match base.or(edits.origin.as_ref()).or(edits.inputs.first().map(|task| &task.checkpoint)) {
         Some(checkpoint) => checkpoint.clone(),
         None => return Err(Error::usage("an edit of nothing and no base: nothing to write")),
     };

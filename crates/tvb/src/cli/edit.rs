@@ -8,7 +8,7 @@ use super::solving::parse_weighted;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tvb::basis::Basis;
 use tvb::checkpoint::{Checkpoint, Existing, OpenOptions};
@@ -117,38 +117,48 @@ pub(super) struct ApplyArgs {
 }
 
 pub(super) fn add(args: &AddArgs, context: &Context) -> Result<Answer> {
-    let chosen: Vec<(String, f64)> = args.tasks.iter().map(|text| parse_weighted(text)).collect::<Result<_>>()?;
-    let rule = match args.rule {
+    let (chosen, rule) = addition(&args.tasks, args.rule, args.basis.is_some())?;
+    run(args.basis.clone(), &args.edit, rule, context, |names| arithmetic::addition(names, &chosen))
+}
+
+/// The tasks that were chosen with their weights, and how atoms are combined.
+pub(super) fn addition(tasks: &[String], rule: RuleName, from_basis: bool) -> Result<(Vec<(String, f64)>, Rule)> {
+    let chosen: Vec<(String, f64)> = tasks.iter().map(|text| parse_weighted(text)).collect::<Result<_>>()?;
+    let rule = match rule {
         RuleName::Projected => Rule::Projected,
         RuleName::Sum => Rule::Sum,
     };
     if rule == Rule::Sum && !chosen.is_empty() {
         return Err(Error::usage("the rule `sum` adds all atoms and knows no tasks").hint("leave out --task, or use --rule projected"));
     }
-    if rule == Rule::Sum && args.basis.is_none() {
+    if rule == Rule::Sum && !from_basis {
         return Err(Error::usage("the rule `sum` is about the atoms of a basis").hint("name a basis folder"));
     }
-    run(args.basis.as_deref().map(PathBuf::from), &args.edit, rule, context, |names| arithmetic::addition(names, &chosen))
+    Ok((chosen, rule))
 }
 
 pub(super) fn negate(args: &NegateArgs, context: &Context) -> Result<Answer> {
-    let (basis, words) = split(&args.words, 1, &args.edit)?;
+    let (basis, words) = split(&args.words, 1, &args.edit.originals)?;
     run(basis, &args.edit, Rule::Projected, context, |names| arithmetic::negation(names, &words[0]))
 }
 
 pub(super) fn analogy(args: &AnalogyArgs, context: &Context) -> Result<Answer> {
-    let (basis, words) = split(&args.words, 3, &args.edit)?;
+    let (basis, words) = split(&args.words, 3, &args.edit.originals)?;
     run(basis, &args.edit, Rule::Projected, context, |names| arithmetic::analogy(names, &words[0], &words[1], &words[2]))
 }
 
 pub(super) fn apply(args: &ApplyArgs, context: &Context) -> Result<Answer> {
-    let (basis, words) = split(&args.words, 1, &args.edit)?;
+    let (basis, words) = split(&args.words, 1, &args.edit.originals)?;
     run(basis, &args.edit, Rule::Projected, context, |names| arithmetic::expression(names, &words[0]))
 }
 
 /// The basis folder, where there is one, and the `n` words behind it.
-fn split<'a>(words: &'a [String], n: usize, edit: &EditArgs) -> Result<(Option<PathBuf>, &'a [String])> {
-    let from_originals = !edit.originals.from_checkpoints.is_empty();
+pub(super) fn split<'a>(
+    words: &'a [String],
+    n: usize,
+    originals: &OriginalsArgs,
+) -> Result<(Option<PathBuf>, &'a [String])> {
+    let from_originals = !originals.from_checkpoints.is_empty();
     match words {
         [basis, rest @ ..] if !from_originals && rest.len() == n => Ok((Some(basis.into()), rest)),
         rest if from_originals && rest.len() == n => Ok((None, rest)),
@@ -156,6 +166,53 @@ fn split<'a>(words: &'a [String], n: usize, edit: &EditArgs) -> Result<(Option<P
             .hint("with --from-checkpoints no basis folder is named")),
         _ => Err(Error::usage(format!("a basis folder and {n} words expected, {} words found", words.len()))),
     }
+}
+
+/// What an edit is formed from, opened.
+#[derive(Debug)]
+pub(super) enum Opened {
+    Basis(Basis),
+    Originals(Plan),
+}
+
+impl Opened {
+    /// Opens the basis, or the originals in its place.
+    pub(super) fn new(basis: Option<&Path>, base: Option<&Path>, originals: &OriginalsArgs) -> Result<Opened> {
+        match basis {
+            Some(_) if !originals.from_checkpoints.is_empty() => {
+                Err(Error::usage("a basis folder or --from-checkpoints expected, both found"))
+            }
+            Some(folder) => Ok(Opened::Basis(Basis::open(folder)?)),
+            None => {
+                let base = base.ok_or_else(|| {
+                    Error::usage("no base given")
+                        .hint("--from-checkpoints needs --base PATH to know what the fine-tunes moved from")
+                })?;
+                let sources = TaskSource::parse_all(&originals.from_checkpoints)?;
+                Ok(Opened::Originals(originals.selection.plan(base, &sources)?))
+            }
+        }
+    }
+
+    pub(super) fn source(&self) -> Source<'_> {
+        match self {
+            Opened::Basis(basis) => Source::Basis(basis),
+            Opened::Originals(plan) => Source::Checkpoints(plan),
+        }
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        match self {
+            Opened::Basis(basis) => basis.task_names(),
+            Opened::Originals(plan) => plan.tasks.iter().map(|task| task.name.clone()).collect(),
+        }
+    }
+}
+
+/// Opens the base of an edit.
+pub(super) fn open_base(path: &Path, originals: &OriginalsArgs) -> Result<Checkpoint> {
+    Checkpoint::open_with(path, &OpenOptions { key: originals.selection.key.clone() })
+        .map_err(|error| error.context("base"))
 }
 
 fn run(
@@ -168,33 +225,13 @@ fn run(
     if !args.scale.is_finite() {
         return Err(Error::usage(format!("--scale: a finite number expected, {} found", args.scale)));
     }
-    let open = |path: &std::path::Path| {
-        Checkpoint::open_with(path, &OpenOptions { key: args.originals.selection.key.clone() })
-            .map_err(|error| error.context("base"))
-    };
-    let from: (Option<Basis>, Option<Plan>) = match basis {
-        Some(_) if !args.originals.from_checkpoints.is_empty() => {
-            return Err(Error::usage("a basis folder or --from-checkpoints expected, both found"));
-        }
-        Some(folder) => (Some(Basis::open(&folder)?), None),
-        None => {
-            let base = args.base.as_deref().ok_or_else(|| {
-                Error::usage("no base given").hint("--from-checkpoints needs --base PATH to know what the fine-tunes moved from")
-            })?;
-            let sources = TaskSource::parse_all(&args.originals.from_checkpoints)?;
-            (None, Some(args.originals.selection.plan(base, &sources)?))
-        }
-    };
-    let (source, names) = match &from {
-        (Some(basis), _) => (Source::Basis(basis), basis.task_names()),
-        (_, Some(plan)) => (Source::Checkpoints(plan), plan.tasks.iter().map(|task| task.name.clone()).collect()),
-        (None, None) => return Err(Error::usage("a basis folder or --from-checkpoints expected, none found")),
-    };
+    let from = Opened::new(basis.as_deref(), args.base.as_deref(), &args.originals)?;
+    let (source, names) = (from.source(), from.names());
     let edit = Edit { alpha: weights(&names)?, scale: args.scale, rule };
-    let base = args.base.as_deref().map(open).transpose()?;
+    let base = args.base.as_deref().map(|path| open_base(path, &args.originals)).transpose()?;
     let prediction = match &from {
-        (Some(basis), _) => edit.predict(basis)?.map(|fidelity| (fidelity, stored_rounding(basis, &fidelity))),
-        _ => None,
+        Opened::Basis(basis) => edit.predict(basis)?.map(|fidelity| (fidelity, stored_rounding(basis, &fidelity))),
+        Opened::Originals(_) => None,
     };
     let mut text = prediction.map_or_else(String::new, |(fidelity, rounding)| {
         format!(

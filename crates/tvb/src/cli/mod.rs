@@ -19,6 +19,7 @@ mod plan;
 mod progress;
 mod recover;
 mod solving;
+mod sweep;
 mod verify;
 
 pub(crate) use output::install_panic_hook;
@@ -64,6 +65,7 @@ enum Command {
     Analogy(Box<edit::AnalogyArgs>),
     Apply(Box<edit::ApplyArgs>),
     Recover(recover::Args),
+    Sweep(sweep::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
     Completions(completions::Args),
@@ -82,6 +84,7 @@ impl Command {
             Command::Analogy(args) => edit::analogy(&args, context),
             Command::Apply(args) => edit::apply(&args, context),
             Command::Recover(args) => recover::run(&args, context),
+            Command::Sweep(args) => sweep::run(&args, context),
             Command::Inspect(args) => inspect::run(&args),
             Command::Verify(args) => verify::run(&args, context),
             Command::Completions(args) => completions::run(&args),
