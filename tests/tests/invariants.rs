@@ -25,6 +25,7 @@ const STAGES: &[&str] = &[
     "plan",
     "chunks",
     "stream",
+    "bookmark",
     "gram",
     "solve",
     "project",

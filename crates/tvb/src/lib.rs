@@ -9,6 +9,7 @@ pub mod digest;
 pub mod plan;
 pub mod chunks;
 pub mod stream;
+pub mod bookmark;
 pub mod gram;
 pub mod solve;
 pub mod project;
@@ -20,6 +21,7 @@ pub mod reconstruct;
 pub mod card;
 pub mod edit;
 pub mod recover;
+pub mod batch;
 pub mod evaluate;
 pub mod report;
 
