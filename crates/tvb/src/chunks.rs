@@ -61,6 +61,17 @@ impl Grid {
         Grid { blocks, ends }
     }
 
+    /// The same grid without its first `n_chunks` chunks, for a pass that is taken up there.
+    #[must_use]
+    pub fn after(mut self, n_chunks: usize) -> Grid {
+        let n_chunks = n_chunks.min(self.ends.len());
+        let n_blocks = if n_chunks == 0 { 0 } else { self.ends[n_chunks - 1] };
+        self.blocks.drain(..n_blocks);
+        self.ends.drain(..n_chunks);
+        self.ends.iter_mut().for_each(|end| *end -= n_blocks);
+        self
+    }
+
     /// Number of chunks.
     pub fn n_chunks(&self) -> usize {
         self.ends.len()
@@ -217,6 +228,13 @@ mod tests {
                 }
             }
             prop_assert_eq!(next, rows);
+            for first in 0..=grid.n_chunks().min(5) {
+                let rest = grid.clone().after(first);
+                prop_assert_eq!(rest.n_chunks(), grid.n_chunks() - first);
+                for chunk in 0..rest.n_chunks() {
+                    prop_assert_eq!(rest.blocks(chunk), grid.blocks(first + chunk));
+                }
+            }
         }
     }
 }

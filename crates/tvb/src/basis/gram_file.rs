@@ -4,11 +4,12 @@
 //! keys `format` = `tvb-gram`, `version`, `checksum` (of the file with these digits as zeros) and `record`, a JSON
 //! object with the rest of [`Grams`].
 
+use super::bookmarks::BookmarkFolder;
 use super::seal;
 use crate::checkpoint::{Existing, StagedOutput};
 use crate::digest::{Digest, TableOfDigests};
-use crate::error::{Error, Result};
-use crate::gram::{GramTensor, Grams, Group, Origin, Per, gram};
+use crate::error::{Error, ErrorKind, Result};
+use crate::gram::{GramTensor, Grams, Group, Origin, Per};
 use crate::plan::{Plan, Skipped};
 use crate::progress::Progress;
 use crate::stream::Runtime;
@@ -37,7 +38,7 @@ struct Record {
     carried: Vec<String>,
 }
 
-/// Reads the inputs of a plan once and writes their Gram file.
+/// Reads the inputs of a plan once and writes their Gram file; goes on where an interrupted run stopped.
 ///
 /// # Errors
 /// Rejected: the output exists, or a non-finite delta. Failed: I/O, device. Interrupted.
@@ -49,7 +50,21 @@ pub fn make(
     progress: &dyn Progress,
 ) -> Result<Grams> {
     let staged = StagedOutput::file(output, existing)?;
-    let grams = gram(plan, runtime, progress)?;
+    let mut folder = staged.path().as_os_str().to_owned();
+    folder.push(".bookmarks");
+    let mut bookmarks = BookmarkFolder::new(folder.into(), plan, runtime);
+    let grams = match bookmarks.gram(plan, runtime, progress) {
+        Ok(grams) => grams,
+        Err(error) if error.kind() == ErrorKind::Interrupted && bookmarks.holds_any() => {
+            staged.keep();
+            return Err(error.hint("the same command goes on where it stopped"));
+        }
+        Err(error) => {
+            bookmarks.remove()?;
+            return Err(error);
+        }
+    };
+    bookmarks.remove()?;
     staged.commit_bytes(&to_bytes(&grams)?)?;
     Ok(grams)
 }

@@ -135,7 +135,7 @@ fn check_inside(file: &str) -> Result<(), String> {
     if plain { Ok(()) } else { Err(format!("the file name {} leaves the folder", shown(file))) }
 }
 
-/// The path of a shard that an index names, when it exists and does not leave `folder` by way of a symbolic link.
+/// The path of a file that an index or a manifest names, when it exists and does not leave `folder` by way of a symbolic link.
 ///
 /// # Errors
 /// Rejected when it is missing or leaves the folder.
@@ -145,8 +145,8 @@ pub(crate) fn resolve(folder: &Path, name: &str) -> Result<PathBuf> {
     let real = match path.canonicalize() {
         Ok(real) => real,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::rejected(format!("{}: the shard {} is missing", folder.display(), shown(name)))
-                .hint("download the folder again; every file that its index names is needed"));
+            return Err(Error::rejected(format!("{}: the file {} is missing", folder.display(), shown(name)))
+                .hint("copy or download the folder again; every file that it names is needed"));
         }
         Err(error) => return Err(Error::io("opening", &path, &error)),
     };
@@ -155,7 +155,7 @@ pub(crate) fn resolve(folder: &Path, name: &str) -> Result<PathBuf> {
         return Ok(path);
     }
     Err(Error::rejected(format!(
-        "{}: the shard {} is a symbolic link out of the folder",
+        "{}: the file {} is a symbolic link out of the folder",
         folder.display(),
         shown(name)
     ))

@@ -26,6 +26,7 @@ pub use data_file::{DataFile, FileStamp, raise_open_file_limit};
 pub use dtype::Dtype;
 pub use edited::CheckpointWriter;
 pub use index::ShardIndex;
+pub(crate) use index::resolve as resolve_inside;
 pub use open::OpenOptions;
 pub use output_file::{OutputFile, free_bytes};
 pub use safetensors::{

@@ -125,7 +125,7 @@ fn an_interrupted_file_is_taken_up_only_when_it_is_the_same() {
 fn damaged_folders_are_refused_with_the_facts() {
     type Damage = fn(&Path);
     let cases: [(&str, Damage); 6] = [
-        ("the shard `model-00002-of-00003.safetensors` is missing", |top| {
+        ("the file `model-00002-of-00003.safetensors` is missing", |top| {
             std::fs::remove_file(top.join("model-00002-of-00003.safetensors")).unwrap();
         }),
         ("truncated: expected", |top| {

@@ -1,3 +1,5 @@
+//! What is written is read back, entry for entry.
+
 use super::*;
 use crate::checkpoint::torch::TorchFile;
 use crate::checkpoint::{Checkpoint, Dtype, Layout};
