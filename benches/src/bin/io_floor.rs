@@ -40,7 +40,9 @@ fn main() -> std::io::Result<()> {
     out.sync_all()?;
     let total_s = started.elapsed().as_secs_f64();
     let sync_s = total_s - read_s - write_s;
-    println!("{{\"read_s\": {read_s:.3}, \"write_s\": {write_s:.3}, \"sync_s\": {sync_s:.3}, \"total_s\": {total_s:.3}}}");
+    println!(
+        "{{\"read_s\": {read_s:.3}, \"write_s\": {write_s:.3}, \"sync_s\": {sync_s:.3}, \"total_s\": {total_s:.3}}}"
+    );
     drop(out);
     std::fs::remove_file(output)
 }
@@ -61,6 +63,8 @@ fn in_blocks(len: u64, work: impl Fn(u64, &mut [u8]) -> std::io::Result<()> + Sy
     let n_threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..n_threads).map(|_| scope.spawn(run)).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(std::io::Error::other("a thread panicked"))))
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(std::io::Error::other("a thread panicked"))))
     })
 }

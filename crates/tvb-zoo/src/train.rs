@@ -54,8 +54,11 @@ pub type OnStep<'a> = &'a mut dyn FnMut(usize, f32);
 /// Failed, from the tensor library.
 pub fn train_base(schedule: &Schedule, on_step: OnStep<'_>) -> Result<Tensors> {
     let mut tensors = untrained(SEED)?;
-    let names: Vec<String> =
-        layout().into_iter().filter(|spec| spec.is_trained() || spec.name == WORD_TABLE).map(|spec| spec.name).collect();
+    let names: Vec<String> = layout()
+        .into_iter()
+        .filter(|spec| spec.is_trained() || spec.name == WORD_TABLE)
+        .map(|spec| spec.name)
+        .collect();
     let all_words = Tensor::arange(0, words().len() as u32, &Device::Cpu)?;
     let masks = class_masks()?;
     let mut random = Stream::named(SEED, &["base"]);

@@ -4,8 +4,8 @@
 //! plan and a row count alone, never on threads or memory, so that sums folded in chunk order repeat bit for bit.
 //! Where the files share one layout, the blocks of a chunk lie one behind the other and are fetched by one long read.
 
-use crate::digest::{BLOCK_ROWS, Digest};
 use crate::checkpoint::Place;
+use crate::digest::{BLOCK_ROWS, Digest};
 use crate::error::Result;
 use crate::plan::Plan;
 use tvb_kernels::{Chunk, ChunkLayout, Segment, Slice};

@@ -1,9 +1,9 @@
 //! The main job, from end to end: base and fine-tunes → Gram → coefficients → atoms → a basis folder.
 
 use crate::basis::atom::AtomSink;
+use crate::basis::bookmarks::{self, BookmarkFolder};
 use crate::basis::coefficients::{self, GroupCoefficients};
 use crate::basis::describe::{Described, describe};
-use crate::basis::bookmarks::{self, BookmarkFolder};
 use crate::basis::{Basis, gram_file};
 use crate::checkpoint::{Existing, Leftover, StagedOutput, free_bytes};
 use crate::error::{Error, ErrorKind, Result};
@@ -167,16 +167,17 @@ fn check_room_before_reading(plan: &Plan, options: &CompressOptions) -> Result<(
 pub fn solve_for(grams: &Grams, options: &CompressOptions, progress: &dyn Progress) -> Result<Solved> {
     let gram = Gram::new(grams.group_gram(0))?;
     let go_on = |_: f64| !progress.cancelled();
-    let solve_options =
-        |n_atoms| SolveOptions { balance: options.balance, coordinates: options.coordinates, ..SolveOptions::atoms(n_atoms) };
+    let solve_options = |n_atoms| SolveOptions {
+        balance: options.balance,
+        coordinates: options.coordinates,
+        ..SolveOptions::atoms(n_atoms)
+    };
     let n_tasks = gram.n_tasks();
     let n_atoms = match options.size {
         _ if options.method.fixed_atoms(n_tasks).is_some() => n_tasks,
         Size::Atoms(n_atoms) => n_atoms,
         Size::Ratio(ratio) => atoms_for_ratio(ratio, n_tasks)?,
-        Size::MaxError(target) => {
-            solve::atoms_for_error(&gram, &options.method, &solve_options(1), target, &go_on)?
-        }
+        Size::MaxError(target) => solve::atoms_for_error(&gram, &options.method, &solve_options(1), target, &go_on)?,
         Size::MaxBytes(limit) => {
             let dtype = options.dtype.unwrap_or(tvb_kernels::Dtype::F32);
             atoms_for_bytes(limit, grams.moved_bytes(dtype.into()), n_tasks, &options.method)?

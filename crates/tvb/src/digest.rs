@@ -146,7 +146,9 @@ impl TableOfDigests {
 }
 
 /// The fingerprint of a checkpoint's tensors: names, types, shapes and data, whatever their order and container.
-pub fn fingerprint<'a>(tensors: impl IntoIterator<Item = (&'a str, crate::checkpoint::Dtype, &'a [usize], Digest)>) -> Digest {
+pub fn fingerprint<'a>(
+    tensors: impl IntoIterator<Item = (&'a str, crate::checkpoint::Dtype, &'a [usize], Digest)>,
+) -> Digest {
     let mut parts: Vec<(&str, Digest)> = tensors
         .into_iter()
         .map(|(name, dtype, shape, data)| (name, Digest::of(format!("{name}\n{dtype}\n{shape:?}\n{data}").as_bytes())))
@@ -185,8 +187,11 @@ mod tests {
 
     #[test]
     fn digests_taken_up_at_any_block_are_the_same() {
-        let blocks: Vec<(usize, [Digest; 2])> =
-            [0, 0, 2, 2, 2, 3].iter().enumerate().map(|(n, &t)| (t, [Digest(n as u128), Digest(77 + n as u128)])).collect();
+        let blocks: Vec<(usize, [Digest; 2])> = [0, 0, 2, 2, 2, 3]
+            .iter()
+            .enumerate()
+            .map(|(n, &t)| (t, [Digest(n as u128), Digest(77 + n as u128)]))
+            .collect();
         let fold = |digests: &mut TensorDigests, blocks: &[(usize, [Digest; 2])]| {
             blocks.iter().for_each(|(tensor, block)| digests.push(*tensor, block));
         };

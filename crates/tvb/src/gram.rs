@@ -159,7 +159,11 @@ pub fn gram_from(
 ) -> Result<Grams> {
     let n_tasks = plan.tasks.len();
     let triangle = triangle_len(n_tasks);
-    let per = if plan.tensors.len().saturating_mul(n_tasks * n_tasks * 8) <= PER_TENSOR_BYTES { Per::Tensor } else { Per::Group };
+    let per = if plan.tensors.len().saturating_mul(n_tasks * n_tasks * 8) <= PER_TENSOR_BYTES {
+        Per::Tensor
+    } else {
+        Per::Group
+    };
     let groups = vec![Group { name: "model".into(), tensors: (0..plan.tensors.len()).collect() }];
     let (slots, n_slots): (Vec<usize>, usize) = match per {
         Per::Tensor => ((0..plan.tensors.len()).collect(), plan.tensors.len()),

@@ -126,7 +126,11 @@ fn start(projection: &Projection<'_>) -> Bookmark {
 }
 
 /// The bookmark of an interrupted run of the same projection, where there is one.
-pub fn find_bookmark(projection: &Projection<'_>, runtime: &Runtime, bookmarks: &mut dyn Bookmarks) -> Option<Bookmark> {
+pub fn find_bookmark(
+    projection: &Projection<'_>,
+    runtime: &Runtime,
+    bookmarks: &mut dyn Bookmarks,
+) -> Option<Bookmark> {
     let Projection { plan, grams, .. } = *projection;
     let found = bookmarks.find(PassName::Atoms, projection.recipe())?;
     let moved = || plan.tensors.iter().enumerate().filter(|(index, _)| !grams.tensors[*index].frozen);

@@ -121,12 +121,14 @@ pub(super) fn full_matrices(triangles: &[f64], n_tasks: usize) -> Vec<u8> {
 pub fn read(path: &Path) -> Result<Grams> {
     let n_bytes = std::fs::metadata(path).map_err(|error| Error::io("reading", path, &error))?.len();
     if n_bytes > MAX_BYTES {
-        return Err(Error::rejected(format!("{}: a Gram file of at most {MAX_BYTES} bytes expected, {n_bytes} found", path.display())));
+        return Err(Error::rejected(format!(
+            "{}: a Gram file of at most {MAX_BYTES} bytes expected, {n_bytes} found",
+            path.display()
+        )));
     }
     let bytes = std::fs::read(path).map_err(|error| Error::io("reading", path, &error))?;
-    from_bytes(&bytes).map_err(|what| {
-        Error::rejected(format!("{}: {what}", path.display())).hint("make it again with `tvb gram`")
-    })
+    from_bytes(&bytes)
+        .map_err(|what| Error::rejected(format!("{}: {what}", path.display())).hint("make it again with `tvb gram`"))
 }
 
 /// Parses the bytes of a Gram file; the error is one line without the path.
@@ -154,7 +156,11 @@ pub fn from_bytes(bytes: &[u8]) -> std::result::Result<Grams, String> {
     let data = |name: &str, dtype, shape: &[usize]| {
         let view = tensors.tensor(name).map_err(|error| format!("tensor {name}: {error}"))?;
         if view.dtype() != dtype || view.shape() != shape {
-            return Err(format!("tensor {name}: {dtype:?} {shape:?} expected, {:?} {:?} found", view.dtype(), view.shape()));
+            return Err(format!(
+                "tensor {name}: {dtype:?} {shape:?} expected, {:?} {:?} found",
+                view.dtype(),
+                view.shape()
+            ));
         }
         Ok(view.data())
     };

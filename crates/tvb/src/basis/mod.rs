@@ -43,8 +43,12 @@ impl Basis {
     pub fn open(folder: &Path) -> Result<Basis> {
         let path = folder.join(manifest::FILE_NAME);
         if !path.exists() && folder.exists() {
-            return Err(Error::rejected(format!("{}: a basis folder expected, no {} found", folder.display(), manifest::FILE_NAME))
-                .hint("make one with `tvb compress`, or `tvb import` a published one"));
+            return Err(Error::rejected(format!(
+                "{}: a basis folder expected, no {} found",
+                folder.display(),
+                manifest::FILE_NAME
+            ))
+            .hint("make one with `tvb compress`, or `tvb import` a published one"));
         }
         let n_bytes = std::fs::metadata(&path).map_err(|error| Error::io("reading", &path, &error))?.len();
         if n_bytes > MAX_MANIFEST_BYTES {

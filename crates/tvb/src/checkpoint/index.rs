@@ -154,12 +154,8 @@ pub(crate) fn resolve(folder: &Path, name: &str) -> Result<PathBuf> {
     if real.starts_with(&home) || hub_blobs(&home).is_some_and(|blobs| real.parent() == Some(&blobs)) {
         return Ok(path);
     }
-    Err(Error::rejected(format!(
-        "{}: the file {} is a symbolic link out of the folder",
-        folder.display(),
-        shown(name)
-    ))
-    .hint("copy the file into the folder, or name the folder it lies in"))
+    Err(Error::rejected(format!("{}: the file {} is a symbolic link out of the folder", folder.display(), shown(name)))
+        .hint("copy the file into the folder, or name the folder it lies in"))
 }
 
 /// `MODEL/blobs` where `folder` is `MODEL/snapshots/REVISION` or a folder below it.

@@ -13,7 +13,9 @@ use crate::progress::Progress;
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
-use tvb_kernels::{ChunkLayout, CpuEngine, Dtype, GpuEngine, KernelError, Output, Scratch, StagingSlot, Work, staged_layout};
+use tvb_kernels::{
+    ChunkLayout, CpuEngine, Dtype, GpuEngine, KernelError, Output, Scratch, StagingSlot, Work, staged_layout,
+};
 
 /// Chunks that are read, uploaded or computed on at once.
 const N_SLOTS: usize = 4;
@@ -53,8 +55,16 @@ impl Pass<'_> {
             return Ok(());
         }
         let left = line.missing();
-        progress.note(&format!("{error}; the CPU goes on with the {} of {} chunks that are left", left.len(), self.grid.n_chunks()));
-        tracing::warn!("{error}; the CPU goes on with the {} of {} chunks that are left", left.len(), self.grid.n_chunks());
+        progress.note(&format!(
+            "{error}; the CPU goes on with the {} of {} chunks that are left",
+            left.len(),
+            self.grid.n_chunks()
+        ));
+        tracing::warn!(
+            "{error}; the CPU goes on with the {} of {} chunks that are left",
+            left.len(),
+            self.grid.n_chunks()
+        );
         let cpu = CpuEngine::new();
         let state = || (cpu.scratch(), Output::Rows(Vec::new()));
         let visit = |(scratch, output): &mut (Scratch, Output), visit: Visit<'_>| {
@@ -109,7 +119,11 @@ impl Pass<'_> {
                     next += 1;
                     n_reading += 1;
                 }
-                let ready = if n_reading > 0 && stream.in_flight() == 0 { from_readers.recv().ok() } else { from_readers.try_recv().ok() };
+                let ready = if n_reading > 0 && stream.in_flight() == 0 {
+                    from_readers.recv().ok()
+                } else {
+                    from_readers.try_recv().ok()
+                };
                 if let Some(read) = ready {
                     n_reading -= 1;
                     let mut read = read.map_err(&reported)?;
@@ -120,8 +134,11 @@ impl Pass<'_> {
                         }
                         (None, output) => {
                             stream.release(read.slot);
-                            let output = output.as_mut().ok_or_else(|| reported(crate::Error::failed("a chunk has no result")))?;
-                            self.hand_in(read.chunk, &read.layout, &read.digests, output, each, line).map_err(&reported)?;
+                            let output = output
+                                .as_mut()
+                                .ok_or_else(|| reported(crate::Error::failed("a chunk has no result")))?;
+                            self.hand_in(read.chunk, &read.layout, &read.digests, output, each, line)
+                                .map_err(&reported)?;
                             progress.advance(read.layout.n_bytes as u64);
                         }
                     }
@@ -193,7 +210,8 @@ impl Pass<'_> {
     /// The largest chunk as it lies in a staging buffer: 4 bytes an element at most, each slice on a multiple of 4.
     fn slot_bytes(&self) -> usize {
         let n_columns = self.plan.n_columns();
-        let bytes = |chunk: usize| -> usize { self.grid.blocks(chunk).iter().map(|block| block.n_rows * 4 * n_columns).sum() };
+        let bytes =
+            |chunk: usize| -> usize { self.grid.blocks(chunk).iter().map(|block| block.n_rows * 4 * n_columns).sum() };
         (0..self.grid.n_chunks()).map(bytes).max().unwrap_or(0)
     }
 }

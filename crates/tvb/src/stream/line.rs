@@ -87,7 +87,9 @@ impl<'a, R: Send, F: FnMut(&[Block], R) -> Result<()> + Send> Line<'a, R, F> {
         let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         match state.error {
             Some(error) => Err(error),
-            None if state.n_folded < self.grid.n_chunks() => Err(Error::failed("a worker stopped before its chunk was done")),
+            None if state.n_folded < self.grid.n_chunks() => {
+                Err(Error::failed("a worker stopped before its chunk was done"))
+            }
             None => Ok(()),
         }
     }

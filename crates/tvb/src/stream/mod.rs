@@ -197,4 +197,3 @@ fn device_error(error: tvb_kernels::KernelError) -> Error {
         None => made,
     }
 }
-

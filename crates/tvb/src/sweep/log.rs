@@ -49,7 +49,8 @@ impl Identity {
             Source::Basis(basis) => json!({ "basis": basis.manifest.checksum }),
             Source::Checkpoints(plan) => {
                 let names = plan.tensors.iter().map(|tensor| Digest::of(tensor.name.as_bytes()));
-                let tasks = plan.tasks.iter().map(|task| json!({ "task": task.name, "files": files(&task.checkpoint) }));
+                let tasks =
+                    plan.tasks.iter().map(|task| json!({ "task": task.name, "files": files(&task.checkpoint) }));
                 json!({ "originals": tasks.collect::<Vec<_>>(), "tensors": Digest::of_digests(names) })
             }
         };
@@ -123,7 +124,10 @@ impl PointLog {
         }
         let n_bytes = file.metadata().map_err(io("reading", &path))?.len();
         if n_bytes > MAX_BYTES {
-            return Err(Error::rejected(format!("{}: at most {MAX_BYTES} bytes expected, {n_bytes} found", path.display())));
+            return Err(Error::rejected(format!(
+                "{}: at most {MAX_BYTES} bytes expected, {n_bytes} found",
+                path.display()
+            )));
         }
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(io("reading", &path))?;

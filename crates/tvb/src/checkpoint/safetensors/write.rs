@@ -177,12 +177,7 @@ fn lay_out(plan: &ShardPlan, specs: &[TensorSpec], metadata: &BTreeMap<String, S
 }
 
 /// Writes the index, where the plan has one.
-fn write_index(
-    folder: &Path,
-    plan: &ShardPlan,
-    specs: &[TensorSpec],
-    layouts: &[SafetensorsLayout],
-) -> Result<()> {
+fn write_index(folder: &Path, plan: &ShardPlan, specs: &[TensorSpec], layouts: &[SafetensorsLayout]) -> Result<()> {
     let Some(index) = &plan.index else { return Ok(()) };
     let mut weight_map = Vec::with_capacity(specs.len());
     let mut total_bytes = 0;
