@@ -4,6 +4,7 @@
 //! reads the arguments, and nothing but `output.rs` writes to the terminal.
 
 mod args;
+mod batch;
 mod check;
 mod completions;
 mod compress;
@@ -62,6 +63,7 @@ enum Command {
     Analogy(Box<edit::AnalogyArgs>),
     Apply(Box<edit::ApplyArgs>),
     Recover(recover::Args),
+    Batch(batch::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
     Completions(completions::Args),
@@ -79,6 +81,7 @@ impl Command {
             Command::Analogy(args) => edit::analogy(&args, context),
             Command::Apply(args) => edit::apply(&args, context),
             Command::Recover(args) => recover::run(&args, context),
+            Command::Batch(args) => batch::run(&args, context),
             Command::Inspect(args) => inspect::run(&args),
             Command::Verify(args) => verify::run(&args, context),
             Command::Completions(args) => completions::run(&args),
