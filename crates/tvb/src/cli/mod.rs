@@ -4,6 +4,7 @@
 //! reads the arguments, and nothing but `output.rs` writes to the terminal.
 
 mod args;
+mod batch;
 mod check;
 mod completions;
 mod compress;
@@ -66,6 +67,7 @@ enum Command {
     Apply(Box<edit::ApplyArgs>),
     Recover(recover::Args),
     Sweep(sweep::Args),
+    Batch(batch::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
     Completions(completions::Args),
@@ -85,6 +87,7 @@ impl Command {
             Command::Apply(args) => edit::apply(&args, context),
             Command::Recover(args) => recover::run(&args, context),
             Command::Sweep(args) => sweep::run(&args, context),
+            Command::Batch(args) => batch::run(&args, context),
             Command::Inspect(args) => inspect::run(&args),
             Command::Verify(args) => verify::run(&args, context),
             Command::Completions(args) => completions::run(&args),
