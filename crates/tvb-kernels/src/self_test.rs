@@ -106,7 +106,7 @@ fn eigh(engine: &GpuEngine, cpu: &CpuEngine) -> Result<(), String> {
         (Err(error), _) | (_, Err(error)) => return Err(error.to_string()),
     };
     for (found, expected) in found[0].values.iter().zip(&expected[0].values) {
-        if !((found - expected).abs() <= 1e-9 * 2.0) {
+        if (found - expected).abs().partial_cmp(&(1e-9 * 2.0)).is_none_or(std::cmp::Ordering::is_gt) {
             return Err(format!("eigenvalue {found} where {expected} was expected"));
         }
     }

@@ -23,7 +23,7 @@ pub(crate) fn run(
     n_matrices: usize,
 ) -> Result<Vec<Eigh>, KernelError> {
     check_matrices(matrices, n, n_matrices)?;
-    if n < 2 || n > MOST_EIGH_ORDER {
+    if !(2..=MOST_EIGH_ORDER).contains(&n) {
         return cpu.eigh(matrices, n, n_matrices);
     }
     let bytes_each = 2 * (n * n) as u64 * 4 + 4;

@@ -174,7 +174,7 @@ pub(super) fn split<'a>(
 /// What an edit is formed from, opened.
 #[derive(Debug)]
 pub(super) enum Opened {
-    Basis(Basis),
+    Basis(Box<Basis>),
     Originals(Plan),
 }
 
@@ -185,7 +185,7 @@ impl Opened {
             Some(_) if !originals.from_checkpoints.is_empty() => {
                 Err(Error::usage("a basis folder or --from-checkpoints expected, both found"))
             }
-            Some(folder) => Ok(Opened::Basis(Basis::open(folder)?)),
+            Some(folder) => Ok(Opened::Basis(Box::new(Basis::open(folder)?))),
             None => {
                 let base = base.ok_or_else(|| {
                     Error::usage("no base given")
