@@ -287,5 +287,5 @@ fn unit_rows(x: &Tensor) -> Result<Tensor> {
 /// Failed, where memory runs out.
 pub fn pixels_tensor(pixels: &[f32]) -> Result<Tensor> {
     let n_images = pixels.len() / (SIDE * SIDE);
-    Ok(Tensor::from_slice(pixels, (n_images, SIDE * SIDE), &Device::Cpu)?.to_dtype(DType::F32)?)
+    Ok(Tensor::from_slice(pixels, (n_images, SIDE * SIDE), &Device::Cpu)?)
 }

@@ -92,6 +92,27 @@ pub fn eval_set(task: &TaskSpec, split: Split) -> Result<Set> {
     Ok(set)
 }
 
+/// Images per drawn task in the control.
+const N_CONTROL: usize = 24;
+/// Wilder than the base's mixture, tamer than a task: nothing was trained on these images.
+const CONTROL_WILD: f32 = 0.5;
+
+/// The control: half-wild images of every task that is drawn (all but the digits).
+pub fn control_sets(split: Split) -> Vec<(&'static TaskSpec, Set)> {
+    let mut sets = Vec::new();
+    for task in &TASKS {
+        let Source::Drawn(family) = task.source else { continue };
+        let mut random = Stream::named(EVAL_SEED, &["control", task.name, split.name()]);
+        let mut set = Set::default();
+        for index in 0..N_CONTROL {
+            let label = index % task.classes.len();
+            set.push(&family.draw(label, CONTROL_WILD, &mut random), label);
+        }
+        sets.push((task, set));
+    }
+    sets
+}
+
 /// One training batch of a task.
 ///
 /// # Errors

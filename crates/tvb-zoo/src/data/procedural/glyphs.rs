@@ -35,7 +35,7 @@ pub(crate) fn printed_digit(digit: usize, wild: f32, random: &mut Stream) -> Ima
 }
 
 fn letter_pose(wild: f32, random: &mut Stream) -> Pose {
-    Pose { slant: wild * random.range(-0.5, 0.5), ..stray(wild, 0.4, 1.8, 0.35, random) }
+    Pose { slant: wild * random.range(-0.4, 0.4), ..stray(wild, 0.3, 1.4, 0.28, random) }
 }
 
 fn letter_strokes(class: usize) -> &'static [Segment] {
