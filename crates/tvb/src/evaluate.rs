@@ -63,7 +63,8 @@ impl Evaluator {
         command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         own_process_group(&mut command);
         let mut child = command.spawn().map_err(|error| {
-            Error::failed(format!("evaluator {}: could not be started: {error}", words[0])).hint("check the path after `--`")
+            Error::failed(format!("evaluator {}: could not be started: {error}", words[0]))
+                .hint("check the path after `--`")
         })?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let (status, out, err) = std::thread::scope(|scope| {
@@ -85,7 +86,8 @@ impl Evaluator {
         let status = status.map_err(|stop| match stop {
             Stop::Interrupted => Error::interrupted(),
             Stop::TimedOut(limit) => {
-                with_stderr(format!("{shown}: took more than {} s and was ended", limit.as_secs_f64())).hint("--timeout gives it longer")
+                with_stderr(format!("{shown}: took more than {} s and was ended", limit.as_secs_f64()))
+                    .hint("--timeout gives it longer")
             }
             Stop::Lost(error) => with_stderr(format!("{shown}: {error}")),
         })?;
@@ -94,7 +96,8 @@ impl Evaluator {
         }
         let line = out.last().map_or("", String::as_str);
         parse_metrics(line).map_err(|what| {
-            with_stderr(format!("{shown}: {what}")).hint("let it print {\"metric\": 0.5, …} as the last line of its stdout")
+            with_stderr(format!("{shown}: {what}"))
+                .hint("let it print {\"metric\": 0.5, …} as the last line of its stdout")
         })
     }
 
@@ -144,8 +147,7 @@ pub fn parse_metrics(line: &str) -> std::result::Result<Metrics, String> {
     let value: serde_json::Value = serde_json::from_str(line)
         .map_err(|_| format!("a JSON object of metrics on the last line of its stdout expected, {}", found()))?;
     let object = value.as_object().ok_or_else(|| format!("a JSON object of metrics expected, {}", found()))?;
-    let metrics: Metrics =
-        object.iter().filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect();
+    let metrics: Metrics = object.iter().filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect();
     if metrics.is_empty() {
         return Err(format!("at least one metric that is a number expected, {}", found()));
     }
@@ -242,6 +244,12 @@ mod tests {
         assert!(error.message().contains("took more than 0.2 s"), "{error}");
         assert!(Evaluator::new(vec!["true".into()], None).is_err());
         let missing = Evaluator::new(vec!["/no/such/program".into(), CHECKPOINT.into()], None).unwrap();
-        assert!(missing.run(Path::new("x"), 0.0, &crate::progress::Silent).unwrap_err().message().contains("could not be started"));
+        assert!(
+            missing
+                .run(Path::new("x"), 0.0, &crate::progress::Silent)
+                .unwrap_err()
+                .message()
+                .contains("could not be started")
+        );
     }
 }

@@ -195,12 +195,24 @@ fn none_eligible(swept: &Swept, options: &SweepOptions) -> Error {
 
 fn table(swept: &Swept, options: &SweepOptions) -> String {
     let goal = &options.goal;
-    let shown = |metrics: &tvb::evaluate::Metrics, name: &str| metrics.get(name).map_or("-".into(), |value| format!("{value:.4}"));
+    let shown = |metrics: &tvb::evaluate::Metrics, name: &str| {
+        metrics.get(name).map_or("-".into(), |value| format!("{value:.4}"))
+    };
     let control = goal.control.as_ref().map(|control| control.name.as_str()).filter(|name| *name != goal.metric);
     let row = |label: String, metrics: &tvb::evaluate::Metrics, mark: &str| {
-        [label, shown(metrics, &goal.metric), control.map_or(String::new(), |name| shown(metrics, name)), mark.to_owned()]
+        [
+            label,
+            shown(metrics, &goal.metric),
+            control.map_or(String::new(), |name| shown(metrics, name)),
+            mark.to_owned(),
+        ]
     };
-    let headings = [("scale", Align::Right), (&goal.metric, Align::Right), (control.unwrap_or(""), Align::Right), ("", Align::Left)];
+    let headings = [
+        ("scale", Align::Right),
+        (&goal.metric, Align::Right),
+        (control.unwrap_or(""), Align::Right),
+        ("", Align::Left),
+    ];
     let mut table = Table::new(headings);
     if let Some(metrics) = &swept.zero_shot {
         table.row(row("base".into(), metrics, ""));

@@ -16,7 +16,12 @@ pub struct Series {
 ///
 /// # Errors
 /// Failed: the plot cannot be drawn.
-pub fn sweep_svg(metric: &Series, control: Option<&Series>, floor: Option<f64>, best: Option<(f64, f64)>) -> Result<String> {
+pub fn sweep_svg(
+    metric: &Series,
+    control: Option<&Series>,
+    floor: Option<f64>,
+    best: Option<(f64, f64)>,
+) -> Result<String> {
     let mut svg = String::new();
     draw(&mut svg, metric, control, floor, best)
         .map_err(|error| Error::failed(format!("the plot could not be drawn: {error}")))?;
@@ -64,7 +69,8 @@ fn draw(
 
 /// The range of some values, a little wider; never empty.
 fn padded(values: impl Iterator<Item = f64>) -> (f64, f64) {
-    let (min, max) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), value| (min.min(value), max.max(value)));
+    let (min, max) =
+        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), value| (min.min(value), max.max(value)));
     if min > max {
         return (0.0, 1.0);
     }
@@ -83,7 +89,10 @@ mod tests {
         let control = series("kept", &[(0.0, 0.9), (1.0, 0.8)]);
         let svg = sweep_svg(&metric, Some(&control), Some(0.85), Some((1.0, 0.9))).unwrap();
         assert!(svg.starts_with("<svg") && svg.contains("accuracy") && svg.contains("kept"));
-        assert!(svg.matches("<circle").count() > sweep_svg(&metric, Some(&control), None, None).unwrap().matches("<circle").count());
+        assert!(
+            svg.matches("<circle").count()
+                > sweep_svg(&metric, Some(&control), None, None).unwrap().matches("<circle").count()
+        );
         for values in [&[][..], &[(0.5, 0.0)], &[(0.0, 1e300), (1.0, -1e300)]] {
             assert!(sweep_svg(&series("x", values), None, None, None).is_ok(), "{values:?}");
         }

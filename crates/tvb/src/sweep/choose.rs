@@ -57,7 +57,12 @@ pub fn metric(metrics: &Metrics, name: &str) -> Result<f64> {
         let names: Vec<&str> = metrics.keys().map(String::as_str).collect();
         let error = Error::failed(format!("no metric {name:?} among those printed: {}", names.join(", ")));
         let likeness = |known: &&str| strsim::jaro_winkler(&known.to_lowercase(), &name.to_lowercase());
-        match names.iter().copied().filter(|known| likeness(known) > 0.7).max_by(|a, b| likeness(a).total_cmp(&likeness(b))) {
+        match names
+            .iter()
+            .copied()
+            .filter(|known| likeness(known) > 0.7)
+            .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+        {
             Some(nearest) => error.hint(format!("did you mean {nearest:?}?")),
             None => error.hint("--metric and --control name keys of the JSON object on the evaluator's last line"),
         }
@@ -84,7 +89,10 @@ pub fn choose(points: &[Point], goal: &Goal, reference: Option<&Metrics>) -> Res
         (Some(control), Some(reference)) => {
             let kept = metric(reference, &control.name).map_err(|error| error.context("the control's reference"))?;
             if kept < 0.0 {
-                return Err(Error::failed(format!("control {}: a reference of at least 0 expected, {kept} found", control.name)));
+                return Err(Error::failed(format!(
+                    "control {}: a reference of at least 0 expected, {kept} found",
+                    control.name
+                )));
             }
             Some(control.keep * kept)
         }
@@ -124,7 +132,11 @@ mod tests {
     }
 
     fn points(values: &[(f64, f64, f64)]) -> Vec<Point> {
-        let point = |&(scale, acc, control)| Point { scale, metrics: metrics(&[("acc", acc), ("control", control)]), seconds: 0.0 };
+        let point = |&(scale, acc, control)| Point {
+            scale,
+            metrics: metrics(&[("acc", acc), ("control", control)]),
+            seconds: 0.0,
+        };
         values.iter().map(point).collect()
     }
 

@@ -49,7 +49,8 @@ impl Identity {
             Source::Basis(basis) => json!({ "basis": basis.manifest.checksum }),
             Source::Checkpoints(plan) => {
                 let names = plan.tensors.iter().map(|tensor| Digest::of(tensor.name.as_bytes()));
-                let tasks = plan.tasks.iter().map(|task| json!({ "task": task.name, "files": files(&task.checkpoint) }));
+                let tasks =
+                    plan.tasks.iter().map(|task| json!({ "task": task.name, "files": files(&task.checkpoint) }));
                 json!({ "originals": tasks.collect::<Vec<_>>(), "tensors": Digest::of_digests(names) })
             }
         };
@@ -123,15 +124,20 @@ impl PointLog {
         }
         let n_bytes = file.metadata().map_err(io("reading", &path))?.len();
         if n_bytes > MAX_BYTES {
-            return Err(Error::rejected(format!("{}: at most {MAX_BYTES} bytes expected, {n_bytes} found", path.display())));
+            return Err(Error::rejected(format!(
+                "{}: at most {MAX_BYTES} bytes expected, {n_bytes} found",
+                path.display()
+            )));
         }
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(io("reading", &path))?;
         // A line without its end was being written when the run was stopped.
         let n_whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        // A sweep that never finished a point may be replaced by any other.
+        let is_begun = text[..n_whole].iter().filter(|byte| **byte == b'\n').count() > 1;
         let (n_kept, points) = match existing {
-            Existing::Replace => (0, Vec::new()),
-            Existing::Refuse => (n_whole, parse(&text[..n_whole], identity, folder, &path)?),
+            Existing::Refuse if is_begun => (n_whole, parse(&text[..n_whole], identity, folder, &path)?),
+            _ => (0, Vec::new()),
         };
         file.set_len(n_kept as u64).map_err(io("writing", &path))?;
         file.seek(SeekFrom::Start(n_kept as u64)).map_err(io("writing", &path))?;

@@ -103,7 +103,8 @@ pub fn sweep(
 ) -> Result<Swept> {
     let identity = Identity::of(source, edit, base, options.dtype, &options.evaluator.command);
     let log = PointLog::open(&options.output, &identity, options.existing)?;
-    let needs_base = options.zero_shot || options.goal.control.as_ref().is_some_and(|control| control.reference.is_none());
+    let needs_base =
+        options.zero_shot || options.goal.control.as_ref().is_some_and(|control| control.reference.is_none());
     let mut wanted = options.scales.clone();
     if needs_base && !wanted.iter().any(|scale| is_same_scale(*scale, 0.0)) {
         wanted.insert(0, 0.0);
@@ -114,7 +115,10 @@ pub fn sweep(
     let candidates = Candidates::new(source, edit, base, options, runtime);
     let log = evaluate_all(&candidates, &todo, log, progress)?;
 
-    let extended = |point: &Point| Point { metrics: with_normalized(&point.metrics, options.fine_tuned.as_ref()), ..point.clone() };
+    let extended = |point: &Point| Point {
+        metrics: with_normalized(&point.metrics, options.fine_tuned.as_ref()),
+        ..point.clone()
+    };
     let points: Vec<Point> = options.scales.iter().filter_map(|scale| log.find(*scale)).map(extended).collect();
     let zero_shot = needs_base.then(|| log.find(0.0)).flatten().map(|point| extended(point).metrics);
     let given = options.goal.control.as_ref().and_then(|control| control.reference.as_ref());
@@ -136,12 +140,7 @@ pub fn sweep(
 }
 
 /// Evaluates what is left to do, several candidates at once; the first failure stops the others.
-fn evaluate_all(
-    candidates: &Candidates<'_>,
-    todo: &[f64],
-    log: PointLog,
-    progress: &dyn Progress,
-) -> Result<PointLog> {
+fn evaluate_all(candidates: &Candidates<'_>, todo: &[f64], log: PointLog, progress: &dyn Progress) -> Result<PointLog> {
     let (watched, started) = (Watched::new(progress), Instant::now());
     let (next, n_done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let log = Mutex::new(log);
@@ -157,7 +156,11 @@ fn evaluate_all(
         let shown = with_normalized(&point.metrics, candidates.options.fine_tuned.as_ref());
         let name = &candidates.options.goal.metric;
         let value = shown.get(name).copied().unwrap_or(f64::NAN);
-        progress.note(&format!("scale {scale}: {name} {value:.4} ({n_done} of {}, {} left)", todo.len(), units::duration(left)));
+        progress.note(&format!(
+            "scale {scale}: {name} {value:.4} ({n_done} of {}, {} left)",
+            todo.len(),
+            units::duration(left)
+        ));
         Ok(())
     };
     let work = || {
@@ -203,7 +206,10 @@ pub fn read_metrics(path: &Path) -> Result<Metrics> {
     let io = |error: std::io::Error| Error::io("reading", path, &error);
     let n_bytes = std::fs::metadata(path).map_err(io)?.len();
     if n_bytes > MAX_METRICS_BYTES {
-        return Err(Error::rejected(format!("{}: at most {MAX_METRICS_BYTES} bytes of metrics expected, {n_bytes} found", path.display())));
+        return Err(Error::rejected(format!(
+            "{}: at most {MAX_METRICS_BYTES} bytes of metrics expected, {n_bytes} found",
+            path.display()
+        )));
     }
     let text = std::fs::read(path).map_err(io)?;
     parse_metrics(&String::from_utf8_lossy(&text)).map_err(|what| {

@@ -1,6 +1,6 @@
 //! What a finished sweep leaves for people and programs: results.json, results.csv and plot.svg.
 
-use super::{Swept, SweepOptions};
+use super::{SweepOptions, Swept};
 use crate::checkpoint::{Existing, write_whole};
 use crate::error::{Error, Result};
 use crate::report::{Series, sweep_svg};
@@ -77,7 +77,8 @@ fn plot(swept: &Swept, options: &SweepOptions) -> Result<String> {
         name: name.to_owned(),
         values: swept.points.iter().filter_map(|point| Some((point.scale, *point.metrics.get(name)?))).collect(),
     };
-    let control = goal.control.as_ref().filter(|control| control.name != goal.metric).map(|control| series(&control.name));
+    let control =
+        goal.control.as_ref().filter(|control| control.name != goal.metric).map(|control| series(&control.name));
     let best = swept.best().and_then(|best| Some((best.scale, *best.metrics.get(&goal.metric)?)));
     sweep_svg(&series(&goal.metric), control.as_ref(), swept.choice.floor, best)
 }

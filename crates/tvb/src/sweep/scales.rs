@@ -26,7 +26,8 @@ pub(super) fn is_same_scale(a: f64, b: f64) -> bool {
 /// ```
 pub fn parse_scales(text: &str) -> Result<Vec<f64>> {
     let bad = |what: String| {
-        Error::usage(format!("scales {text:?}: {what}")).hint("write scales as START:STOP:STEP, such as 0:1:0.05, or as a list, such as 0.3,0.5")
+        Error::usage(format!("scales {text:?}: {what}"))
+            .hint("write scales as START:STOP:STEP, such as 0:1:0.05, or as a list, such as 0.3,0.5")
     };
     let number = |word: &str| match word.trim().parse::<f64>() {
         Ok(number) if number.is_finite() && number.abs() < 1e6 => Ok(number),
@@ -86,7 +87,9 @@ mod tests {
 
     #[test]
     fn what_is_no_grid_is_refused() {
-        for text in ["", "a", "0:1", "0:1:0", "1:0:0.1", "0:1:-0.1", "0:1:nan", "0:1:1e-9", "1e300", "0:1:0.1:2", "0:10:0.001"] {
+        for text in
+            ["", "a", "0:1", "0:1:0", "1:0:0.1", "0:1:-0.1", "0:1:nan", "0:1:1e-9", "1e300", "0:1:0.1:2", "0:10:0.001"]
+        {
             assert_eq!(parse_scales(text).expect_err(text).kind(), crate::ErrorKind::Usage, "{text}");
         }
     }
