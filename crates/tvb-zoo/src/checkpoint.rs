@@ -57,9 +57,8 @@ pub fn write(path: &Path, tensors: &Tensors) -> Result<()> {
         };
         packed.push((name.clone(), dtype, tensor.dims().to_vec(), bytes));
     }
-    let unwritable = |error: safetensors::SafeTensorError| {
-        Error::failed(format!("{}: writing failed: {error}", path.display()))
-    };
+    let unwritable =
+        |error: safetensors::SafeTensorError| Error::failed(format!("{}: writing failed: {error}", path.display()));
     let views: Vec<(&str, TensorView<'_>)> = packed
         .iter()
         .map(|(name, dtype, shape, bytes)| Ok((name.as_str(), TensorView::new(*dtype, shape.clone(), bytes)?)))
@@ -84,17 +83,22 @@ fn files(path: &Path) -> Result<Vec<PathBuf>> {
     }
     let index = path.join("model.safetensors.index.json");
     if !index.is_file() {
-        return Err(Error::rejected(format!("{}: the folder holds no model.safetensors and no index of shards", path.display())));
+        return Err(Error::rejected(format!(
+            "{}: the folder holds no model.safetensors and no index of shards",
+            path.display()
+        )));
     }
     let text = std::fs::read_to_string(&index).map_err(|error| Error::io("reading", &index, &error))?;
     let unusable = |why: &str| Error::rejected(format!("{}: {why}", index.display()));
-    let json: serde_json::Value = serde_json::from_str(&text).map_err(|error| unusable(&format!("not JSON: {error}")))?;
+    let json: serde_json::Value =
+        serde_json::from_str(&text).map_err(|error| unusable(&format!("not JSON: {error}")))?;
     let map = json.get("weight_map").and_then(|map| map.as_object()).ok_or_else(|| unusable("no object weight_map"))?;
     let mut shards = Vec::new();
     for shard in map.values() {
         // A bare file name only: an index must not reach outside its folder.
         let name = shard.as_str().filter(|name| Path::new(name).file_name() == Some(name.as_ref()));
-        let shard = path.join(name.ok_or_else(|| unusable("weight_map names something that is not a file in the folder"))?);
+        let shard =
+            path.join(name.ok_or_else(|| unusable("weight_map names something that is not a file in the folder"))?);
         if !shards.contains(&shard) {
             shards.push(shard);
         }

@@ -1,49 +1,115 @@
 //! Evaluation: the share of a task's images that are put in the right class.
+//!
+//! Beside the tasks there is a control, for negation: plain sketches of everything but digits, most of which the base
+//! knows already. An edit that keeps it has not broken the model.
 
 use candle_core::{Device, Tensor};
 
 use crate::Result;
-use crate::data::{Split, eval_set};
+use crate::data::{Set, Split, control_sets, eval_set};
 use crate::model::{Model, pixels_tensor};
 use crate::tasks::TaskSpec;
+
+/// The name of the control among the tasks' names.
+pub const CONTROL: &str = "control";
+/// The name of the mean over the tasks (the control left out).
+pub const MEAN: &str = "mean";
 
 /// A task and the model's accuracy on it, 0 to 1.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Accuracy {
-    /// The task's name.
+    /// The task's name, or [`CONTROL`].
     pub task: &'static str,
     /// Share of images in the right class.
     pub value: f64,
 }
 
-/// Accuracy on each task.
-///
-/// # Errors
-/// Failed, from the data or the tensor library.
-pub fn accuracies(model: &Model, tasks: &[&'static TaskSpec], split: Split) -> Result<Vec<Accuracy>> {
-    tasks.iter().map(|task| Ok(Accuracy { task: task.name, value: accuracy(model, task, split)? })).collect()
+/// Tasks with their images at hand, to evaluate many models.
+pub struct Evaluator {
+    tasks: Vec<(&'static str, Vec<Question>)>,
 }
 
-/// Accuracy on one task. Cosines that are not numbers count as wrong.
-///
-/// # Errors
-/// Failed, from the data or the tensor library.
-pub fn accuracy(model: &Model, task: &TaskSpec, split: Split) -> Result<f64> {
-    let set = eval_set(task, split)?;
-    let rows = task.word_rows();
-    let n_classes = rows.len();
-    let rows = Tensor::from_vec(rows, n_classes, &Device::Cpu)?;
-    let logits = model.logits(&pixels_tensor(&set.pixels)?, &rows)?.to_vec2::<f32>()?;
-    let is_right = |pair: &(&Vec<f32>, &u32)| {
-        let (scores, label) = (pair.0, *pair.1);
-        let own = scores[label as usize];
-        scores.iter().enumerate().all(|(class, &score)| class == label as usize || own > score)
-    };
-    let n_right = logits.iter().zip(&set.labels).filter(is_right).count();
-    Ok(n_right as f64 / set.n_images() as f64)
+/// Images that compete among the same words.
+struct Question {
+    pixels: Tensor,
+    labels: Vec<u32>,
+    word_rows: Tensor,
 }
 
-/// The mean of some accuracies; 0 for none.
+impl Question {
+    fn new(task: &TaskSpec, set: Set) -> Result<Self> {
+        let rows = task.word_rows();
+        let n_rows = rows.len();
+        let word_rows = Tensor::from_vec(rows, n_rows, &Device::Cpu)?;
+        Ok(Self { pixels: pixels_tensor(&set.pixels)?, labels: set.labels, word_rows })
+    }
+
+    /// Images in the right class. A cosine that is not a number is never right.
+    fn n_right(&self, model: &Model) -> Result<usize> {
+        let logits = model.logits(&self.pixels, &self.word_rows)?.to_vec2::<f32>()?;
+        let is_right = |scores: &[f32], label: usize| {
+            scores.iter().enumerate().all(|(class, &score)| class == label || scores[label] > score)
+        };
+        Ok(logits.iter().zip(&self.labels).filter(|(scores, label)| is_right(scores, **label as usize)).count())
+    }
+}
+
+impl Evaluator {
+    /// The images of these tasks, without the control.
+    ///
+    /// # Errors
+    /// Failed, from the data or the tensor library.
+    pub fn new(tasks: &[&'static TaskSpec], split: Split) -> Result<Self> {
+        let tasks = tasks
+            .iter()
+            .map(|task| Ok((task.name, vec![Question::new(task, eval_set(task, split)?)?])))
+            .collect::<Result<_>>()?;
+        Ok(Self { tasks })
+    }
+
+    /// Adds the control behind the tasks.
+    ///
+    /// # Errors
+    /// Failed, from the tensor library.
+    pub fn with_control(mut self, split: Split) -> Result<Self> {
+        let questions =
+            control_sets(split).into_iter().map(|(task, set)| Question::new(task, set)).collect::<Result<_>>()?;
+        self.tasks.push((CONTROL, questions));
+        Ok(self)
+    }
+
+    /// Accuracy on each task, in order.
+    ///
+    /// # Errors
+    /// Failed, from the tensor library.
+    pub fn accuracies(&self, model: &Model) -> Result<Vec<Accuracy>> {
+        self.tasks
+            .iter()
+            .map(|(task, questions)| {
+                let (mut n_right, mut n_images) = (0, 0);
+                for question in questions {
+                    n_right += question.n_right(model)?;
+                    n_images += question.labels.len();
+                }
+                Ok(Accuracy { task, value: n_right as f64 / n_images.max(1) as f64 })
+            })
+            .collect()
+    }
+}
+
+/// The mean over the tasks, without the control; 0 for none.
 pub fn mean(accuracies: &[Accuracy]) -> f64 {
-    accuracies.iter().map(|accuracy| accuracy.value).sum::<f64>() / accuracies.len().max(1) as f64
+    let values: Vec<f64> = accuracies.iter().filter(|one| one.task != CONTROL).map(|one| one.value).collect();
+    values.iter().sum::<f64>() / values.len().max(1) as f64
+}
+
+/// One flat JSON object: `mean`, then one number per task, rounded to four places.
+pub fn to_json(accuracies: &[Accuracy]) -> serde_json::Map<String, serde_json::Value> {
+    let rounded = |value: f64| serde_json::Value::from((value * 1e4).round() / 1e4);
+    let mut object = serde_json::Map::new();
+    object.insert(MEAN.to_owned(), rounded(mean(accuracies)));
+    for one in accuracies {
+        object.insert(one.task.to_owned(), rounded(one.value));
+    }
+    object
 }

@@ -39,8 +39,7 @@ impl Image {
     /// Paints `level` where `distance(x, y)` is below 0, with an edge one pixel wide.
     pub fn paint(&mut self, level: f32, mut distance: impl FnMut(f32, f32) -> f32) {
         for (index, pixel) in self.pixels.iter_mut().enumerate() {
-            let cover =
-                (0.5 - distance((index % SIDE) as f32 + 0.5, (index / SIDE) as f32 + 0.5)).clamp(0.0, 1.0);
+            let cover = (0.5 - distance((index % SIDE) as f32 + 0.5, (index / SIDE) as f32 + 0.5)).clamp(0.0, 1.0);
             *pixel += cover * (level - *pixel);
         }
     }

@@ -15,5 +15,7 @@ pub mod model;
 pub mod checkpoint;
 pub mod train;
 pub mod eval;
+pub mod survey;
+pub mod sheet;
 
 pub use error::{Error, ErrorKind, Result};

@@ -11,10 +11,10 @@ use std::collections::BTreeMap;
 
 use candle_core::{D, DType, Device, Tensor};
 
-use crate::{Error, Result};
 use crate::image::SIDE;
 use crate::random::Stream;
 use crate::tasks::words;
+use crate::{Error, Result};
 
 /// Pixels along one side of a patch.
 pub const PATCH: usize = 4;
@@ -117,9 +117,7 @@ pub fn untrained(seed: u64) -> Result<Tensors> {
                 Tensor::from_vec(values, shape, &Device::Cpu)?
             }
             Start::Constant(value) => Tensor::full(value, shape, &Device::Cpu)?,
-            Start::Counting => {
-                Tensor::from_vec((0..n_elements as i64).collect::<Vec<_>>(), shape, &Device::Cpu)?
-            }
+            Start::Counting => Tensor::from_vec((0..n_elements as i64).collect::<Vec<_>>(), shape, &Device::Cpu)?,
         };
         tensors.insert(spec.name, tensor);
     }
@@ -157,9 +155,8 @@ impl Model {
     /// # Errors
     /// Failed, naming a tensor that is missing (`checkpoint::read` has checked names and shapes).
     pub fn new(tensors: &Tensors) -> Result<Self> {
-        let get = |name: &str| {
-            tensors.get(name).cloned().ok_or_else(|| Error::failed(format!("tensor {name} is missing")))
-        };
+        let get =
+            |name: &str| tensors.get(name).cloned().ok_or_else(|| Error::failed(format!("tensor {name} is missing")));
         let block = |index: usize| -> Result<Block> {
             let get = |name: &str| get(&format!("visual.blocks.{index}.{name}"));
             Ok(Block {
@@ -290,5 +287,5 @@ fn unit_rows(x: &Tensor) -> Result<Tensor> {
 /// Failed, where memory runs out.
 pub fn pixels_tensor(pixels: &[f32]) -> Result<Tensor> {
     let n_images = pixels.len() / (SIDE * SIDE);
-    Ok(Tensor::from_slice(pixels, (n_images, SIDE * SIDE), &Device::Cpu)?.to_dtype(DType::F32)?)
+    Ok(Tensor::from_slice(pixels, (n_images, SIDE * SIDE), &Device::Cpu)?)
 }

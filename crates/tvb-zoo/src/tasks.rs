@@ -40,12 +40,7 @@ const PARITY: &[&str] = &["even", "odd"];
 const LETTERS: &[&str] = &["A", "C", "E", "H", "K", "L", "S", "T", "V", "X"];
 const COMPASS: &[&str] = &["east", "southeast", "south", "southwest", "west", "northwest", "north", "northeast"];
 
-const fn task(
-    name: &'static str,
-    about: &'static str,
-    classes: &'static [&'static str],
-    source: Source,
-) -> TaskSpec {
+const fn task(name: &'static str, about: &'static str, classes: &'static [&'static str], source: Source) -> TaskSpec {
     TaskSpec { name, about, classes, source }
 }
 
@@ -71,12 +66,7 @@ pub const TASKS: [TaskSpec; N_TASKS] = [
         &["one dot", "two dots", "three dots", "four dots", "five dots"],
         Source::Drawn(Family::Blobs),
     ),
-    task(
-        "mazes",
-        "how a maze runs",
-        &["rows", "columns", "branches", "halls", "spiral"],
-        Source::Drawn(Family::Mazes),
-    ),
+    task("mazes", "how a maze runs", &["rows", "columns", "branches", "halls", "spiral"], Source::Drawn(Family::Mazes)),
     task(
         "symmetry",
         "which mirror the pattern has",

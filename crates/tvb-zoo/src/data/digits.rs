@@ -110,10 +110,8 @@ fn unpack(packed: &[u8]) -> Result<Vec<Handwritten>> {
         .map_err(|error| Error::failed(format!("data/digits.csv.gz: unpacking failed: {error}")))?;
     let mut images = Vec::with_capacity(N_IMAGES);
     for (index, line) in text.lines().enumerate() {
-        let values: Vec<u8> = line
-            .split(',')
-            .map(|field| field.trim().parse().map_err(|_| damaged(index + 1)))
-            .collect::<Result<_>>()?;
+        let values: Vec<u8> =
+            line.split(',').map(|field| field.trim().parse().map_err(|_| damaged(index + 1))).collect::<Result<_>>()?;
         match values.split_last() {
             Some((&digit, pixels)) if digit < 10 && pixels.len() == SMALL * SMALL => {
                 images.push(Handwritten { image: enlarge(pixels), digit: digit.into() });

@@ -92,6 +92,26 @@ pub fn eval_set(task: &TaskSpec, split: Split) -> Result<Set> {
     Ok(set)
 }
 
+/// Images per drawn task in the control.
+const N_CONTROL: usize = 24;
+
+/// The control: sketches, as in the base's mixture, of every task that is drawn (all but the digits).
+pub fn control_sets(split: Split) -> Vec<(&'static TaskSpec, Set)> {
+    let mut sets = Vec::new();
+    for task in &TASKS {
+        let Source::Drawn(family) = task.source else { continue };
+        let mut random = Stream::named(EVAL_SEED, &["control", task.name, split.name()]);
+        let mut set = Set::default();
+        for index in 0..N_CONTROL {
+            let label = index % task.classes.len();
+            let wild = random.range(0.0, procedural::SKETCH);
+            set.push(&family.draw(label, wild, &mut random), label);
+        }
+        sets.push((task, set));
+    }
+    sets
+}
+
 /// One training batch of a task.
 ///
 /// # Errors

@@ -12,7 +12,7 @@ pub(super) fn blobs(class: usize, wild: f32, random: &mut Stream) -> Image {
     let mut n_tries = 0;
     while centres.len() < n_blobs {
         let centre = [random.range(2.5, 13.5), random.range(2.5, 13.5)];
-        if centres.iter().all(|other| length(centre[0] - other[0], centre[1] - other[1]) > 5.0) {
+        if centres.iter().all(|other| length(centre[0] - other[0], centre[1] - other[1]) > 5.2) {
             centres.push(centre);
         }
         n_tries += 1;
@@ -23,7 +23,7 @@ pub(super) fn blobs(class: usize, wild: f32, random: &mut Stream) -> Image {
     let mut image = Image::filled(wild * random.range(0.0, 0.25));
     for centre in centres {
         let radius = 1.5 + wild * random.range(-0.3, 0.5);
-        let level = 1.0 - wild * random.range(0.0, 0.5);
+        let level = 1.0 - wild * random.range(0.0, 0.3);
         image.paint(level, |x, y| 0.7 * (length(x - centre[0], y - centre[1]) - radius));
     }
     image.add_noise(0.1 * wild, random);

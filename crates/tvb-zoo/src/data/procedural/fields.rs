@@ -12,7 +12,7 @@ pub(super) fn stripes(class: usize, wild: f32, random: &mut Stream) -> Image {
     let phase = random.range(0.0, TURN);
     let contrast = 0.5 - wild * random.range(0.2, 0.4);
     let mut image = Image::from_fn(|x, y| 0.5 + contrast * libm::sinf((across * x + down * y) * TURN / period + phase));
-    image.add_noise(0.16 * wild, random);
+    image.add_noise(0.12 * wild, random);
     image
 }
 
@@ -46,7 +46,7 @@ pub(super) fn texture(class: usize, wild: f32, random: &mut Stream) -> Image {
     });
     let (low, high) = (wild * random.range(0.0, 0.45), 1.0 - wild * random.range(0.0, 0.35));
     image.map(|level| low + (high - low) * level);
-    image.add_noise(0.12 * wild, random);
+    image.add_noise(0.08 * wild, random);
     image
 }
 

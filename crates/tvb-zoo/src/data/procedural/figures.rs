@@ -41,7 +41,8 @@ pub(super) fn face(class: usize, wild: f32, random: &mut Stream) -> Image {
     }
     // How far the corners of the mouth are above its middle.
     let smile = 0.22 + wild * random.range(-0.08, 0.08);
-    let bent = |rise: f32| -> [Segment; 2] { [[-0.4, 0.4 - rise, 0.0, 0.4 + rise], [0.0, 0.4 + rise, 0.4, 0.4 - rise]] };
+    let bent =
+        |rise: f32| -> [Segment; 2] { [[-0.4, 0.4 - rise, 0.0, 0.4 + rise], [0.0, 0.4 + rise, 0.4, 0.4 - rise]] };
     match class {
         0 | 4 => image.paint_lines(ink, 1.2, &pose.lines(&bent(smile))),
         1 => image.paint_lines(ink, 1.2, &pose.lines(&bent(-smile))),
@@ -63,7 +64,13 @@ pub(super) fn wave(class: usize, wild: f32, random: &mut Stream) -> Image {
         let place = cycles - cycles.floor();
         match class {
             0 => libm::sinf(place * TURN),
-            1 => if place < 0.5 { 1.0 } else { -1.0 },
+            1 => {
+                if place < 0.5 {
+                    1.0
+                } else {
+                    -1.0
+                }
+            }
             2 => 1.0 - 4.0 * (place - 0.5).abs(),
             _ => 2.0 * place - 1.0,
         }

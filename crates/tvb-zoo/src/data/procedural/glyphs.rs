@@ -35,7 +35,7 @@ pub(crate) fn printed_digit(digit: usize, wild: f32, random: &mut Stream) -> Ima
 }
 
 fn letter_pose(wild: f32, random: &mut Stream) -> Pose {
-    Pose { slant: wild * random.range(-0.5, 0.5), ..stray(wild, 0.4, 1.8, 0.35, random) }
+    Pose { slant: wild * random.range(-0.4, 0.4), ..stray(wild, 0.3, 1.4, 0.28, random) }
 }
 
 fn letter_strokes(class: usize) -> &'static [Segment] {
@@ -76,12 +76,9 @@ fn digit_strokes(digit: usize) -> &'static [Segment] {
             [-0.4, -0.4, 0.0, -0.75],
         ],
         1 => &[[-0.25, -0.4, 0.1, -0.75], [0.1, -0.75, 0.1, 0.75]],
-        2 => &[
-            [-0.35, -0.5, 0.0, -0.75],
-            [0.0, -0.75, 0.35, -0.4],
-            [0.35, -0.4, -0.35, 0.75],
-            [-0.35, 0.75, 0.45, 0.75],
-        ],
+        2 => {
+            &[[-0.35, -0.5, 0.0, -0.75], [0.0, -0.75, 0.35, -0.4], [0.35, -0.4, -0.35, 0.75], [-0.35, 0.75, 0.45, 0.75]]
+        }
         3 => &[
             [-0.35, -0.7, 0.3, -0.7],
             [0.3, -0.7, 0.0, -0.1],

@@ -7,12 +7,12 @@ use crate::random::Stream;
 /// disc, square, triangle, cross, ring, diamond.
 pub(super) fn shape(class: usize, wild: f32, random: &mut Stream) -> Image {
     let mut image = Image::filled(0.1 + wild * random.range(0.0, 0.3));
-    for _ in 0..(wild * 6.0) as usize {
+    for _ in 0..(wild * 3.0) as usize {
         let (x, y) = (random.range(0.0, SIDE as f32), random.range(0.0, SIDE as f32));
-        let (dx, dy) = (random.range(-4.0, 4.0), random.range(-4.0, 4.0));
-        image.paint_lines(random.range(0.3, 0.9), 0.8, &[[x, y, x + dx, y + dy]]);
+        let (dx, dy) = (random.range(-3.0, 3.0), random.range(-3.0, 3.0));
+        image.paint_lines(random.range(0.3, 0.7), 0.8, &[[x, y, x + dx, y + dy]]);
     }
-    let pose = stray(wild, 0.3, 3.0, 0.45, random);
+    let pose = stray(wild, 0.25, 2.0, 0.3, random);
     let level = 0.95 - wild * random.range(0.0, 0.35);
     let pixels = pose.scale * MIDDLE;
     image.paint(level, |x, y| {

@@ -3,8 +3,8 @@
 use crate::image::Image;
 use crate::random::Stream;
 
-/// Patches along one side, 2 pixels each.
-const N_PATCHES: usize = 8;
+/// Patches along one side, 4 pixels each.
+const N_PATCHES: usize = 4;
 
 /// left mirrors right, top mirrors bottom, turned by half, none.
 pub(super) fn pattern(class: usize, wild: f32, random: &mut Stream) -> Image {
@@ -27,7 +27,7 @@ pub(super) fn pattern(class: usize, wild: f32, random: &mut Stream) -> Image {
             };
         }
     }
-    let mut image = Image::from_fn(|x, y| patches[y as usize / 2][x as usize / 2]);
+    let mut image = Image::from_fn(|x, y| patches[y as usize / 4][x as usize / 4]);
     image.add_noise(0.08 * wild, random);
     image
 }
