@@ -1,7 +1,9 @@
-//! `cargo xtask demo`: really trained checkpoints become bases of a half and a quarter of their number.
+//! `cargo xtask demo`: really trained checkpoints become bases of a half and a quarter of their number, and what those
+//! keep of addition and negation is measured.
 //!
 //! Everything is done by the two binaries, as a user would: `tvb-zoo tasks` prints the task names in order, one a
-//! line, and `tvb compress --json` prints one object, of which the demo reads
+//! line, `tvb-zoo eval` the accuracies of a checkpoint, `tvb sweep` finds scales, and `tvb compress --json` prints one
+//! object, of which the demo reads
 //!
 //! ```text
 //! tasks[]         name, relative_error   ‖τt − τ̂t‖² / ‖τt‖², exact
@@ -11,14 +13,17 @@
 //! device          what computed it
 //! ```
 
+mod accuracy;
+mod side_by_side;
+mod zoo;
+
+use self::zoo::{Zoo, checkpoint};
 use crate::process::{Result, capture, cargo, root, run as run_command};
-use crate::zoo::CHECKPOINTS;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 
-/// Compress the zoo's 8, 14 and 20 trained tasks to a half and a quarter, and print what it costs
+/// Compress the zoo's 8, 14 and 20 trained tasks to a half and a quarter, and print what that costs in accuracy
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only the 8 tasks, with the binaries of the dev profile: what CI runs
@@ -60,18 +65,15 @@ struct Fidelity {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let binaries = build(args.quick)?;
-    let names = capture(Command::new(binaries.join("tvb-zoo")).arg("tasks").current_dir(root()))?;
-    let names: Vec<&str> = names.lines().map(str::trim).filter(|name| !name.is_empty()).collect();
+    let zoo = Zoo::open(build(args.quick)?)?;
     let scenarios: &[usize] = if args.quick { &[8] } else { &[8, 14, 20] };
     let started = Instant::now();
     let folder = root().join("target/demo");
     let mut columns = Vec::new();
     for &n_tasks in scenarios {
-        let tasks = names.get(..n_tasks).ok_or_else(|| format!("the zoo has {} tasks, not {n_tasks}", names.len()))?;
         for n_atoms in [n_tasks / 2, n_tasks.div_ceil(4)] {
             let out = folder.join(format!("{n_tasks}-tasks-{n_atoms}-atoms"));
-            columns.push(compress(&binaries, tasks, n_atoms, &out)?);
+            columns.push(compress(&zoo, zoo.scenario(n_tasks)?, n_atoms, &out)?);
         }
     }
     print!("{}", sizes_table(&columns)?);
@@ -79,7 +81,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     print!("{}", errors_table(&columns));
     let device = columns.first().map_or("", |column| column.device.as_str());
     let seconds = started.elapsed().as_secs_f64();
-    println!("\n{} bases on {device} in {seconds:.1} s, kept under {}", columns.len(), folder.display());
+    println!("\n{} bases on {device} in {seconds:.1} s, kept under {}\n", columns.len(), folder.display());
+    let study = accuracy::Study { scenarios: scenarios.to_vec(), is_quick: args.quick, folder: folder.clone() };
+    let table = study.run(&zoo)?;
+    let path = folder.join("table.md");
+    accuracy::write(&path, &table)?;
+    print!("{table}");
+    println!("\nAll in {:.1} s; this table: {}", started.elapsed().as_secs_f64(), path.display());
     Ok(())
 }
 
@@ -97,18 +105,16 @@ fn build(is_quick: bool) -> Result<PathBuf> {
 }
 
 /// Runs `tvb compress` on these tasks.
-fn compress(binaries: &Path, tasks: &[&str], n_atoms: usize, out: &Path) -> Result<Compressed> {
-    let mut command = Command::new(binaries.join("tvb"));
-    command.current_dir(root()).args(["compress", "--json", "-q", "--overwrite", "-m", &n_atoms.to_string()]);
-    command.args(["--base", &format!("{CHECKPOINTS}/base.safetensors")]);
-    command.args(tasks.iter().map(|name| format!("{CHECKPOINTS}/{name}.safetensors")));
+fn compress(zoo: &Zoo, tasks: &[String], n_atoms: usize, out: &Path) -> Result<Compressed> {
+    let mut command = zoo.tvb(&["compress", "--json", "-q", "--overwrite", "-m", &n_atoms.to_string()]);
+    command.arg("--base").arg(checkpoint("base")).args(tasks.iter().map(|name| checkpoint(name)));
     let json = capture(command.arg("-o").arg(out))?;
     serde_json::from_str(&json).map_err(|error| format!("tvb compress --json: {error}"))
 }
 
 /// One line for each basis: what it takes on disk and what it loses.
 fn sizes_table(columns: &[Compressed]) -> Result<String> {
-    let base = root().join(CHECKPOINTS).join("base.safetensors");
+    let base = root().join(checkpoint("base"));
     let model_bytes = std::fs::metadata(&base).map_err(|error| format!("{}: {error}", base.display()))?.len();
     let mut out = String::from(
         "tasks  atoms   checkpoints       basis  mean error  worst error  loss/bound  addition cosine  norm ratio\n",
