@@ -53,7 +53,8 @@ struct Inner {
     layout: Layout,
     /// The index file's name, where shards are bound by one.
     index: Option<String>,
-    files: Vec<DataFile>,
+    /// Shared with copies under other names.
+    files: Arc<[DataFile]>,
     tensors: Vec<Tensor>,
     /// Positions in `tensors`, in the order in which the files list their keys.
     key_order: Vec<usize>,
@@ -159,6 +160,42 @@ impl Checkpoint {
     /// Failed where the system cannot read or the file has shrunk; names the file, or the tensor.
     pub fn read(&self, tensor: &Tensor, byte_offset: u64, out: &mut [u8]) -> Result<()> {
         read_tensor(&self.inner.files, tensor, byte_offset, out)
+    }
+
+    /// The prefix that a wrapper around the model left on every name, where `base` has none of it: `module.` of
+    /// `torch.nn.DataParallel`, `_orig_mod.` of `torch.compile`.
+    pub fn wrapper_prefix(&self, base: &Checkpoint) -> Option<&'static str> {
+        ["module.", "_orig_mod."].into_iter().find(|prefix| {
+            !self.tensors().is_empty()
+                && self.tensors().iter().all(|tensor| tensor.name.starts_with(prefix))
+                && !base.tensors().iter().any(|tensor| tensor.name.starts_with(prefix))
+        })
+    }
+
+    /// The same checkpoint with `prefix` taken from the names that begin with it. A name that would then stand twice
+    /// keeps it.
+    #[must_use]
+    pub fn without_prefix(&self, prefix: &str) -> Checkpoint {
+        let mut tensors = self.inner.tensors.clone();
+        for tensor in &mut tensors {
+            if let Some(rest) = tensor.name.strip_prefix(prefix)
+                && self.get(rest).is_none()
+            {
+                tensor.name = rest.to_owned();
+            }
+        }
+        let inner = Inner {
+            path: self.inner.path.clone(),
+            layout: self.inner.layout.clone(),
+            index: self.inner.index.clone(),
+            files: Arc::clone(&self.inner.files),
+            by_name: tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.clone(), i)).collect(),
+            tensors,
+            key_order: self.inner.key_order.clone(),
+            not_tensors: self.inner.not_tensors.clone(),
+            metadata: self.inner.metadata.clone(),
+        };
+        Checkpoint { inner: Arc::new(inner) }
     }
 
     /// Notices any of its files that was written to, replaced or removed since [`open`](Checkpoint::open).

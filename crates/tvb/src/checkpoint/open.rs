@@ -143,8 +143,17 @@ fn assemble(path: &Path, layout: Layout, index: Option<String>, contents: Vec<Fi
         tensors.push(tensor);
     }
     let metadata = metadata.unwrap_or_default();
-    let inner =
-        Inner { path: path.to_owned(), layout, index, files, tensors, key_order, by_name, not_tensors, metadata };
+    let inner = Inner {
+        path: path.to_owned(),
+        layout,
+        index,
+        files: files.into(),
+        tensors,
+        key_order,
+        by_name,
+        not_tensors,
+        metadata,
+    };
     Ok(Checkpoint { inner: Arc::new(inner) })
 }
 
