@@ -54,7 +54,7 @@ impl TorchWriter {
             entries.push((format!("{stem}/{name}"), bytes.len() as u64));
         };
         // A name for the contents; readers only show it.
-        let serialization_id = format!("{:040}", xxhash_rust::xxh3::xxh3_128(&pickle));
+        let serialization_id = format!("{:040}", twox_hash::XxHash3_128::oneshot(&pickle));
         add_small(&mut entries, "data.pkl", pickle);
         add_small(&mut entries, "byteorder", b"little".into());
         let first_storage = entries.len();
