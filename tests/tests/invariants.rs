@@ -27,8 +27,8 @@ const STAGES: &[&str] = &[
     "stream",
     "gram",
     "solve",
-    "project",
     "basis",
+    "project",
     "compress",
     "arithmetic",
     "reconstruct",
@@ -99,6 +99,7 @@ const FORBIDDEN_IN_PURE: &[&str] = &["std::fs", "std::path", "std::env", "Path",
 /// The first and the last stages, and what runs whole jobs.
 const MAY_TOUCH_FILES: &[&str] = &[
     "crates/tvb/src/checkpoint/",
+    "crates/tvb/src/tasks.rs",
     "crates/tvb/src/basis/",
     "crates/tvb/src/cli/",
     "crates/tvb/src/batch",

@@ -2,7 +2,6 @@
 
 mod solve_common;
 
-use faer::Mat;
 use solve_common::{matrix, numbers, reference};
 use tvb::solve::{AeOptions, Coefficients, Gram, Method, SolveOptions, ae, assess, solve};
 
@@ -87,7 +86,8 @@ fn pca_is_the_reference_s() {
 
 #[test]
 fn a_sample_recovers_its_own_tasks() {
-    let picked: Vec<usize> = numbers(&reference()["runs"]["RandomSample"]["selected"]).iter().map(|x| *x as usize).collect();
+    let picked: Vec<usize> =
+        numbers(&reference()["runs"]["RandomSample"]["selected"]).iter().map(|x| *x as usize).collect();
     let gram = gram();
     let atoms = matrix(&reference()["runs"]["RandomSample"]["gram_of_atoms"]);
     let subset = gram.subset(&picked).expect("a subset");
@@ -126,5 +126,4 @@ fn every_method_is_at_least_as_good_as_the_reference_allows() {
         let found = ratio(&Method::parse(name).expect("a method"));
         assert!(found >= 1.0 - 1e-9 && found <= most, "{name}: loss {found} times the bound, expected at most {most}");
     }
-    let _: Mat<f64> = gram.cosines();
 }

@@ -10,7 +10,7 @@ use crate::gram::{Grams, gram};
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::project::{check_same_inputs, project};
-use crate::solve::{self, Assessment, Coefficients, Coordinates, Gram, MaxError, Method, SolveOptions};
+use crate::solve::{self, Coordinates, Gram, MaxError, Method, SolveOptions, Solved};
 use crate::stream::Runtime;
 use std::path::PathBuf;
 
@@ -46,17 +46,6 @@ pub struct CompressOptions {
     pub output: PathBuf,
     /// What to do with an output that is there already.
     pub existing: Existing,
-}
-
-/// Coefficients that meet a size, with what is known of them from the Gram matrix alone.
-#[derive(Clone, Debug)]
-pub struct Solved {
-    /// The Gram matrix they were found for.
-    pub gram: Gram,
-    /// B and W.
-    pub coefficients: Coefficients,
-    /// Their exact errors.
-    pub assessment: Assessment,
 }
 
 /// Compresses the task vectors of `plan` into a basis folder.

@@ -5,7 +5,7 @@
 //! was asked for. Digests of the base and of the atoms are taken as they pass and checked before anything is kept.
 
 use crate::basis::{Basis, atom};
-use crate::checkpoint::{Checkpoint, CheckpointWriter, Dtype, Tensor};
+use crate::checkpoint::{Checkpoint, CheckpointWriter, Tensor};
 use crate::chunks::{Block, Grid};
 use crate::digest::{BLOCK_ROWS, Digest, TensorDigests, fingerprint};
 use crate::error::{Error, Result};

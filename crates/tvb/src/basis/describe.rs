@@ -5,9 +5,8 @@ use super::manifest::{
     VERSION,
 };
 use super::seal::UNSEALED;
-use crate::compress::Solved;
 use crate::gram::Grams;
-use crate::solve::{Assessment, Gram, Method};
+use crate::solve::{Assessment, Gram, Method, Solved};
 use serde_json::{Value, json};
 use tvb_kernels::Dtype;
 

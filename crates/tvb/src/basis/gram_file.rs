@@ -50,9 +50,7 @@ pub fn make(
 ) -> Result<Grams> {
     let staged = StagedOutput::file(output, existing)?;
     let grams = gram(plan, runtime, progress)?;
-    let bytes = to_bytes(&grams)?;
-    std::fs::write(staged.path(), bytes).map_err(|error| Error::io("writing", staged.path(), &error))?;
-    staged.commit()?;
+    staged.commit_bytes(&to_bytes(&grams)?)?;
     Ok(grams)
 }
 

@@ -32,7 +32,7 @@ pub use safetensors::{
     SHARD_BYTES, SafetensorsHeader, SafetensorsLayout, SafetensorsWriter, ShardPlan, ShardedWriter, TensorSpec,
     in_aligned_order, index_json,
 };
-pub use staged::{Existing, Leftover, StagedOutput};
+pub use staged::{Existing, Leftover, StagedOutput, write_whole};
 pub use tensor::{NotTensor, Place, Tensor};
 
 use crate::error::{Error, Result};

@@ -54,6 +54,14 @@ pub struct StagedOutput {
     lock: Option<OutputLock>,
 }
 
+/// Writes a file that appears whole or not at all.
+///
+/// # Errors
+/// As [`StagedOutput::file`] and [`StagedOutput::commit`].
+pub fn write_whole(path: &Path, bytes: &[u8], existing: Existing) -> Result<()> {
+    StagedOutput::file(path, existing)?.commit_bytes(bytes)
+}
+
 impl StagedOutput {
     /// Prepares a folder. The partial folder exists afterwards.
     ///
@@ -117,6 +125,15 @@ impl StagedOutput {
     pub fn keep(mut self) {
         self.remove = false;
         self.made_folders.clear();
+    }
+
+    /// Writes a whole file and lets it appear.
+    ///
+    /// # Errors
+    /// As [`commit`](StagedOutput::commit).
+    pub fn commit_bytes(self, bytes: &[u8]) -> Result<()> {
+        std::fs::write(&self.partial, bytes).map_err(|error| Error::io("writing", &self.partial, &error))?;
+        self.commit()
     }
 
     /// Makes sure that every byte is on the disk, then lets the output appear at its final place.

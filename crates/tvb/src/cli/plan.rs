@@ -77,7 +77,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Answer> {
             .map(|row| Pareto { method: row.method, n_stored: row.n_stored, mean_error: row.mean_error, worst_error: row.worst_error })
             .collect();
         let existing = if args.overwrite { Existing::Replace } else { Existing::Refuse };
-        tvb::report::write_text(path, &pareto_svg(&points, tasks.len())?, existing)?;
+        tvb::checkpoint::write_whole(path, pareto_svg(&points, tasks.len())?.as_bytes(), existing)?;
     }
     let text = match args.format {
         Format::Table => table(&rows, &tasks, atom_bytes),

@@ -1,12 +1,12 @@
 //! `ae`: the paper's autoencoder on the Gram matrix, trained by Adam.
 //!
-//! B = softmax(A/τ) down the columns, W free; loss Σ E∘(GE)/T² with E = BW − I. The optimiser is Adam as PyTorch has it:
-//! weight decay is added to the gradient, clipping comes before, both moments are bias-corrected, eps is added after the
-//! root. All in f64 with memory laid out once.
+//! B = softmax(A/τ) down the columns, W free; loss Σ E∘(GE)/T² with E = BW − I. All in f64, with memory laid out once.
 //!
 //! The reference trains on G as it is, so its effective learning rate and weight decay hang on the length of the task
-//! vectors; `AeOptions::paper` keeps that, the default trains on G/tr G.
+//! vectors; `AeOptions::paper` keeps that. The default trains on G·T²/tr G, where recovering nothing is a loss of 1: with
+//! G/tr G alone gradients fall like T⁻⁴ and vanish beside Adam's eps from some hundred tasks on.
 
+use super::adam::{Dense, Parameter};
 use super::method::{Activation, AeOptions};
 use super::{Found, Problem, linear};
 use crate::error::{Error, Result};
@@ -17,12 +17,9 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
 /// Up to this many tasks the default number of steps is the reference's 6000; past it, fewer: a step costs about T³.
-pub const FULL_STEPS_TASKS: usize = 256;
+pub const FULL_STEPS_TASKS: usize = 128;
 const FULL_STEPS: usize = 6000;
 const FEWEST_STEPS: usize = 600;
-const BETA1: f64 = 0.9;
-const BETA2: f64 = 0.999;
-const EPS: f64 = 1e-8;
 /// Annealing stops here.
 const TAU_FLOOR: f64 = 0.1;
 /// PyTorch's guard in `clip_grad_norm_`.
@@ -52,8 +49,12 @@ pub fn default_steps(n_tasks: usize) -> usize {
 
 pub(super) fn solve(problem: &Problem<'_>, options: &AeOptions) -> Result<Found> {
     let n_tasks = problem.gram.n_tasks();
-    let gram = if options.paper { problem.paper_gram } else { problem.gram };
-    let trained = train(gram.matrix(), problem.n_atoms, options, &[], problem.progress)?;
+    let trained = if options.paper {
+        train(problem.paper_gram.matrix(), problem.n_atoms, options, &[], problem.progress)?
+    } else {
+        let scaled = faer::Scale((n_tasks as f64).powi(2)) * problem.gram.matrix();
+        train(scaled.as_ref(), problem.n_atoms, options, &[], problem.progress)?
+    };
     let own = options.paper || options.decoder == Activation::Softmax;
     let mut notes = Vec::new();
     let steps = options.steps.unwrap_or_else(|| default_steps(n_tasks));
@@ -94,7 +95,9 @@ pub fn train(
     }
     trainer.forward();
     if !(0..n_atoms).all(|m| trainer.encode.column(m).iter().chain(trainer.decode.row(m)).all(|x| x.is_finite())) {
-        return Err(Error::failed("ae: the training diverged to values that are not finite").hint("lower the learning rate"));
+        return Err(
+            Error::failed("ae: the training diverged to values that are not finite").hint("lower the learning rate")
+        );
     }
     Ok(Trained { encode: trainer.encode.to_mat(), decode: trainer.decode.to_mat(), tau: trainer.tau, losses })
 }
@@ -134,74 +137,6 @@ fn check(options: &AeOptions, n_tasks: usize, n_atoms: usize) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A column-major matrix without padding, so that element-wise work is one plain loop.
-#[derive(Clone)]
-struct Dense {
-    n_rows: usize,
-    values: Vec<f64>,
-}
-
-impl Dense {
-    fn zeros(n_rows: usize, n_columns: usize) -> Dense {
-        Dense { n_rows, values: vec![0.0; n_rows * n_columns] }
-    }
-
-    fn n_columns(&self) -> usize {
-        self.values.len() / self.n_rows
-    }
-
-    fn view(&self) -> MatRef<'_, f64> {
-        MatRef::from_column_major_slice(&self.values, self.n_rows, self.n_columns())
-    }
-
-    fn view_mut(&mut self) -> MatMut<'_, f64> {
-        let n_columns = self.n_columns();
-        MatMut::from_column_major_slice_mut(&mut self.values, self.n_rows, n_columns)
-    }
-
-    fn column(&self, j: usize) -> &[f64] {
-        &self.values[j * self.n_rows..(j + 1) * self.n_rows]
-    }
-
-    fn row(&self, i: usize) -> impl Iterator<Item = &f64> {
-        self.values.iter().skip(i).step_by(self.n_rows)
-    }
-
-    fn to_mat(&self) -> Mat<f64> {
-        self.view().to_owned()
-    }
-}
-
-/// One trained matrix with its gradient and Adam's two moments.
-struct Parameter {
-    values: Dense,
-    gradient: Dense,
-    first: Vec<f64>,
-    second: Vec<f64>,
-}
-
-impl Parameter {
-    fn new(values: Dense) -> Parameter {
-        let n = values.values.len();
-        let gradient = Dense::zeros(values.n_rows, values.n_columns());
-        Parameter { values, gradient, first: vec![0.0; n], second: vec![0.0; n] }
-    }
-
-    /// One Adam step; `shrink` scales the gradient first.
-    fn update(&mut self, step: usize, shrink: f64, options: &AeOptions) {
-        let step_size = options.learning_rate / (1.0 - BETA1.powi(step as i32));
-        let root = (1.0 - BETA2.powi(step as i32)).sqrt();
-        let decay = options.weight_decay;
-        let moments = self.first.iter_mut().zip(&mut self.second);
-        for ((x, g), (m, v)) in self.values.values.iter_mut().zip(&self.gradient.values).zip(moments) {
-            let g = g * shrink + decay * *x;
-            *m = BETA1 * *m + (1.0 - BETA1) * g;
-            *v = BETA2 * *v + (1.0 - BETA2) * g * g;
-            *x -= step_size * *m / (v.sqrt() / root + EPS);
-        }
-    }
 }
 
 struct Trainer<'a> {
@@ -357,5 +292,60 @@ fn chain(activation: Activation, y: &Dense, tau: f64, slope: &mut Dense) {
     for (y, slope) in y.values.chunks_exact(n_rows).zip(slope.values.chunks_exact_mut(n_rows)) {
         let mean = linear::dot(y, slope);
         slope.iter_mut().zip(y).for_each(|(s, y)| *s = y * (*s - mean) / tau);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names one of the trained matrices.
+    type Pick = for<'a, 'b> fn(&'a mut Trainer<'b>) -> &'a mut Vec<f64>;
+
+    /// Both gradients are those of the loss, by central differences, whatever the activations and columns.
+    #[test]
+    fn gradients_are_those_of_the_loss() {
+        let v = Mat::from_fn(9, 5, |i, j| ((3 * i + 7 * j) as f64 * 0.37).sin());
+        let gram = linear::product(v.transpose(), v.as_ref());
+        for encoder in [Activation::Softmax, Activation::Linear] {
+            for decoder in [Activation::Softmax, Activation::Linear] {
+                for batch_columns in [None, Some(2)] {
+                    let options = AeOptions { encoder, decoder, batch_columns, tau: 0.7, ..AeOptions::default() };
+                    let mut rng = ChaCha8Rng::seed_from_u64(4);
+                    let mut trainer = Trainer::new(gram.as_ref(), 3, &options, &mut rng);
+                    trainer.w.values.values.iter_mut().for_each(|w| *w = StandardNormal.sample(&mut rng));
+                    check_gradients(&mut trainer);
+                }
+            }
+        }
+    }
+
+    fn check_gradients(trainer: &mut Trainer<'_>) {
+        let mut rng = ChaCha8Rng::seed_from_u64(8);
+        trainer.forward();
+        trainer.draw_columns(&mut rng);
+        trainer.backward();
+        let (of_a, of_w) = (trainer.a.gradient.values.clone(), trainer.w.gradient.values.clone());
+        let columns = trainer.columns.clone();
+        let mut loss = |pick: Pick, i: usize, by: f64| {
+            pick(trainer)[i] += by;
+            trainer.columns.clone_from(&columns);
+            trainer.forward();
+            let n_atoms = trainer.decode.n_rows;
+            for (to, &from) in trainer.decode_drawn.values.chunks_exact_mut(n_atoms).zip(&columns) {
+                to.copy_from_slice(&trainer.decode.values[from * n_atoms..(from + 1) * n_atoms]);
+            }
+            trainer.backward();
+            pick(trainer)[i] -= by;
+            trainer.loss()
+        };
+        let a: Pick = |trainer| &mut trainer.a.values.values;
+        let w: Pick = |trainer| &mut trainer.w.values.values;
+        for (pick, gradient) in [(a, &of_a), (w, &of_w)] {
+            for (i, found) in gradient.iter().enumerate() {
+                let slope = (loss(pick, i, 1e-5) - loss(pick, i, -1e-5)) / 2e-5;
+                assert!((found - slope).abs() < 1e-8, "entry {i}: {found}, by differences {slope}");
+            }
+        }
     }
 }

@@ -22,8 +22,13 @@ const REACH: f64 = 2.0;
 const MEMORY: usize = 8;
 /// Stop where no entry of the projected gradient, relative to tr G, is larger.
 const FLAT: f64 = 1e-9;
+/// Stop where so many steps together lowered the loss by less than [`STALL`] of tr G.
+const PATIENCE: usize = 12;
+const STALL: f64 = 1e-6;
+/// Random starts are made up to this many tasks; beyond, the fixed ones are dear enough.
+const RANDOM_TASKS: usize = 100;
 /// One start's work is held to about so many multiplications, an eigendecomposition counted as 10·T³.
-const WORK: f64 = 6e11;
+const WORK: f64 = 4e11;
 
 /// What the search found.
 pub(super) struct Best {
@@ -41,7 +46,7 @@ pub(super) struct Best {
 /// ones; the least loss wins, the earlier start on a tie.
 pub(super) fn best(problem: &Problem<'_>, options: &ExactOptions, basis: &Mat<f64>) -> Result<Best> {
     let n_tasks = problem.gram.n_tasks();
-    let n_random = if n_tasks > 300 { 0 } else { options.restarts };
+    let n_random = if n_tasks > RANDOM_TASKS { 0 } else { options.restarts };
     let mut starts = vec![problem.stretched(&vec![1.0; n_tasks])];
     starts.push(projected(basis.as_ref(), &starts[0]));
     starts.push(linear::column(basis.as_ref(), 0).iter().map(|u| u.abs()).collect());
@@ -53,9 +58,8 @@ pub(super) fn best(problem: &Problem<'_>, options: &ExactOptions, basis: &Mat<f6
     let max_steps = options.max_steps.min(affordable);
     let mut best: Option<(f64, Vec<f64>)> = None;
     for (number, start) in starts.iter().enumerate() {
-        let report = |step: usize| {
-            problem.report((number as f64 + step as f64 / max_steps as f64) / starts.len() as f64)
-        };
+        let report =
+            |step: usize| problem.report((number as f64 + step as f64 / max_steps as f64) / starts.len() as f64);
         let (loss, z) = descend(problem, log(start), max_steps, &report)?;
         if best.as_ref().is_none_or(|(least, _)| loss < *least) {
             best = Some((loss, z));
@@ -116,8 +120,15 @@ fn descend(
     let mut best = (loss, z.clone());
     let mut recent = vec![loss];
     let mut length = 1.0 / slope.iter().fold(1e-12 * scale, |most, g| most.max(g.abs()));
+    let mut marked = loss;
     for step in 0..max_steps {
         report(step)?;
+        if step > 0 && step.is_multiple_of(PATIENCE) {
+            if marked - best.0 < STALL * scale {
+                break;
+            }
+            marked = best.0;
+        }
         let clamp = |z: f64| z.clamp(-REACH, REACH);
         let flat = z.iter().zip(&slope).map(|(z, g)| (clamp(z - g / scale) - z).abs()).fold(0.0, f64::max);
         if flat < FLAT {
@@ -154,4 +165,31 @@ fn descend(
         }
     }
     Ok(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::solve::{Gram, SolveOptions};
+
+    /// The closed-form slope is that of the loss, by central differences.
+    #[test]
+    fn the_slope_is_that_of_the_loss() {
+        let v = Mat::from_fn(12, 6, |i, j| ((5 * i + 3 * j * j) as f64 * 0.71).sin());
+        let gram = Gram::new(linear::product(v.transpose(), v.as_ref())).expect("a Gram matrix");
+        for n_atoms in [1, 2, 4] {
+            let problem = Problem::new(&gram, &SolveOptions::atoms(n_atoms), &|_| true);
+            let z: Vec<f64> = (0..6).map(|t| (t as f64 * 1.3).cos()).collect();
+            let (_, slope) = evaluate(&problem, &z);
+            for (t, found) in slope.iter().enumerate() {
+                let at = |by: f64| {
+                    let mut z = z.clone();
+                    z[t] += by;
+                    evaluate(&problem, &z).0
+                };
+                let expected = (at(1e-5) - at(-1e-5)) / 2e-5;
+                assert!((found - expected).abs() < 1e-8, "M = {n_atoms}, entry {t}: {found} {expected}");
+            }
+        }
+    }
 }

@@ -109,18 +109,20 @@ pub fn assess(gram: &Gram, coefficients: &Coefficients) -> Result<Assessment> {
     let recovered_dot_task = linear::product(decode.transpose(), products.atom_task.as_ref());
     let recovered = linear::product(products.atom_gram.as_ref(), decode.as_ref());
     let recovered_norms: Vec<f64> = (0..n_tasks)
-        .map(|t| linear::dot(&linear::column(decode.as_ref(), t), &linear::column(recovered.as_ref(), t)).max(0.0).sqrt())
+        .map(|t| {
+            linear::dot(&linear::column(decode.as_ref(), t), &linear::column(recovered.as_ref(), t)).max(0.0).sqrt()
+        })
         .collect();
     let norms = gram.norms();
     let squared_norms: Vec<f64> = norms.iter().map(|norm| norm * norm).collect();
     let relative_errors = relative(&squared_errors, &squared_norms);
-    let leakage = Mat::from_fn(n_tasks, n_tasks, |i, j| {
-        cosine(recovered_dot_task[(i, j)], recovered_norms[i], norms[j])
-    });
+    let leakage =
+        Mat::from_fn(n_tasks, n_tasks, |i, j| cosine(recovered_dot_task[(i, j)], recovered_norms[i], norms[j]));
     let total: f64 = squared_errors.iter().sum();
     let bound = gram.spectrum().tail(coefficients.n_stored());
     let per_trace = |x: f64| if gram.trace() > 0.0 { x / gram.trace() } else { 0.0 };
-    let worst_task = (0..n_tasks).fold(0, |worst, t| if relative_errors[t] > relative_errors[worst] { t } else { worst });
+    let worst_task =
+        (0..n_tasks).fold(0, |worst, t| if relative_errors[t] > relative_errors[worst] { t } else { worst });
     let ones = vec![1.0; n_tasks];
     let atoms = products.squared_norms();
     Ok(Assessment {
@@ -152,7 +154,11 @@ pub fn assess(gram: &Gram, coefficients: &Coefficients) -> Result<Assessment> {
 pub fn edit_fidelity(gram: &Gram, coefficients: &Coefficients, alpha: &[f64], rule: Rule) -> Result<Fidelity> {
     check(gram, coefficients)?;
     if alpha.len() != gram.n_tasks() {
-        return Err(Error::rejected(format!("{} weights for {} tasks: expected one each", alpha.len(), gram.n_tasks())));
+        return Err(Error::rejected(format!(
+            "{} weights for {} tasks: expected one each",
+            alpha.len(),
+            gram.n_tasks()
+        )));
     }
     if let Some(t) = alpha.iter().position(|x| !x.is_finite()) {
         return Err(Error::rejected(format!("weight of task number {t} is {}: expected a finite number", alpha[t])));
@@ -163,7 +169,10 @@ pub fn edit_fidelity(gram: &Gram, coefficients: &Coefficients, alpha: &[f64], ru
 fn check(gram: &Gram, coefficients: &Coefficients) -> Result<()> {
     let (n_tasks, n_stored) = (coefficients.n_tasks(), coefficients.n_stored());
     if n_tasks != gram.n_tasks() {
-        return Err(Error::rejected(format!("coefficients of {n_tasks} tasks: expected {}, as in the Gram matrix", gram.n_tasks())));
+        return Err(Error::rejected(format!(
+            "coefficients of {n_tasks} tasks: expected {}, as in the Gram matrix",
+            gram.n_tasks()
+        )));
     }
     let encoded = (coefficients.encode.nrows(), coefficients.encode.ncols()) == (n_tasks, n_stored);
     if (!encoded && coefficients.generated.is_none()) || coefficients.in_sum.len() != n_stored {
@@ -191,7 +200,9 @@ fn squared_errors(gram: &Gram, coefficients: &Coefficients, products: &Products)
         error[(t, t)] -= 1.0;
     }
     let gram_error = linear::product(gram.matrix(), error.as_ref());
-    (0..n_tasks).map(|t| error.col(t).iter().zip(gram_error.col(t).iter()).map(|(e, g)| e * g).sum::<f64>().max(0.0)).collect()
+    (0..n_tasks)
+        .map(|t| error.col(t).iter().zip(gram_error.col(t).iter()).map(|(e, g)| e * g).sum::<f64>().max(0.0))
+        .collect()
 }
 
 fn relative(squared_errors: &[f64], squared_norms: &[f64]) -> Vec<f64> {
@@ -238,7 +249,8 @@ fn fidelity(gram: &Gram, coefficients: &Coefficients, products: &Products, alpha
 
 /// λmax/λmin of a symmetric matrix that is not negative.
 fn condition(atom_gram: &Mat<f64>) -> f64 {
-    let values = atom_gram.self_adjoint_eigenvalues(Side::Lower).unwrap_or_else(|_| linear::eigen(atom_gram.as_ref()).0);
+    let values =
+        atom_gram.self_adjoint_eigenvalues(Side::Lower).unwrap_or_else(|_| linear::eigen(atom_gram.as_ref()).0);
     let most = values.iter().fold(0.0_f64, |most, x| most.max(*x));
     let least = values.iter().fold(f64::INFINITY, |least, x| least.min(*x));
     if least > most / SINGULAR { most / least } else { f64::INFINITY }

@@ -58,7 +58,8 @@ pub fn atoms_for_error(
         Ok(target.is_met(&assess(gram, &found)?))
     };
     let first = method.fixed_atoms(n_tasks).unwrap_or_else(|| first_possible(gram, method, target));
-    let found = if n_tasks <= TRY_ALL { try_all(first, n_tasks, &meets)? } else { double_and_halve(first, n_tasks, &meets)? };
+    let found =
+        if n_tasks <= TRY_ALL { try_all(first, n_tasks, &meets)? } else { double_and_halve(first, n_tasks, &meets)? };
     found.ok_or_else(|| {
         Error::rejected(format!(
             "method '{}' does not reach an error of {} with any M up to {n_tasks}",

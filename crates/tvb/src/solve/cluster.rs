@@ -103,12 +103,11 @@ fn k_means(points: &Mat<f64>, n_clusters: usize, rng: &mut ChaCha8Rng) -> (f64, 
     let mut nearest = vec![0.0; n_points];
     for _round in 0..MAX_ROUNDS {
         let before = labels.clone();
-        for t in 0..n_points {
-            let (label, far) = (0..n_clusters)
+        for (t, (label, near)) in labels.iter_mut().zip(&mut nearest).enumerate() {
+            (*label, *near) = (0..n_clusters)
                 .map(|k| (k, distance(points, t, &centers, k)))
                 .min_by(|a, b| a.1.total_cmp(&b.1))
                 .unwrap_or((0, 0.0));
-            (labels[t], nearest[t]) = (label, far);
         }
         fill_empty(&mut labels, &mut nearest, n_clusters);
         if labels == before {
@@ -133,7 +132,8 @@ fn fill_empty(labels: &mut [usize], nearest: &mut [f64], n_clusters: usize) {
         if sizes[empty] > 0 {
             continue;
         }
-        let spare = (0..labels.len()).filter(|&t| sizes[labels[t]] > 1).max_by(|&a, &b| nearest[a].total_cmp(&nearest[b]));
+        let spare =
+            (0..labels.len()).filter(|&t| sizes[labels[t]] > 1).max_by(|&a, &b| nearest[a].total_cmp(&nearest[b]));
         if let Some(t) = spare {
             sizes[labels[t]] -= 1;
             sizes[empty] = 1;
@@ -155,11 +155,13 @@ fn seeds(points: &Mat<f64>, n_clusters: usize, rng: &mut ChaCha8Rng) -> Mat<f64>
             *near = near.min(distance(points, t, &centers, k));
         }
         let mut left = rng.random::<f64>() * nearest.iter().sum::<f64>();
-        chosen = nearest.iter().position(|near| {
-            left -= near;
-            left < 0.0
-        })
-        .unwrap_or(n_points - 1);
+        chosen = nearest
+            .iter()
+            .position(|near| {
+                left -= near;
+                left < 0.0
+            })
+            .unwrap_or(n_points - 1);
     }
     centers
 }

@@ -27,9 +27,14 @@ pub(super) fn solve(problem: &Problem<'_>, options: &ExactOptions) -> Result<Fou
     let free_from = spectrum.rank().max(n_atoms);
     let kept = spectrum.vectors.subcols(0, n_atoms);
     let free = spectrum.vectors.subcols(free_from, n_tasks - free_from);
-    let basis = Mat::from_fn(n_tasks, n_atoms + free.ncols(), |t, k| {
-        if k < n_atoms { kept[(t, k)] } else { free[(t, k - n_atoms)] }
-    });
+    let basis =
+        Mat::from_fn(
+            n_tasks,
+            n_atoms + free.ncols(),
+            |t, k| {
+                if k < n_atoms { kept[(t, k)] } else { free[(t, k - n_atoms)] }
+            },
+        );
     let wish = problem.stretched(&vec![1.0; n_tasks]);
     let Some(y) = positive::find(basis.as_ref(), &wish) else {
         return fallback(problem, options, &basis);

@@ -192,7 +192,9 @@ fn check_entry(matrix: &Mat<f64>, i: usize, j: usize) -> Result<()> {
         return Err(Error::rejected(format!("Gram matrix entry ({i}, {j}) is {value}: expected a finite number")));
     }
     if i == j && value < 0.0 {
-        return Err(Error::rejected(format!("Gram matrix entry ({i}, {i}) is {value}: expected a squared norm, 0 or more")));
+        return Err(Error::rejected(format!(
+            "Gram matrix entry ({i}, {i}) is {value}: expected a squared norm, 0 or more"
+        )));
     }
     // Compared as products of norms, neither of which can overflow.
     let most = matrix[(i, i)].max(0.0).sqrt() * matrix[(j, j)].max(0.0).sqrt();

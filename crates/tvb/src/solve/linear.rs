@@ -21,11 +21,17 @@ pub(super) fn product_into(out: MatMut<'_, f64>, a: MatRef<'_, f64>, b: MatRef<'
 pub(super) fn times(a: MatRef<'_, f64>, x: &[f64]) -> Vec<f64> {
     let mut out = vec![0.0; a.nrows()];
     for (j, &weight) in x.iter().enumerate() {
-        for (i, value) in out.iter_mut().enumerate() {
-            *value += a[(i, j)] * weight;
-        }
+        add_column(&mut out, a, j, weight);
     }
     out
+}
+
+/// out += weight·(column j of a), without a bounds check per entry where the column is contiguous.
+pub(super) fn add_column(out: &mut [f64], a: MatRef<'_, f64>, j: usize, weight: f64) {
+    match a.col(j).try_as_col_major() {
+        Some(column) => out.iter_mut().zip(column.as_slice()).for_each(|(value, x)| *value += weight * x),
+        None => out.iter_mut().enumerate().for_each(|(i, value)| *value += weight * a[(i, j)]),
+    }
 }
 
 /// aᵀ·x for a plain vector.
@@ -135,11 +141,8 @@ fn jacobi(a: MatRef<'_, f64>) -> (Vec<f64>, Mat<f64>) {
 fn rotate(d: &mut Mat<f64>, u: &mut Mat<f64>, p: usize, q: usize) {
     let n = d.nrows();
     let theta = (d[(q, q)] - d[(p, p)]) / (2.0 * d[(p, q)]);
-    let t = if theta.abs() > 1e150 {
-        0.5 / theta
-    } else {
-        theta.signum() / (theta.abs() + (theta * theta + 1.0).sqrt())
-    };
+    let t =
+        if theta.abs() > 1e150 { 0.5 / theta } else { theta.signum() / (theta.abs() + (theta * theta + 1.0).sqrt()) };
     let c = 1.0 / (t * t + 1.0).sqrt();
     let s = t * c;
     for k in 0..n {
@@ -187,8 +190,8 @@ mod tests {
                 let au = product(a.as_ref(), u.as_ref());
                 let utu = product(u.transpose(), u.as_ref());
                 for i in 0..n {
-                    for k in 0..n {
-                        assert!((au[(i, k)] - u[(i, k)] * values[k]).abs() < 1e-12 * n as f64, "{name} n={n}");
+                    for (k, value) in values.iter().enumerate() {
+                        assert!((au[(i, k)] - u[(i, k)] * value).abs() < 1e-12 * n as f64, "{name} n={n}");
                         assert!((utu[(i, k)] - f64::from(u8::from(i == k))).abs() < 1e-13 * n as f64, "{name} n={n}");
                     }
                 }

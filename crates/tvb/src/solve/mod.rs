@@ -21,6 +21,7 @@
 pub mod ae;
 pub mod random;
 
+mod adam;
 mod anchor;
 mod anchored;
 mod assess;
@@ -44,7 +45,7 @@ mod weights;
 
 pub use assess::{Assessment, Fidelity, assess, edit_fidelity};
 pub use choose::{MaxError, atoms_for_error};
-pub use coefficients::{Coefficients, Generated, Rule};
+pub use coefficients::{Coefficients, Generated, Rule, Solved};
 pub use gram::{Gram, Spectrum};
 pub use method::{
     Activation, AeOptions, AnchoredOptions, Anneal, ClusterOptions, Coordinates, ExactOptions, Method, NmfOptions,
@@ -63,7 +64,12 @@ const INDEFINITE: f64 = 1e-3;
 /// Finds B and W for `gram`. `progress` is told the part done, 0 to 1, and stops the work by answering false, which is
 /// then an interrupted error. Rejected: M outside 1..T, options that do not fit the tasks, a matrix with clearly negative
 /// eigenvalues. `random` needs the data too: see [`random_coefficients`].
-pub fn solve(gram: &Gram, method: &Method, options: &SolveOptions, progress: &dyn Fn(f64) -> bool) -> Result<Coefficients> {
+pub fn solve(
+    gram: &Gram,
+    method: &Method,
+    options: &SolveOptions,
+    progress: &dyn Fn(f64) -> bool,
+) -> Result<Coefficients> {
     let n_tasks = gram.n_tasks();
     check_atoms(options.n_atoms, n_tasks)?;
     let spectrum = gram.spectrum();
@@ -75,8 +81,11 @@ pub fn solve(gram: &Gram, method: &Method, options: &SolveOptions, progress: &dy
     }
     let spans_only = matches!(method, Method::Anchored(_) | Method::Exact(_));
     if options.coordinates == Coordinates::Orthogonal && !spans_only {
-        return Err(Error::usage(format!("orthogonal coordinates with method '{}': expected 'anchored' or 'exact'", method.name()))
-            .hint("leave the coordinates out"));
+        return Err(Error::usage(format!(
+            "orthogonal coordinates with method '{}': expected 'anchored' or 'exact'",
+            method.name()
+        ))
+        .hint("leave the coordinates out"));
     }
     let problem = Problem::new(gram, options, progress);
     let found = match method {
@@ -195,7 +204,9 @@ fn finish(problem: &Problem<'_>, found: Found, method: &Method, options: &SolveO
     }
     if options.coordinates == Coordinates::Orthogonal {
         encode = orthogonal::turn(gram.unit(), &encode);
-        notes.push("orthogonal coordinates: same span, same errors, same sum; atoms are no longer non-negative".to_owned());
+        notes.push(
+            "orthogonal coordinates: same span, same errors, same sum; atoms are no longer non-negative".to_owned(),
+        );
         if encode.ncols() < options.n_atoms {
             notes.push(format!("{} atoms are enough: the tasks span no more dimensions", encode.ncols()));
         }

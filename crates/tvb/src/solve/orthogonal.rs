@@ -45,6 +45,9 @@ fn principal_frame(gram: &Gram, encode: &Mat<f64>) -> Mat<f64> {
     let inner = linear::product(encode.transpose(), gram_encode.as_ref());
     let (values, vectors) = linear::eigen(inner.as_ref());
     let n_dims = values.iter().filter(|&&v| v > NO_DIMENSION * values[0] && v > 0.0).count();
+    if n_dims == 0 {
+        return Mat::zeros(encode.nrows(), 0);
+    }
     let white = Mat::from_fn(encode.ncols(), n_dims, |m, k| vectors[(m, k)] / values[k].sqrt());
     let frame = linear::product(encode.as_ref(), white.as_ref());
     // Once more: whitening twice takes the first pass's rounding away.
@@ -55,9 +58,6 @@ fn principal_frame(gram: &Gram, encode: &Mat<f64>) -> Mat<f64> {
 }
 
 fn whitened_again(gram: &Gram, frame: &Mat<f64>) -> Mat<f64> {
-    if frame.ncols() == 0 {
-        return frame.clone();
-    }
     let inner = linear::product(frame.transpose(), linear::product(gram.matrix(), frame.as_ref()).as_ref());
     let (values, vectors) = linear::eigen(inner.as_ref());
     let white = Mat::from_fn(frame.ncols(), frame.ncols(), |m, k| vectors[(m, k)] / values[k].max(1e-3).sqrt());

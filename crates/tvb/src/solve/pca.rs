@@ -21,7 +21,8 @@ pub(super) fn solve(problem: &Problem<'_>) -> Result<Found> {
     let encode = Mat::from_fn(n_tasks, n_components + 1, |t, m| {
         if m < n_components { encode_components[(t, m)] } else { 1.0 / n_tasks as f64 }
     });
-    let decode = Mat::from_fn(n_components + 1, n_tasks, |m, t| if m < n_components { components[(t, m)] } else { 1.0 });
+    let decode =
+        Mat::from_fn(n_components + 1, n_tasks, |m, t| if m < n_components { components[(t, m)] } else { 1.0 });
     let mut notes = vec![format!(
         "pca stores {} vectors: {n_components} component{} and the mean",
         n_components + 1,

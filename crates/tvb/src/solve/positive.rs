@@ -11,8 +11,8 @@ use microlp::{ComparisonOp, LinearExpr, OptimizationDirection, Problem};
 
 /// Rows of E shorter than this are zero: the subspace does not reach these tasks, and p may be zero there.
 const ZERO_ROW: f64 = 1e-10;
-/// A margin to be content with.
-const ROOMY: f64 = 0.05;
+/// A margin to be content with, times the square root of the number of tasks: that of the all-ones vector is about 1.
+const ROOMY: f64 = 0.2;
 /// A margin too thin to use: atoms would be parallel to one part in 1e5 and more.
 const THIN: f64 = 1e-5;
 /// Entries of the program smaller than this are left out: the solver wants coefficients within six orders.
@@ -25,8 +25,9 @@ pub(super) fn find(basis: MatRef<'_, f64>, wish: &[f64]) -> Option<Vec<f64>> {
     if rows.nrows() == 0 {
         return None;
     }
+    let roomy = ROOMY / (rows.nrows() as f64).sqrt();
     let wished = unit(&linear::times_transposed(basis, wish));
-    if wished.as_ref().is_some_and(|y| margin(&rows, y) >= ROOMY) {
+    if wished.as_ref().is_some_and(|y| margin(&rows, y) >= roomy) {
         return wished;
     }
     let deepest = deepest(&rows)?;
@@ -34,7 +35,7 @@ pub(super) fn find(basis: MatRef<'_, f64>, wish: &[f64]) -> Option<Vec<f64>> {
     if most < THIN {
         return None;
     }
-    let enough = ROOMY.min(0.5 * most);
+    let enough = roomy.min(0.5 * most);
     // From the wish to the deepest, the first that has room enough.
     let wished = wished.unwrap_or_else(|| deepest.clone());
     (0..=32).map(|step| f64::from(step) / 32.0).find_map(|share| {

@@ -58,7 +58,12 @@ fn pair(rng: &mut ChaCha8Rng) -> (f32, f32) {
 /// Coefficients of random atoms from what one pass over the data summed up: `raw_gram` = RᵀR [M, M] and `raw_task` = RᵀV
 /// [M, T] for the raw columns R of `seed`. Rejected where the shapes or values do not fit, or where the columns are
 /// dependent, as they are when there are fewer parameters than atoms.
-pub fn random_coefficients(gram: &Gram, seed: u64, raw_gram: MatRef<'_, f64>, raw_task: MatRef<'_, f64>) -> Result<Coefficients> {
+pub fn random_coefficients(
+    gram: &Gram,
+    seed: u64,
+    raw_gram: MatRef<'_, f64>,
+    raw_task: MatRef<'_, f64>,
+) -> Result<Coefficients> {
     let (n_tasks, n_atoms) = (gram.n_tasks(), raw_gram.nrows());
     super::check_atoms(n_atoms, n_tasks)?;
     if raw_gram.ncols() != n_atoms || (raw_task.nrows(), raw_task.ncols()) != (n_atoms, n_tasks) {

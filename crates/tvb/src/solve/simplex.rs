@@ -36,16 +36,16 @@ pub(super) fn cover(p: &[f64], directions: MatRef<'_, f64>) -> Mat<f64> {
     let mut level = directions.to_owned();
     for k in 0..n_atoms - 1 {
         let sum: f64 = (0..n_tasks).filter(|&t| p[t] > 0.0).map(|t| level[(t, k)]).sum();
-        for t in 0..n_tasks {
-            level[(t, k)] = if p[t] > 0.0 { level[(t, k)] - p[t] * sum / total } else { 0.0 };
+        for (t, &p) in p.iter().enumerate() {
+            level[(t, k)] = if p > 0.0 { level[(t, k)] - p * sum / total } else { 0.0 };
         }
     }
     let spread = linear::product(level.as_ref(), vertices(n_atoms).transpose());
     let mut reach = f64::INFINITY;
     for m in 0..n_atoms {
-        for t in 0..n_tasks {
+        for (t, &p) in p.iter().enumerate() {
             if spread[(t, m)] < 0.0 {
-                reach = reach.min(p[t] / -spread[(t, m)]);
+                reach = reach.min(p / -spread[(t, m)]);
             }
         }
     }
@@ -82,10 +82,10 @@ mod tests {
                 let sum: f64 = (0..n_tasks).map(|t| b[(t, m)]).sum();
                 assert!((sum - 1.0).abs() < 1e-12);
             }
-            for t in 0..n_tasks {
+            for (t, p) in p.iter().enumerate() {
                 assert!((0..n_atoms).all(|m| b[(t, m)] >= 0.0));
                 let sum: f64 = (0..n_atoms).map(|m| b[(t, m)]).sum();
-                assert!((sum - n_atoms as f64 * p[t] / total).abs() < 1e-12);
+                assert!((sum - n_atoms as f64 * p / total).abs() < 1e-12);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Every method at every M, side by side: what it would store and lose. Nothing but the Gram matrix is read.
 
-use super::{Coordinates, Fidelity, Gram, Method, Rounding, SolveOptions, assess, solve};
+use super::{AeOptions, Coordinates, ExactOptions, Fidelity, Gram, Method, Rounding, SolveOptions, assess, solve};
 use crate::error::Result;
 
 /// One method at one M.
@@ -42,12 +42,16 @@ pub struct PlanRow {
     pub notes: Vec<String>,
 }
 
+/// Steps of `ae` in a table unless the options name another number: a tenth of a second's work at most for twenty tasks,
+/// and a loss within a few percent of where the full training ends.
+const TABLE_STEPS: usize = 1000;
 /// Losses below this part of tr G/T² are rounding.
 const NOTHING: f64 = 1e-13;
 
 /// A row for every method and every M of `ms`, in that order; `identity` has its one row at M = T. Rows of `random` are
 /// expectations and need `n_parameters` (d); without it they are left out. `options.n_atoms` is not looked at, and its
-/// coordinates only where the method has them.
+/// coordinates only where the method has them. `ae` trains for fewer steps here unless its options name a number, and a
+/// search of `exact` makes no random starts.
 pub fn plan_table(
     gram: &Gram,
     methods: &[Method],
@@ -80,7 +84,18 @@ pub fn plan_table(
 }
 
 fn row(gram: &Gram, method: &Method, options: &SolveOptions, progress: &dyn Fn(f64) -> bool) -> Result<PlanRow> {
-    let found = solve(gram, method, options, progress)?;
+    let found = match method {
+        Method::Ae(own) if own.steps.is_none() => {
+            let n_steps = TABLE_STEPS.min(super::ae::default_steps(gram.n_tasks()));
+            let shorter = Method::Ae(AeOptions { steps: Some(n_steps), ..own.clone() });
+            let mut found = solve(gram, &shorter, options, progress)?;
+            found.notes.push(format!("trained for {n_steps} steps in this table"));
+            found
+        }
+        // Where it has to search, the fixed starts find all but a trifle.
+        Method::Exact(own) => solve(gram, &Method::Exact(ExactOptions { restarts: 0, ..*own }), options, progress)?,
+        _ => solve(gram, method, options, progress)?,
+    };
     let assessed = assess(gram, &found)?;
     Ok(PlanRow {
         method: method.name(),

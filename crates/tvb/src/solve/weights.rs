@@ -21,9 +21,8 @@ pub(super) fn best_decode(gram: MatRef<'_, f64>, encode: MatRef<'_, f64>) -> Mat
 pub(super) fn solve_normal(atom_gram: MatRef<'_, f64>, atom_task: MatRef<'_, f64>) -> Mat<f64> {
     let n_atoms = atom_gram.nrows();
     // Atoms of unit length first: then how they are scaled decides nothing.
-    let inverse: Vec<f64> = (0..n_atoms)
-        .map(|m| if atom_gram[(m, m)] > 0.0 { 1.0 / atom_gram[(m, m)].sqrt() } else { 0.0 })
-        .collect();
+    let inverse: Vec<f64> =
+        (0..n_atoms).map(|m| if atom_gram[(m, m)] > 0.0 { 1.0 / atom_gram[(m, m)].sqrt() } else { 0.0 }).collect();
     let unit = Mat::from_fn(n_atoms, n_atoms, |i, j| atom_gram[(i.max(j), i.min(j))] * inverse[i] * inverse[j]);
     let mut right = atom_task.to_owned();
     linear::scale_rows(&mut right, &inverse);
@@ -72,7 +71,8 @@ mod tests {
         for (name, encode) in cases {
             let decode = best_decode(gram.as_ref(), encode.as_ref());
             let atom_task = linear::product(encode.transpose(), gram.as_ref());
-            let recovered = linear::product(linear::product(atom_task.as_ref(), encode.as_ref()).as_ref(), decode.as_ref());
+            let recovered =
+                linear::product(linear::product(atom_task.as_ref(), encode.as_ref()).as_ref(), decode.as_ref());
             for m in 0..encode.ncols() {
                 for t in 0..5 {
                     let scale = 1e-12 + linear::norm(&linear::row(atom_task.as_ref(), m));

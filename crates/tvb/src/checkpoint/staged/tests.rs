@@ -1,3 +1,5 @@
+//! Staged outputs: what is visible when, what is cleared, who is kept out.
+
 use super::*;
 use crate::ErrorKind;
 
