@@ -20,6 +20,7 @@ pub mod reconstruct;
 pub mod card;
 pub mod edit;
 pub mod recover;
+pub mod interop;
 pub mod evaluate;
 pub mod report;
 

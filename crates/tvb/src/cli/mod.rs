@@ -8,7 +8,9 @@ mod check;
 mod completions;
 mod compress;
 mod edit;
+mod export;
 mod gram;
+mod import;
 mod inputs;
 mod inspect;
 mod interrupt;
@@ -64,6 +66,8 @@ enum Command {
     Recover(recover::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
+    Import(import::Args),
+    Export(export::Args),
     Completions(completions::Args),
 }
 
@@ -81,6 +85,8 @@ impl Command {
             Command::Recover(args) => recover::run(&args, context),
             Command::Inspect(args) => inspect::run(&args),
             Command::Verify(args) => verify::run(&args, context),
+            Command::Import(args) => import::run(&args, context),
+            Command::Export(args) => export::run(&args, context),
             Command::Completions(args) => completions::run(&args),
         }
     }
