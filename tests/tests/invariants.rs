@@ -103,6 +103,7 @@ const MAY_TOUCH_FILES: &[&str] = &[
     "crates/tvb/src/tasks.rs",
     "crates/tvb/src/basis/",
     "crates/tvb/src/cli/",
+    "crates/tvb/src/interop/",
     "crates/tvb/src/batch",
     "crates/tvb/src/sweep",
 ];

@@ -22,6 +22,7 @@ pub mod card;
 pub mod edit;
 pub mod recover;
 pub mod batch;
+pub mod interop;
 pub mod evaluate;
 pub mod report;
 pub mod sweep;

@@ -105,6 +105,14 @@ impl Checkpoint {
         open::open(path, options)
     }
 
+    /// Some of a PyTorch file's own tensors as a checkpoint, such as one atom of a published basis.
+    ///
+    /// # Errors
+    /// Rejected: two tensors of one name.
+    pub fn of_torch(file: torch::TorchFile, tensors: Vec<Tensor>) -> Result<Checkpoint> {
+        open::of_torch(file, tensors)
+    }
+
     /// What was opened, as the user wrote it.
     pub fn path(&self) -> &Path {
         &self.inner.path

@@ -53,6 +53,18 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     assemble(path, layout, None, vec![contents])
 }
 
+pub(super) fn of_torch(file: TorchFile, tensors: Vec<Tensor>) -> Result<Checkpoint> {
+    let path = file.path().to_owned();
+    let contents = FileContents {
+        file: file.into_file(),
+        content: Content::Torch,
+        tensors,
+        not_tensors: Vec::new(),
+        metadata: BTreeMap::new(),
+    };
+    assemble(&path, Layout::TorchFile, None, vec![contents])
+}
+
 fn open_folder(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     for name in SAFETENSORS_NAMES.into_iter().chain(TORCH_NAMES) {
         if path.join(name).exists() {

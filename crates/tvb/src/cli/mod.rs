@@ -10,7 +10,9 @@ mod completions;
 mod compress;
 mod devices;
 mod edit;
+mod export;
 mod gram;
+mod import;
 mod inputs;
 mod inspect;
 mod interrupt;
@@ -70,6 +72,8 @@ enum Command {
     Batch(batch::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
+    Import(import::Args),
+    Export(export::Args),
     Completions(completions::Args),
 }
 
@@ -90,6 +94,8 @@ impl Command {
             Command::Batch(args) => batch::run(&args, context),
             Command::Inspect(args) => inspect::run(&args),
             Command::Verify(args) => verify::run(&args, context),
+            Command::Import(args) => import::run(&args, context),
+            Command::Export(args) => export::run(&args, context),
             Command::Completions(args) => completions::run(&args),
         }
     }
