@@ -1,7 +1,7 @@
 //! Evaluation: the share of a task's images that are put in the right class.
 //!
-//! Beside the tasks there is a control, for negation: plain sketches of everything but digits, most of which the base
-//! knows already. An edit that keeps it has not broken the model.
+//! Beside the tasks there is a control, for negation: tamer images of everything but digits, most of which the base
+//! gets right. An edit that keeps it has not broken the model.
 
 use candle_core::{Device, Tensor};
 
