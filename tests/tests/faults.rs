@@ -175,7 +175,10 @@ fn check_noticed(folder: &Path, file: &str, base: &Checkpoint, what: &str) {
     };
     assert!(error.message().contains(file.trim_end_matches(".safetensors")), "{what}: {file} not named in: {error}");
     assert_eq!(error.message().lines().count(), 1, "{what}: {error}");
-    assert!(!target.exists() && !folder.with_file_name("edited.safetensors.partial").exists(), "{what}: an output was left");
+    assert!(
+        !target.exists() && !folder.with_file_name("edited.safetensors.partial").exists(),
+        "{what}: an output was left"
+    );
 }
 
 #[test]
@@ -275,7 +278,8 @@ impl<F: Fn() + Sync> Progress for Meanwhile<F> {
 #[test]
 fn inputs_that_change_or_shrink_while_they_are_read_are_noticed() {
     let top = tempfile::tempdir().expect("a folder");
-    let cut = |path: &Path| std::fs::File::options().write(true).open(path).and_then(|file| file.set_len(1000)).expect("cut");
+    let cut =
+        |path: &Path| std::fs::File::options().write(true).open(path).and_then(|file| file.set_len(1000)).expect("cut");
     let touch = |path: &Path| {
         let mut bytes = std::fs::read(path).expect("read");
         bytes.push(0);

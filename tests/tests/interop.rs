@@ -119,7 +119,8 @@ fn recovered(basis: &Basis, folder: &Path, keys: &[String]) -> Vec<Vec<f64>> {
 
 fn originals(names: &[String]) -> Plan {
     let open = |name: &str| Checkpoint::open(&fixture(name)).unwrap();
-    let task = |name: &String| Task { name: name.clone(), checkpoint: open(&format!("ViT-tiny/{name}Val/finetuned.pt")) };
+    let task =
+        |name: &String| Task { name: name.clone(), checkpoint: open(&format!("ViT-tiny/{name}Val/finetuned.pt")) };
     Plan::new(open("ViT-tiny/zeroshot.pt"), names.iter().map(task).collect(), &Selection::default()).unwrap()
 }
 
@@ -145,11 +146,14 @@ fn published_bases_are_what_the_reference_made_of_them() {
         // B, where there is one, makes the atoms of the tasks.
         let encode = &basis.coefficients.groups[0].encode;
         let held: Vec<&Vec<f64>> = match key {
-            "RandomSample" => run["selected"].as_array().unwrap().iter().map(|t| &tasks[t.as_u64().unwrap() as usize]).collect(),
+            "RandomSample" => {
+                run["selected"].as_array().unwrap().iter().map(|t| &tasks[t.as_u64().unwrap() as usize]).collect()
+            }
             _ => tasks.iter().collect(),
         };
         for (m, atom) in atoms.iter().enumerate().filter(|_| encode.ncols() > 0) {
-            let mixed: Vec<f64> = (0..atom.len()).map(|x| (0..held.len()).map(|t| encode[(t, m)] * held[t][x]).sum()).collect();
+            let mixed: Vec<f64> =
+                (0..atom.len()).map(|x| (0..held.len()).map(|t| encode[(t, m)] * held[t][x]).sum()).collect();
             let off: Vec<f64> = mixed.iter().zip(atom).map(|(a, b)| a - b).collect();
             assert!(dot(&off, &off) <= 1e-10 * dot(atom, atom), "{key}: atom {m} is not V·B");
         }
@@ -166,7 +170,11 @@ fn published_bases_are_what_the_reference_made_of_them() {
             continue;
         }
         assert_eq!(basis.task_names(), strings(&expected["tasks"]));
-        assert_close(&format!("{key}: recovered · task"), &products(&recovered, &tasks), &table(&run["recovered_dot_task"]));
+        assert_close(
+            &format!("{key}: recovered · task"),
+            &products(&recovered, &tasks),
+            &table(&run["recovered_dot_task"]),
+        );
         let squares: Vec<f64> = recovered.iter().map(|vector| dot(vector, vector)).collect();
         assert_close(&format!("{key}: ‖τ̂‖²"), &[squares], &table(&Json::from(vec![run["recovered_sq_norm"].clone()])));
         let errors: Vec<f64> = measured.iter().map(|error| error.measured).collect();
@@ -219,7 +227,8 @@ fn an_exported_basis_is_imported_as_it_was() {
         let options = ExportOptions { output: published.clone(), existing: Existing::Refuse, base: None };
         let exported = export_basis(&first, &options, &runtime(), &Silent).unwrap();
         assert_eq!(exported.method, if key == "PCA" { "PCABasisMethod" } else { "AutoencoderBasisMethod" });
-        let second = import(&published, &temporary.path().join("second"), Existing::Refuse, &runtime(), &Silent).unwrap();
+        let second =
+            import(&published, &temporary.path().join("second"), Existing::Refuse, &runtime(), &Silent).unwrap();
         assert_eq!(second.task_names(), first.task_names());
         assert_eq!(second.n_atoms(), n_stored);
         assert_eq!(atoms(&second, &keys), atoms(&first, &keys), "{key}");
@@ -238,7 +247,8 @@ fn a_checkpoint_becomes_a_state_dict() {
     let source = Checkpoint::open(&fixture("state_dicts/zeroshot.safetensors")).unwrap();
     export_checkpoint(&source, &output, Existing::Refuse, &Silent).unwrap();
     let written = Checkpoint::open(&output).unwrap();
-    let names = |checkpoint: &Checkpoint| checkpoint.in_key_order().map(|tensor| tensor.name.clone()).collect::<Vec<_>>();
+    let names =
+        |checkpoint: &Checkpoint| checkpoint.in_key_order().map(|tensor| tensor.name.clone()).collect::<Vec<_>>();
     assert_eq!(names(&written), names(&source));
     assert_eq!(flat(&written, &names(&source)), flat(&source, &names(&source)));
     let error = export_checkpoint(&source, &output, Existing::Refuse, &Silent).unwrap_err();
@@ -250,7 +260,9 @@ fn folders_that_are_no_published_basis_are_rejected() {
     let source = fixture("published/ViT-tiny_AE_M4_8task");
     type Spoil = fn(&Path);
     let cases: [(&str, Spoil); 7] = [
-        ("method_info.json: expected, none found", |folder| std::fs::remove_file(folder.join("method_info.json")).unwrap()),
+        ("method_info.json: expected, none found", |folder| {
+            std::fs::remove_file(folder.join("method_info.json")).unwrap()
+        }),
         ("not JSON", |folder| std::fs::write(folder.join("method_info.json"), "{").unwrap()),
         ("\"method\": AutoencoderBasisMethod", |folder| std::fs::write(folder.join("method_info.json"), "{}").unwrap()),
         ("AWB.pt expected, none found", |folder| std::fs::remove_file(folder.join("AWB.pt")).unwrap()),

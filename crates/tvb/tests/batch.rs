@@ -139,14 +139,18 @@ fn a_job_that_fails_does_not_stop_the_others() {
     std::fs::write(top.path().join("broken.safetensors"), "no header").expect("written");
 
     let (code, answer) = batch(&file, &["--dry-run"]);
-    let problems: Vec<&str> = answer["problems"].as_array().expect("problems").iter().filter_map(Value::as_str).collect();
+    let problems: Vec<&str> =
+        answer["problems"].as_array().expect("problems").iter().filter_map(Value::as_str).collect();
     assert_eq!((code, problems.len()), (Some(3), 3), "{problems:?}");
     for (job, what) in [("large", "m = 9 for 2 tasks"), ("gone", "no.safetensors"), ("broken", "broken.safetensors")] {
         assert!(problems.iter().any(|line| line.contains(job) && line.contains(what)), "{job} in {problems:?}");
     }
 
     let (code, answer) = batch(&file, &["--fail-fast"]);
-    assert_eq!((code, outcomes(&answer)), (Some(1), vec!["failed", "not tried", "not tried", "not tried", "not tried", "not tried"]));
+    assert_eq!(
+        (code, outcomes(&answer)),
+        (Some(1), vec!["failed", "not tried", "not tried", "not tried", "not tried", "not tried"])
+    );
     let (code, answer) = batch(&file, &["--keep-going"]);
     assert_eq!((code, outcomes(&answer)), (Some(1), vec!["failed", "failed", "made", "failed", "made", "made"]));
     assert!(top.path().join("out/after.safetensors").is_file());
@@ -167,7 +171,9 @@ fn a_batch_killed_anywhere_goes_on_to_the_same_outputs() {
     std::fs::create_dir(&models).expect("a folder");
     write_run(&models, SHAPES, 3, 1);
     // Both read the same files, so that records of sources are the same too.
-    let jobs = JOBS.replace("\"models/", &format!("\"{}/", models.display())).replace("b=models", &format!("b={}", models.display()));
+    let jobs = JOBS
+        .replace("\"models/", &format!("\"{}/", models.display()))
+        .replace("b=models", &format!("b={}", models.display()));
     let files = [0, 1].map(|index: usize| tops[index].path().join("jobs.toml"));
     files.iter().for_each(|file| std::fs::write(file, &jobs).expect("written"));
     let started = std::time::Instant::now();
@@ -177,7 +183,8 @@ fn a_batch_killed_anywhere_goes_on_to_the_same_outputs() {
     let mut random = Random(number("TVB_KILL_SEED", 10));
     for _ in 0..number("TVB_KILLS", 12) / 2 {
         let mut command = tvb(&["batch", "-q"]);
-        let child = command.arg(&files[1]).env("TVB_BOOKMARK_SECONDS", "0").stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child =
+            command.arg(&files[1]).env("TVB_BOOKMARK_SECONDS", "0").stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let mut child = child.expect("starts");
         std::thread::sleep(length.mul_f64(random.below(600) as f64 / 1000.0));
         let _ = child.kill();
@@ -189,6 +196,7 @@ fn a_batch_killed_anywhere_goes_on_to_the_same_outputs() {
     assert_eq!(code, Some(0), "{answer:#}");
     let found = tops.each_ref().map(|top| contents(&top.path().join("out")));
     assert_eq!(found[0].keys().collect::<Vec<_>>(), found[1].keys().collect::<Vec<_>>());
-    let other: Vec<_> = found[0].iter().filter(|(name, bytes)| found[1][*name] != **bytes).map(|(name, _)| name).collect();
+    let other: Vec<_> =
+        found[0].iter().filter(|(name, bytes)| found[1][*name] != **bytes).map(|(name, _)| name).collect();
     assert!(other.is_empty(), "other bytes after kills: {other:?}");
 }

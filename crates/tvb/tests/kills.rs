@@ -13,7 +13,12 @@ use std::time::{Duration, Instant};
 
 fn tvb() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tvb"));
-    command.env_remove("TVB_DEVICE").env_remove("TVB_LOG").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .env_remove("TVB_DEVICE")
+        .env_remove("TVB_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     command
 }
 
@@ -229,7 +234,11 @@ fn a_full_disk_is_said_before_the_work_and_nothing_is_left() {
     let on_disk = |size: &str, command: &Command| {
         let script = "mount -t tmpfs -o size=$1 none \"$2\" || exit 77; shift; disk=$1; shift; \"$@\"; code=$?; ls -A \"$disk\"; exit $code";
         let mut outer = Command::new("unshare");
-        outer.args(["-m", "sh", "-c", script, "sh", size]).arg(&disk).arg(command.get_program()).args(command.get_args());
+        outer
+            .args(["-m", "sh", "-c", script, "sh", size])
+            .arg(&disk)
+            .arg(command.get_program())
+            .args(command.get_args());
         outer.output().expect("unshare runs")
     };
     let found = on_disk("1m", &compress(&run, &disk.join("basis"), &[]));

@@ -6,17 +6,16 @@
 
 use super::bookmarks::BookmarkFolder;
 use super::seal;
-use crate::checkpoint::{Existing, StagedOutput};
+use crate::checkpoint::{Existing, SafetensorsLayout, StagedOutput, TensorSpec};
 use crate::digest::{Digest, TableOfDigests};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gram::{GramTensor, Grams, Group, Origin, Per};
 use crate::plan::{Plan, Skipped};
 use crate::progress::Progress;
 use crate::stream::Runtime;
-use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 use tvb_kernels::triangle_len;
 
@@ -85,18 +84,25 @@ pub fn to_bytes(grams: &Grams) -> Result<Vec<u8>> {
     };
     let gram = full_matrices(&grams.triangles, n);
     let digests: Vec<u8> = grams.digests.digests.iter().flat_map(|digest| digest.0.to_le_bytes()).collect();
-    let view = |dtype, shape, data| TensorView::new(dtype, shape, data).map_err(|error| failed(&error));
-    let tensors = [
-        ("gram", view(Dtype::F64, vec![grams.n_slots(), n, n], &gram)?),
-        ("digests", view(Dtype::U8, vec![grams.tensors.len(), n + 1, 16], &digests)?),
+    let spec = |name: &str, dtype, shape| TensorSpec { name: name.to_owned(), dtype, shape };
+    let specs = [
+        spec("gram", crate::checkpoint::Dtype::F64, vec![grams.n_slots(), n, n]),
+        spec("digests", crate::checkpoint::Dtype::U8, vec![grams.tensors.len(), n + 1, 16]),
     ];
-    let metadata = HashMap::from([
+    // Sorted, so that the same Gram matrices are the same bytes in every run.
+    let metadata = BTreeMap::from([
         ("format".to_owned(), FORMAT.to_owned()),
         ("version".to_owned(), VERSION.to_owned()),
         ("checksum".to_owned(), seal::UNSEALED.to_string()),
         ("record".to_owned(), serde_json::to_string(&record).map_err(|error| failed(&error))?),
     ]);
-    let mut bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|error| failed(&error))?;
+    let layout = SafetensorsLayout::new(&specs, &metadata)?;
+    let mut bytes = vec![0; layout.file_bytes() as usize];
+    bytes[..layout.header().len()].copy_from_slice(layout.header());
+    for (tensor, data) in [gram, digests].iter().enumerate() {
+        let at = layout.offset(tensor) as usize;
+        bytes[at..at + data.len()].copy_from_slice(data);
+    }
     seal::seal(&mut bytes);
     Ok(bytes)
 }

@@ -121,8 +121,12 @@ fn parse(kind: &str, outer: Settings<'_>) -> Result<After> {
             let rule = match settings.text("rule")?.as_deref() {
                 None | Some("projected") => Rule::Projected,
                 Some("sum") if tasks.is_empty() => Rule::Sum,
-                Some("sum") => return Err(Error::rejected(format!("{place}: the rule sum adds all atoms and knows no tasks"))),
-                Some(other) => return Err(Error::rejected(format!("{place}, rule: projected or sum expected, {other:?} found"))),
+                Some("sum") => {
+                    return Err(Error::rejected(format!("{place}: the rule sum adds all atoms and knows no tasks")));
+                }
+                Some(other) => {
+                    return Err(Error::rejected(format!("{place}, rule: projected or sum expected, {other:?} found")));
+                }
             };
             Step::Add { tasks, rule }
         }
@@ -151,6 +155,8 @@ fn weighted(text: &str, place: &str) -> Result<(String, f64)> {
     let Some((name, number)) = text.rsplit_once(':') else { return Ok((text.to_owned(), 1.0)) };
     match number.trim().parse::<f64>() {
         Ok(weight) if weight.is_finite() => Ok((name.to_owned(), weight)),
-        _ => Err(Error::rejected(format!("{place}, tasks: NAME:WEIGHT such as \"mnist:0.5\" expected, {text:?} found"))),
+        _ => {
+            Err(Error::rejected(format!("{place}, tasks: NAME:WEIGHT such as \"mnist:0.5\" expected, {text:?} found")))
+        }
     }
 }

@@ -122,7 +122,9 @@ impl Check {
                 continue;
             }
             let bytes = match after.dtype {
-                Some(dtype) => plan.base.tensors().iter().map(|tensor| (tensor.n_elements() * dtype.size()) as u64).sum(),
+                Some(dtype) => {
+                    plan.base.tensors().iter().map(|tensor| (tensor.n_elements() * dtype.size()) as u64).sum()
+                }
                 None => base_bytes,
             };
             self.n_to_make += 1;
@@ -142,7 +144,10 @@ fn want(disks: &mut Vec<Disk>, path: &Path, bytes: u64) {
         std::fs::metadata(existing).map_or(0, |found| found.dev())
     };
     #[cfg(not(unix))]
-    let id = existing.components().next().map_or(0, |drive| drive.as_os_str().as_encoded_bytes().iter().map(|&b| u64::from(b)).sum());
+    let id = existing
+        .components()
+        .next()
+        .map_or(0, |drive| drive.as_os_str().as_encoded_bytes().iter().map(|&b| u64::from(b)).sum());
     match disks.iter_mut().find(|disk| disk.id == id) {
         Some(disk) => disk.wanted_bytes = disk.wanted_bytes.saturating_add(bytes),
         None => disks.push(Disk { id, place: existing.to_owned(), wanted_bytes: bytes }),

@@ -128,7 +128,8 @@ fn units_of(job: &Job, inputs: &Rc<Inputs>, folder: &Path) -> Result<Vec<Unit>> 
     let names = inputs.names();
     let n_tasks = names.len();
     let atoms = job.atoms.iter().map(|&n_atoms| Ok(Size { n_atoms, ratio: None }));
-    let ratios = job.ratios.iter().map(|&ratio| Ok(Size { n_atoms: atoms_for_ratio(ratio, n_tasks)?, ratio: Some(ratio) }));
+    let ratios =
+        job.ratios.iter().map(|&ratio| Ok(Size { n_atoms: atoms_for_ratio(ratio, n_tasks)?, ratio: Some(ratio) }));
     let sizes: Vec<Size> = atoms.chain(ratios).collect::<Result<_>>()?;
     let mut units: Vec<Unit> = Vec::new();
     for method in &job.methods {

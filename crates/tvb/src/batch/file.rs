@@ -3,9 +3,7 @@
 use super::after::{self, After};
 use super::settings::Settings;
 use crate::error::{Error, Result};
-use crate::solve::{
-    AeOptions, AnchoredOptions, ClusterOptions, Coordinates, ExactOptions, Method, NmfOptions,
-};
+use crate::solve::{AeOptions, AnchoredOptions, ClusterOptions, Coordinates, ExactOptions, Method, NmfOptions};
 use crate::tasks::check_name;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,12 +14,37 @@ use tvb_kernels::Dtype;
 pub const MAX_BYTES: u64 = 16 << 20;
 
 const KEYS: &[&str] = &[
-    "base", "tasks", "from", "include", "exclude", "skip_mismatched", "key", "method", "m", "ratio", "dtype", "balance",
-    "coordinates", "seed", "weights", "restarts", "eigengap", "paper", "steps", "lr", "tau", "batch_columns", "grad_clip",
-    "weight_decay", "output", "overwrite", "after",
+    "base",
+    "tasks",
+    "from",
+    "include",
+    "exclude",
+    "skip_mismatched",
+    "key",
+    "method",
+    "m",
+    "ratio",
+    "dtype",
+    "balance",
+    "coordinates",
+    "seed",
+    "weights",
+    "restarts",
+    "eigengap",
+    "paper",
+    "steps",
+    "lr",
+    "tau",
+    "batch_columns",
+    "grad_clip",
+    "weight_decay",
+    "output",
+    "overwrite",
+    "after",
 ];
 /// Keys of which a job's own drives out the defaults' others.
-const RIVALS: &[(&[&str], &[&str])] = &[(&["base", "tasks"], &["from"]), (&["from"], &["base", "tasks"]), (&["m"], &["ratio"]), (&["ratio"], &["m"])];
+const RIVALS: &[(&[&str], &[&str])] =
+    &[(&["base", "tasks"], &["from"]), (&["from"], &["base", "tasks"]), (&["m"], &["ratio"]), (&["ratio"], &["m"])];
 
 /// A job file that was read; nothing it names has been opened.
 #[derive(Clone, Debug)]
@@ -142,7 +165,9 @@ fn job(number: usize, own: &Table, defaults: &Table) -> Result<Job> {
     let (base, from) = (settings.text("base")?, settings.text("from")?);
     let tasks = settings.texts("tasks")?.unwrap_or_default();
     match (&base, &from) {
-        (Some(_), Some(_)) => return Err(Error::rejected(format!("{place}: base and tasks or from expected, both found"))),
+        (Some(_), Some(_)) => {
+            return Err(Error::rejected(format!("{place}: base and tasks or from expected, both found")));
+        }
         (None, None) => return Err(missing("base and tasks, or from,")),
         (Some(_), None) if tasks.is_empty() => return Err(missing("tasks")),
         _ => {}
@@ -158,7 +183,11 @@ fn job(number: usize, own: &Table, defaults: &Table) -> Result<Job> {
     let coordinates = match settings.text("coordinates")?.as_deref() {
         None | Some("convex") => Coordinates::Convex,
         Some("orthogonal") => Coordinates::Orthogonal,
-        Some(other) => return Err(Error::rejected(format!("{place}, coordinates: convex or orthogonal expected, {other:?} found"))),
+        Some(other) => {
+            return Err(Error::rejected(format!(
+                "{place}, coordinates: convex or orthogonal expected, {other:?} found"
+            )));
+        }
     };
     let mut weights = BTreeMap::new();
     if let Some(table) = settings.table("weights")? {
@@ -216,9 +245,10 @@ fn method(name: &str, settings: Settings<'_>) -> Result<Method> {
                 ..default
             })
         }
-        Method::Cluster(default) => {
-            Method::Cluster(ClusterOptions { eigengap: settings.flag("eigengap")?.unwrap_or(default.eigengap), ..default })
-        }
+        Method::Cluster(default) => Method::Cluster(ClusterOptions {
+            eigengap: settings.flag("eigengap")?.unwrap_or(default.eigengap),
+            ..default
+        }),
         Method::Nmf(default) => {
             Method::Nmf(NmfOptions { max_steps: settings.count("steps")?.unwrap_or(default.max_steps), ..default })
         }
@@ -302,7 +332,11 @@ mod tests {
             ("[[job]]\nname = 'a'\nfrom = 'r'\noutput = 'o'\nm = []", "m: a whole number", ""),
             ("[[job]]\nname = 'a'\nfrom = 'r'\noutput = 'o'\nratio = 1.5", "at most 1 expected, 1.5 found", ""),
             ("[[job]]\nname = 'a'\nfrom = 'r'\noutput = 'o'\nratio = nan", "ratio: a finite number", ""),
-            ("[[job]]\nname = 'a'\nfrom = 'r'\noutput = 'o'\nmethod = 'pcs'", "unknown method 'pcs'", "did you mean 'pca'"),
+            (
+                "[[job]]\nname = 'a'\nfrom = 'r'\noutput = 'o'\nmethod = 'pcs'",
+                "unknown method 'pcs'",
+                "did you mean 'pca'",
+            ),
             ("[[job]]\nname = 'a'\nfrom = 'r'\noutput = 'o'\ndtype = 'f8'", "f32, bf16 or f16 expected", ""),
             ("[[job]]\nname = 'a'\nfrom = 'r'\noutput = 'o'\nafter = [{ ad = {} }]", "unknown key \"ad\"", "\"add\""),
         ];

@@ -34,7 +34,8 @@ impl Inputs {
         let (base, tasks) = match (&job.from, &job.base) {
             (Some(from), _) => tasks::find_run(&folder.join(from))?,
             (None, Some(base)) => {
-                let tasks: Vec<TaskSource> = job.tasks.iter().map(|text| source(text, folder)).collect::<Result<_>>()?;
+                let tasks: Vec<TaskSource> =
+                    job.tasks.iter().map(|text| source(text, folder)).collect::<Result<_>>()?;
                 tasks::check_unique(&tasks)?;
                 (folder.join(base), tasks)
             }
@@ -72,7 +73,10 @@ impl Inputs {
         let regex = |text: &Option<String>| {
             text.as_deref().map(Regex::new).transpose().map_err(|error| {
                 let reason = error.to_string();
-                Error::rejected(format!("not a regular expression: {}", reason.lines().last().unwrap_or_default().trim()))
+                Error::rejected(format!(
+                    "not a regular expression: {}",
+                    reason.lines().last().unwrap_or_default().trim()
+                ))
             })
         };
         let selection = Selection {

@@ -102,7 +102,8 @@ impl Summary {
 
     /// Whether the user stopped it.
     pub fn is_interrupted(&self) -> bool {
-        let interrupted = |record: &Record| matches!(&record.outcome, Outcome::Failed(e) if e.kind() == ErrorKind::Interrupted);
+        let interrupted =
+            |record: &Record| matches!(&record.outcome, Outcome::Failed(e) if e.kind() == ErrorKind::Interrupted);
         self.records.iter().any(interrupted)
     }
 }
@@ -143,8 +144,17 @@ pub fn run(
 ) -> Result<Summary> {
     std::fs::create_dir_all(&batch.work).map_err(|error| Error::io("creating", &batch.work, &error))?;
     let summary = Summary::default();
-    let mut runner =
-        Runner { batch, fail_fast, command, runtime, progress, on_record, summary, opened: None, unreadable: Vec::new() };
+    let mut runner = Runner {
+        batch,
+        fail_fast,
+        command,
+        runtime,
+        progress,
+        on_record,
+        summary,
+        opened: None,
+        unreadable: Vec::new(),
+    };
     for (job, error) in &batch.unusable {
         runner.record(Record {
             job: job.clone(),
@@ -307,9 +317,11 @@ pub(super) fn current_basis(unit: &Unit, grams: &Grams) -> Option<Basis> {
     let basis = Basis::open(&unit.output).ok()?;
     let manifest = &basis.manifest;
     let same_tasks = manifest.tasks.len() == grams.tasks.len()
-        && manifest.tasks.iter().zip(&grams.tasks).all(|(stored, given)| {
-            stored.name == given.name && stored.fingerprint == Some(given.fingerprint)
-        });
+        && manifest
+            .tasks
+            .iter()
+            .zip(&grams.tasks)
+            .all(|(stored, given)| stored.name == given.name && stored.fingerprint == Some(given.fingerprint));
     let options = &manifest.method.options;
     let same_options = manifest.method.name == unit.method.name()
         && options["options"] == format!("{:?}", unit.method)
@@ -365,6 +377,7 @@ impl Note {
     }
 
     fn write(&self, recipe: Digest, stamp: Digest) -> Result<()> {
-        std::fs::write(&self.path, format!("{recipe} {stamp}\n")).map_err(|error| Error::io("writing", &self.path, &error))
+        std::fs::write(&self.path, format!("{recipe} {stamp}\n"))
+            .map_err(|error| Error::io("writing", &self.path, &error))
     }
 }

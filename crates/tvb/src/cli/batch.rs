@@ -138,7 +138,9 @@ fn answer(summary: &Summary) -> Answer {
     }
     match count("failed") {
         0 => answer,
-        n_failed => answer.with_problem(Error::failed(format!("{n_failed} of {} outputs failed", summary.records.len()))),
+        n_failed => {
+            answer.with_problem(Error::failed(format!("{n_failed} of {} outputs failed", summary.records.len())))
+        }
     }
 }
 

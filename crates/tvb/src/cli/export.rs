@@ -62,8 +62,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Answer> {
         }
         (Some(FormatName::Pt), true) => Err(Error::usage("--format pt is for a checkpoint, a basis found")
             .hint("`tvb recover` or `tvb add` writes a checkpoint of it first")),
-        (Some(FormatName::Reference), false) => {
-            Err(Error::usage(format!("--format reference is for a basis folder, none found in {}", args.path.display())))
-        }
+        (Some(FormatName::Reference), false) => Err(Error::usage(format!(
+            "--format reference is for a basis folder, none found in {}",
+            args.path.display()
+        ))),
     }
 }

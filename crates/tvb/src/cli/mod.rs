@@ -120,7 +120,8 @@ pub(crate) fn run() -> ExitCode {
 /// On a headless machine Mesa's device-selection layer complains on stderr that it finds no desktop to ask which GPU it
 /// prefers, once for every look at the adapters. It has nothing to select for us: adapters are chosen here.
 fn keep_the_driver_quiet() {
-    let has_desktop = ["XDG_RUNTIME_DIR", "WAYLAND_DISPLAY", "DISPLAY"].iter().any(|name| std::env::var_os(name).is_some());
+    let has_desktop =
+        ["XDG_RUNTIME_DIR", "WAYLAND_DISPLAY", "DISPLAY"].iter().any(|name| std::env::var_os(name).is_some());
     if cfg!(target_os = "linux") && !has_desktop {
         // SAFETY: called first thing in `main`, while this is the process's only thread.
         unsafe { std::env::set_var("NODEVICE_SELECT", "1") };

@@ -43,11 +43,19 @@ pub struct Exported {
 ///
 /// # Errors
 /// Rejected: a damaged basis, an existing output, frozen tensors of unknown shape. Failed: I/O. Interrupted.
-pub fn export_basis(basis: &Basis, options: &ExportOptions, runtime: &Runtime, progress: &dyn Progress) -> Result<Exported> {
+pub fn export_basis(
+    basis: &Basis,
+    options: &ExportOptions,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+) -> Result<Exported> {
     let n_stored = basis.n_atoms();
     if n_stored == 0 {
-        return Err(Error::rejected(format!("{}: its atoms are made from a seed and not stored: nothing to export", basis.folder.display()))
-            .hint("`tvb recover` writes the recovered task vectors"));
+        return Err(Error::rejected(format!(
+            "{}: its atoms are made from a seed and not stored: nothing to export",
+            basis.folder.display()
+        ))
+        .hint("`tvb recover` writes the recovered task vectors"));
     }
     let is_pca = basis.manifest.method.name == "pca";
     let mut notes = Vec::new();
@@ -108,7 +116,10 @@ fn frozen_tensors(basis: &Basis, base: Option<&Checkpoint>) -> Result<Vec<(Strin
     };
     let frozen = manifest.frozen.iter().map(|name| {
         let tensor = base.get(name).ok_or_else(|| {
-            Error::rejected(format!("{}: frozen tensor {name} of the basis expected, none found", base.path().display()))
+            Error::rejected(format!(
+                "{}: frozen tensor {name} of the basis expected, none found",
+                base.path().display()
+            ))
         })?;
         Ok((name.clone(), tensor.shape.clone()))
     });
@@ -118,7 +129,8 @@ fn frozen_tensors(basis: &Basis, base: Option<&Checkpoint>) -> Result<Vec<(Strin
 fn atoms_plan(basis: &Basis) -> Result<Plan> {
     let n_atoms = basis.n_atoms();
     let names: Vec<String> = basis.manifest.groups.iter().flat_map(|group| group.tensors.iter().cloned()).collect();
-    let rest = (1..n_atoms).map(|index| Ok(Task { name: atom::stem(index, n_atoms), checkpoint: basis.open_atom(index)? }));
+    let rest =
+        (1..n_atoms).map(|index| Ok(Task { name: atom::stem(index, n_atoms), checkpoint: basis.open_atom(index)? }));
     Plan::of_columns(basis.open_atom(0)?, rest.collect::<Result<_>>()?, &names)
 }
 
@@ -347,9 +359,9 @@ fn save_value(json: &Value) -> SaveValue {
         },
         Value::String(text) => SaveValue::Str(text.clone()),
         Value::Array(items) => SaveValue::List(items.iter().map(save_value).collect()),
-        Value::Object(entries) => {
-            SaveValue::Dict(entries.iter().map(|(key, value)| (SaveValue::Str(key.clone()), save_value(value))).collect())
-        }
+        Value::Object(entries) => SaveValue::Dict(
+            entries.iter().map(|(key, value)| (SaveValue::Str(key.clone()), save_value(value))).collect(),
+        ),
     }
 }
 
@@ -357,7 +369,12 @@ fn save_value(json: &Value) -> SaveValue {
 ///
 /// # Errors
 /// Rejected: an element type PyTorch lacks, an existing output. Failed: I/O. Interrupted.
-pub fn export_checkpoint(checkpoint: &Checkpoint, output: &Path, existing: Existing, progress: &dyn Progress) -> Result<()> {
+pub fn export_checkpoint(
+    checkpoint: &Checkpoint,
+    output: &Path,
+    existing: Existing,
+    progress: &dyn Progress,
+) -> Result<()> {
     const PIECE_BYTES: u64 = 1 << 20;
     let staged = StagedOutput::file(output, existing)?;
     let tensors: Vec<&Tensor> = checkpoint.in_key_order().collect();

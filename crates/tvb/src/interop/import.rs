@@ -7,7 +7,9 @@
 use super::published::{self, Published};
 use crate::basis::atom::{self, AtomSink};
 use crate::basis::coefficients::{self, GroupCoefficients};
-use crate::basis::manifest::{AtomRecord, BaseRecord, FORMAT, GroupRecord, Manifest, MethodRecord, TaskRecord, VERSION};
+use crate::basis::manifest::{
+    AtomRecord, BaseRecord, FORMAT, GroupRecord, Manifest, MethodRecord, TaskRecord, VERSION,
+};
 use crate::basis::{Basis, seal};
 use crate::checkpoint::torch::{TorchFile, ValueRef};
 use crate::checkpoint::{Checkpoint, Dtype, Existing, Leftover, Place, StagedOutput, Tensor};
@@ -27,7 +29,13 @@ use tvb_kernels::Work;
 /// # Errors
 /// Rejected: not a published basis, damaged or hostile files, parts that do not fit together, an existing output.
 /// Failed: I/O. Interrupted. Nothing is left behind in either case.
-pub fn import(folder: &Path, output: &Path, existing: Existing, runtime: &Runtime, progress: &dyn Progress) -> Result<Basis> {
+pub fn import(
+    folder: &Path,
+    output: &Path,
+    existing: Existing,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+) -> Result<Basis> {
     let published = published::read(folder)?;
     let staged = StagedOutput::folder(output, existing, Leftover::Clear)?;
     let (atoms, skipped) = open_atoms(folder, &published)?;
@@ -57,7 +65,8 @@ pub fn import(folder: &Path, output: &Path, existing: Existing, runtime: &Runtim
 
 fn describe(folder: &Path, published: Published, plan: &Plan, atoms: Vec<AtomRecord>) -> Manifest {
     let Published { method, tasks, decode, notes, mean, info, .. } = published;
-    let model = info["model"].as_str().map_or_else(|| "unknown".to_owned(), |model| format!("unknown, of model {model}"));
+    let model =
+        info["model"].as_str().map_or_else(|| "unknown".to_owned(), |model| format!("unknown, of model {model}"));
     let task = |name: String| TaskRecord { name, source: None, fingerprint: None, norm: None, relative_error: None };
     let options = json!({
         "n_atoms": decode.nrows() - usize::from(mean.is_some()),
@@ -115,12 +124,17 @@ fn open_atoms(folder: &Path, published: &Published) -> Result<(Vec<Checkpoint>, 
         let entries = entries.ok_or_else(|| rejected(format!("basis vector {number}: a dict of tensors expected")))?;
         let mut tensors = Vec::with_capacity(entries.len());
         for (key, value) in entries {
-            let name = key.as_str().ok_or_else(|| rejected(format!("basis vector {number}: a name expected, {} found", key.describe())))?;
+            let name = key
+                .as_str()
+                .ok_or_else(|| rejected(format!("basis vector {number}: a name expected, {} found", key.describe())))?;
             let tensor = value.tensor(name)?;
             match tensor.dtype.float() {
                 Some(_) => tensors.push(tensor),
                 None if number == 0 => {
-                    skipped.push(Skipped { name: name.into(), reason: format!("{} in the published basis", tensor.dtype) });
+                    skipped.push(Skipped {
+                        name: name.into(),
+                        reason: format!("{} in the published basis", tensor.dtype),
+                    });
                 }
                 None => {}
             }
@@ -144,7 +158,11 @@ fn open_mean(path: &Path, atom: &Checkpoint) -> Result<Checkpoint> {
     let file = TorchFile::open(path)?;
     let value = file.root().get("mean_vector").ok_or_else(|| rejected("mean_vector expected, none found".into()))?;
     let mean = value.tensor("mean_vector")?;
-    let keys = file.root().get("keys_order").and_then(|keys| keys.items()).ok_or_else(|| rejected("keys_order expected, none found".into()))?;
+    let keys = file
+        .root()
+        .get("keys_order")
+        .and_then(|keys| keys.items())
+        .ok_or_else(|| rejected("keys_order expected, none found".into()))?;
     if mean.dtype.float().is_none() || mean.shape.len() != 1 {
         return Err(rejected(format!("mean_vector: a float vector expected, {} {:?} found", mean.dtype, mean.shape)));
     }
@@ -155,7 +173,9 @@ fn open_mean(path: &Path, atom: &Checkpoint) -> Result<Checkpoint> {
     let mut tensors = Vec::with_capacity(keys.len());
     for key in keys {
         let known = key.as_str().and_then(|name| atom.get(name));
-        let known = known.ok_or_else(|| rejected(format!("keys_order: {} is no tensor of the basis vectors", key.as_str().unwrap_or("a value"))))?;
+        let known = known.ok_or_else(|| {
+            rejected(format!("keys_order: {} is no tensor of the basis vectors", key.as_str().unwrap_or("a value")))
+        })?;
         let place = part(&mean, at, known.n_elements()).ok_or_else(|| {
             rejected(format!("mean_vector: {} elements found, tensor {} needs more", mean.n_elements(), known.name))
         })?;
@@ -189,15 +209,21 @@ fn plan(atoms: Vec<Checkpoint>) -> Result<Plan> {
         return Err(Error::rejected(format!("{}: basis vector 0 has no float tensor", atoms[0].path().display())));
     }
     for (number, atom) in atoms.iter().enumerate() {
-        let rejected = |what: String| Err(Error::rejected(format!("{}: basis vector {number}: {what}", atom.path().display())));
+        let rejected =
+            |what: String| Err(Error::rejected(format!("{}: basis vector {number}: {what}", atom.path().display())));
         if atom.tensors().len() != names.len() {
             return rejected(format!("{} tensors expected, {} found", names.len(), atom.tensors().len()));
         }
         for tensor in atoms[0].tensors() {
             match atom.get(&tensor.name) {
                 None => return rejected(format!("tensor {} expected, none found", tensor.name)),
-                Some(found) if found.shape.iter().product::<usize>() != tensor.n_elements() || found.shape != tensor.shape => {
-                    return rejected(format!("tensor {}: shape {:?} expected, {:?} found", tensor.name, tensor.shape, found.shape));
+                Some(found)
+                    if found.shape.iter().product::<usize>() != tensor.n_elements() || found.shape != tensor.shape =>
+                {
+                    return rejected(format!(
+                        "tensor {}: shape {:?} expected, {:?} found",
+                        tensor.name, tensor.shape, found.shape
+                    ));
                 }
                 Some(_) => {}
             }

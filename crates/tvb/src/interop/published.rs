@@ -50,7 +50,8 @@ pub(super) fn read(folder: &Path) -> Result<Published> {
         found => Err(Error::rejected(format!(
             "{}: \"method\": AutoencoderBasisMethod, PCABasisMethod, RandomBasisMethod or RandomSampleMethod expected, {} found",
             folder.join("method_info.json").display(),
-            found.map_or_else(|| "none".to_owned(), |found| format!("{:?}", found.chars().take(60).collect::<String>()))
+            found
+                .map_or_else(|| "none".to_owned(), |found| format!("{:?}", found.chars().take(60).collect::<String>()))
         ))),
     }
 }
@@ -78,10 +79,16 @@ fn autoencoder(folder: &Path, info: Value) -> Result<Published> {
     }];
     let asked = info["softmax_w"].as_bool() == Some(true) || info["w_activation"].as_str() == Some("softmax");
     if asked && is_softmaxed(&decode) {
-        notes.push("softmax_w: W was saved with its softmax taken and is used as it is; the reference's loader takes it again".into());
+        notes.push(
+            "softmax_w: W was saved with its softmax taken and is used as it is; the reference's loader takes it again"
+                .into(),
+        );
     } else if asked {
         let tau = tau.ok_or_else(|| {
-            Error::rejected(format!("{}: W lacks its softmax, and its temperature is not known: A and B expected to give it", path.display()))
+            Error::rejected(format!(
+                "{}: W lacks its softmax, and its temperature is not known: A and B expected to give it",
+                path.display()
+            ))
         })?;
         decode = softmaxed(&decode, tau);
         notes.push(format!("w_activation: W was saved before its softmax; it was taken at the temperature {tau:.4}"));
@@ -104,7 +111,10 @@ fn awb_path(folder: &Path) -> Result<PathBuf> {
         })
         .collect();
     found.sort();
-    found.into_iter().next().ok_or_else(|| Error::rejected(format!("{}: AWB.pt expected, none found", folder.display())))
+    found
+        .into_iter()
+        .next()
+        .ok_or_else(|| Error::rejected(format!("{}: AWB.pt expected, none found", folder.display())))
 }
 
 fn pca(folder: &Path, info: Value) -> Result<Published> {
@@ -123,8 +133,12 @@ fn pca(folder: &Path, info: Value) -> Result<Published> {
         let mean = (0..n_tasks).map(|k| coefficients[(m, k)]).sum::<f64>() / n_tasks as f64;
         coefficients[(m, t)] - mean
     });
-    let decode = Mat::from_fn(n_components + 1, n_tasks, |m, t| if m < n_components { coefficients[(m, t)] } else { 1.0 });
-    let notes = vec![format!("pca stores {} vectors: {n_components} components and the mean, which the rule `sum` leaves out", n_components + 1)];
+    let decode =
+        Mat::from_fn(n_components + 1, n_tasks, |m, t| if m < n_components { coefficients[(m, t)] } else { 1.0 });
+    let notes = vec![format!(
+        "pca stores {} vectors: {n_components} components and the mean, which the rule `sum` leaves out",
+        n_components + 1
+    )];
     Ok(Published { method: "pca", tasks, encode, decode, mean: Some(path), notes, info })
 }
 
@@ -134,7 +148,10 @@ fn random(folder: &Path, info: Value) -> Result<Published> {
     let tasks = saved_names(&file, &info, folder)?;
     let decode = matrix(&file, "projection_coefficients")?;
     check_shape(&path, "projection_coefficients", &decode, decode.nrows(), tasks.len())?;
-    let notes = vec!["random atoms are no mixtures of the tasks: there is no encode; they are stored as they were published".to_owned()];
+    let notes = vec![
+        "random atoms are no mixtures of the tasks: there is no encode; they are stored as they were published"
+            .to_owned(),
+    ];
     Ok(Published { method: "random", tasks, encode: Mat::new(), decode, mean: None, notes, info })
 }
 
@@ -143,7 +160,8 @@ fn random_sample(folder: &Path, info: Value) -> Result<Published> {
     let selection = read_json(&path)?;
     let rejected = |what: String| Error::rejected(format!("{}: {what}", path.display()));
     let all = tasks_of(&info["datasets"], &folder.join("method_info.json"))?;
-    let indices = selection["selected_indices"].as_array().ok_or_else(|| rejected("selected_indices: a list expected".into()))?;
+    let indices =
+        selection["selected_indices"].as_array().ok_or_else(|| rejected("selected_indices: a list expected".into()))?;
     let held: Vec<usize> = indices
         .iter()
         .map(|index| {
@@ -155,7 +173,8 @@ fn random_sample(folder: &Path, info: Value) -> Result<Published> {
         return Err(rejected("selected_indices: one index or more expected, none twice".into()));
     }
     let tasks: Vec<String> = held.iter().map(|&index| all[index].clone()).collect();
-    let lost: Vec<&str> = (0..all.len()).filter(|index| !held.contains(index)).map(|index| all[index].as_str()).collect();
+    let lost: Vec<&str> =
+        (0..all.len()).filter(|index| !held.contains(index)).map(|index| all[index].as_str()).collect();
     let mut notes = Vec::new();
     if !lost.is_empty() {
         notes.push(format!(
@@ -182,7 +201,8 @@ fn tasks_of(names: &Value, path: &Path) -> Result<Vec<String>> {
     let rejected = |what: String| Error::rejected(format!("{}: {what}", path.display()));
     let names: Option<Vec<String>> =
         names.as_array().and_then(|names| names.iter().map(|name| name.as_str().map(str::to_owned)).collect());
-    let names = names.filter(|names| !names.is_empty()).ok_or_else(|| rejected("a list of dataset names expected".into()))?;
+    let names =
+        names.filter(|names| !names.is_empty()).ok_or_else(|| rejected("a list of dataset names expected".into()))?;
     for (index, name) in names.iter().enumerate() {
         check_name(name).map_err(|error| rejected(error.message().to_owned()))?;
         if names[..index].contains(name) {
@@ -224,7 +244,9 @@ fn matrix(file: &TorchFile, key: &str) -> Result<Mat<f64>> {
     let mut bytes = vec![0; tensor.n_bytes() as usize];
     file.read(&tensor, 0, &mut bytes)?;
     let values: Vec<f64> = match (tensor.dtype, tensor.dtype.float()) {
-        (Dtype::F64, _) => bytes.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap_or_default())).collect(),
+        (Dtype::F64, _) => {
+            bytes.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap_or_default())).collect()
+        }
         (_, Some(dtype)) => tvb_kernels::decode(&bytes, dtype).into_iter().map(f64::from).collect(),
         (_, None) => Vec::new(),
     };
@@ -249,9 +271,9 @@ fn check_shape(path: &Path, key: &str, matrix: &Mat<f64>, n_rows: usize, n_colum
 
 /// Whether every column is a distribution, to f32's precision.
 fn is_softmaxed(matrix: &Mat<f64>) -> bool {
-    matrix.col_iter().all(|column| {
-        column.iter().all(|&value| value >= 0.0) && (column.iter().sum::<f64>() - 1.0).abs() < 1e-4
-    })
+    matrix
+        .col_iter()
+        .all(|column| column.iter().all(|&value| value >= 0.0) && (column.iter().sum::<f64>() - 1.0).abs() < 1e-4)
 }
 
 /// Softmax down the columns of `matrix`/τ.
@@ -279,7 +301,9 @@ fn temperature(initial: &Mat<f64>, encode: &Mat<f64>, is_linear: bool) -> Option
         let n = pairs.len().max(1) as f64;
         let centre = match is_linear {
             true => (0.0, 0.0),
-            false => (pairs.iter().map(|pair| pair.0).sum::<f64>() / n, pairs.iter().map(|pair| pair.1).sum::<f64>() / n),
+            false => {
+                (pairs.iter().map(|pair| pair.0).sum::<f64>() / n, pairs.iter().map(|pair| pair.1).sum::<f64>() / n)
+            }
         };
         for (a, b) in pairs {
             products += (a - centre.0) * (b - centre.1);
