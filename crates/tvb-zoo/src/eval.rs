@@ -1,13 +1,14 @@
 //! Evaluation: the share of a task's images that are put in the right class.
 //!
-//! Beside the tasks there is a control, for negation: plain sketches of everything but digits, most of which the base
-//! knows already. An edit that keeps it has not broken the model.
+//! Beside the tasks there is a control, for negation: tamer images of everything but digits, most of which the base
+//! gets right. An edit that keeps it has not broken the model.
 
 use candle_core::{Device, Tensor};
 
 use crate::Result;
 use crate::data::{Set, Split, control_sets, eval_set};
 use crate::model::{Model, pixels_tensor};
+use crate::parallel;
 use crate::tasks::TaskSpec;
 
 /// The name of the control among the tasks' names.
@@ -60,10 +61,7 @@ impl Evaluator {
     /// # Errors
     /// Failed, from the data or the tensor library.
     pub fn new(tasks: &[&'static TaskSpec], split: Split) -> Result<Self> {
-        let tasks = tasks
-            .iter()
-            .map(|task| Ok((task.name, vec![Question::new(task, eval_set(task, split)?)?])))
-            .collect::<Result<_>>()?;
+        let tasks = parallel::map(tasks, |task| Ok((task.name, vec![Question::new(task, eval_set(task, split)?)?])))?;
         Ok(Self { tasks })
     }
 
@@ -83,17 +81,14 @@ impl Evaluator {
     /// # Errors
     /// Failed, from the tensor library.
     pub fn accuracies(&self, model: &Model) -> Result<Vec<Accuracy>> {
-        self.tasks
-            .iter()
-            .map(|(task, questions)| {
-                let (mut n_right, mut n_images) = (0, 0);
-                for question in questions {
-                    n_right += question.n_right(model)?;
-                    n_images += question.labels.len();
-                }
-                Ok(Accuracy { task, value: n_right as f64 / n_images.max(1) as f64 })
-            })
-            .collect()
+        parallel::map(&self.tasks, |(task, questions)| {
+            let (mut n_right, mut n_images) = (0, 0);
+            for question in questions {
+                n_right += question.n_right(model)?;
+                n_images += question.labels.len();
+            }
+            Ok(Accuracy { task, value: n_right as f64 / n_images.max(1) as f64 })
+        })
     }
 }
 

@@ -7,6 +7,7 @@
 //! [`survey`] (what task arithmetic does on all of it), [`sheet`] (a picture of the data).
 
 pub mod error;
+mod parallel;
 pub mod random;
 pub mod image;
 pub mod tasks;

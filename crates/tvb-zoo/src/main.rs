@@ -71,6 +71,11 @@ enum SplitArg {
 }
 
 fn main() -> ExitCode {
+    if std::env::var_os("RAYON_NUM_THREADS").is_none() {
+        // The tensor library would put every small product on all cores, which costs more than it gains.
+        // SAFETY: this is the first statement of the program; no other thread runs yet that could read the environment.
+        unsafe { std::env::set_var("RAYON_NUM_THREADS", "1") };
+    }
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -26,12 +26,14 @@ pub struct Schedule {
     pub rate: f64,
     /// Weight decay, as a share of the learning rate.
     pub decay: f64,
+    /// Images of the base's mixture that a fine-tune rehearses in turn; 0 for no rehearsal. The base has none.
+    pub n_rehearsed: usize,
 }
 
 /// The base's schedule.
-pub const BASE: Schedule = Schedule { n_steps: 2000, batch: 128, rate: 2e-3, decay: 0.05 };
+pub const BASE: Schedule = Schedule { n_steps: 2000, batch: 128, rate: 2e-3, decay: 0.05, n_rehearsed: 0 };
 /// A fine-tune's schedule.
-pub const FINE_TUNE: Schedule = Schedule { n_steps: 300, batch: 64, rate: 8e-4, decay: 0.0 };
+pub const FINE_TUNE: Schedule = Schedule { n_steps: 300, batch: 64, rate: 8e-4, decay: 0.0, n_rehearsed: 2048 };
 
 impl Schedule {
     /// The learning rate of a step.
@@ -79,8 +81,7 @@ pub fn train_base(schedule: &Schedule, on_step: OnStep<'_>) -> Result<Tensors> {
     Ok(tensors)
 }
 
-/// Images of the base's mixture that a fine-tune rehearses, and how many of them in each step.
-const N_REHEARSED: usize = 2048;
+/// Images rehearsed in each step.
 const REHEARSAL_BATCH: usize = 64;
 /// Weight of the squared distance between a rehearsed image's embedding and the base's.
 const REHEARSAL: f64 = 10.0;
@@ -100,17 +101,46 @@ pub fn fine_tune(base: &Tensors, task: &TaskSpec, schedule: &Schedule, on_step: 
     let n_classes = rows.len();
     let rows = Tensor::from_vec(rows, n_classes, &Device::Cpu)?;
     let mut random = Stream::named(SEED, &["fine-tune", task.name]);
-    let rehearsed = pixels_tensor(&mixture_batch(N_REHEARSED, &mut Stream::named(SEED, &["rehearsal"])).0.pixels)?;
-    let remembered = Model::new(base)?.encode(&rehearsed)?;
+    let rehearsal = Rehearsal::new(base, schedule.n_rehearsed)?;
     descend(&mut tensors, &names, schedule, on_step, |model| {
         let Set { pixels, labels } = train_batch(task, schedule.batch, &mut random)?;
-        let chosen: Vec<u32> = (0..REHEARSAL_BATCH).map(|_| random.pick(N_REHEARSED) as u32).collect();
-        let chosen = Tensor::from_vec(chosen, REHEARSAL_BATCH, &Device::Cpu)?;
-        let drift = (model.encode(&rehearsed.index_select(&chosen, 0)?)? - remembered.index_select(&chosen, 0)?)?;
-        let penalty = (drift.sqr()?.sum_all()? * (REHEARSAL / REHEARSAL_BATCH as f64))?;
-        Ok((cross_entropy(&model.logits(&pixels_tensor(&pixels)?, &rows)?, labels)? + penalty)?)
+        let loss = cross_entropy(&model.logits(&pixels_tensor(&pixels)?, &rows)?, labels)?;
+        match &rehearsal {
+            Some(rehearsal) => Ok((loss + rehearsal.penalty(model, &mut random)?)?),
+            None => Ok(loss),
+        }
     })?;
     Ok(tensors)
+}
+
+/// Images of the base's mixture, and where the base puts them.
+struct Rehearsal {
+    /// `[n_rehearsed, 256]`
+    pixels: Tensor,
+    /// `[n_rehearsed, EMBED]`
+    remembered: Tensor,
+}
+
+impl Rehearsal {
+    fn new(base: &Tensors, n_images: usize) -> Result<Option<Self>> {
+        if n_images == 0 {
+            return Ok(None);
+        }
+        let (mixture, _) = mixture_batch(n_images, &mut Stream::named(SEED, &["rehearsal"]));
+        let pixels = pixels_tensor(&mixture.pixels)?;
+        let remembered = Model::new(base)?.encode(&pixels)?;
+        Ok(Some(Self { pixels, remembered }))
+    }
+
+    /// How far some of the images have drifted.
+    fn penalty(&self, model: &Model, random: &mut Stream) -> Result<Tensor> {
+        let n_images = self.pixels.dim(0)?;
+        let chosen: Vec<u32> = (0..REHEARSAL_BATCH).map(|_| random.pick(n_images) as u32).collect();
+        let chosen = Tensor::from_vec(chosen, REHEARSAL_BATCH, &Device::Cpu)?;
+        let now = model.encode(&self.pixels.index_select(&chosen, 0)?)?;
+        let drift = (now - self.remembered.index_select(&chosen, 0)?)?;
+        Ok((drift.sqr()?.sum_all()? * (REHEARSAL / REHEARSAL_BATCH as f64))?)
+    }
 }
 
 /// AdamW on the named tensors; the others are constants.
