@@ -152,3 +152,116 @@ fn published_bases_are_values_that_can_be_looked_into() {
     assert_eq!(metadata.get("M").unwrap().as_i64(), Some(4));
     assert!(metadata.get("lr").unwrap().as_f64().unwrap() > 0.0);
 }
+
+fn torch_fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/torch").join(name)
+}
+
+#[test]
+fn files_of_todays_pytorch_hold_the_tensors_of_the_safetensors_file() {
+    let cases = [
+        ("module.pt", "module"),
+        ("module_protocol5.pt", "module"),
+        ("training.pt", "module"),
+        ("linear_legacy.pt", "linear"),
+        ("views.pt", "views"),
+        ("views_legacy.pt", "views"),
+        ("views_compressed.pt", "views"),
+        ("dtypes.pt", "dtypes"),
+        ("attributes.pt", "attributes"),
+    ];
+    for (name, reference) in cases {
+        let checkpoint = Checkpoint::open(&torch_fixture(name)).unwrap_or_else(|error| panic!("{error}"));
+        let reference = Checkpoint::open(&torch_fixture(&format!("{reference}.safetensors"))).unwrap();
+        let order: Vec<&str> = reference.metadata()["order"].split('\n').collect();
+        assert_eq!(keys(&checkpoint), order, "{name}");
+        for key in order {
+            let (tensor, same) = (checkpoint.get(key).unwrap(), reference.get(key).unwrap());
+            assert_eq!((tensor.dtype, &tensor.shape), (same.dtype, &same.shape), "{name}: {key}");
+            assert_eq!(bytes(&checkpoint, tensor), bytes(&reference, same), "{name}: {key}");
+        }
+    }
+}
+
+#[test]
+fn views_are_read_in_pieces_like_any_tensor() {
+    for name in ["views.pt", "views_compressed.pt"] {
+        let checkpoint = Checkpoint::open(&torch_fixture(name)).unwrap();
+        for tensor in checkpoint.tensors() {
+            let whole = bytes(&checkpoint, tensor);
+            for begin in 0..whole.len() {
+                let mut piece = vec![0; (whole.len() - begin).min(24)];
+                checkpoint.read(tensor, begin as u64, &mut piece).unwrap();
+                assert_eq!(piece, whole[begin..begin + piece.len()], "{name}: {} from {begin}", tensor.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_wrapper_for_several_devices_leaves_its_prefix() {
+    let checkpoint = Checkpoint::open(&torch_fixture("linear_parallel.pt")).unwrap();
+    let base = Checkpoint::open(&torch_fixture("linear.safetensors")).unwrap();
+    assert_eq!(keys(&checkpoint), ["module.weight", "module.bias"]);
+    assert_eq!(checkpoint.wrapper_prefix(&base), Some("module."));
+    assert_eq!(base.wrapper_prefix(&base), None);
+    assert_eq!(checkpoint.wrapper_prefix(&checkpoint), None);
+    let stripped = checkpoint.without_prefix("module.");
+    assert_eq!(keys(&stripped), ["weight", "bias"]);
+    assert_eq!(bytes(&stripped, stripped.get("bias").unwrap()), bytes(&base, base.get("bias").unwrap()));
+}
+
+#[test]
+fn what_cannot_be_read_is_refused_by_name() {
+    let cases = [
+        ("no_sparse.pt", "tensor `w`: a tensor made by `_rebuild_sparse_tensor`, which is not supported", ""),
+        ("no_complex128.pt", "tensor `w`: a tensor in `ComplexDoubleStorage`, which is not supported", ""),
+        ("no_conjugated.pt", "tensor `w`: a conjugated or negated view, which is not supported", ""),
+        ("no_meta.pt", "tensor `w`: a tensor made by `_rebuild_meta_tensor_no_storage`, which is not supported", ""),
+        ("no_bare.pt", "expected a state dict or a module, found a tensor", "save the state dict"),
+        ("no_usual_key.pt", "expected a state dict or a module, found a dict of 2", "--key: `a`"),
+        ("no_torchscript.pt", "a TorchScript archive, which is not supported", "state dict"),
+        ("no_container.pt", "a plain pickle, expected a file that torch.save wrote", "torch.save"),
+    ];
+    for (name, expected, hint) in cases {
+        let error = Checkpoint::open(&torch_fixture(name)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Rejected);
+        assert!(error.message().ends_with(&format!("{name}: {expected}")), "{error}");
+        assert!(error.hint_text().unwrap_or("").contains(hint), "{error:?}");
+    }
+}
+
+#[test]
+fn torch_folders_are_read_with_and_without_an_index() {
+    let top = tempfile::tempdir().unwrap();
+    std::fs::copy(torch_fixture("dtypes.pt"), top.path().join("pytorch_model.bin")).unwrap();
+    let checkpoint = Checkpoint::open(top.path()).unwrap();
+    let shards = vec!["pytorch_model.bin".to_owned()];
+    assert_eq!(*checkpoint.layout(), Layout::TorchFolder { shards, indexed: false });
+    assert_eq!(checkpoint.index_name(), None);
+    let first = keys(&checkpoint).join(" ");
+
+    let top = tempfile::tempdir().unwrap();
+    let mut weight_map = serde_json::Map::new();
+    for (shard, name) in [("pytorch_model-00001-of-00002.bin", "dtypes"), ("pytorch_model-00002-of-00002.bin", "views")]
+    {
+        let source = torch_fixture(&format!("{name}.pt"));
+        std::fs::copy(&source, top.path().join(shard)).unwrap();
+        for key in keys(&Checkpoint::open(&source).unwrap()) {
+            weight_map.insert(key.to_owned(), shard.into());
+        }
+    }
+    let index = serde_json::json!({ "metadata": {}, "weight_map": weight_map });
+    std::fs::write(top.path().join("pytorch_model.bin.index.json"), index.to_string()).unwrap();
+    let checkpoint = Checkpoint::open(top.path()).unwrap();
+    assert!(matches!(checkpoint.layout(), Layout::TorchFolder { shards, indexed: true } if shards.len() == 2));
+    assert_eq!(checkpoint.index_name(), Some("pytorch_model.bin.index.json"));
+    assert!(keys(&checkpoint).join(" ").starts_with(&first));
+    for reference in ["dtypes", "views"] {
+        let reference = Checkpoint::open(&torch_fixture(&format!("{reference}.safetensors"))).unwrap();
+        for tensor in reference.tensors() {
+            let same = checkpoint.get(&tensor.name).unwrap();
+            assert_eq!(bytes(&checkpoint, same), bytes(&reference, tensor), "{}", tensor.name);
+        }
+    }
+}

@@ -3,6 +3,7 @@
 mod bench;
 mod ci;
 mod demo;
+mod interop;
 mod process;
 mod setup;
 mod test;
@@ -27,6 +28,7 @@ enum Command {
     Ci(ci::Args),
     Bench(bench::Args),
     Zoo(zoo::Args),
+    Interop(interop::Args),
 }
 
 fn main() -> ExitCode {
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Command::Ci(args) => ci::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Zoo(args) => zoo::run(&args),
+        Command::Interop(args) => interop::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

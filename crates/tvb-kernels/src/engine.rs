@@ -1,10 +1,94 @@
-//! One engine, two implementations of the same operations.
+//! One engine, two implementations: the GPU's or the CPU's, opened by what the user asked for and tested before use.
 
-use crate::CpuEngine;
+use crate::device::{AdapterFacts, AdapterKind, Backend, DeviceChoice, adapters, choose};
+use crate::{Chunk, CpuEngine, Eigh, GpuEngine, KernelError, Output, Work, self_test};
 
-/// What the work runs on.
+/// What does the work.
 #[derive(Clone, Debug)]
 pub enum Engine {
-    /// Native code, one chunk on each worker thread.
+    /// The processor, one chunk on each thread that asks.
     Cpu(CpuEngine),
+    /// An adapter, through wgpu.
+    Gpu(GpuEngine),
+}
+
+/// An engine, opened and tested.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// The engine.
+    pub engine: Engine,
+    /// The adapter's facts; `None` for the CPU engine.
+    pub facts: Option<AdapterFacts>,
+    /// Why the CPU engine was taken though there is a GPU, where that is so.
+    pub warning: Option<String>,
+}
+
+impl Engine {
+    /// Name for people: the adapter's, or the CPU engine's with its instruction set.
+    pub fn name(&self) -> String {
+        match self {
+            Engine::Cpu(engine) => format!("CPU ({})", engine.instruction_set()),
+            Engine::Gpu(engine) => engine.facts().to_string(),
+        }
+    }
+
+    /// Does `work` on one chunk and waits for it: for tests and measurements. Passes over many chunks use
+    /// [`CpuEngine::run`] on each thread, or a [`GpuStream`](crate::GpuStream).
+    ///
+    /// # Errors
+    /// [`KernelError`] when the layout does not fit the bytes or the work, and device errors.
+    pub fn run(&self, work: &Work, chunk: Chunk<'_>) -> Result<Output, KernelError> {
+        match self {
+            Engine::Cpu(engine) => {
+                let mut out = Output::Rows(Vec::new());
+                engine.run(work, chunk, &mut engine.scratch(), &mut out)?;
+                Ok(out)
+            }
+            Engine::Gpu(engine) => engine.run(work, chunk),
+        }
+    }
+
+    /// Eigendecomposition of `n_matrices` symmetric n×n matrices laid one after another; lower triangles are read.
+    ///
+    /// # Errors
+    /// [`KernelError`] when the length is not n_matrices · n², an entry is not finite, or the iteration fails.
+    pub fn eigh(&self, matrices: &[f64], n: usize, n_matrices: usize) -> Result<Vec<Eigh>, KernelError> {
+        match self {
+            Engine::Cpu(engine) => engine.eigh(matrices, n, n_matrices),
+            Engine::Gpu(engine) => engine.eigh(matrices, n, n_matrices),
+        }
+    }
+}
+
+/// Opens the device that `choice` means among those of `backend` (all but GL where `None`), and tests every kernel on it
+/// against the CPU engine. Under [`DeviceChoice::Auto`] a device that cannot be opened or fails the test is passed over
+/// for the CPU engine, with a warning; one that was asked for is an error.
+///
+/// # Errors
+/// [`KernelError::NoAdapter`], [`KernelError::OnlySoftware`], [`KernelError::SelfTest`], and device errors.
+pub fn open(choice: &DeviceChoice, backend: Option<Backend>) -> Result<Opened, KernelError> {
+    let cpu = |warning| Opened { engine: Engine::Cpu(CpuEngine::new()), facts: None, warning };
+    if *choice == DeviceChoice::Cpu {
+        return Ok(cpu(None));
+    }
+    let found = adapters(backend);
+    let facts: Vec<AdapterFacts> = found.iter().map(|(_, facts)| facts.clone()).collect();
+    let Some(at) = choose(choice, &facts)? else { return Ok(cpu(None)) };
+    let facts = facts[at].clone();
+    let opened = GpuEngine::open(&found[at].0, facts.clone()).and_then(|engine| {
+        self_test::run(&engine)?;
+        Ok(engine)
+    });
+    match opened {
+        Ok(engine) => {
+            if facts.kind == AdapterKind::Software {
+                tracing::debug!(adapter = %facts, "a software adapter: the CPU engine is faster");
+            }
+            Ok(Opened { engine: Engine::Gpu(engine), facts: Some(facts), warning: None })
+        }
+        Err(error) if *choice == DeviceChoice::Auto => {
+            Ok(cpu(Some(format!("{facts} is not used, the CPU engine is: {error}"))))
+        }
+        Err(error) => Err(error),
+    }
 }

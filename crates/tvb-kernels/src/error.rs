@@ -94,6 +94,92 @@ pub enum KernelError {
         /// Which matrix of the batch.
         matrix: usize,
     },
+    /// No adapter fits what was asked for.
+    NoAdapter {
+        /// What was asked for.
+        wanted: String,
+        /// The adapters there are.
+        found: Vec<String>,
+    },
+    /// A hardware adapter was asked for and there is none, but there is a software one.
+    OnlySoftware {
+        /// The software adapter's name.
+        name: String,
+    },
+    /// The device reported an error, or could not be opened.
+    Device {
+        /// What was being done.
+        what: &'static str,
+        /// What the driver or wgpu said, on one line.
+        message: String,
+    },
+    /// The device is out of memory.
+    DeviceMemory {
+        /// What the driver or wgpu said, on one line.
+        message: String,
+    },
+    /// The device is gone (driver reset, unplugged, asleep).
+    DeviceLost {
+        /// What the driver or wgpu said, on one line.
+        message: String,
+    },
+    /// The device reported work as done that was not (a mark is missing from the result).
+    Unfinished {
+        /// Which kernel.
+        kernel: &'static str,
+    },
+    /// A kernel's result on the device differs from the CPU engine's.
+    SelfTest {
+        /// Which kernel.
+        kernel: &'static str,
+        /// What was found.
+        found: String,
+    },
+    /// A size is beyond what the device or its staging buffer takes.
+    Limit {
+        /// What is too large.
+        what: &'static str,
+        /// Its size.
+        found: u64,
+        /// The most there may be.
+        most: u64,
+    },
+    /// This work is not done on the GPU: f64 results, or a reconstruction on an f64 base. The CPU engine does it.
+    NotOnGpu,
+    /// Every staging buffer of a stream is in its user's hands.
+    NoFreeSlot,
+}
+
+impl KernelError {
+    /// What the user can do about it, where there is something.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            KernelError::NoAdapter { found, .. } if found.is_empty() => {
+                Some("install a Vulkan, Metal or DirectX 12 driver, or use the CPU engine (`cpu`)".to_owned())
+            }
+            KernelError::NoAdapter { found, .. } => Some(format!("there are: {}", found.join(", "))),
+            KernelError::OnlySoftware { name } => {
+                Some(format!("name the software adapter to use it ({name}), or use the CPU engine (`cpu`)"))
+            }
+            KernelError::Device { .. }
+            | KernelError::DeviceLost { .. }
+            | KernelError::Unfinished { .. }
+            | KernelError::SelfTest { .. } => Some("try the CPU engine (`cpu`), or update the driver".to_owned()),
+            KernelError::DeviceMemory { .. } => Some("use less memory at a time, or the CPU engine (`cpu`)".to_owned()),
+            _ => None,
+        }
+    }
+
+    /// Whether the device is at fault: the same work may succeed on a device made anew, or on the CPU engine.
+    pub fn is_device_fault(&self) -> bool {
+        matches!(
+            self,
+            KernelError::Device { .. }
+                | KernelError::DeviceMemory { .. }
+                | KernelError::DeviceLost { .. }
+                | KernelError::Unfinished { .. }
+        )
+    }
 }
 
 impl fmt::Display for KernelError {
@@ -135,6 +221,24 @@ impl fmt::Display for KernelError {
             KernelError::EighFailed { matrix } => {
                 write!(f, "the eigendecomposition of matrix {matrix} did not converge")
             }
+            KernelError::NoAdapter { wanted, .. } => write!(f, "no adapter found for device {wanted:?}"),
+            KernelError::OnlySoftware { name } => {
+                write!(f, "no hardware adapter found, only a software one: {name}")
+            }
+            KernelError::Device { what, message } => write!(f, "{what}: {message}"),
+            KernelError::DeviceMemory { message } => write!(f, "the device is out of memory: {message}"),
+            KernelError::DeviceLost { message } => write!(f, "the device was lost: {message}"),
+            KernelError::Unfinished { kernel } => {
+                write!(f, "the device reported `{kernel}` as done, but part of its result is missing")
+            }
+            KernelError::SelfTest { kernel, found } => {
+                write!(f, "the device fails the self-test of `{kernel}`: {found}")
+            }
+            KernelError::Limit { what, found, most } => {
+                write!(f, "{what}: {found} is more than this device takes ({most})")
+            }
+            KernelError::NotOnGpu => write!(f, "f64 results and f64 bases are done by the CPU engine only"),
+            KernelError::NoFreeSlot => write!(f, "every staging buffer is taken: submit one first"),
         }
     }
 }

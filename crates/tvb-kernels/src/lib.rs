@@ -17,15 +17,24 @@
 mod check;
 mod chunk;
 mod cpu;
+mod device;
 mod eigh;
 mod engine;
 mod error;
+mod gpu;
+mod limits;
+mod params;
+mod self_test;
+mod upload;
 mod work;
 
 pub use check::MAX_TASKS;
 pub use chunk::{Chunk, ChunkLayout, Dtype, Segment, Slice};
-pub use cpu::{CpuEngine, RUN_ROWS, Scratch, locate_non_finite, convert, decode};
+pub use cpu::{CpuEngine, RUN_ROWS, Scratch, convert, decode, locate_non_finite};
+pub use device::{AdapterFacts, AdapterKind, Backend, DeviceChoice, choose, list_adapters};
 pub use eigh::Eigh;
-pub use engine::Engine;
+pub use engine::{Engine, Opened, open};
 pub use error::KernelError;
+pub use gpu::{GpuEngine, GpuStream};
+pub use upload::{StagingSlot, staged_layout};
 pub use work::{Base, Columns, GramPart, Output, Project, Reconstruct, Work, triangle_len};

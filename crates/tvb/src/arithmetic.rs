@@ -82,7 +82,10 @@ pub fn analogy(names: &[String], a: &str, b: &str, c: &str) -> Result<Vec<f64>> 
 /// number as the result, or a weight that is not finite.
 pub fn expression(names: &[String], text: &str) -> Result<Vec<f64>> {
     if text.len() > MAX_LENGTH {
-        return Err(Error::rejected(format!("an expression of at most {MAX_LENGTH} bytes expected, {} found", text.len())));
+        return Err(Error::rejected(format!(
+            "an expression of at most {MAX_LENGTH} bytes expected, {} found",
+            text.len()
+        )));
     }
     let mut parser = Parser { names, text, at: 0, depth: 0 };
     let value = parser.sum()?;
@@ -93,8 +96,10 @@ pub fn expression(names: &[String], text: &str) -> Result<Vec<f64>> {
     match value {
         Value::Vector(alpha) if alpha.iter().all(|weight| weight.is_finite()) => Ok(alpha),
         Value::Vector(_) => Err(Error::rejected(format!("{text}: a weight is not finite"))),
-        Value::Scalar(_) => Err(Error::rejected(format!("{text}: an expression in task names expected, a plain number found"))
-            .hint("for example 'a + 0.5*b - c'")),
+        Value::Scalar(_) => {
+            Err(Error::rejected(format!("{text}: an expression in task names expected, a plain number found"))
+                .hint("for example 'a + 0.5*b - c'"))
+        }
     }
 }
 
@@ -169,7 +174,10 @@ impl Parser<'_> {
                     a.iter_mut().zip(&b).for_each(|(a, b)| *a += b);
                     Value::Vector(a)
                 }
-                _ => return Err(self.error_at(at, "two task vectors or two numbers to add expected, one of each found; operator")),
+                _ => {
+                    return Err(self
+                        .error_at(at, "two task vectors or two numbers to add expected, one of each found; operator"));
+                }
             };
         }
     }
@@ -186,7 +194,12 @@ impl Parser<'_> {
                 ('*', Value::Scalar(factor), vector) => vector.scaled(factor),
                 ('/', total, Value::Scalar(divisor)) if divisor != 0.0 => total.scaled(1.0 / divisor),
                 ('/', ..) => return Err(self.error_at(at, "a number other than zero to divide by expected; operator")),
-                _ => return Err(self.error_at(at, "a number on one side of the product expected, two task vectors found; operator")),
+                _ => {
+                    return Err(self.error_at(
+                        at,
+                        "a number on one side of the product expected, two task vectors found; operator",
+                    ));
+                }
             };
         }
     }
@@ -216,7 +229,8 @@ impl Parser<'_> {
         let start = self.at;
         if let Some(quote) = self.take(&['\'', '"']) {
             let rest = &self.text[self.at..];
-            let length = rest.find(quote).ok_or_else(|| self.error_at(start, "a closing quote for this one expected"))?;
+            let length =
+                rest.find(quote).ok_or_else(|| self.error_at(start, "a closing quote for this one expected"))?;
             let name = &rest[..length];
             self.at += length + quote.len_utf8();
             return self.vector(name);

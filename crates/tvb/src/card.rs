@@ -18,9 +18,10 @@ pub fn model_card(base: &Checkpoint, source: Source<'_>, edit: &Edit, command: &
             ),
             basis.task_names(),
         ),
-        Source::Checkpoints(plan) => {
-            ("the fine-tuned checkpoints themselves".to_owned(), plan.tasks.iter().map(|task| task.name.clone()).collect())
-        }
+        Source::Checkpoints(plan) => (
+            "the fine-tuned checkpoints themselves".to_owned(),
+            plan.tasks.iter().map(|task| task.name.clone()).collect(),
+        ),
     };
     let mut card = format!(
         "---\nbase_model: {}\nbase_model_relation: merge\nlibrary_name: {}\ntags:\n- merge\n- task-arithmetic\n---\n\n",
@@ -37,7 +38,8 @@ pub fn model_card(base: &Checkpoint, source: Source<'_>, edit: &Edit, command: &
             }
         }
         Rule::Sum => {
-            let _ = writeln!(card, "The edit is {} times the plain sum of the atoms of: {}.", edit.scale, names.join(", "));
+            let _ =
+                writeln!(card, "The edit is {} times the plain sum of the atoms of: {}.", edit.scale, names.join(", "));
         }
     }
     let _ = writeln!(card, "\nMade with:\n\n```sh\n{command}\n```\n");

@@ -4,8 +4,8 @@
 //! plan and a row count alone, never on threads or memory, so that sums folded in chunk order repeat bit for bit.
 //! Where the files share one layout, the blocks of a chunk lie one behind the other and are fetched by one long read.
 
-use crate::digest::{BLOCK_ROWS, Digest};
 use crate::checkpoint::Place;
+use crate::digest::{BLOCK_ROWS, Digest};
 use crate::error::Result;
 use crate::plan::Plan;
 use tvb_kernels::{Chunk, ChunkLayout, Segment, Slice};
@@ -59,6 +59,17 @@ impl Grid {
             ends.push(blocks.len());
         }
         Grid { blocks, ends }
+    }
+
+    /// The same grid without its first `n_chunks` chunks, for a pass that is taken up there.
+    #[must_use]
+    pub fn after(mut self, n_chunks: usize) -> Grid {
+        let n_chunks = n_chunks.min(self.ends.len());
+        let n_blocks = if n_chunks == 0 { 0 } else { self.ends[n_chunks - 1] };
+        self.blocks.drain(..n_blocks);
+        self.ends.drain(..n_chunks);
+        self.ends.iter_mut().for_each(|end| *end -= n_blocks);
+        self
     }
 
     /// Number of chunks.
@@ -217,6 +228,13 @@ mod tests {
                 }
             }
             prop_assert_eq!(next, rows);
+            for first in 0..=grid.n_chunks().min(5) {
+                let rest = grid.clone().after(first);
+                prop_assert_eq!(rest.n_chunks(), grid.n_chunks() - first);
+                for chunk in 0..rest.n_chunks() {
+                    prop_assert_eq!(rest.blocks(chunk), grid.blocks(first + chunk));
+                }
+            }
         }
     }
 }

@@ -1,18 +1,20 @@
 //! The main job, from end to end: base and fine-tunes → Gram → coefficients → atoms → a basis folder.
 
 use crate::basis::atom::AtomSink;
+use crate::basis::bookmarks::{self, BookmarkFolder};
 use crate::basis::coefficients::{self, GroupCoefficients};
 use crate::basis::describe::{Described, describe};
 use crate::basis::{Basis, gram_file};
-use crate::checkpoint::{Existing, Leftover, StagedOutput};
-use crate::error::{Error, Result};
-use crate::gram::{Grams, gram};
+use crate::checkpoint::{Existing, Leftover, StagedOutput, free_bytes};
+use crate::error::{Error, ErrorKind, Result};
+use crate::gram::Grams;
 use crate::plan::Plan;
 use crate::progress::Progress;
-use crate::project::{check_same_inputs, project};
+use crate::project::{Projection, check_same_inputs, find_bookmark, project_from};
 use crate::solve::{self, Coordinates, Gram, MaxError, Method, SolveOptions, Solved};
 use crate::stream::Runtime;
-use std::path::PathBuf;
+use crate::units;
+use std::path::{Path, PathBuf};
 
 /// How many atoms.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,12 +54,43 @@ pub struct CompressOptions {
 ///
 /// # Errors
 /// Rejected: inputs that do not fit, a Gram file of other inputs, an existing output. Failed: I/O, device. Interrupted.
-/// Nothing is left behind in either case.
+/// Nothing is left behind in either case, but an interrupted run that has left bookmarks keeps its partial output, and the
+/// same call goes on from there with the same result.
 pub fn compress(plan: &Plan, options: &CompressOptions, runtime: &Runtime, progress: &dyn Progress) -> Result<Basis> {
-    let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Clear)?;
+    let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Keep)?;
+    let mut bookmarks = BookmarkFolder::new(staged.path().join(bookmarks::FOLDER), plan, runtime);
+    match make(plan, options, runtime, progress, &staged, &mut bookmarks) {
+        Ok(()) => {
+            bookmarks.remove()?;
+            staged.commit()?;
+            Basis::open(&options.output)
+        }
+        Err(error) if error.kind() == ErrorKind::Interrupted && bookmarks.holds_any() => {
+            staged.keep();
+            Err(error.hint("the same command goes on where it stopped"))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Fills the partial output with a basis.
+fn make(
+    plan: &Plan,
+    options: &CompressOptions,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+    staged: &StagedOutput,
+    bookmarks: &mut BookmarkFolder,
+) -> Result<()> {
     let grams = match &options.gram {
         Some(path) => gram_file::read(path)?,
-        None => gram(plan, runtime, progress)?,
+        None => {
+            // What an interrupted run reserved is no longer free and need not be.
+            if !staged.resumed() {
+                check_room_before_reading(plan, options)?;
+            }
+            bookmarks.gram(plan, runtime, progress)?
+        }
     };
     check_same_inputs(plan, &grams)?;
     let dtype = options.dtype.unwrap_or(tvb_kernels::Dtype::F32);
@@ -65,8 +98,22 @@ pub fn compress(plan: &Plan, options: &CompressOptions, runtime: &Runtime, progr
     let coefficients = &solved.coefficients;
     let stored = grams.tensors.iter().filter(|tensor| !tensor.frozen);
     let tensors: Vec<_> = stored.map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
-    let sink = AtomSink::create(staged.path(), coefficients.encode.ncols(), &tensors, dtype.into())?;
-    let atoms = project(plan, &grams, &coefficients.encode, dtype, sink, runtime, progress)?;
+    let n_atoms = coefficients.encode.ncols();
+    let projection = Projection { plan, grams: &grams, encode: &coefficients.encode, dtype };
+    let bookmark = find_bookmark(&projection, runtime, bookmarks);
+    let reopened = bookmark.and_then(|bookmark| {
+        let sink = AtomSink::reopen(staged.path(), n_atoms, &tensors, dtype.into())?;
+        Some((sink, Some(bookmark)))
+    });
+    let (sink, bookmark) = match reopened {
+        Some(taken_up) => taken_up,
+        None => {
+            bookmarks.clear_beside()?;
+            check_room(&options.output, n_atoms as u64 * grams.moved_bytes(dtype.into()))?;
+            (AtomSink::create(staged.path(), n_atoms, &tensors, dtype.into())?, None)
+        }
+    };
+    let atoms = project_from(&projection, sink, bookmark, runtime, progress, bookmarks)?;
     let group = GroupCoefficients {
         name: grams.groups[0].name.clone(),
         encode: coefficients.encode.clone(),
@@ -76,9 +123,41 @@ pub fn compress(plan: &Plan, options: &CompressOptions, runtime: &Runtime, progr
     let file = coefficients::write(staged.path(), Some(&grams), &[group])?;
     let described = Described { grams: &grams, solved: &solved, method: &options.method, dtype };
     let manifest = describe(&described, atoms, file);
-    manifest.write(staged.path())?;
-    staged.commit()?;
-    Basis::open(&options.output)
+    manifest.write(staged.path())
+}
+
+/// Bytes beside the atoms themselves: headers, coefficients, manifest.
+const SMALL_FILES_BYTES: u64 = 1 << 20;
+
+/// Whether the disk of `output` has room for `atom_bytes` of atoms.
+///
+/// # Errors
+/// Failed, with the bytes needed and free.
+pub fn check_room(output: &Path, atom_bytes: u64) -> Result<()> {
+    let needed_bytes = atom_bytes.saturating_add(SMALL_FILES_BYTES);
+    match free_bytes(output) {
+        Some(free_bytes) if free_bytes < needed_bytes => Err(Error::failed(format!(
+            "{}: {} needed on this disk, {} free",
+            output.display(),
+            units::bytes(needed_bytes),
+            units::bytes(free_bytes)
+        ))
+        .hint("free some space, choose an output on another disk, fewer atoms, or --dtype bf16")),
+        _ => Ok(()),
+    }
+}
+
+/// The same from headers alone, where the number of atoms is known: at most this much is needed.
+fn check_room_before_reading(plan: &Plan, options: &CompressOptions) -> Result<()> {
+    let Some(n_atoms) = predict_atoms(plan, options)? else { return Ok(()) };
+    let dtype = options.dtype.unwrap_or(tvb_kernels::Dtype::F32);
+    let atom_bytes = (n_atoms as u64).saturating_mul(plan.n_rows()).saturating_mul(dtype.size() as u64);
+    check_room(&options.output, atom_bytes).map_err(|error| {
+        error.hint(
+            "free some space, choose another disk, fewer atoms, or --dtype bf16; if no task moves most of the tensors, \
+             less is needed: make a Gram file with `tvb gram` and give it with --gram",
+        )
+    })
 }
 
 /// Chooses M and solves, from the Gram matrices alone.
@@ -88,16 +167,17 @@ pub fn compress(plan: &Plan, options: &CompressOptions, runtime: &Runtime, progr
 pub fn solve_for(grams: &Grams, options: &CompressOptions, progress: &dyn Progress) -> Result<Solved> {
     let gram = Gram::new(grams.group_gram(0))?;
     let go_on = |_: f64| !progress.cancelled();
-    let solve_options =
-        |n_atoms| SolveOptions { balance: options.balance, coordinates: options.coordinates, ..SolveOptions::atoms(n_atoms) };
+    let solve_options = |n_atoms| SolveOptions {
+        balance: options.balance,
+        coordinates: options.coordinates,
+        ..SolveOptions::atoms(n_atoms)
+    };
     let n_tasks = gram.n_tasks();
     let n_atoms = match options.size {
         _ if options.method.fixed_atoms(n_tasks).is_some() => n_tasks,
         Size::Atoms(n_atoms) => n_atoms,
         Size::Ratio(ratio) => atoms_for_ratio(ratio, n_tasks)?,
-        Size::MaxError(target) => {
-            solve::atoms_for_error(&gram, &options.method, &solve_options(1), target, &go_on)?
-        }
+        Size::MaxError(target) => solve::atoms_for_error(&gram, &options.method, &solve_options(1), target, &go_on)?,
         Size::MaxBytes(limit) => {
             let dtype = options.dtype.unwrap_or(tvb_kernels::Dtype::F32);
             atoms_for_bytes(limit, grams.moved_bytes(dtype.into()), n_tasks, &options.method)?

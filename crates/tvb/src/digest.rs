@@ -66,43 +66,56 @@ impl<'de> serde::Deserialize<'de> for Digest {
 }
 
 /// Folds the block digests of several columns into tensor digests, tensor by tensor as the stream passes.
+///
+/// The blocks of the tensor that is passing are kept as they are (16 bytes each), so that an interrupted pass can be
+/// written down and taken up again at any block.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorDigests {
     n_columns: usize,
-    hashers: Vec<XxHash3_128>,
-    tensor: usize,
-    /// [n_tensors, n_columns]
-    digests: Vec<Digest>,
+    /// [n_closed_tensors, n_columns]
+    closed: Vec<Digest>,
+    /// [n_blocks, n_columns] of the tensor that is passing.
+    open: Vec<Digest>,
 }
 
 impl TensorDigests {
     /// For `n_columns` columns, no block seen yet.
     pub fn new(n_columns: usize) -> TensorDigests {
-        let hashers = (0..n_columns).map(|_| XxHash3_128::new()).collect();
-        TensorDigests { n_columns, hashers, tensor: 0, digests: Vec::new() }
+        TensorDigests { n_columns, closed: Vec::new(), open: Vec::new() }
+    }
+
+    /// Takes up where another left off: [n_closed_tensors, n_columns] tensor digests and the [n_blocks, n_columns] block
+    /// digests of the tensor that was passing. `None` where these are not whole rows.
+    pub fn from_parts(n_columns: usize, closed: Vec<Digest>, open: Vec<Digest>) -> Option<TensorDigests> {
+        let whole = |digests: &[Digest]| n_columns > 0 && digests.len().is_multiple_of(n_columns);
+        (whole(&closed) && whole(&open)).then_some(TensorDigests { n_columns, closed, open })
+    }
+
+    /// Columns, closed tensors' digests and the passing tensor's block digests, for [`from_parts`](Self::from_parts).
+    pub fn parts(&self) -> (usize, &[Digest], &[Digest]) {
+        (self.n_columns, &self.closed, &self.open)
     }
 
     /// Adds the next block of `tensor`, one digest for each column. Blocks come in order; tensors never go back.
     pub fn push(&mut self, tensor: usize, block: &[Digest]) {
         self.close_until(tensor);
-        for (hasher, digest) in self.hashers.iter_mut().zip(block) {
-            hasher.write(&digest.0.to_le_bytes());
-        }
+        self.open.extend_from_slice(block);
     }
 
     fn close_until(&mut self, tensor: usize) {
-        while self.tensor < tensor {
-            for hasher in &mut self.hashers {
-                self.digests.push(Digest(hasher.finish_128()));
-                *hasher = XxHash3_128::new();
+        while self.closed.len() < tensor * self.n_columns {
+            for column in 0..self.n_columns {
+                let blocks = self.open.iter().skip(column).step_by(self.n_columns);
+                self.closed.push(Digest::of_digests(blocks.copied()));
             }
-            self.tensor += 1;
+            self.open.clear();
         }
     }
 
     /// Closes the last tensors (empty ones have no block): [n_tensors, n_columns] digests.
     pub fn finish(mut self, n_tensors: usize) -> TableOfDigests {
         self.close_until(n_tensors);
-        TableOfDigests { n_columns: self.n_columns, digests: self.digests }
+        TableOfDigests { n_columns: self.n_columns, digests: self.closed }
     }
 }
 
@@ -133,7 +146,9 @@ impl TableOfDigests {
 }
 
 /// The fingerprint of a checkpoint's tensors: names, types, shapes and data, whatever their order and container.
-pub fn fingerprint<'a>(tensors: impl IntoIterator<Item = (&'a str, crate::checkpoint::Dtype, &'a [usize], Digest)>) -> Digest {
+pub fn fingerprint<'a>(
+    tensors: impl IntoIterator<Item = (&'a str, crate::checkpoint::Dtype, &'a [usize], Digest)>,
+) -> Digest {
     let mut parts: Vec<(&str, Digest)> = tensors
         .into_iter()
         .map(|(name, dtype, shape, data)| (name, Digest::of(format!("{name}\n{dtype}\n{shape:?}\n{data}").as_bytes())))
@@ -168,5 +183,28 @@ mod tests {
         assert_eq!(table.tensor(1), table.tensor(3));
         assert_eq!(table.column(0).nth(3), Some(Digest::of_digests([])));
         assert_ne!(table.tensor(0), table.tensor(2));
+    }
+
+    #[test]
+    fn digests_taken_up_at_any_block_are_the_same() {
+        let blocks: Vec<(usize, [Digest; 2])> = [0, 0, 2, 2, 2, 3]
+            .iter()
+            .enumerate()
+            .map(|(n, &t)| (t, [Digest(n as u128), Digest(77 + n as u128)]))
+            .collect();
+        let fold = |digests: &mut TensorDigests, blocks: &[(usize, [Digest; 2])]| {
+            blocks.iter().for_each(|(tensor, block)| digests.push(*tensor, block));
+        };
+        let mut whole = TensorDigests::new(2);
+        fold(&mut whole, &blocks);
+        for at in 0..=blocks.len() {
+            let mut first = TensorDigests::new(2);
+            fold(&mut first, &blocks[..at]);
+            let (n_columns, closed, open) = first.parts();
+            let mut second = TensorDigests::from_parts(n_columns, closed.to_vec(), open.to_vec()).unwrap();
+            fold(&mut second, &blocks[at..]);
+            assert_eq!(second.finish(5), whole.clone().finish(5), "taken up at block {at}");
+        }
+        assert_eq!(TensorDigests::from_parts(2, vec![Digest(1)], Vec::new()), None);
     }
 }

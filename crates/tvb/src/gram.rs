@@ -1,8 +1,9 @@
 //! Pass 1: chunks → per-tensor Gram matrices in f64, with the digests of everything that was read.
 
+use crate::bookmark::{Bookmark, Bookmarks, NoBookmarks, PassName};
 use crate::checkpoint::Dtype;
 use crate::chunks::{Block, ChunkReader, Grid};
-use crate::digest::{Digest, TableOfDigests, TensorDigests, fingerprint};
+use crate::digest::{Digest, TableOfDigests, fingerprint};
 use crate::error::{Error, Result};
 use crate::plan::{Plan, Skipped};
 use crate::progress::Progress;
@@ -140,26 +141,42 @@ pub fn unpack_triangle(triangle: &[f64], n: usize) -> Mat<f64> {
 /// Reads every input once and forms the Gram matrices.
 ///
 /// # Errors
-/// Rejected: a non-finite delta (named by task, tensor and index). Failed: I/O or device errors. Interrupted.
+/// Rejected: a non-finite delta (named by task, tensor and index), or an input that was written to meanwhile. Failed: I/O or
+/// device errors. Interrupted.
 pub fn gram(plan: &Plan, runtime: &Runtime, progress: &dyn Progress) -> Result<Grams> {
+    gram_from(plan, runtime, progress, &mut NoBookmarks)
+}
+
+/// [`gram`], taken up where a bookmark says and leaving bookmarks on the way.
+///
+/// # Errors
+/// As [`gram`]; Failed: a bookmark that cannot be written.
+pub fn gram_from(
+    plan: &Plan,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+    bookmarks: &mut dyn Bookmarks,
+) -> Result<Grams> {
     let n_tasks = plan.tasks.len();
     let triangle = triangle_len(n_tasks);
-    let per = if plan.tensors.len().saturating_mul(n_tasks * n_tasks * 8) <= PER_TENSOR_BYTES { Per::Tensor } else { Per::Group };
+    let per = if plan.tensors.len().saturating_mul(n_tasks * n_tasks * 8) <= PER_TENSOR_BYTES {
+        Per::Tensor
+    } else {
+        Per::Group
+    };
     let groups = vec![Group { name: "model".into(), tensors: (0..plan.tensors.len()).collect() }];
     let (slots, n_slots): (Vec<usize>, usize) = match per {
         Per::Tensor => ((0..plan.tensors.len()).collect(), plan.tensors.len()),
         Per::Group => (vec![0; plan.tensors.len()], groups.len()),
     };
-    let mut triangles = vec![0.0; n_slots * triangle];
-    let mut digests = TensorDigests::new(plan.n_columns());
     let tensor_rows = plan.tensors.iter().map(|tensor| tensor.n_rows);
-    let pass = Pass {
-        plan,
-        grid: Grid::new(tensor_rows, runtime.rows_per_chunk(plan.n_columns())),
-        work: Work::Gram,
-        slots,
-    };
+    let grid = Grid::new(tensor_rows, runtime.rows_per_chunk(plan.n_columns()));
+    let start = Bookmark::start(n_slots * triangle, &[plan.n_columns()]);
+    let found = bookmarks.find(PassName::Gram, Digest::default());
+    let mut state = found.filter(|found| found.fits(&start, grid.n_chunks(), plan.tensors.len())).unwrap_or(start);
     progress.begin("gram", plan.n_bytes());
+    progress.advance(plan.n_bytes() / grid.n_chunks().max(1) as u64 * state.n_folded as u64);
+    let pass = Pass { plan, grid: grid.after(state.n_folded), work: Work::Gram, slots };
     let each = |done: crate::stream::Done<'_>| -> Result<(GramPart, Vec<Digest>)> {
         let Output::Gram(part) = done.output else {
             return Err(Error::failed("the engine answered a Gram pass with something else"));
@@ -171,19 +188,26 @@ pub fn gram(plan: &Plan, runtime: &Runtime, progress: &dyn Progress) -> Result<G
     };
     let fold = |blocks: &[Block], (part, block_digests): (GramPart, Vec<Digest>)| {
         for (slot, values) in part.slots.iter().zip(part.values.chunks_exact(triangle)) {
-            for (sum, value) in triangles[slot * triangle..].iter_mut().zip(values) {
+            for (sum, value) in state.sums[slot * triangle..].iter_mut().zip(values) {
                 *sum += value;
             }
         }
         for (block, columns) in blocks.iter().zip(block_digests.chunks_exact(plan.n_columns())) {
-            digests.push(block.tensor, columns);
+            state.digests[0].push(block.tensor, columns);
         }
-        Ok(())
+        state.n_folded += 1;
+        if bookmarks.is_due() { bookmarks.put(PassName::Gram, Digest::default(), &state) } else { Ok(()) }
     };
     pass.run(runtime, progress, each, fold)?;
     progress.finish();
-    let digests = digests.finish(plan.tensors.len());
-    Ok(assemble(plan, per, groups, triangles, digests))
+    check_unchanged(plan)?;
+    let digests = state.digests.swap_remove(0).finish(plan.tensors.len());
+    Ok(assemble(plan, per, groups, state.sums, digests))
+}
+
+/// Whether every file is still the one that was opened: what was read of it belongs together then.
+fn check_unchanged(plan: &Plan) -> Result<()> {
+    (0..plan.n_columns()).try_for_each(|column| plan.column_checkpoint(column).check_unchanged())
 }
 
 fn assemble(plan: &Plan, per: Per, groups: Vec<Group>, triangles: Vec<f64>, digests: TableOfDigests) -> Grams {

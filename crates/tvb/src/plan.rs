@@ -169,7 +169,10 @@ impl Plan {
                     if found.shape != tensor.shape {
                         mismatch(format!("shape {:?} expected, {:?} found", tensor.shape, found.shape));
                     } else if found.dtype.float().is_none() {
-                        mismatch(format!("a float type expected ({} in the base), {} found", tensor.dtype, found.dtype));
+                        mismatch(format!(
+                            "a float type expected ({} in the base), {} found",
+                            tensor.dtype, found.dtype
+                        ));
                     }
                     columns.push(found_index as u32);
                 }
@@ -232,9 +235,8 @@ impl Plan {
 
     /// Bytes of one read of every column.
     pub fn n_bytes(&self) -> u64 {
-        let column_bytes = |column| -> u64 {
-            self.tensors.iter().map(|tensor| self.column_tensor(tensor, column).n_bytes()).sum()
-        };
+        let column_bytes =
+            |column| -> u64 { self.tensors.iter().map(|tensor| self.column_tensor(tensor, column).n_bytes()).sum() };
         (0..self.n_columns()).map(column_bytes).sum()
     }
 

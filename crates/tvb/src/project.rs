@@ -5,9 +5,10 @@
 
 use crate::basis::atom::AtomSink;
 use crate::basis::manifest::AtomRecord;
+use crate::bookmark::{Bookmark, Bookmarks, NoBookmarks, PassName};
 use crate::checkpoint::Dtype;
 use crate::chunks::{Block, Grid};
-use crate::digest::{Digest, TensorDigests};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::gram::Grams;
 use crate::plan::Plan;
@@ -15,6 +16,31 @@ use crate::progress::Progress;
 use crate::stream::{Done, Pass, Runtime};
 use faer::Mat;
 use tvb_kernels::{Output, Project, Work};
+
+/// What is projected onto what.
+#[derive(Clone, Copy, Debug)]
+pub struct Projection<'a> {
+    /// The inputs.
+    pub plan: &'a Plan,
+    /// Their Gram matrices, for what is frozen and what was read.
+    pub grams: &'a Grams,
+    /// B [T, M].
+    pub encode: &'a Mat<f64>,
+    /// How atoms are stored.
+    pub dtype: tvb_kernels::Dtype,
+}
+
+impl Projection<'_> {
+    /// The digest of everything beside the input files that decides the atoms' bytes.
+    pub fn recipe(&self) -> Digest {
+        let encode = (0..self.encode.nrows()).flat_map(|t| (0..self.encode.ncols()).map(move |m| (t, m)));
+        let mut bytes = format!("{:?} {:?} {:?}\n", self.dtype, self.encode.nrows(), self.encode.ncols()).into_bytes();
+        bytes.extend(encode.flat_map(|at| self.encode[at].to_le_bytes()));
+        bytes.extend(self.grams.tensors.iter().map(|tensor| u8::from(tensor.frozen)));
+        bytes.extend(self.grams.digests.digests.iter().flat_map(|digest| digest.0.to_le_bytes()));
+        Digest::of(&bytes)
+    }
+}
 
 /// Forms the atoms S = VB and writes them through `sink`.
 ///
@@ -29,6 +55,22 @@ pub fn project(
     runtime: &Runtime,
     progress: &dyn Progress,
 ) -> Result<Vec<AtomRecord>> {
+    project_from(&Projection { plan, grams, encode, dtype }, sink, None, runtime, progress, &mut NoBookmarks)
+}
+
+/// [`project`], taken up at `bookmark`, with `sink` holding what was written before it, and leaving bookmarks on the way.
+///
+/// # Errors
+/// As [`project`]; Failed: a bookmark that cannot be written.
+pub fn project_from(
+    projection: &Projection<'_>,
+    sink: AtomSink,
+    bookmark: Option<Bookmark>,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+    bookmarks: &mut dyn Bookmarks,
+) -> Result<Vec<AtomRecord>> {
+    let Projection { plan, grams, encode, dtype } = *projection;
     let moved = plan.only(|index| !grams.tensors[index].frozen);
     let (n_tasks, n_atoms) = (encode.nrows(), encode.ncols());
     let work = Work::Project(Project {
@@ -37,15 +79,12 @@ pub fn project(
         dtype,
     });
     let tensor_rows = moved.tensors.iter().map(|tensor| tensor.n_rows);
-    let pass = Pass {
-        plan: &moved,
-        grid: Grid::new(tensor_rows, runtime.rows_per_chunk(plan.n_columns())),
-        work,
-        slots: Vec::new(),
-    };
-    let mut inputs = TensorDigests::new(plan.n_columns());
-    let mut atoms = TensorDigests::new(n_atoms);
+    let grid = Grid::new(tensor_rows, runtime.rows_per_chunk(plan.n_columns()));
+    let recipe = projection.recipe();
+    let mut state = bookmark.unwrap_or_else(|| start(projection));
     progress.begin("project", moved.n_bytes());
+    progress.advance(moved.n_bytes() / grid.n_chunks().max(1) as u64 * state.n_folded as u64);
+    let pass = Pass { plan: &moved, grid: grid.after(state.n_folded), work, slots: Vec::new() };
     let each = |done: Done<'_>| -> Result<(Vec<Digest>, Vec<Digest>)> {
         let Output::Rows(bytes) = done.output else {
             return Err(Error::failed("the engine answered a projection with something else"));
@@ -55,13 +94,21 @@ pub fn project(
     };
     let fold = |blocks: &[Block], (read, written): (Vec<Digest>, Vec<Digest>)| {
         for (index, block) in blocks.iter().enumerate() {
-            inputs.push(block.tensor, &read[index * plan.n_columns()..(index + 1) * plan.n_columns()]);
-            atoms.push(block.tensor, &written[index * n_atoms..(index + 1) * n_atoms]);
+            state.digests[0].push(block.tensor, &read[index * plan.n_columns()..(index + 1) * plan.n_columns()]);
+            state.digests[1].push(block.tensor, &written[index * n_atoms..(index + 1) * n_atoms]);
+        }
+        state.n_folded += 1;
+        if bookmarks.is_due() {
+            // Every chunk up to this one is written; a bookmark must not get ahead of the disk.
+            sink.sync()?;
+            bookmarks.put(PassName::Atoms, recipe, &state)?;
         }
         Ok(())
     };
     pass.run(runtime, progress, each, fold)?;
     progress.finish();
+    let [inputs, atoms] = <[_; 2]>::try_from(state.digests)
+        .map_err(|_| Error::failed("the bookmark of the atoms has no digests of atoms"))?;
     let inputs = inputs.finish(moved.tensors.len());
     let originals = grams.tensors.iter().enumerate().filter(|(_, tensor)| !tensor.frozen);
     for (row, (index, _)) in originals.enumerate() {
@@ -71,6 +118,24 @@ pub fn project(
         }
     }
     sink.finish(&atoms.finish(moved.tensors.len()))
+}
+
+/// The bookmark at the start of a projection.
+fn start(projection: &Projection<'_>) -> Bookmark {
+    Bookmark::start(0, &[projection.plan.n_columns(), projection.encode.ncols()])
+}
+
+/// The bookmark of an interrupted run of the same projection, where there is one.
+pub fn find_bookmark(
+    projection: &Projection<'_>,
+    runtime: &Runtime,
+    bookmarks: &mut dyn Bookmarks,
+) -> Option<Bookmark> {
+    let Projection { plan, grams, .. } = *projection;
+    let found = bookmarks.find(PassName::Atoms, projection.recipe())?;
+    let moved = || plan.tensors.iter().enumerate().filter(|(index, _)| !grams.tensors[*index].frozen);
+    let grid = Grid::new(moved().map(|(_, tensor)| tensor.n_rows), runtime.rows_per_chunk(plan.n_columns()));
+    Some(found).filter(|found| found.fits(&start(projection), grid.n_chunks(), moved().count()))
 }
 
 fn changed(plan: &Plan, column: usize, tensor: &str) -> Error {

@@ -36,9 +36,8 @@ impl Edits {
     /// Edits Σ_t alpha\[t\]·τ̂t from a basis, one for each of `alphas` (each of length M, weights over atoms).
     pub fn from_basis(basis: &Basis, atom_weights: &[Vec<f64>]) -> Result<Edits> {
         let n_atoms = basis.n_atoms();
-        let inputs = (0..n_atoms).map(|index| {
-            Ok(Task { name: atom::stem(index, n_atoms), checkpoint: basis.open_atom(index)? })
-        });
+        let inputs = (0..n_atoms)
+            .map(|index| Ok(Task { name: atom::stem(index, n_atoms), checkpoint: basis.open_atom(index)? }));
         Ok(Edits {
             columns: Columns::Deltas,
             inputs: inputs.collect::<Result<_>>()?,

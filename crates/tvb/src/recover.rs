@@ -78,8 +78,7 @@ pub fn recover(
 
 /// `FOLDER/NAME.safetensors`, or a folder of that name where the base is one.
 pub(crate) fn target(folder: &Path, name: &str, base: Option<&Checkpoint>) -> PathBuf {
-    let is_folder = base.is_some_and(|base| {
-        matches!(base.layout(), Layout::SafetensorsFolder { .. } | Layout::TorchFolder { .. })
-    });
+    let is_folder =
+        base.is_some_and(|base| matches!(base.layout(), Layout::SafetensorsFolder { .. } | Layout::TorchFolder { .. }));
     if is_folder { folder.join(name) } else { folder.join(format!("{name}.safetensors")) }
 }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub(crate) mod device;
+
 use half::{bf16, f16};
 use tvb_kernels::{Base, Chunk, ChunkLayout, Columns, Dtype, Reconstruct, Segment, Slice, triangle_len};
 

@@ -24,22 +24,44 @@ pub fn stem(index: usize, n_atoms: usize) -> String {
     format!("atom-{index:0width$}")
 }
 
+fn specs(tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Vec<TensorSpec> {
+    let spec = |(name, shape): &(String, Vec<usize>)| TensorSpec { name: name.clone(), dtype, shape: shape.clone() };
+    tensors.iter().map(spec).collect()
+}
+
 impl AtomSink {
     /// Creates the files of `n_atoms` atoms in `folder`, at their full size; an atom larger than 5 GB in shards.
     ///
     /// # Errors
     /// Failed: the disk has too little room, or the system refuses.
     pub fn create(folder: &Path, n_atoms: usize, tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Result<AtomSink> {
-        let specs: Vec<TensorSpec> = tensors
-            .iter()
-            .map(|(name, shape)| TensorSpec { name: name.clone(), dtype, shape: shape.clone() })
-            .collect();
+        let specs = specs(tensors, dtype);
         let atoms = (0..n_atoms).map(|atom| {
             let plan = ShardPlan::greedy(&specs, &stem(atom, n_atoms), SHARD_BYTES)?;
             let writer = ShardedWriter::create(folder, &plan, &specs, &BTreeMap::new())?;
             Ok((plan, writer))
         });
         Ok(AtomSink { dtype, atoms: atoms.collect::<Result<_>>()? })
+    }
+
+    /// Opens the files that an interrupted run left, to write on; `None` where they are not all there as
+    /// [`create`](AtomSink::create) made them.
+    pub fn reopen(folder: &Path, n_atoms: usize, tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Option<AtomSink> {
+        let specs = specs(tensors, dtype);
+        let atoms = (0..n_atoms).map(|atom| {
+            let plan = ShardPlan::greedy(&specs, &stem(atom, n_atoms), SHARD_BYTES).ok()?;
+            let writer = ShardedWriter::reopen(folder, &plan, &specs, &BTreeMap::new()).ok()??;
+            Some((plan, writer))
+        });
+        Some(AtomSink { dtype, atoms: atoms.collect::<Option<_>>()? })
+    }
+
+    /// Waits until what was written so far is on the disk.
+    ///
+    /// # Errors
+    /// Failed: the system cannot write.
+    pub fn sync(&self) -> Result<()> {
+        self.atoms.iter().try_for_each(|(_, writer)| writer.sync())
     }
 
     /// Writes one chunk's rows: `bytes` holds for each atom in turn the blocks in order, tightly packed.

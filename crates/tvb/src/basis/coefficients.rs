@@ -75,7 +75,7 @@ fn matrix_bytes(matrix: &Mat<f64>) -> Vec<u8> {
 /// # Errors
 /// Rejected: missing, damaged, or shapes that disagree with the manifest. Failed: I/O.
 pub fn read(folder: &Path, manifest: &Manifest) -> Result<StoredCoefficients> {
-    let path = folder.join(&manifest.coefficients.file);
+    let path = crate::checkpoint::resolve_inside(folder, &manifest.coefficients.file)?;
     let n_bytes = std::fs::metadata(&path).map_err(|error| Error::io("reading", &path, &error))?.len();
     let rejected = |what: String| Error::rejected(format!("{}: {what}", path.display()));
     if n_bytes > MAX_BYTES {

@@ -1,8 +1,8 @@
 //! Fills in `basis.json` from the Gram matrices and what the solver found.
 
 use super::manifest::{
-    AdditionRecord, AtomRecord, BaseRecord, FORMAT, Fidelity, FileRecord, GroupRecord, Manifest, MethodRecord, TaskRecord,
-    VERSION,
+    AdditionRecord, AtomRecord, BaseRecord, FORMAT, Fidelity, FileRecord, GroupRecord, Manifest, MethodRecord,
+    TaskRecord, VERSION,
 };
 use super::seal::UNSEALED;
 use crate::gram::Grams;
@@ -119,7 +119,9 @@ fn atoms_for_error(gram: &Gram) -> Value {
     let trace = gram.trace();
     let n_tasks = gram.n_tasks();
     let needed = |target: f64| {
-        (1..=n_tasks).find(|&m| gram.spectral_bound(m) * (n_tasks * n_tasks) as f64 <= target * trace).unwrap_or(n_tasks)
+        (1..=n_tasks)
+            .find(|&m| gram.spectral_bound(m) * (n_tasks * n_tasks) as f64 <= target * trace)
+            .unwrap_or(n_tasks)
     };
     json!({ "0.2": needed(0.2), "0.1": needed(0.1), "0.05": needed(0.05), "0.01": needed(0.01) })
 }

@@ -4,11 +4,12 @@
 //! keys `format` = `tvb-gram`, `version`, `checksum` (of the file with these digits as zeros) and `record`, a JSON
 //! object with the rest of [`Grams`].
 
+use super::bookmarks::BookmarkFolder;
 use super::seal;
 use crate::checkpoint::{Existing, StagedOutput};
 use crate::digest::{Digest, TableOfDigests};
-use crate::error::{Error, Result};
-use crate::gram::{GramTensor, Grams, Group, Origin, Per, gram};
+use crate::error::{Error, ErrorKind, Result};
+use crate::gram::{GramTensor, Grams, Group, Origin, Per};
 use crate::plan::{Plan, Skipped};
 use crate::progress::Progress;
 use crate::stream::Runtime;
@@ -37,7 +38,7 @@ struct Record {
     carried: Vec<String>,
 }
 
-/// Reads the inputs of a plan once and writes their Gram file.
+/// Reads the inputs of a plan once and writes their Gram file; goes on where an interrupted run stopped.
 ///
 /// # Errors
 /// Rejected: the output exists, or a non-finite delta. Failed: I/O, device. Interrupted.
@@ -49,7 +50,21 @@ pub fn make(
     progress: &dyn Progress,
 ) -> Result<Grams> {
     let staged = StagedOutput::file(output, existing)?;
-    let grams = gram(plan, runtime, progress)?;
+    let mut folder = staged.path().as_os_str().to_owned();
+    folder.push(".bookmarks");
+    let mut bookmarks = BookmarkFolder::new(folder.into(), plan, runtime);
+    let grams = match bookmarks.gram(plan, runtime, progress) {
+        Ok(grams) => grams,
+        Err(error) if error.kind() == ErrorKind::Interrupted && bookmarks.holds_any() => {
+            staged.keep();
+            return Err(error.hint("the same command goes on where it stopped"));
+        }
+        Err(error) => {
+            bookmarks.remove()?;
+            return Err(error);
+        }
+    };
+    bookmarks.remove()?;
     staged.commit_bytes(&to_bytes(&grams)?)?;
     Ok(grams)
 }
@@ -106,12 +121,14 @@ pub(super) fn full_matrices(triangles: &[f64], n_tasks: usize) -> Vec<u8> {
 pub fn read(path: &Path) -> Result<Grams> {
     let n_bytes = std::fs::metadata(path).map_err(|error| Error::io("reading", path, &error))?.len();
     if n_bytes > MAX_BYTES {
-        return Err(Error::rejected(format!("{}: a Gram file of at most {MAX_BYTES} bytes expected, {n_bytes} found", path.display())));
+        return Err(Error::rejected(format!(
+            "{}: a Gram file of at most {MAX_BYTES} bytes expected, {n_bytes} found",
+            path.display()
+        )));
     }
     let bytes = std::fs::read(path).map_err(|error| Error::io("reading", path, &error))?;
-    from_bytes(&bytes).map_err(|what| {
-        Error::rejected(format!("{}: {what}", path.display())).hint("make it again with `tvb gram`")
-    })
+    from_bytes(&bytes)
+        .map_err(|what| Error::rejected(format!("{}: {what}", path.display())).hint("make it again with `tvb gram`"))
 }
 
 /// Parses the bytes of a Gram file; the error is one line without the path.
@@ -139,7 +156,11 @@ pub fn from_bytes(bytes: &[u8]) -> std::result::Result<Grams, String> {
     let data = |name: &str, dtype, shape: &[usize]| {
         let view = tensors.tensor(name).map_err(|error| format!("tensor {name}: {error}"))?;
         if view.dtype() != dtype || view.shape() != shape {
-            return Err(format!("tensor {name}: {dtype:?} {shape:?} expected, {:?} {:?} found", view.dtype(), view.shape()));
+            return Err(format!(
+                "tensor {name}: {dtype:?} {shape:?} expected, {:?} {:?} found",
+                view.dtype(),
+                view.shape()
+            ));
         }
         Ok(view.data())
     };

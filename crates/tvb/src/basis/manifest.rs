@@ -181,8 +181,11 @@ impl Manifest {
         match value.get("version").and_then(serde_json::Value::as_u64) {
             Some(version) if version == u64::from(VERSION) => {}
             _ => {
-                return Err(rejected(format!("\"version\": {VERSION} expected, {} found", shown(value.get("version"))))
-                    .hint("use the tvb that wrote it, or a newer one"));
+                return Err(rejected(format!(
+                    "\"version\": {VERSION} expected, {} found",
+                    shown(value.get("version"))
+                ))
+                .hint("use the tvb that wrote it, or a newer one"));
             }
         }
         let manifest: Manifest = serde_json::from_value(value).map_err(|error| rejected(error.to_string()))?;

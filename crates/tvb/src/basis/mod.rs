@@ -1,13 +1,14 @@
 //! The basis folder: a manifest, the coefficients, and one plain state dict of deltas for each atom.
 
 pub mod atom;
+pub mod bookmarks;
 pub mod coefficients;
 pub mod describe;
 pub mod gram_file;
 pub mod manifest;
 pub mod seal;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, resolve_inside};
 use crate::error::{Error, Result};
 use crate::solve::Coefficients;
 use coefficients::StoredCoefficients;
@@ -42,8 +43,12 @@ impl Basis {
     pub fn open(folder: &Path) -> Result<Basis> {
         let path = folder.join(manifest::FILE_NAME);
         if !path.exists() && folder.exists() {
-            return Err(Error::rejected(format!("{}: a basis folder expected, no {} found", folder.display(), manifest::FILE_NAME))
-                .hint("make one with `tvb compress`, or `tvb import` a published one"));
+            return Err(Error::rejected(format!(
+                "{}: a basis folder expected, no {} found",
+                folder.display(),
+                manifest::FILE_NAME
+            ))
+            .hint("make one with `tvb compress`, or `tvb import` a published one"));
         }
         let n_bytes = std::fs::metadata(&path).map_err(|error| Error::io("reading", &path, &error))?.len();
         if n_bytes > MAX_MANIFEST_BYTES {
@@ -95,7 +100,8 @@ impl Basis {
     /// Rejected: missing, malformed, or not the tensors the manifest lists.
     pub fn open_atom(&self, index: usize) -> Result<Checkpoint> {
         let record = &self.manifest.atoms[index];
-        let atom = Checkpoint::open(&self.folder.join(&record.file))?;
+        // A basis may come from others: no link in it may lead out of its folder.
+        let atom = Checkpoint::open(&resolve_inside(&self.folder, &record.file)?)?;
         let expected: usize = self.manifest.groups.iter().map(|group| group.tensors.len()).sum();
         let rejected = |what: String| {
             Error::rejected(format!("{}: {what}", atom.path().display())).hint("make the basis again, or copy it again")

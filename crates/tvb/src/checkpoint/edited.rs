@@ -51,8 +51,11 @@ impl CheckpointWriter {
     ) -> Result<CheckpointWriter> {
         let extension = target.extension().and_then(|extension| extension.to_str()).unwrap_or("");
         if matches!(extension, "pt" | "pth" | "bin") {
-            return Err(Error::usage(format!("{}: an output ending in .safetensors, or a folder, expected", target.display()))
-                .hint("`tvb export --format pt` makes a PyTorch file of it"));
+            return Err(Error::usage(format!(
+                "{}: an output ending in .safetensors, or a folder, expected",
+                target.display()
+            ))
+            .hint("`tvb export --format pt` makes a PyTorch file of it"));
         }
         let is_folder = extension != "safetensors";
         let (staged, folder, plan): (StagedOutput, PathBuf, ShardPlan) = if is_folder {
@@ -113,7 +116,8 @@ impl CheckpointWriter {
         let from = if base.path().is_dir() { base.path() } else { return Ok(()) };
         for name in COPIED_FILES {
             let source = from.join(name);
-            let is_small = std::fs::metadata(&source).is_ok_and(|found| found.is_file() && found.len() <= SIDE_FILE_BYTES_MAX);
+            let is_small =
+                std::fs::metadata(&source).is_ok_and(|found| found.is_file() && found.len() <= SIDE_FILE_BYTES_MAX);
             if is_small {
                 std::fs::copy(&source, to.join(name)).map_err(|error| Error::io("copying", &source, &error))?;
             }

@@ -139,13 +139,35 @@ fn gather_box(view: View, ranges: &[Range<usize>], first: usize, out: &mut [u8],
     }
     let n_jumps = axes.len() - n_dense;
 
-    let base = view.offset;
-    let target = target - first;
+    // The innermost axis is copied in steps that fit into the window.
+    let inner = axes.pop().unwrap_or(Axis { n: 1, source_step: 0, out_step: 0 });
+    let n_per_copy = match inner.source_step {
+        _ if n_dense == 0 || run * size >= DIRECT_BYTES => 1,
+        0 => inner.n,
+        step => (GATHER_WINDOW_BYTES / size).saturating_sub(run) / step + 1,
+    };
+    let bytes_of = |axis: Axis| Axis { source_step: axis.source_step * size, out_step: axis.out_step * size, ..axis };
+
     let mut index = vec![0usize; axes.len()];
-    let (mut at, mut to, mut dense_begin) = (source, target, source);
+    let (mut at, mut to, mut dense_begin) = (source, target - first, source);
     loop {
-        let dense_end = base + ((dense_begin + span) * size) as u64;
-        window.copy(base + (at * size) as u64, dense_end, &mut out[to * size..(to + run) * size])?;
+        let mut n_copied = 0;
+        while n_copied < inner.n {
+            let n = n_per_copy.min(inner.n - n_copied);
+            let from = at + n_copied * inner.source_step;
+            // Where the innermost axis jumps, every run is a dense block of its own.
+            let dense_end = if n_dense == 0 { from + run } else { dense_begin + span };
+            let out = &mut out[(to + n_copied * inner.out_step) * size..];
+            let copy = bytes_of(Axis { n, ..inner });
+            window.copy(
+                view.offset + (from * size) as u64,
+                view.offset + (dense_end * size) as u64,
+                run * size,
+                copy,
+                out,
+            )?;
+            n_copied += n;
+        }
         // One step of the odometer, innermost axis first.
         let mut k = axes.len();
         loop {
@@ -178,27 +200,48 @@ struct Window<'a> {
 }
 
 impl Window<'_> {
-    /// Fills `out` from `offset` on; what is read ahead ends at `dense_end`.
-    fn copy(&mut self, offset: u64, dense_end: u64, out: &mut [u8]) -> Result<()> {
-        if let Some(skip) = offset.checked_sub(self.begin)
-            && let Some(found) = self.bytes.get(skip as usize..skip as usize + out.len())
-        {
-            out.copy_from_slice(found);
-            return Ok(());
+    /// Copies the runs of `run` bytes that lie along `axis` (steps in bytes) from `offset` on to the front of `out`.
+    /// What is read ahead ends at `dense_end`.
+    fn copy(&mut self, offset: u64, dense_end: u64, run: usize, axis: Axis, out: &mut [u8]) -> Result<()> {
+        let span = (axis.n - 1) * axis.source_step + run;
+        if axis.n == 1 && run >= DIRECT_BYTES {
+            return (self.read)(offset, &mut out[..run]);
         }
-        if out.len() >= DIRECT_BYTES {
-            return (self.read)(offset, out);
+        let end = self.begin + self.bytes.len() as u64;
+        if offset < self.begin || offset + span as u64 > end {
+            let ahead = dense_end.saturating_sub(offset).min(GATHER_WINDOW_BYTES as u64) as usize;
+            self.begin = offset;
+            self.bytes.resize(ahead.max(span), 0);
+            let filled = (self.read)(offset, &mut self.bytes);
+            if filled.is_err() {
+                self.bytes.clear();
+            }
+            filled?;
         }
-        let ahead = dense_end.saturating_sub(offset).min(GATHER_WINDOW_BYTES as u64) as usize;
-        self.begin = offset;
-        self.bytes.resize(ahead.max(out.len()), 0);
-        let filled = (self.read)(offset, &mut self.bytes);
-        if filled.is_err() {
-            self.bytes.clear();
+        let source = &self.bytes[(offset - self.begin) as usize..];
+        match run {
+            1 => copy_runs::<1>(source, axis, out),
+            2 => copy_runs::<2>(source, axis, out),
+            4 => copy_runs::<4>(source, axis, out),
+            8 => copy_runs::<8>(source, axis, out),
+            _ => {
+                for k in 0..axis.n {
+                    let (from, to) = (k * axis.source_step, k * axis.out_step);
+                    out[to..to + run].copy_from_slice(&source[from..from + run]);
+                }
+            }
         }
-        filled?;
-        out.copy_from_slice(&self.bytes[..out.len()]);
         Ok(())
+    }
+}
+
+/// Single elements, of a size that the compiler knows.
+fn copy_runs<const SIZE: usize>(source: &[u8], axis: Axis, out: &mut [u8]) {
+    for k in 0..axis.n {
+        let (from, to) = (k * axis.source_step, k * axis.out_step);
+        let mut element = [0; SIZE];
+        element.copy_from_slice(&source[from..from + SIZE]);
+        out[to..to + SIZE].copy_from_slice(&element);
     }
 }
 

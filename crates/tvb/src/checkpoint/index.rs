@@ -135,7 +135,7 @@ fn check_inside(file: &str) -> Result<(), String> {
     if plain { Ok(()) } else { Err(format!("the file name {} leaves the folder", shown(file))) }
 }
 
-/// The path of a shard that an index names, when it exists and does not leave `folder` by way of a symbolic link.
+/// The path of a file that an index or a manifest names, when it exists and does not leave `folder` by way of a symbolic link.
 ///
 /// # Errors
 /// Rejected when it is missing or leaves the folder.
@@ -145,8 +145,8 @@ pub(crate) fn resolve(folder: &Path, name: &str) -> Result<PathBuf> {
     let real = match path.canonicalize() {
         Ok(real) => real,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::rejected(format!("{}: the shard {} is missing", folder.display(), shown(name)))
-                .hint("download the folder again; every file that its index names is needed"));
+            return Err(Error::rejected(format!("{}: the file {} is missing", folder.display(), shown(name)))
+                .hint("copy or download the folder again; every file that it names is needed"));
         }
         Err(error) => return Err(Error::io("opening", &path, &error)),
     };
@@ -154,12 +154,8 @@ pub(crate) fn resolve(folder: &Path, name: &str) -> Result<PathBuf> {
     if real.starts_with(&home) || hub_blobs(&home).is_some_and(|blobs| real.parent() == Some(&blobs)) {
         return Ok(path);
     }
-    Err(Error::rejected(format!(
-        "{}: the shard {} is a symbolic link out of the folder",
-        folder.display(),
-        shown(name)
-    ))
-    .hint("copy the file into the folder, or name the folder it lies in"))
+    Err(Error::rejected(format!("{}: the file {} is a symbolic link out of the folder", folder.display(), shown(name)))
+        .hint("copy the file into the folder, or name the folder it lies in"))
 }
 
 /// `MODEL/blobs` where `folder` is `MODEL/snapshots/REVISION` or a folder below it.

@@ -26,6 +26,7 @@ pub use data_file::{DataFile, FileStamp, raise_open_file_limit};
 pub use dtype::Dtype;
 pub use edited::CheckpointWriter;
 pub use index::ShardIndex;
+pub(crate) use index::resolve as resolve_inside;
 pub use open::OpenOptions;
 pub use output_file::{OutputFile, free_bytes};
 pub use safetensors::{
@@ -53,7 +54,8 @@ struct Inner {
     layout: Layout,
     /// The index file's name, where shards are bound by one.
     index: Option<String>,
-    files: Vec<DataFile>,
+    /// Shared with copies under other names.
+    files: Arc<[DataFile]>,
     tensors: Vec<Tensor>,
     /// Positions in `tensors`, in the order in which the files list their keys.
     key_order: Vec<usize>,
@@ -101,6 +103,14 @@ impl Checkpoint {
     /// As [`open`](Checkpoint::open).
     pub fn open_with(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
         open::open(path, options)
+    }
+
+    /// Some of a PyTorch file's own tensors as a checkpoint, such as one atom of a published basis.
+    ///
+    /// # Errors
+    /// Rejected: two tensors of one name.
+    pub fn of_torch(file: torch::TorchFile, tensors: Vec<Tensor>) -> Result<Checkpoint> {
+        open::of_torch(file, tensors)
     }
 
     /// What was opened, as the user wrote it.
@@ -161,6 +171,42 @@ impl Checkpoint {
         read_tensor(&self.inner.files, tensor, byte_offset, out)
     }
 
+    /// The prefix that a wrapper around the model left on every name, where `base` has none of it: `module.` of
+    /// `torch.nn.DataParallel`, `_orig_mod.` of `torch.compile`.
+    pub fn wrapper_prefix(&self, base: &Checkpoint) -> Option<&'static str> {
+        ["module.", "_orig_mod."].into_iter().find(|prefix| {
+            !self.tensors().is_empty()
+                && self.tensors().iter().all(|tensor| tensor.name.starts_with(prefix))
+                && !base.tensors().iter().any(|tensor| tensor.name.starts_with(prefix))
+        })
+    }
+
+    /// The same checkpoint with `prefix` taken from the names that begin with it. A name that would then stand twice
+    /// keeps it.
+    #[must_use]
+    pub fn without_prefix(&self, prefix: &str) -> Checkpoint {
+        let mut tensors = self.inner.tensors.clone();
+        for tensor in &mut tensors {
+            if let Some(rest) = tensor.name.strip_prefix(prefix)
+                && self.get(rest).is_none()
+            {
+                tensor.name = rest.to_owned();
+            }
+        }
+        let inner = Inner {
+            path: self.inner.path.clone(),
+            layout: self.inner.layout.clone(),
+            index: self.inner.index.clone(),
+            files: Arc::clone(&self.inner.files),
+            by_name: tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.clone(), i)).collect(),
+            tensors,
+            key_order: self.inner.key_order.clone(),
+            not_tensors: self.inner.not_tensors.clone(),
+            metadata: self.inner.metadata.clone(),
+        };
+        Checkpoint { inner: Arc::new(inner) }
+    }
+
     /// Notices any of its files that was written to, replaced or removed since [`open`](Checkpoint::open).
     ///
     /// # Errors
@@ -197,3 +243,9 @@ pub(crate) fn read_tensor(files: &[DataFile], tensor: &Tensor, byte_offset: u64,
 
 #[cfg(test)]
 mod tests;
+
+/// How many damaged files a mutation test tries; `TVB_MUTATIONS` asks for a longer run.
+#[cfg(test)]
+fn n_mutations() -> usize {
+    std::env::var("TVB_MUTATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(1500)
+}

@@ -53,6 +53,18 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     assemble(path, layout, None, vec![contents])
 }
 
+pub(super) fn of_torch(file: TorchFile, tensors: Vec<Tensor>) -> Result<Checkpoint> {
+    let path = file.path().to_owned();
+    let contents = FileContents {
+        file: file.into_file(),
+        content: Content::Torch,
+        tensors,
+        not_tensors: Vec::new(),
+        metadata: BTreeMap::new(),
+    };
+    assemble(&path, Layout::TorchFile, None, vec![contents])
+}
+
 fn open_folder(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     for name in SAFETENSORS_NAMES.into_iter().chain(TORCH_NAMES) {
         if path.join(name).exists() {
@@ -143,8 +155,17 @@ fn assemble(path: &Path, layout: Layout, index: Option<String>, contents: Vec<Fi
         tensors.push(tensor);
     }
     let metadata = metadata.unwrap_or_default();
-    let inner =
-        Inner { path: path.to_owned(), layout, index, files, tensors, key_order, by_name, not_tensors, metadata };
+    let inner = Inner {
+        path: path.to_owned(),
+        layout,
+        index,
+        files: files.into(),
+        tensors,
+        key_order,
+        by_name,
+        not_tensors,
+        metadata,
+    };
     Ok(Checkpoint { inner: Arc::new(inner) })
 }
 

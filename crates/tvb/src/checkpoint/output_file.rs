@@ -39,6 +39,10 @@ impl OutputFile {
     /// # Errors
     /// Failed when it cannot be opened.
     pub fn reopen(path: &Path, len: u64) -> Result<Option<OutputFile>> {
+        // A link in its place would lead the writing elsewhere.
+        if std::fs::symlink_metadata(path).is_ok_and(|found| !found.is_file()) {
+            return Ok(None);
+        }
         let opened = File::options().read(true).write(true).open(path);
         let file = opened.map_err(|error| Error::io("opening", path, &error))?;
         let found = file.metadata().map_err(|error| Error::io("opening", path, &error))?;

@@ -4,8 +4,8 @@ use super::progress::Display;
 use clap::{ArgAction, ValueEnum};
 use std::num::NonZeroUsize;
 use tvb::stream::Runtime;
-use tvb::{Result, units};
-use tvb_kernels::{CpuEngine, Engine};
+use tvb::{Error, Result, units};
+use tvb_kernels::{Backend, DeviceChoice};
 
 /// Flags common to all commands, as typed.
 #[derive(Clone, Debug, clap::Args)]
@@ -47,13 +47,27 @@ pub(super) enum BackendName {
     Gl,
 }
 
+impl BackendName {
+    fn kernel(self) -> Backend {
+        match self {
+            BackendName::Vulkan => Backend::Vulkan,
+            BackendName::Metal => Backend::Metal,
+            BackendName::Dx12 => Backend::Dx12,
+            BackendName::Gl => Backend::Gl,
+        }
+    }
+}
+
 /// What the common flags mean, shared by all commands.
 pub(super) struct Context {
     /// Shows how far long work is and hears Ctrl-C.
     pub progress: Display,
-    device: String,
+    /// The graphics interface asked for, where one was.
+    pub backend: Option<Backend>,
+    /// Threads to compute and read with.
+    pub n_threads: usize,
+    device: DeviceChoice,
     memory_bytes: u64,
-    n_threads: usize,
 }
 
 impl Context {
@@ -62,15 +76,25 @@ impl Context {
         let cores = std::thread::available_parallelism();
         Ok(Self {
             progress: Display::new(common.quiet > 0),
-            device: common.device,
+            backend: common.backend.first().map(|name| name.kernel()),
+            device: DeviceChoice::from_name(&common.device),
             memory_bytes: common.memory,
             n_threads: common.threads.or(cores.ok()).map_or(1, NonZeroUsize::get),
         })
     }
 
-    /// Opens the device that was asked for.
+    /// Opens the device that was asked for; a warning, where there is one, goes to the log.
     pub(super) fn runtime(&self) -> Result<Runtime> {
-        let _ = &self.device;
-        Ok(Runtime { engine: Engine::Cpu(CpuEngine::new()), n_threads: self.n_threads, memory_bytes: self.memory_bytes })
+        let opened = tvb_kernels::open(&self.device, self.backend).map_err(|error| {
+            let made = Error::failed(format!("device: {error}"));
+            match error.hint() {
+                Some(hint) => made.hint(hint),
+                None => made,
+            }
+        })?;
+        if let Some(warning) = &opened.warning {
+            tracing::warn!("{warning}");
+        }
+        Ok(Runtime { engine: opened.engine, n_threads: self.n_threads, memory_bytes: self.memory_bytes })
     }
 }

@@ -129,7 +129,8 @@ pub(super) fn addition(tasks: &[String], rule: RuleName, from_basis: bool) -> Re
         RuleName::Sum => Rule::Sum,
     };
     if rule == Rule::Sum && !chosen.is_empty() {
-        return Err(Error::usage("the rule `sum` adds all atoms and knows no tasks").hint("leave out --task, or use --rule projected"));
+        return Err(Error::usage("the rule `sum` adds all atoms and knows no tasks")
+            .hint("leave out --task, or use --rule projected"));
     }
     if rule == Rule::Sum && !from_basis {
         return Err(Error::usage("the rule `sum` is about the atoms of a basis").hint("name a basis folder"));
@@ -144,7 +145,9 @@ pub(super) fn negate(args: &NegateArgs, context: &Context) -> Result<Answer> {
 
 pub(super) fn analogy(args: &AnalogyArgs, context: &Context) -> Result<Answer> {
     let (basis, words) = split(&args.words, 3, &args.edit.originals)?;
-    run(basis, &args.edit, Rule::Projected, context, |names| arithmetic::analogy(names, &words[0], &words[1], &words[2]))
+    run(basis, &args.edit, Rule::Projected, context, |names| {
+        arithmetic::analogy(names, &words[0], &words[1], &words[2])
+    })
 }
 
 pub(super) fn apply(args: &ApplyArgs, context: &Context) -> Result<Answer> {
@@ -171,7 +174,7 @@ pub(super) fn split<'a>(
 /// What an edit is formed from, opened.
 #[derive(Debug)]
 pub(super) enum Opened {
-    Basis(Basis),
+    Basis(Box<Basis>),
     Originals(Plan),
 }
 
@@ -182,7 +185,7 @@ impl Opened {
             Some(_) if !originals.from_checkpoints.is_empty() => {
                 Err(Error::usage("a basis folder or --from-checkpoints expected, both found"))
             }
-            Some(folder) => Ok(Opened::Basis(Basis::open(folder)?)),
+            Some(folder) => Ok(Opened::Basis(Box::new(Basis::open(folder)?))),
             None => {
                 let base = base.ok_or_else(|| {
                     Error::usage("no base given")
@@ -265,7 +268,12 @@ fn run(
     let started = Instant::now();
     write_edit(source, &edit, base.as_ref(), &output, &runtime, &context.progress)?;
     let elapsed = started.elapsed();
-    text.push_str(&format!("{}: written in {} on {}\n", args.output.display(), units::duration(elapsed), runtime.device_name()));
+    text.push_str(&format!(
+        "{}: written in {} on {}\n",
+        args.output.display(),
+        units::duration(elapsed),
+        runtime.device_name()
+    ));
     json["seconds"] = elapsed.as_secs_f64().into();
     json["device"] = runtime.device_name().into();
     Ok(Answer::new(text, json))

@@ -30,8 +30,12 @@ pub(super) fn run(args: &Args) -> Result<Answer> {
 
 fn basis_text(basis: &Basis) -> String {
     let manifest = &basis.manifest;
-    let mut table =
-        Table::new([("task", Align::Left), ("norm", Align::Right), ("relative error", Align::Right), ("source", Align::Left)]);
+    let mut table = Table::new([
+        ("task", Align::Left),
+        ("norm", Align::Right),
+        ("relative error", Align::Right),
+        ("source", Align::Left),
+    ]);
     let shown = |value: Option<f64>| value.map_or("unknown".to_owned(), |value| format!("{value:.4}"));
     for task in &manifest.tasks {
         table.row([
@@ -63,7 +67,10 @@ fn basis_text(basis: &Basis) -> String {
     }
     if let Some(addition) = manifest.addition {
         for (rule, of) in [("projected", addition.projected), ("sum", addition.sum)] {
-            text.push_str(&format!("addition of all, rule {rule}: cosine {:.4}, norm ratio {:.4}\n", of.cosine, of.norm_ratio));
+            text.push_str(&format!(
+                "addition of all, rule {rule}: cosine {:.4}, norm ratio {:.4}\n",
+                of.cosine, of.norm_ratio
+            ));
         }
     }
     for (key, label) in [

@@ -4,11 +4,15 @@
 //! reads the arguments, and nothing but `output.rs` writes to the terminal.
 
 mod args;
+mod batch;
 mod check;
 mod completions;
 mod compress;
+mod devices;
 mod edit;
+mod export;
 mod gram;
+mod import;
 mod inputs;
 mod inspect;
 mod interrupt;
@@ -54,6 +58,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Devices(devices::Args),
     Check(check::Args),
     Gram(gram::Args),
     Compress(Box<compress::Args>),
@@ -64,14 +69,18 @@ enum Command {
     Apply(Box<edit::ApplyArgs>),
     Recover(recover::Args),
     Sweep(sweep::Args),
+    Batch(batch::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
+    Import(import::Args),
+    Export(export::Args),
     Completions(completions::Args),
 }
 
 impl Command {
     fn run(self, context: &Context) -> Result<Answer> {
         match self {
+            Command::Devices(_) => devices::run(context),
             Command::Check(args) => check::run(&args),
             Command::Gram(args) => gram::run(&args, context),
             Command::Compress(args) => compress::run(&args, context),
@@ -82,8 +91,11 @@ impl Command {
             Command::Apply(args) => edit::apply(&args, context),
             Command::Recover(args) => recover::run(&args, context),
             Command::Sweep(args) => sweep::run(&args, context),
+            Command::Batch(args) => batch::run(&args, context),
             Command::Inspect(args) => inspect::run(&args),
             Command::Verify(args) => verify::run(&args, context),
+            Command::Import(args) => import::run(&args, context),
+            Command::Export(args) => export::run(&args, context),
             Command::Completions(args) => completions::run(&args),
         }
     }
@@ -91,6 +103,7 @@ impl Command {
 
 /// Parses the process's arguments, runs the command they name, shows its answer, and returns the exit code.
 pub(crate) fn run() -> ExitCode {
+    keep_the_driver_quiet();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return output::show_usage(&error),
@@ -102,6 +115,16 @@ pub(crate) fn run() -> ExitCode {
         cli.command.run(&context)
     });
     output::show(answer, is_json)
+}
+
+/// On a headless machine Mesa's device-selection layer complains on stderr that it finds no desktop to ask which GPU it
+/// prefers, once for every look at the adapters. It has nothing to select for us: adapters are chosen here.
+fn keep_the_driver_quiet() {
+    let has_desktop = ["XDG_RUNTIME_DIR", "WAYLAND_DISPLAY", "DISPLAY"].iter().any(|name| std::env::var_os(name).is_some());
+    if cfg!(target_os = "linux") && !has_desktop {
+        // SAFETY: called first thing in `main`, while this is the process's only thread.
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
+    }
 }
 
 #[cfg(test)]

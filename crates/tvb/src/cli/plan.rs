@@ -74,7 +74,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Answer> {
     if let Some(path) = &args.plot {
         let points: Vec<Pareto> = rows
             .iter()
-            .map(|row| Pareto { method: row.method, n_stored: row.n_stored, mean_error: row.mean_error, worst_error: row.worst_error })
+            .map(|row| Pareto {
+                method: row.method,
+                n_stored: row.n_stored,
+                mean_error: row.mean_error,
+                worst_error: row.worst_error,
+            })
             .collect();
         let existing = if args.overwrite { Existing::Replace } else { Existing::Refuse };
         tvb::checkpoint::write_whole(path, pareto_svg(&points, tasks.len())?.as_bytes(), existing)?;
@@ -105,7 +110,18 @@ fn spread(n_tasks: usize) -> Vec<usize> {
 }
 
 const HEADINGS: [&str; 13] = [
-    "method", "M", "stored", "bytes", "loss/bound", "mean", "worst", "worst task", "add cos", "add ratio", "sum cos", "cond",
+    "method",
+    "M",
+    "stored",
+    "bytes",
+    "loss/bound",
+    "mean",
+    "worst",
+    "worst task",
+    "add cos",
+    "add ratio",
+    "sum cos",
+    "cond",
     "bf16 worst",
 ];
 

@@ -4,7 +4,8 @@ use clap::ValueEnum;
 use std::path::{Path, PathBuf};
 use tvb::compress::Size;
 use tvb::solve::{
-    Activation, AeOptions, Anneal, AnchoredOptions, ClusterOptions, Coordinates, ExactOptions, MaxError, Method, NmfOptions,
+    Activation, AeOptions, AnchoredOptions, Anneal, ClusterOptions, Coordinates, ExactOptions, MaxError, Method,
+    NmfOptions,
 };
 use tvb::{Error, Result, units};
 
@@ -42,9 +43,10 @@ impl SizeArgs {
 
 fn parse_max_error(text: &str) -> Result<MaxError> {
     let (word, number) = text.split_once(':').unwrap_or(("worst", text));
-    let limit: f64 = number.trim().parse().ok().filter(|limit: &f64| limit.is_finite() && *limit >= 0.0).ok_or_else(|| {
-        Error::usage(format!("an error such as 0.1, mean:0.1 or worst:0.1 expected, {text:?} found"))
-    })?;
+    let limit: f64 =
+        number.trim().parse().ok().filter(|limit: &f64| limit.is_finite() && *limit >= 0.0).ok_or_else(|| {
+            Error::usage(format!("an error such as 0.1, mean:0.1 or worst:0.1 expected, {text:?} found"))
+        })?;
     match word.trim() {
         "mean" => Ok(MaxError::Mean(limit)),
         "worst" => Ok(MaxError::Worst(limit)),

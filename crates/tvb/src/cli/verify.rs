@@ -54,9 +54,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Answer> {
             table.row([error.task.clone(), format!("{:.6}", error.measured), predicted]);
         }
         text.push_str(&table.to_string());
-        let rows = errors.iter().map(|error| {
-            json!({ "task": error.task, "measured": error.measured, "predicted": error.predicted })
-        });
+        let rows = errors
+            .iter()
+            .map(|error| json!({ "task": error.task, "measured": error.measured, "predicted": error.predicted }));
         json["errors"] = rows.collect();
     }
     Ok(Answer::new(text, json))

@@ -5,4 +5,3 @@ mod sweep_plot;
 
 pub use pareto::{Pareto, pareto_svg};
 pub use sweep_plot::{Series, sweep_svg};
-

@@ -74,7 +74,8 @@ mod tests {
 
     #[test]
     fn every_method_is_in_the_picture() {
-        let point = |method, n_stored, mean_error| Pareto { method, n_stored, mean_error, worst_error: mean_error * 2.0 };
+        let point =
+            |method, n_stored, mean_error| Pareto { method, n_stored, mean_error, worst_error: mean_error * 2.0 };
         let svg = pareto_svg(&[point("exact", 1, 0.5), point("exact", 2, 0.0), point("pca", 3, 0.1)], 4).unwrap();
         assert!(svg.starts_with("<svg") && svg.contains("exact") && svg.contains("pca"));
         assert!(pareto_svg(&[], 0).is_ok());

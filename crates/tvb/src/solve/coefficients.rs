@@ -66,15 +66,17 @@ pub struct Solved {
 }
 
 impl Coefficients {
-    /// B and W from a basis that was read: every vector takes part in rule `sum`, but the last of `pca`. Rejected unless
-    /// the shapes fit and all is finite.
+    /// B and W from a basis that was read: every vector takes part in rule `sum`, but the last of `pca`. B may have no
+    /// columns, where the atoms are no mixtures of the tasks. Rejected unless the shapes fit and all is finite.
     pub fn from_parts(method: &str, encode: Mat<f64>, decode: Mat<f64>) -> Result<Coefficients> {
         let method = super::Method::parse(method)?.name();
-        let n_stored = encode.ncols();
-        if (decode.nrows(), decode.ncols()) != (n_stored, encode.nrows()) || n_stored == 0 || encode.nrows() == 0 {
+        let n_stored = decode.nrows();
+        let fits = encode.ncols() == 0 || (encode.nrows(), encode.ncols()) == (decode.ncols(), n_stored);
+        if !fits || n_stored == 0 || decode.ncols() == 0 {
             return Err(Error::rejected(format!(
-                "encode is {} x {n_stored} and decode {} x {}: expected tasks x atoms and atoms x tasks",
+                "encode is {} x {} and decode {} x {}: expected tasks x atoms and atoms x tasks",
                 encode.nrows(),
+                encode.ncols(),
                 decode.nrows(),
                 decode.ncols()
             )));

@@ -65,12 +65,20 @@ impl SafetensorsWriter {
         self.file.read_at(self.layout.offset(tensor) + byte_offset, out)
     }
 
+    /// Waits until what was written so far is on the disk.
+    ///
+    /// # Errors
+    /// Failed when the system cannot write it.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync()
+    }
+
     /// Makes sure that everything is on the disk.
     ///
     /// # Errors
     /// Failed when the system cannot write it.
     pub fn finish(self) -> Result<()> {
-        self.file.sync()
+        self.sync()
     }
 }
 
@@ -93,26 +101,40 @@ impl ShardedWriter {
         specs: &[TensorSpec],
         metadata: &BTreeMap<String, String>,
     ) -> Result<ShardedWriter> {
-        let mut homes = vec![(0, 0); specs.len()];
+        let (layouts, homes) = lay_out(plan, specs, metadata)?;
+        write_index(folder, plan, specs, &layouts)?;
+        let files = plan.files.iter().zip(layouts);
+        let writers = files.map(|((name, _), layout)| SafetensorsWriter::create(&folder.join(name), layout));
+        Ok(ShardedWriter { writers: writers.collect::<Result<_>>()?, homes })
+    }
+
+    /// Opens every file of `plan` that an interrupted run left in `folder`; `None` when one of them is not as
+    /// [`create`](ShardedWriter::create) made it.
+    ///
+    /// # Errors
+    /// Failed when a file cannot be opened, read or written; rejected when a shape overflows.
+    pub fn reopen(
+        folder: &Path,
+        plan: &ShardPlan,
+        specs: &[TensorSpec],
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<Option<ShardedWriter>> {
+        let (layouts, homes) = lay_out(plan, specs, metadata)?;
+        write_index(folder, plan, specs, &layouts)?;
         let mut writers = Vec::with_capacity(plan.files.len());
-        let mut weight_map = Vec::with_capacity(specs.len());
-        let mut total_bytes = 0;
-        for (number, (name, tensors)) in plan.files.iter().enumerate() {
-            let own: Vec<TensorSpec> = tensors.iter().map(|&tensor| specs[tensor].clone()).collect();
-            let layout = SafetensorsLayout::new(&own, metadata)?;
-            for (place, &tensor) in tensors.iter().enumerate() {
-                homes[tensor] = (number, place);
-                total_bytes += layout.n_bytes(place);
-                weight_map.push((specs[tensor].name.as_str(), name.as_str()));
-            }
-            writers.push(SafetensorsWriter::create(&folder.join(name), layout)?);
+        for ((name, _), layout) in plan.files.iter().zip(layouts) {
+            let Some(writer) = SafetensorsWriter::reopen(&folder.join(name), layout)? else { return Ok(None) };
+            writers.push(writer);
         }
-        if let Some(index) = &plan.index {
-            let path = folder.join(index);
-            std::fs::write(&path, index_json(total_bytes, weight_map))
-                .map_err(|error| Error::io("writing", &path, &error))?;
-        }
-        Ok(ShardedWriter { writers, homes })
+        Ok(Some(ShardedWriter { writers, homes }))
+    }
+
+    /// Waits until what was written so far is on the disk.
+    ///
+    /// # Errors
+    /// Failed when the system cannot write it.
+    pub fn sync(&self) -> Result<()> {
+        self.writers.iter().try_for_each(SafetensorsWriter::sync)
     }
 
     /// The files' layouts, in the plan's order.
@@ -136,4 +158,35 @@ impl ShardedWriter {
     pub fn finish(self) -> Result<()> {
         self.writers.into_iter().try_for_each(SafetensorsWriter::finish)
     }
+}
+
+/// The layout of every file of a plan, and (file, number in that file) of each tensor.
+type LaidOut = (Vec<SafetensorsLayout>, Vec<(usize, usize)>);
+
+fn lay_out(plan: &ShardPlan, specs: &[TensorSpec], metadata: &BTreeMap<String, String>) -> Result<LaidOut> {
+    let mut homes = vec![(0, 0); specs.len()];
+    let mut layouts = Vec::with_capacity(plan.files.len());
+    for (number, (_, tensors)) in plan.files.iter().enumerate() {
+        let own: Vec<TensorSpec> = tensors.iter().map(|&tensor| specs[tensor].clone()).collect();
+        layouts.push(SafetensorsLayout::new(&own, metadata)?);
+        for (place, &tensor) in tensors.iter().enumerate() {
+            homes[tensor] = (number, place);
+        }
+    }
+    Ok((layouts, homes))
+}
+
+/// Writes the index, where the plan has one.
+fn write_index(folder: &Path, plan: &ShardPlan, specs: &[TensorSpec], layouts: &[SafetensorsLayout]) -> Result<()> {
+    let Some(index) = &plan.index else { return Ok(()) };
+    let mut weight_map = Vec::with_capacity(specs.len());
+    let mut total_bytes = 0;
+    for ((name, tensors), layout) in plan.files.iter().zip(layouts) {
+        for (place, &tensor) in tensors.iter().enumerate() {
+            total_bytes += layout.n_bytes(place);
+            weight_map.push((specs[tensor].name.as_str(), name.as_str()));
+        }
+    }
+    let path = folder.join(index);
+    std::fs::write(&path, index_json(total_bytes, weight_map)).map_err(|error| Error::io("writing", &path, &error))
 }

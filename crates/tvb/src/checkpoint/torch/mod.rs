@@ -2,17 +2,23 @@
 //!
 //! Data flows from the container (`archive` in a `zip`, or `legacy` for what PyTorch before 1.6 wrote) through the `pickle` machine
 //! to values; `views` finds the bytes of the tensors among them, `state_dict` their names. Tensor bytes stay where
-//! they are and are read by position, as with every other format.
+//! they are and are read by position, as with every other format. `write` is the way back.
 
 mod archive;
+mod dtypes;
 mod file;
 mod legacy;
 mod pickle;
 mod state_dict;
 mod value;
 mod views;
+mod write;
 mod zip;
 
 pub use file::TorchFile;
 pub(super) use state_dict::{StateDict, state_dict};
 pub use value::ValueRef;
+pub use write::{SaveStorage, SaveTensor, SaveValue, TorchWriter};
+
+#[cfg(test)]
+mod tests;

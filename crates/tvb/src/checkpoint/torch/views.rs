@@ -61,7 +61,8 @@ pub(super) fn place(
     if found < storage_bytes {
         return Err(format!("storage {}: expected {storage_bytes} bytes, found {found}", key()));
     }
-    let n_bytes = check_view(raw, storage_bytes).map_err(|why| format!("{why} (storage {})", key()))?;
+    let n_bytes = check_view(raw.dtype, raw.offset, &raw.shape, &raw.strides, storage_bytes)
+        .map_err(|why| format!("{why} (storage {})", key()))?;
 
     // Behind its last element a storage has no place for the offset of an empty tensor; any place does.
     let skip = if n_bytes == 0 { 0 } else { raw.offset * size_of_element(raw.dtype) };
@@ -90,32 +91,33 @@ pub(super) fn place(
     }
 }
 
-/// The bytes of a tensor, every element of which lies in a storage of `storage_bytes`.
-fn check_view(raw: &RawTensor, storage_bytes: u64) -> Result<u64, String> {
-    let n_bytes = checked_bytes(raw.dtype, &raw.shape)?;
+/// The bytes of a view, every element of which lies in a storage of `storage_bytes`. `offset` counts elements.
+///
+/// # Errors
+/// Where it leaves its storage, or repeats it into something absurd.
+pub(super) fn check_view(
+    dtype: Dtype,
+    offset: u64,
+    shape: &[usize],
+    strides: &[usize],
+    storage_bytes: u64,
+) -> Result<u64, String> {
+    let n_bytes = checked_bytes(dtype, shape)?;
     if n_bytes == 0 {
         return Ok(0);
     }
-    let last = raw
-        .shape
+    let last = shape
         .iter()
-        .zip(&raw.strides)
-        .try_fold(raw.offset, |at, (&n, &step)| at.checked_add((n as u64 - 1).checked_mul(step as u64)?));
-    let n_elements = storage_bytes / size_of_element(raw.dtype);
-    match last {
-        Some(last) if last < n_elements => {}
-        _ => {
-            return Err(format!(
-                "shape {:?} with strides {:?} from element {} on leaves its storage of {n_elements} elements",
-                raw.shape, raw.strides, raw.offset
-            ));
-        }
+        .zip(strides)
+        .try_fold(offset, |at, (&n, &step)| at.checked_add((n as u64 - 1).checked_mul(step as u64)?));
+    let n_elements = storage_bytes / size_of_element(dtype);
+    if last.is_none_or(|last| last >= n_elements) {
+        return Err(format!(
+            "shape {shape:?} with strides {strides:?} from element {offset} on leaves its storage of {n_elements} elements"
+        ));
     }
     if n_bytes > storage_bytes && n_bytes > REPEATED_BYTES_MAX {
-        return Err(format!(
-            "shape {:?} repeats the elements of a storage of {n_elements} elements into {n_bytes} bytes",
-            raw.shape
-        ));
+        return Err(format!("shape {shape:?} repeats a storage of {n_elements} elements into {n_bytes} bytes"));
     }
     Ok(n_bytes)
 }

@@ -1,6 +1,8 @@
 //! The stack machine: one opcode after another, everything bounded and nothing run.
 
+use super::input::Input;
 use super::reduce;
+use super::stack::Stack;
 use super::values::{Id, Node, StorageRef, Values};
 use crate::checkpoint::limits::{N_LINKS_MAX, N_VALUES_MAX};
 use std::collections::HashMap;
@@ -20,11 +22,11 @@ pub(super) type Step<T> = Result<T, PickleError>;
 pub(in crate::checkpoint::torch) fn run(bytes: &[u8]) -> Result<(Values, usize), PickleError> {
     let mut machine = Machine::new(bytes);
     loop {
-        let begin = machine.at;
-        let opcode = machine.byte()?;
+        let begin = machine.input.at;
+        let opcode = machine.input.u8()?;
         if opcode == b'.' {
-            machine.values.root = machine.pop().map_err(|error| located(error, begin))?;
-            return Ok((machine.values, machine.at));
+            machine.values.root = machine.stack.pop().map_err(|error| located(error, begin))?;
+            return Ok((machine.values, machine.input.at));
         }
         machine.step(opcode).map_err(|error| located(error, begin))?;
     }
@@ -42,12 +44,8 @@ pub(super) fn malformed<T>(why: impl Into<String>) -> Step<T> {
 }
 
 pub(super) struct Machine<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    stack: Vec<Id>,
-    /// Heights of the stack at the open marks.
-    marks: Vec<usize>,
-    memo: HashMap<u32, Id>,
+    input: Input<'a>,
+    stack: Stack,
     pub(super) values: Values,
     pub(super) storage_numbers: HashMap<StorageRef, u32>,
     pub(super) n_tensors: usize,
@@ -63,11 +61,8 @@ impl<'a> Machine<'a> {
         // The values that a pickle repeats without end take one place each.
         let nodes = vec![Node::None, Node::Bool(false), Node::Bool(true), Node::Tuple(Box::default())];
         Machine {
-            bytes,
-            at: 0,
-            stack: Vec::new(),
-            marks: Vec::new(),
-            memo: HashMap::new(),
+            input: Input::new(bytes),
+            stack: Stack::default(),
             values: Values { nodes, ..Values::default() },
             storage_numbers: HashMap::new(),
             n_tensors: 0,
@@ -82,92 +77,89 @@ impl<'a> Machine<'a> {
     fn step(&mut self, opcode: u8) -> Step<()> {
         match opcode {
             // Protocol, frame: lengths that say nothing new.
-            0x80 => drop(self.take(1)?),
-            0x95 => drop(self.take(8)?),
-            b'(' => {
-                self.marks.push(self.stack.len());
-                self.check_stack()?;
-            }
-            b'0' => match self.pop() {
+            0x80 => drop(self.input.take(1)?),
+            0x95 => drop(self.input.take(8)?),
+            b'(' => self.stack.mark()?,
+            b'0' => match self.stack.pop() {
                 Ok(_) => {}
                 Err(_) => drop(self.pop_mark()?),
             },
             b'1' => drop(self.pop_mark()?),
             b'2' => {
-                let top = self.top()?;
-                self.push(top)?;
+                let top = self.stack.top()?;
+                self.stack.push(top)?;
             }
 
-            b'N' => self.push(self.none)?,
-            0x88 => self.push(self.yes)?,
-            0x89 => self.push(self.no)?,
+            b'N' => self.stack.push(self.none)?,
+            0x88 => self.stack.push(self.yes)?,
+            0x89 => self.stack.push(self.no)?,
             b'J' => {
-                let value = i32::from_le_bytes(self.array()?);
+                let value = i32::from_le_bytes(self.input.array()?);
                 self.make(Node::Int(i64::from(value)))?;
             }
             b'K' => {
-                let value = self.byte()?;
+                let value = self.input.u8()?;
                 self.make(Node::Int(i64::from(value)))?;
             }
             b'M' => {
-                let value = u16::from_le_bytes(self.array()?);
+                let value = self.input.u16()?;
                 self.make(Node::Int(i64::from(value)))?;
             }
             b'I' => {
-                let line = self.line()?;
+                let line = self.input.line()?;
                 match line {
-                    "00" => self.push(self.no)?,
-                    "01" => self.push(self.yes)?,
+                    "00" => self.stack.push(self.no)?,
+                    "01" => self.stack.push(self.yes)?,
                     _ => self.int_text(line)?,
                 }
             }
             b'L' => {
-                let line = self.line()?;
+                let line = self.input.line()?;
                 self.int_text(line.strip_suffix('L').unwrap_or(line))?;
             }
             0x8a => {
-                let length = self.byte()?;
+                let length = self.input.u8()?;
                 self.long(u64::from(length))?;
             }
             0x8b => {
-                let length = u32::from_le_bytes(self.array()?);
+                let length = self.input.u32()?;
                 self.long(u64::from(length))?;
             }
             b'F' => {
-                let line = self.line()?;
+                let line = self.input.line()?;
                 match line.parse() {
                     Ok(value) => self.make(Node::Float(value))?,
                     Err(_) => return malformed("a float that is none"),
                 }
             }
             b'G' => {
-                let value = f64::from_be_bytes(self.array()?);
+                let value = f64::from_be_bytes(self.input.array()?);
                 self.make(Node::Float(value))?;
             }
 
             // Text; Python 2 wrote byte strings where text was meant.
             b'X' => {
-                let length = u32::from_le_bytes(self.array()?);
+                let length = self.input.u32()?;
                 self.text(u64::from(length))?;
             }
             0x8c => {
-                let length = self.byte()?;
+                let length = self.input.u8()?;
                 self.text(u64::from(length))?;
             }
             0x8d => {
-                let length = u64::from_le_bytes(self.array()?);
+                let length = self.input.u64()?;
                 self.text(length)?;
             }
             b'T' => {
-                let length = u32::from_le_bytes(self.array()?);
+                let length = self.input.u32()?;
                 self.text(u64::from(length))?;
             }
             b'U' => {
-                let length = self.byte()?;
+                let length = self.input.u8()?;
                 self.text(u64::from(length))?;
             }
             b'S' => {
-                let line = self.line()?;
+                let line = self.input.line()?;
                 let inner = ['\'', '"'].iter().find_map(|&quote| line.strip_prefix(quote)?.strip_suffix(quote));
                 match inner {
                     Some(inner) => self.make(Node::Str(inner.into()))?,
@@ -175,25 +167,25 @@ impl<'a> Machine<'a> {
                 }
             }
             b'V' => {
-                let line = self.line()?;
+                let line = self.input.line()?;
                 self.make(Node::Str(line.into()))?;
             }
             b'B' => {
-                let length = u32::from_le_bytes(self.array()?);
+                let length = self.input.u32()?;
                 self.byte_string(u64::from(length))?;
             }
             b'C' => {
-                let length = self.byte()?;
+                let length = self.input.u8()?;
                 self.byte_string(u64::from(length))?;
             }
             0x8e | 0x96 => {
-                let length = u64::from_le_bytes(self.array()?);
+                let length = self.input.u64()?;
                 self.byte_string(length)?;
             }
 
             b'}' => self.make(Node::Dict(Vec::new()))?,
             b']' => self.make(Node::List(Vec::new()))?,
-            b')' => self.push(self.empty_tuple)?,
+            b')' => self.stack.push(self.empty_tuple)?,
             0x8f => self.make(Node::Set(Vec::new()))?,
             b'l' => {
                 let items = self.pop_mark()?;
@@ -215,13 +207,13 @@ impl<'a> Machine<'a> {
                 let n = usize::from(opcode - 0x84);
                 let mut items = vec![0; n];
                 for item in items.iter_mut().rev() {
-                    *item = self.pop()?;
+                    *item = self.stack.pop()?;
                 }
                 self.link(n)?;
                 self.make(Node::Tuple(items.into()))?;
             }
             b'a' => {
-                let item = self.pop()?;
+                let item = self.stack.pop()?;
                 self.link(1)?;
                 self.extend(&[item])?;
             }
@@ -230,8 +222,8 @@ impl<'a> Machine<'a> {
                 self.extend(&items)?;
             }
             b's' => {
-                let value = self.pop()?;
-                let key = self.pop()?;
+                let value = self.stack.pop()?;
+                let key = self.stack.pop()?;
                 self.link(2)?;
                 self.insert(&[(key, value)])?;
             }
@@ -241,12 +233,12 @@ impl<'a> Machine<'a> {
             }
 
             b'c' => {
-                let module = self.line()?.into();
-                let name = self.line()?.into();
+                let module = self.input.line()?.into();
+                let name = self.input.line()?.into();
                 self.make(Node::Global(module, name))?;
             }
             0x93 => {
-                let (name, module) = (self.pop()?, self.pop()?);
+                let (name, module) = (self.stack.pop()?, self.stack.pop()?);
                 match (self.values.str(module), self.values.str(name)) {
                     (Some(module), Some(name)) => {
                         let global = Node::Global(module.into(), name.into());
@@ -257,15 +249,15 @@ impl<'a> Machine<'a> {
                 }
             }
             b'R' | 0x81 => {
-                let (args, callable) = (self.pop()?, self.pop()?);
+                let (args, callable) = (self.stack.pop()?, self.stack.pop()?);
                 self.call(callable, args)?;
             }
             0x92 => {
-                let (_keywords, args, callable) = (self.pop()?, self.pop()?, self.pop()?);
+                let (_keywords, args, callable) = (self.stack.pop()?, self.stack.pop()?, self.stack.pop()?);
                 self.call(callable, args)?;
             }
             b'i' => {
-                let class = Node::Global(self.line()?.into(), self.line()?.into());
+                let class = Node::Global(self.input.line()?.into(), self.input.line()?.into());
                 let class = self.add(class)?;
                 let args = self.pop_mark()?;
                 let args = self.add(Node::Tuple(args.into()))?;
@@ -278,81 +270,50 @@ impl<'a> Machine<'a> {
                 self.call(class, args)?;
             }
             b'b' => {
-                let state = self.pop()?;
-                let object = self.top()?;
+                let state = self.stack.pop()?;
+                let object = self.stack.top()?;
                 // Attributes of tensors and containers (hooks, `_metadata`) say nothing about numbers.
                 if let Node::Object(object) = &mut self.values.nodes[object as usize] {
                     object.state = Some(state);
                 }
             }
             b'Q' => {
-                let id = self.pop()?;
+                let id = self.stack.pop()?;
                 let value = reduce::persistent(self, id)?;
-                self.push(value)?;
+                self.stack.push(value)?;
             }
             b'P' => return malformed("a persistent id in text form, which PyTorch never writes"),
             0x82..=0x84 => return malformed("a class by extension number, which only its author's program knows"),
             0x97 | 0x98 => return malformed("a buffer outside the pickle, which PyTorch never writes"),
 
             b'q' => {
-                let index = self.byte()?;
-                self.put(u32::from(index))?;
+                let index = self.input.u8()?;
+                self.stack.put(u32::from(index))?;
             }
             b'r' => {
-                let index = u32::from_le_bytes(self.array()?);
-                self.put(index)?;
+                let index = self.input.u32()?;
+                self.stack.put(index)?;
             }
-            0x94 => self.put(self.memo.len() as u32)?,
+            0x94 => self.stack.put_next()?,
             b'p' => {
-                let index = self.index_text()?;
-                self.put(index)?;
+                let index = self.input.index_line()?;
+                self.stack.put(index)?;
             }
             b'h' => {
-                let index = self.byte()?;
-                self.get(u32::from(index))?;
+                let index = self.input.u8()?;
+                self.stack.get(u32::from(index))?;
             }
             b'j' => {
-                let index = u32::from_le_bytes(self.array()?);
-                self.get(index)?;
+                let index = self.input.u32()?;
+                self.stack.get(index)?;
             }
             b'g' => {
-                let index = self.index_text()?;
-                self.get(index)?;
+                let index = self.input.index_line()?;
+                self.stack.get(index)?;
             }
             other => return malformed(format!("unknown opcode 0x{other:02x}")),
         }
         Ok(())
-    }
-
-    // The input.
-
-    fn take(&mut self, length: u64) -> Step<&'a [u8]> {
-        let end = usize::try_from(length).ok().and_then(|length| self.at.checked_add(length));
-        let taken = end.and_then(|end| self.bytes.get(self.at..end)).ok_or(PickleError::Truncated)?;
-        self.at += taken.len();
-        Ok(taken)
-    }
-
-    fn byte(&mut self) -> Step<u8> {
-        Ok(self.take(1)?[0])
-    }
-
-    fn array<const N: usize>(&mut self) -> Step<[u8; N]> {
-        let mut out = [0; N];
-        out.copy_from_slice(self.take(N as u64)?);
-        Ok(out)
-    }
-
-    fn line(&mut self) -> Step<&'a str> {
-        let rest = &self.bytes[self.at..];
-        let length = rest.iter().position(|&byte| byte == b'\n').ok_or(PickleError::Truncated)?;
-        self.at += length + 1;
-        let line = std::str::from_utf8(&rest[..length]).or_else(|_| malformed("a line that is not UTF-8"))?;
-        Ok(line.strip_suffix('\r').unwrap_or(line))
-    }
-
-    fn index_text(&mut self) -> Step<u32> {
-        self.line()?.parse().or_else(|_| malformed("a memo index that is no number"))
     }
 
     // Values.
@@ -368,7 +329,7 @@ impl<'a> Machine<'a> {
 
     fn make(&mut self, node: Node) -> Step<()> {
         let id = self.add(node)?;
-        self.push(id)
+        self.stack.push(id)
     }
 
     /// Accounts for references that a container takes up.
@@ -397,7 +358,7 @@ impl<'a> Machine<'a> {
 
     /// A little-endian integer of any length; one that is too large becomes bytes, since nothing here needs it.
     fn long(&mut self, length: u64) -> Step<()> {
-        let bytes = self.take(length)?;
+        let bytes = self.input.take(length)?;
         let mut wide = match bytes.last() {
             Some(last) if last & 0x80 != 0 => [0xff; 8],
             _ => [0; 8],
@@ -410,18 +371,18 @@ impl<'a> Machine<'a> {
     }
 
     fn text(&mut self, length: u64) -> Step<()> {
-        let bytes = self.take(length)?;
+        let bytes = self.input.take(length)?;
         // Lone surrogates (Python's `surrogatepass`) and Latin-1 text are not names of tensors: shown, not kept.
         self.make(Node::Str(String::from_utf8_lossy(bytes).into()))
     }
 
     fn byte_string(&mut self, length: u64) -> Step<()> {
-        let bytes = self.take(length)?;
+        let bytes = self.input.take(length)?;
         self.make(Node::Bytes(bytes.into()))
     }
 
     fn extend(&mut self, items: &[Id]) -> Step<()> {
-        let target = self.top()?;
+        let target = self.stack.top()?;
         match &mut self.values.nodes[target as usize] {
             Node::List(list) | Node::Set(list) => list.extend_from_slice(items),
             Node::Object(object) => object.items.extend_from_slice(items),
@@ -431,7 +392,7 @@ impl<'a> Machine<'a> {
     }
 
     fn insert(&mut self, entries: &[(Id, Id)]) -> Step<()> {
-        let target = self.top()?;
+        let target = self.stack.top()?;
         match &mut self.values.nodes[target as usize] {
             Node::Dict(dict) => dict.extend_from_slice(entries),
             Node::Object(object) => object.entries.extend_from_slice(entries),
@@ -442,64 +403,14 @@ impl<'a> Machine<'a> {
 
     fn call(&mut self, callable: Id, args: Id) -> Step<()> {
         let result = reduce::call(self, callable, args)?;
-        self.push(result)
-    }
-
-    // The stack and the memo.
-
-    fn check_stack(&self) -> Step<()> {
-        if self.stack.len() > N_VALUES_MAX || self.marks.len() > N_VALUES_MAX {
-            return malformed(format!("more than {N_VALUES_MAX} values on the stack"));
-        }
-        Ok(())
-    }
-
-    fn push(&mut self, id: Id) -> Step<()> {
-        self.stack.push(id);
-        self.check_stack()
-    }
-
-    /// The floor of the stack is the last mark: nothing below it may be touched.
-    fn floor(&self) -> usize {
-        self.marks.last().copied().unwrap_or(0)
-    }
-
-    fn pop(&mut self) -> Step<Id> {
-        if self.stack.len() <= self.floor() {
-            return malformed("a value is missing on the stack");
-        }
-        self.stack.pop().map_or_else(|| malformed("a value is missing on the stack"), Ok)
-    }
-
-    fn top(&self) -> Step<Id> {
-        if self.stack.len() <= self.floor() {
-            return malformed("a value is missing on the stack");
-        }
-        Ok(self.stack[self.stack.len() - 1])
+        self.stack.push(result)
     }
 
     /// The values above the last mark, as a container takes them up.
     fn pop_mark(&mut self) -> Step<Vec<Id>> {
-        let Some(floor) = self.marks.pop() else { return malformed("a mark is missing on the stack") };
-        let items = self.stack.split_off(floor);
+        let items = self.stack.pop_mark()?;
         self.link(items.len())?;
         Ok(items)
-    }
-
-    fn put(&mut self, index: u32) -> Step<()> {
-        let top = self.top()?;
-        self.memo.insert(index, top);
-        if self.memo.len() > N_VALUES_MAX {
-            return malformed(format!("more than {N_VALUES_MAX} values in the memo"));
-        }
-        Ok(())
-    }
-
-    fn get(&mut self, index: u32) -> Step<()> {
-        match self.memo.get(&index) {
-            Some(&id) => self.push(id),
-            None => malformed(format!("nothing in the memo under {index}")),
-        }
     }
 }
 

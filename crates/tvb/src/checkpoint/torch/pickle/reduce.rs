@@ -2,9 +2,9 @@
 
 use super::machine::{Machine, Step, malformed};
 use super::values::{Id, Node, Object, RawTensor, StorageKind, StorageRef};
-use crate::checkpoint::Dtype;
 use crate::checkpoint::limits::{N_TENSORS_MAX, RANK_MAX};
 use crate::checkpoint::shown::shown;
+use crate::checkpoint::torch::dtypes;
 
 /// The most arguments that a known callable takes.
 const N_ARGS_MAX: usize = 9;
@@ -182,7 +182,7 @@ fn describe(
     let dtype = match (&values.storages[storage as usize].kind, dtype) {
         (_, Some(dtype)) => match values.node(dtype) {
             Node::Global(module, name) if **module == *"torch" => {
-                torch_dtype(name).ok_or_else(|| format!("a tensor of the unknown dtype {}", shown(name)))?
+                dtypes::from_name(name).ok_or_else(|| format!("a tensor of the unknown dtype {}", shown(name)))?
             }
             _ => return Err("a tensor without a dtype".into()),
         },
@@ -218,44 +218,11 @@ fn dimensions(machine: &Machine, id: Id) -> Option<Vec<usize>> {
         .collect()
 }
 
-/// The element type of a typed storage class: `FloatStorage` and the like.
-fn storage_kind(name: &str) -> StorageKind {
-    match name {
-        "DoubleStorage" => StorageKind::Typed(Dtype::F64),
-        "FloatStorage" => StorageKind::Typed(Dtype::F32),
-        "HalfStorage" => StorageKind::Typed(Dtype::F16),
-        "BFloat16Storage" => StorageKind::Typed(Dtype::Bf16),
-        "LongStorage" => StorageKind::Typed(Dtype::I64),
-        "IntStorage" => StorageKind::Typed(Dtype::I32),
-        "ShortStorage" => StorageKind::Typed(Dtype::I16),
-        "CharStorage" => StorageKind::Typed(Dtype::I8),
-        "ByteStorage" => StorageKind::Typed(Dtype::U8),
-        "BoolStorage" => StorageKind::Typed(Dtype::Bool),
-        "ComplexFloatStorage" => StorageKind::Typed(Dtype::Complex64),
-        "UntypedStorage" | "_UntypedStorage" => StorageKind::Untyped,
-        other => StorageKind::Unknown(other.into()),
+/// The element type of a storage class: `FloatStorage` and the like.
+fn storage_kind(class: &str) -> StorageKind {
+    match (dtypes::from_storage_class(class), class) {
+        (Some(dtype), _) => StorageKind::Typed(dtype),
+        (None, "UntypedStorage" | "_UntypedStorage") => StorageKind::Untyped,
+        (None, other) => StorageKind::Unknown(other.into()),
     }
-}
-
-/// The type behind `torch.NAME`.
-fn torch_dtype(name: &str) -> Option<Dtype> {
-    Some(match name {
-        "float64" | "double" => Dtype::F64,
-        "float32" | "float" => Dtype::F32,
-        "float16" | "half" => Dtype::F16,
-        "bfloat16" => Dtype::Bf16,
-        "int64" | "long" => Dtype::I64,
-        "int32" | "int" => Dtype::I32,
-        "int16" | "short" => Dtype::I16,
-        "int8" => Dtype::I8,
-        "uint64" => Dtype::U64,
-        "uint32" => Dtype::U32,
-        "uint16" => Dtype::U16,
-        "uint8" => Dtype::U8,
-        "bool" => Dtype::Bool,
-        "float8_e4m3fn" => Dtype::F8E4M3,
-        "float8_e5m2" => Dtype::F8E5M2,
-        "complex64" | "cfloat" => Dtype::Complex64,
-        _ => return None,
-    })
 }

@@ -5,14 +5,16 @@
 //! staging buffers while the device works. Either way results are folded strictly in chunk order, by whichever thread
 //! completes the next one in line, so that sums repeat bit for bit whatever the timing.
 
+mod gpu;
+mod line;
+
 use crate::chunks::{Block, ChunkReader, Grid};
 use crate::digest::{BLOCK_ROWS, Digest};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::progress::Progress;
-use std::collections::BTreeMap;
+use line::Line;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use tvb_kernels::{Chunk, ChunkLayout, Engine, Output, Scratch, Work};
 
 /// What the work runs on.
@@ -61,6 +63,7 @@ impl Runtime {
     pub fn device_name(&self) -> String {
         match &self.engine {
             Engine::Cpu(engine) => format!("cpu ({}, {} threads)", engine.instruction_set(), self.n_threads),
+            Engine::Gpu(engine) => engine.facts().to_string(),
         }
     }
 
@@ -68,6 +71,7 @@ impl Runtime {
     pub fn rows_per_chunk(&self, n_columns: usize) -> usize {
         match self.engine {
             Engine::Cpu(_) => BLOCK_ROWS,
+            Engine::Gpu(_) => (GPU_CHUNK_BYTES / (4 * n_columns)).next_multiple_of(BLOCK_ROWS),
         }
     }
 }
@@ -104,6 +108,11 @@ impl Pass<'_> {
                 };
                 self.visit(runtime, progress, state, visit, fold)
             }
+            Engine::Gpu(engine) => {
+                let line = Line::new(&self.grid, fold);
+                self.run_gpu(engine, runtime, progress, &each, &line)?;
+                line.finish()
+            }
         }
     }
 
@@ -119,20 +128,31 @@ impl Pass<'_> {
         each: impl Fn(&mut S, Visit<'_>) -> Result<R> + Sync,
         fold: impl FnMut(&[Block], R) -> Result<()> + Send,
     ) -> Result<()> {
-        let n_threads = self.n_workers(runtime);
         let line = Line::new(&self.grid, fold);
+        let chunks: Vec<usize> = (0..self.grid.n_chunks()).collect();
+        self.visit_chunks(&chunks, runtime, progress, &state, &each, &line);
+        line.finish()
+    }
+
+    /// Reads the given chunks with as many workers as the memory cap leaves room for.
+    fn visit_chunks<S, R: Send, F: FnMut(&[Block], R) -> Result<()> + Send>(
+        &self,
+        chunks: &[usize],
+        runtime: &Runtime,
+        progress: &dyn Progress,
+        state: &(impl Fn() -> S + Sync),
+        each: &(impl Fn(&mut S, Visit<'_>) -> Result<R> + Sync),
+        line: &Line<'_, R, F>,
+    ) {
+        let n_threads = self.n_workers(runtime);
         let next = AtomicUsize::new(0);
         let work = || {
             let mut reader = ChunkReader::default();
             let mut state = state();
             while line.wait_for_room(n_threads * AHEAD_PER_THREAD, progress) {
-                let chunk = next.fetch_add(1, Ordering::Relaxed);
-                if chunk >= self.grid.n_chunks() {
-                    break;
-                }
+                let Some(&chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
                 let blocks = self.grid.blocks(chunk);
-                let result = reader.read(self.plan, blocks, |tensor| self.slots.get(tensor).copied().unwrap_or(0));
-                let result = result.and_then(|()| {
+                let result = self.read(&mut reader, chunk).and_then(|()| {
                     each(&mut state, Visit { blocks, chunk: reader.chunk(), digests: reader.digests() })
                 });
                 match result.and_then(|result| line.put(chunk, result)) {
@@ -143,11 +163,14 @@ impl Pass<'_> {
         };
         std::thread::scope(|scope| {
             for _ in 1..n_threads {
-                scope.spawn(&work);
+                scope.spawn(work);
             }
             work();
         });
-        line.finish()
+    }
+
+    fn read(&self, reader: &mut ChunkReader, chunk: usize) -> Result<()> {
+        reader.read(self.plan, self.grid.blocks(chunk), |tensor| self.slots.get(tensor).copied().unwrap_or(0))
     }
 
     /// Threads the memory cap leaves room for: one buffer for the columns and one for the results each.
@@ -168,75 +191,9 @@ impl Pass<'_> {
 }
 
 fn device_error(error: tvb_kernels::KernelError) -> Error {
-    Error::failed(error.to_string())
-}
-
-/// Results waiting their turn.
-struct Line<'a, R, F> {
-    grid: &'a Grid,
-    state: Mutex<LineState<R, F>>,
-    moved: Condvar,
-}
-
-struct LineState<R, F> {
-    fold: F,
-    /// Chunks folded so far: the number of the next in line.
-    n_folded: usize,
-    waiting: BTreeMap<usize, R>,
-    error: Option<Error>,
-    /// Chunks taken by a worker and neither folded nor waiting.
-    n_taken: usize,
-}
-
-impl<'a, R: Send, F: FnMut(&[Block], R) -> Result<()> + Send> Line<'a, R, F> {
-    fn new(grid: &'a Grid, fold: F) -> Self {
-        let state = LineState { fold, n_folded: 0, waiting: BTreeMap::new(), error: None, n_taken: 0 };
-        Line { grid, state: Mutex::new(state), moved: Condvar::new() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, LineState<R, F>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until fewer than `limit` results are ahead of the next in line; false when the pass is over.
-    fn wait_for_room(&self, limit: usize, progress: &dyn Progress) -> bool {
-        if progress.cancelled() {
-            self.fail(Error::interrupted());
-        }
-        let mut state = self.lock();
-        while state.waiting.len() + state.n_taken >= limit && state.n_taken > 0 && state.error.is_none() {
-            state = self.moved.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        state.n_taken += 1;
-        state.error.is_none()
-    }
-
-    /// Hands in the result of one chunk and folds whatever is next in line.
-    fn put(&self, chunk: usize, result: R) -> Result<()> {
-        let mut state = self.lock();
-        state.n_taken -= 1;
-        state.waiting.insert(chunk, result);
-        let state = &mut *state;
-        while let Some(result) = state.waiting.remove(&state.n_folded) {
-            (state.fold)(self.grid.blocks(state.n_folded), result)?;
-            state.n_folded += 1;
-        }
-        self.moved.notify_all();
-        Ok(())
-    }
-
-    /// Keeps the first error and stops every worker.
-    fn fail(&self, error: Error) {
-        self.lock().error.get_or_insert(error);
-        self.moved.notify_all();
-    }
-
-    fn finish(self) -> Result<()> {
-        let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        match state.error {
-            Some(error) => Err(error),
-            None if state.n_folded < self.grid.n_chunks() => Err(Error::failed("a worker stopped before its chunk was done")),
-            None => Ok(()),
-        }
+    let made = Error::failed(error.to_string());
+    match error.hint() {
+        Some(hint) => made.hint(hint),
+        None => made,
     }
 }

@@ -1,0 +1,70 @@
+//! Each stage of the CPU engine on a chunk that lies in the cache, as the stream leaves it: bytes per second of input.
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use tvb_kernels::{
+    Base, Chunk, ChunkLayout, Columns, CpuEngine, Dtype, Output, Project, Reconstruct, Segment, Slice, Work,
+};
+
+/// Rows of one chunk: what the stream reads at a time.
+const N_ROWS: usize = 16_384;
+
+/// A chunk of `n_columns` columns of one format; values are small and differ everywhere.
+fn chunk(n_columns: usize, dtype: Dtype) -> (ChunkLayout, Vec<u8>) {
+    let column_bytes = N_ROWS * dtype.size();
+    let slices = (0..n_columns).map(|column| Slice { offset: column * column_bytes, dtype });
+    let layout = ChunkLayout {
+        n_columns,
+        segments: vec![Segment { n_rows: N_ROWS, slot: 0 }],
+        slices: slices.collect(),
+        n_bytes: n_columns * column_bytes,
+    };
+    let value = |index: usize| ((index.wrapping_mul(2_654_435_761) >> 8) % 2001) as f32 / 1e5 - 0.01;
+    let rows: Vec<u8> = (0..n_columns * N_ROWS).flat_map(|index| value(index).to_le_bytes()).collect();
+    (layout, tvb_kernels::convert(&rows, Dtype::F32, dtype))
+}
+
+fn works(n_tasks: usize) -> [(&'static str, Work); 3] {
+    let n_atoms = n_tasks.div_ceil(2);
+    let weights = |n: usize| (0..n).map(|index| (index % 7) as f32 * 0.1 - 0.3).collect();
+    [
+        ("gram", Work::Gram),
+        ("project", Work::Project(Project { encode: weights(n_tasks * n_atoms), n_atoms, dtype: Dtype::F32 })),
+        (
+            "reconstruct",
+            Work::Reconstruct(Reconstruct {
+                weights: weights(n_tasks),
+                n_outputs: 1,
+                columns: Columns::Deltas,
+                base: Base::Added,
+                dtype: None,
+            }),
+        ),
+    ]
+}
+
+fn stages(criterion: &mut Criterion) {
+    let engine = CpuEngine::new();
+    for (name, _) in works(1) {
+        let mut group = criterion.benchmark_group(name);
+        for n_tasks in [8, 20, 64] {
+            for dtype in [Dtype::F32, Dtype::Bf16] {
+                let (layout, bytes) = chunk(n_tasks + 1, dtype);
+                let work = works(n_tasks).into_iter().find(|(this, _)| *this == name).map(|(_, work)| work);
+                let Some(work) = work else { continue };
+                let mut scratch = engine.scratch();
+                let mut output = Output::Rows(Vec::new());
+                group.throughput(Throughput::Bytes(layout.n_bytes as u64));
+                group.bench_function(BenchmarkId::new(format!("{dtype:?}").to_lowercase(), n_tasks), |bencher| {
+                    bencher.iter(|| {
+                        let chunk = Chunk { layout: &layout, bytes: &bytes };
+                        engine.run(&work, chunk, &mut scratch, &mut output).expect("the chunk fits the work")
+                    });
+                });
+            }
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, stages);
+criterion_main!(benches);

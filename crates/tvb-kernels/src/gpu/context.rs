@@ -1,0 +1,211 @@
+//! The device: opened once, its errors caught and kept, its pipelines made once each.
+
+use super::shader::Kernel;
+use crate::device::AdapterFacts;
+use crate::{AdapterKind, KernelError};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The first error the device reported, kept until somebody asks. Errors come on whichever thread wgpu is on.
+#[derive(Clone, Default)]
+struct Fault(Arc<Mutex<Option<KernelError>>>);
+
+impl Fault {
+    fn lock(&self) -> MutexGuard<'_, Option<KernelError>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn record(&self, error: KernelError) {
+        // A lost device is the cause of whatever else is reported.
+        let mut first = self.lock();
+        if first.is_none() || matches!(error, KernelError::DeviceLost { .. }) {
+            *first = Some(error);
+        }
+    }
+}
+
+/// A device with what every kernel needs.
+pub(crate) struct Context {
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    pub(crate) facts: AdapterFacts,
+    /// Whether staging buffers are bound as storage themselves, instead of being copied from.
+    pub(crate) direct: bool,
+    pub(crate) bind_group_layout: wgpu::BindGroupLayout,
+    pipeline_layout: wgpu::PipelineLayout,
+    pipelines: Mutex<HashMap<Kernel, wgpu::ComputePipeline>>,
+    stamp: AtomicU32,
+    poison: AtomicBool,
+    fault: Fault,
+}
+
+/// A driver's message on one line.
+fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+impl Context {
+    /// Opens an adapter.
+    pub(crate) fn open(adapter: &wgpu::Adapter, facts: AdapterFacts) -> Result<Self, KernelError> {
+        // Where memory is shared, the copy from a staging buffer to one of the device's moves nothing anywhere.
+        let shared = matches!(facts.kind, AdapterKind::Integrated | AdapterKind::Software);
+        let direct = shared && facts.mappable_storage;
+        let features = if direct { wgpu::Features::MAPPABLE_PRIMARY_BUFFERS } else { wgpu::Features::empty() };
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("tvb"),
+            required_features: features,
+            required_limits: adapter.limits(),
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).map_err(|error| {
+            KernelError::Device { what: "opening the device", message: one_line(&error.to_string()) }
+        })?;
+        let fault = Fault::default();
+        let handler = fault.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            let message = one_line(&error.to_string());
+            handler.record(match error {
+                wgpu::Error::OutOfMemory { .. } => KernelError::DeviceMemory { message },
+                _ => KernelError::Device { what: "the device reported an error", message },
+            });
+        }));
+        let handler = fault.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            // Dropping the device at the end is no fault.
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                handler.record(KernelError::DeviceLost { message: one_line(&message) });
+            }
+        });
+        let bind_group_layout = bind_group_layout(&device);
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some("tvb"),
+            bind_group_layouts: &[Some(&bind_group_layout)],
+            immediate_size: 0,
+        });
+        let context = Self {
+            device,
+            queue,
+            facts,
+            direct,
+            bind_group_layout,
+            pipeline_layout,
+            pipelines: Mutex::default(),
+            stamp: AtomicU32::new(0),
+            poison: AtomicBool::new(false),
+            fault,
+        };
+        context.check()?;
+        Ok(context)
+    }
+
+    /// The first error the device reported, if it did. It stays: a device that failed is not to be trusted again.
+    pub(crate) fn check(&self) -> Result<(), KernelError> {
+        match &*self.fault.lock() {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// A number that no earlier submit of this device has left in a buffer; small enough to be exact as a float.
+    pub(crate) fn next_stamp(&self) -> u32 {
+        (self.stamp.fetch_add(1, Ordering::Relaxed) & 0x3f_ffff) + 1
+    }
+
+    /// Whether results are filled with NaNs first.
+    pub(crate) fn poisoned(&self) -> bool {
+        self.poison.load(Ordering::Relaxed)
+    }
+
+    /// Fills results with NaNs first, or no longer.
+    pub(crate) fn set_poisoned(&self, poison: bool) {
+        self.poison.store(poison, Ordering::Relaxed);
+    }
+
+    /// A buffer, or the error of making it.
+    pub(crate) fn buffer(
+        &self,
+        label: &'static str,
+        n_bytes: u64,
+        usage: wgpu::BufferUsages,
+        mapped: bool,
+    ) -> Result<wgpu::Buffer, KernelError> {
+        let most = self.facts.max_buffer_bytes;
+        if n_bytes > most {
+            return Err(KernelError::Limit { what: label, found: n_bytes, most });
+        }
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size: n_bytes.max(16).next_multiple_of(16),
+            usage,
+            mapped_at_creation: mapped,
+        });
+        self.check()?;
+        Ok(buffer)
+    }
+
+    /// The pipeline of a kernel, compiled when it is first asked for.
+    pub(crate) fn pipeline(&self, kernel: Kernel) -> Result<wgpu::ComputePipeline, KernelError> {
+        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipeline) = pipelines.get(&kernel) {
+            return Ok(pipeline.clone());
+        }
+        let descriptor = wgpu::ShaderModuleDescriptor {
+            label: Some(kernel.entry_point()),
+            source: wgpu::ShaderSource::Wgsl(Cow::Owned(kernel.source())),
+        };
+        let mut checks = wgpu::ShaderRuntimeChecks::checked();
+        checks.force_loop_bounding = false;
+        // SAFETY: every check stays on but the bounding of loops, and every loop of our shaders ends: each counts up, by
+        // a step that is at least 1, to a bound that is fixed before it starts.
+        let module = unsafe { self.device.create_shader_module_trusted(descriptor, checks) };
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(kernel.entry_point()),
+            layout: Some(&self.pipeline_layout),
+            module: &module,
+            entry_point: Some(kernel.entry_point()),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                // Each kernel writes its workgroup's memory before it reads it.
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        self.check()?;
+        pipelines.insert(kernel, pipeline.clone());
+        Ok(pipeline)
+    }
+
+    /// Waits for a submit to be done, which also runs the callbacks of its mappings.
+    pub(crate) fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<(), KernelError> {
+        let polled = self.device.poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout: None });
+        self.check()?;
+        polled.map_err(|error| KernelError::Device { what: "waiting for the device", message: error.to_string() })?;
+        Ok(())
+    }
+}
+
+/// The bindings of every kernel; one that a kernel does not use gets a small buffer.
+fn bind_group_layout(device: &wgpu::Device) -> wgpu::BindGroupLayout {
+    let entry = |binding, ty, has_dynamic_offset| wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset, min_binding_size: None },
+        count: None,
+    };
+    let read = wgpu::BufferBindingType::Storage { read_only: true };
+    let write = wgpu::BufferBindingType::Storage { read_only: false };
+    device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+        label: Some("tvb"),
+        entries: &[
+            entry(0, wgpu::BufferBindingType::Uniform, true),
+            entry(1, read, false),
+            entry(2, read, false),
+            entry(3, read, false),
+            entry(4, read, false),
+            entry(5, write, false),
+        ],
+    })
+}

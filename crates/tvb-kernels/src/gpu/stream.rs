@@ -1,0 +1,341 @@
+//! A stream of chunks through the GPU: a ring of mapped staging buffers, several submits in flight, results in order.
+//!
+//! ```text
+//! acquire → StagingSlot (readers write) → submit: copy, kernels, small readback → next: result
+//! ```
+//! One thread holds the stream and is the only one that polls the device; slots may travel to reader threads.
+
+use super::combine;
+use super::context::Context;
+use super::plan::{Plan, Step, is_gpu_work, plan};
+use crate::check::check_layout;
+use crate::limits::BINDING_ALIGNMENT;
+use crate::upload::StagingSlot;
+use crate::{ChunkLayout, KernelError, Output, Work};
+use std::collections::VecDeque;
+use std::num::NonZero;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use wgpu::{BufferUsages, MapMode};
+
+/// Chunks of one pass on their way through the GPU.
+pub struct GpuStream {
+    context: Arc<Context>,
+    work: Work,
+    id: u64,
+    slot_bytes: usize,
+    weights: wgpu::Buffer,
+    slots: Vec<Slot>,
+    free: Vec<usize>,
+    pending: VecDeque<Pending>,
+    done: VecDeque<Output>,
+}
+
+/// The buffers of one chunk in flight.
+struct Slot {
+    staging: wgpu::Buffer,
+    /// `None` where the staging buffer itself is bound.
+    chunk: Option<wgpu::Buffer>,
+    tables: Option<wgpu::Buffer>,
+    out: Option<wgpu::Buffer>,
+    readback: Option<wgpu::Buffer>,
+}
+
+enum Pending {
+    /// Nothing was left for the device to do.
+    Ready(Output),
+    Submitted {
+        slot: usize,
+        plan: Plan,
+        submission: wgpu::SubmissionIndex,
+        n_mapped: Arc<AtomicUsize>,
+    },
+}
+
+impl std::fmt::Debug for GpuStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GpuStream")
+            .field("device", &self.context.facts.name)
+            .field("slot_bytes", &self.slot_bytes)
+            .field("n_slots", &self.slots.len())
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
+    }
+}
+
+impl GpuStream {
+    pub(super) fn new(
+        context: Arc<Context>,
+        work: &Work,
+        max_chunk_bytes: usize,
+        n_slots: usize,
+    ) -> Result<Self, KernelError> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        let slot_bytes = max_chunk_bytes.max(16).next_multiple_of(16);
+        let most = context.facts.max_binding_bytes.min(context.facts.max_buffer_bytes);
+        if slot_bytes as u64 > most {
+            return Err(KernelError::Limit { what: "bytes of a chunk", found: slot_bytes as u64, most });
+        }
+        let weights = weights_buffer(&context, work)?;
+        let staging_usage = if context.direct { BufferUsages::STORAGE } else { BufferUsages::COPY_SRC };
+        let slots = (0..n_slots.max(1))
+            .map(|_| {
+                let n_bytes = slot_bytes as u64;
+                let chunk_usage = BufferUsages::STORAGE | BufferUsages::COPY_DST;
+                Ok(Slot {
+                    staging: context.buffer("staging", n_bytes, BufferUsages::MAP_WRITE | staging_usage, true)?,
+                    chunk: match context.direct {
+                        true => None,
+                        false => Some(context.buffer("chunk", n_bytes, chunk_usage, false)?),
+                    },
+                    tables: None,
+                    out: None,
+                    readback: None,
+                })
+            })
+            .collect::<Result<Vec<_>, KernelError>>()?;
+        Ok(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            work: work.clone(),
+            slot_bytes,
+            weights,
+            free: (0..slots.len()).rev().collect(),
+            slots,
+            pending: VecDeque::new(),
+            done: VecDeque::new(),
+            context,
+        })
+    }
+
+    /// Whether a chunk of this layout can go through this stream: no f64 where the GPU has none, small enough for its
+    /// buffers. Others are for the CPU engine, which gives the same result.
+    pub fn takes(&self, layout: &ChunkLayout) -> bool {
+        check_layout(&self.work, layout).is_ok()
+            && is_gpu_work(&self.work, layout)
+            && crate::upload::staged_layout(layout)
+                .and_then(|staged| self.check_sizes(&plan(&self.work, &staged, 1)?, &staged))
+                .is_ok()
+    }
+
+    /// A staging buffer to fill. Where all are in flight, waits for the oldest, whose result [`next`](Self::next) gives.
+    ///
+    /// # Errors
+    /// [`KernelError::NoFreeSlot`] where every slot is in its user's hands; device errors.
+    pub fn acquire(&mut self) -> Result<StagingSlot, KernelError> {
+        while self.free.is_empty() {
+            let output = self.finish_oldest()?.ok_or(KernelError::NoFreeSlot)?;
+            self.done.push_back(output);
+        }
+        let index = self.free.pop().ok_or(KernelError::NoFreeSlot)?;
+        let view = self.slots[index].staging.get_mapped_range_mut(..);
+        let view =
+            view.map_err(|error| KernelError::Device { what: "mapping a buffer", message: error.to_string() })?;
+        Ok(StagingSlot { index, stream: self.id, view })
+    }
+
+    /// Takes back a slot that is not to be submitted.
+    pub fn release(&mut self, slot: StagingSlot) {
+        if slot.stream == self.id {
+            self.free.push(slot.index);
+        }
+    }
+
+    /// Enqueues a filled slot: upload, kernels and the readback of the result. Returns at once.
+    ///
+    /// # Errors
+    /// [`KernelError::NotOnGpu`] for layouts with f64 (see [`staged_layout`](crate::staged_layout)); other
+    /// [`KernelError`]s when the layout does not fit the slot or the work, and device errors. The slot is free again then.
+    pub fn submit(&mut self, slot: StagingSlot, layout: &ChunkLayout) -> Result<(), KernelError> {
+        if slot.stream != self.id {
+            return Err(KernelError::NoFreeSlot);
+        }
+        let index = slot.index;
+        // The view must be gone before the buffer is unmapped.
+        drop(slot);
+        self.free.push(index);
+        check_layout(&self.work, layout)?;
+        if !is_gpu_work(&self.work, layout) {
+            return Err(KernelError::NotOnGpu);
+        }
+        let plan = plan(&self.work, layout, self.context.next_stamp())?;
+        self.check_sizes(&plan, layout)?;
+        if plan.steps.is_empty() {
+            self.pending.push_back(Pending::Ready(plan.collect(&[])?));
+            return Ok(());
+        }
+        let pending = self.enqueue(index, plan, layout.n_bytes)?;
+        self.free.pop();
+        self.pending.push_back(pending);
+        Ok(())
+    }
+
+    /// The oldest submitted chunk's result, waiting for it where need be; `None` where nothing is in flight.
+    ///
+    /// # Errors
+    /// Device errors, [`KernelError::Unfinished`] among them. Results before the failed chunk's have been given.
+    #[expect(clippy::should_implement_trait, reason = "it waits and fails; an iterator would hide both")]
+    pub fn next(&mut self) -> Result<Option<Output>, KernelError> {
+        match self.done.pop_front() {
+            Some(output) => Ok(Some(output)),
+            None => self.finish_oldest(),
+        }
+    }
+
+    /// Chunks submitted whose result has not been taken yet.
+    pub fn in_flight(&self) -> usize {
+        self.pending.len() + self.done.len()
+    }
+
+    fn check_sizes(&self, plan: &Plan, layout: &ChunkLayout) -> Result<(), KernelError> {
+        let facts = &self.context.facts;
+        let binding = facts.max_binding_bytes.min(facts.max_buffer_bytes);
+        let sizes = [
+            ("bytes of a chunk", layout.n_bytes as u64, self.slot_bytes as u64),
+            ("bytes of a chunk's tables", plan.tables.len() as u64, binding),
+            ("bytes of a chunk's result", plan.out_words as u64 * 4, binding),
+            ("bytes read back of a chunk", plan.readback_words as u64 * 4, facts.max_buffer_bytes),
+        ];
+        match sizes.into_iter().find(|(_, found, most)| found > most) {
+            Some((what, found, most)) => Err(KernelError::Limit { what, found, most }),
+            None => Ok(()),
+        }
+    }
+
+    fn enqueue(&mut self, index: usize, plan: Plan, n_bytes: usize) -> Result<Pending, KernelError> {
+        let context = &self.context;
+        let pipelines = plan
+            .steps
+            .iter()
+            .map(|step| match step {
+                Step::Dispatch { kernel, .. } => context.pipeline(*kernel).map(Some),
+                Step::Copy { .. } => Ok(None),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let slot = &mut self.slots[index];
+        let tables_usage = BufferUsages::UNIFORM | BufferUsages::STORAGE | BufferUsages::COPY_DST;
+        let out_usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
+        let readback_usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
+        let out_bytes = plan.out_words as u64 * 4;
+        let readback_bytes = plan.readback_words as u64 * 4;
+        let tables = grown(context, &mut slot.tables, "tables", plan.tables.len() as u64, tables_usage)?;
+        let out = grown(context, &mut slot.out, "result", out_bytes, out_usage)?;
+        let readback = grown(context, &mut slot.readback, "readback", readback_bytes, readback_usage)?;
+        context.queue.write_buffer(&tables, 0, &plan.tables);
+        if context.poisoned() {
+            context.queue.write_buffer(&out, 0, &vec![0xff; plan.out_words * 4]);
+        }
+        let chunk = slot.chunk.as_ref().unwrap_or(&slot.staging);
+        let part = |range: &Range<usize>| {
+            // An empty table is bound as a few bytes of padding.
+            wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer: &tables,
+                offset: range.start as u64,
+                size: NonZero::new(range.len().max(BINDING_ALIGNMENT / 4) as u64),
+            })
+        };
+        let params = part(&(0..BINDING_ALIGNMENT));
+        let fourth = plan.folds.as_ref().map_or_else(|| self.weights.as_entire_binding(), part);
+        let entry = |binding, resource| wgpu::BindGroupEntry { binding, resource };
+        let bindings = context.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout: &context.bind_group_layout,
+            entries: &[
+                entry(0, params),
+                entry(1, chunk.as_entire_binding()),
+                entry(2, part(&plan.slices)),
+                entry(3, part(&plan.runs)),
+                entry(4, fourth),
+                entry(5, out.as_entire_binding()),
+            ],
+        });
+        slot.staging.unmap();
+        let mut encoder = context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        if let Some(chunk) = &slot.chunk {
+            encoder.copy_buffer_to_buffer(&slot.staging, 0, chunk, 0, n_bytes.next_multiple_of(4) as u64);
+        }
+        for (step, pipeline) in plan.steps.iter().zip(&pipelines) {
+            match (step, pipeline) {
+                (Step::Dispatch { params, groups, .. }, Some(pipeline)) => {
+                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                    pass.set_pipeline(pipeline);
+                    pass.set_bind_group(0, &bindings, &[*params]);
+                    pass.dispatch_workgroups(groups[0], groups[1], groups[2]);
+                }
+                (Step::Copy { from, to, n_words }, _) => {
+                    let bytes = |words: &usize| *words as u64 * 4;
+                    encoder.copy_buffer_to_buffer(&out, bytes(from), &readback, bytes(to), bytes(n_words));
+                }
+                (Step::Dispatch { .. }, None) => {}
+            }
+        }
+        let submission = context.queue.submit([encoder.finish()]);
+        let n_mapped = Arc::new(AtomicUsize::new(0));
+        let count = |counter: &Arc<AtomicUsize>| {
+            let counter = Arc::clone(counter);
+            move |mapped: Result<(), wgpu::BufferAsyncError>| {
+                counter.fetch_add(usize::from(mapped.is_ok()), Ordering::Release);
+            }
+        };
+        readback.map_async(MapMode::Read, ..readback_bytes, count(&n_mapped));
+        slot.staging.map_async(MapMode::Write, .., count(&n_mapped));
+        context.check()?;
+        Ok(Pending::Submitted { slot: index, plan, submission, n_mapped })
+    }
+
+    fn finish_oldest(&mut self) -> Result<Option<Output>, KernelError> {
+        let (slot, plan, submission, n_mapped) = match self.pending.pop_front() {
+            None => return Ok(None),
+            Some(Pending::Ready(output)) => return Ok(Some(output)),
+            Some(Pending::Submitted { slot, plan, submission, n_mapped }) => (slot, plan, submission, n_mapped),
+        };
+        self.context.wait(submission)?;
+        let what = "mapping a buffer";
+        if n_mapped.load(Ordering::Acquire) != 2 {
+            return Err(KernelError::Device { what, message: "the buffer could not be mapped".to_owned() });
+        }
+        let readback = self.slots[slot].readback.as_ref().ok_or(KernelError::NoFreeSlot)?;
+        let view = readback.get_mapped_range(..plan.readback_words as u64 * 4);
+        let view = view.map_err(|error| KernelError::Device { what, message: error.to_string() })?;
+        let output = plan.collect(&view);
+        drop(view);
+        readback.unmap();
+        self.free.push(slot);
+        output.map(Some)
+    }
+}
+
+/// The buffer of a slot, made anew where it is too small.
+fn grown(
+    context: &Context,
+    buffer: &mut Option<wgpu::Buffer>,
+    label: &'static str,
+    n_bytes: u64,
+    usage: BufferUsages,
+) -> Result<wgpu::Buffer, KernelError> {
+    if let Some(buffer) = buffer.as_ref().filter(|buffer| buffer.size() >= n_bytes) {
+        return Ok(buffer.clone());
+    }
+    // Room to spare, so that chunks that differ a little do not make one after another; but never beyond a binding.
+    let most = context.facts.max_binding_bytes.min(context.facts.max_buffer_bytes);
+    let roomy = (n_bytes + n_bytes / 4).min(most).max(n_bytes);
+    Ok(buffer.insert(context.buffer(label, roomy, usage, false)?).clone())
+}
+
+/// The weights in the shader's order; for a Gram, which has none, a few bytes.
+fn weights_buffer(context: &Context, work: &Work) -> Result<wgpu::Buffer, KernelError> {
+    let packed = match combine::of(work) {
+        Some(combine) if !combine.weights.is_empty() && combine.n_outputs > 0 => {
+            combine::pack_weights(combine.weights, combine.n_outputs)?
+        }
+        _ => Vec::new(),
+    };
+    let n_bytes = packed.len() as u64 * 4;
+    let most = context.facts.max_binding_bytes;
+    if n_bytes > most {
+        return Err(KernelError::Limit { what: "bytes of weights", found: n_bytes, most });
+    }
+    let buffer = context.buffer("weights", n_bytes, BufferUsages::STORAGE | BufferUsages::COPY_DST, false)?;
+    context.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&packed));
+    Ok(buffer)
+}

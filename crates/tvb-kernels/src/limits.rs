@@ -1,0 +1,44 @@
+//! Every bound of the GPU engine in one place, with how they relate.
+
+/// Threads of a workgroup, in every shader.
+pub(crate) const THREADS: u32 = 64;
+
+/// The most workgroups of one dimension of a dispatch, on every adapter.
+pub(crate) const MOST_GROUPS: usize = 65_535;
+
+/// Tasks of a Gram tile, by how many tasks there are; beyond 64 there are several tiles.
+pub(crate) const TILES: [u32; 4] = [8, 16, 32, 64];
+
+/// Rows of a run where several threads share a block of products, each with its own rows.
+pub(crate) const RUN_ROWS_SHARED: usize = 1024;
+
+/// Rows of a run where each product is one thread's: one chain of f32 additions, so a short one.
+pub(crate) const RUN_ROWS_ALONE: usize = 256;
+
+/// Runs whose partial Grams are added up on the device before they are read back, where T is above 32.
+pub(crate) const FOLD_RUNS: usize = 64;
+
+/// Rows of a workgroup of `project` and `reconstruct`.
+pub(crate) const BLOCK_ROWS: usize = 1024;
+
+/// Partial Grams of one dispatch take at most this many bytes; more runs make more dispatches.
+pub(crate) const PARTIALS_BYTES: u64 = 32 << 20;
+
+/// Bytes between the parameters of one dispatch and the next, and the alignment of bindings: what every adapter takes.
+pub(crate) const BINDING_ALIGNMENT: usize = 256;
+
+/// The largest matrix for the GPU's eigendecomposition: its pairs' rotations fit the workgroup's memory.
+pub(crate) const MOST_EIGH_ORDER: usize = 1024;
+
+/// Multiplications of one dispatch of `eigh`, about: some tens of milliseconds on a slow GPU, since a long dispatch
+/// gets the whole device reset on macOS and Windows.
+pub(crate) const EIGH_WORK: usize = 64 << 20;
+
+const _: () = {
+    assert!(RUN_ROWS_SHARED <= crate::RUN_ROWS && RUN_ROWS_ALONE <= crate::RUN_ROWS);
+    // Row pairs make the words of 16-bit outputs: a run must not start in the middle of one.
+    assert!(BLOCK_ROWS.is_multiple_of(2));
+    // One partial of the largest Gram, at least, in one dispatch; and everything within the least binding size.
+    let largest = crate::triangle_len(crate::MAX_TASKS) as u64 * 4;
+    assert!(largest <= PARTIALS_BYTES && PARTIALS_BYTES + largest <= 128 << 20);
+};

@@ -1,0 +1,106 @@
+//! Staging: a chunk's bytes on their way to the GPU, written once into a mapped buffer.
+
+use crate::check::check_slices;
+use crate::{Chunk, ChunkLayout, Dtype, KernelError, Slice};
+
+/// The layout a chunk has in a staging slot when [`StagingSlot::pack`] puts it there: the same segments and columns, f64
+/// as f32, each slice on a multiple of 4 bytes, no gaps beyond that.
+///
+/// # Errors
+/// [`KernelError`] when the layout's slices do not lie within its bytes.
+pub fn staged_layout(layout: &ChunkLayout) -> Result<ChunkLayout, KernelError> {
+    check_slices(layout)?;
+    let too_large = || KernelError::TooLarge { what: "staged chunk" };
+    let mut staged = layout.clone();
+    let mut n_bytes = 0usize;
+    for column in 0..layout.n_columns {
+        for (at, segment) in layout.segments.iter().enumerate() {
+            let dtype = match layout.slice(at, column).dtype {
+                Dtype::F64 => Dtype::F32,
+                dtype => dtype,
+            };
+            staged.slices[at * layout.n_columns + column] = Slice { offset: n_bytes, dtype };
+            let more = segment.n_rows.checked_mul(dtype.size()).and_then(|bytes| bytes.checked_next_multiple_of(4));
+            n_bytes = more.and_then(|more| n_bytes.checked_add(more)).ok_or_else(too_large)?;
+        }
+    }
+    staged.n_bytes = n_bytes;
+    Ok(staged)
+}
+
+/// A mapped staging buffer in the hands of a reader, on whichever thread. It can only be written: reading mapped memory
+/// may be very slow. Dropped unsubmitted, its place in the ring is lost; give it back with
+/// [`GpuStream::release`](crate::GpuStream::release).
+#[derive(Debug)]
+pub struct StagingSlot {
+    pub(crate) index: usize,
+    pub(crate) stream: u64,
+    pub(crate) view: wgpu::BufferViewMut,
+}
+
+impl StagingSlot {
+    /// Bytes it holds.
+    pub fn capacity(&self) -> usize {
+        self.view.len()
+    }
+
+    /// Copies `bytes` to the slot, `offset` bytes from its start.
+    ///
+    /// # Errors
+    /// [`KernelError::Limit`] when they do not fit.
+    pub fn write(&mut self, offset: usize, bytes: &[u8]) -> Result<(), KernelError> {
+        let most = self.capacity() as u64;
+        match offset.checked_add(bytes.len()).filter(|end| *end <= self.capacity()) {
+            Some(end) => {
+                self.view.slice(offset..end).copy_from_slice(bytes);
+                Ok(())
+            }
+            None => Err(KernelError::Limit {
+                what: "bytes of a staging buffer",
+                found: (offset as u64).saturating_add(bytes.len() as u64),
+                most,
+            }),
+        }
+    }
+
+    /// Copies a whole chunk to the slot, laid out as `staged` (from [`staged_layout`]) says, f64 rounded to f32.
+    ///
+    /// # Errors
+    /// [`KernelError`] when the chunk's layout does not fit its bytes, `staged` is another chunk's, or the slot is small.
+    pub fn pack(&mut self, chunk: Chunk<'_>, staged: &ChunkLayout) -> Result<(), KernelError> {
+        check_slices(chunk.layout)?;
+        check_slices(staged)?;
+        let (expected, found) = (chunk.layout.n_bytes, chunk.bytes.len());
+        if found < expected {
+            return Err(KernelError::ChunkShort { expected, found });
+        }
+        if staged.segments != chunk.layout.segments || staged.n_columns != chunk.layout.n_columns {
+            return Err(KernelError::SliceCount { expected: chunk.layout.slices.len(), found: staged.slices.len() });
+        }
+        let n_columns = chunk.layout.n_columns;
+        for (at, (from, to)) in chunk.layout.slices.iter().zip(&staged.slices).enumerate() {
+            let n_rows = chunk.layout.segments[at / n_columns].n_rows;
+            let bytes = &chunk.bytes[from.offset..][..n_rows * from.dtype.size()];
+            if from.dtype == to.dtype {
+                self.write(to.offset, bytes)?;
+            } else if (from.dtype, to.dtype) == (Dtype::F64, Dtype::F32) {
+                self.write_f64(to.offset, bytes)?;
+            } else {
+                return Err(KernelError::NotOnGpu);
+            }
+        }
+        Ok(())
+    }
+
+    fn write_f64(&mut self, offset: usize, bytes: &[u8]) -> Result<(), KernelError> {
+        const ROWS: usize = 1024;
+        let mut rows = [[0u8; 4]; ROWS];
+        for (at, block) in bytes.as_chunks::<8>().0.chunks(ROWS).enumerate() {
+            for (row, raw) in rows.iter_mut().zip(block) {
+                *row = (f64::from_le_bytes(*raw) as f32).to_le_bytes();
+            }
+            self.write(offset + at * ROWS * 4, rows[..block.len()].as_flattened())?;
+        }
+        Ok(())
+    }
+}

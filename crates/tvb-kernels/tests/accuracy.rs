@@ -1,0 +1,133 @@
+//! What holds for chunks of any shape: random layouts, long columns, and finding what is not finite.
+
+mod common;
+
+use common::{Case, Formats, Made, make, reference_gram};
+use proptest::prelude::*;
+use tvb_kernels::{
+    ChunkLayout, CpuEngine, Dtype, Output, Project, Segment, Slice, Work, locate_non_finite, triangle_len,
+};
+
+fn run(engine: CpuEngine, work: &Work, made: &Made) -> Output {
+    let mut out = Output::Rows(Vec::new());
+    engine.run(work, made.chunk(), &mut engine.scratch(), &mut out).expect("a sound chunk");
+    out
+}
+
+/// A million rows with a common offset, so that the sums are long and of one sign: the hardest case for f32.
+#[test]
+fn long_columns_stay_within_1e_7() {
+    let n_rows = 1 << 20;
+    let columns = [0.0f32, 0.1, 0.1, -0.3];
+    let mut random = common::Random(3);
+    let values: Vec<Vec<f32>> =
+        columns.iter().map(|mean| (0..n_rows).map(|_| mean + 0.01 * random.signed() as f32 * mean).collect()).collect();
+    let bytes: Vec<u8> = values.iter().flatten().flat_map(|value| value.to_le_bytes()).collect();
+    let slices = (0..4).map(|at| Slice { offset: at * n_rows * 4, dtype: Dtype::F32 }).collect();
+    let layout =
+        ChunkLayout { n_columns: 4, segments: vec![Segment { n_rows, slot: 0 }], slices, n_bytes: bytes.len() };
+    let made = Made { layout, bytes, values: Vec::new() };
+    for engine in [CpuEngine::new(), CpuEngine::plain()] {
+        let Output::Gram(part) = run(engine, &Work::Gram, &made) else { panic!("not a Gram part") };
+        for i in 0..3 {
+            for j in 0..=i {
+                let product = |(a, b): (&f32, &f32)| f64::from(a - 0.0) * f64::from(b - 0.0);
+                let expected: f64 = values[i + 1].iter().zip(&values[j + 1]).map(product).sum();
+                let error = ((part.values[triangle_len(i) + j] - expected) / expected).abs();
+                assert!(error <= 1e-7, "{}: ({i}, {j}): {error:e}", engine.instruction_set());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_first_non_finite_delta_is_found() {
+    let nan = f32::NAN.to_le_bytes();
+    let infinity = f32::INFINITY.to_le_bytes();
+    let large = f32::MAX.to_le_bytes();
+    let less = f32::MIN.to_le_bytes();
+    // (segment, row, column) written, what is written, and what is found.
+    type At = (usize, usize, usize);
+    let cases: [(&[(At, [u8; 4])], Option<At>); 6] = [
+        (&[], None),
+        (&[((1, 1030, 2), nan)], Some((1, 1030, 2))),
+        (&[((1, 1030, 2), nan), ((1, 1030, 1), infinity)], Some((1, 1030, 1))),
+        (&[((1, 7, 3), nan), ((0, 299, 3), infinity)], Some((0, 299, 3))),
+        (&[((1, 5, 0), infinity)], Some((1, 5, 0))),
+        // Both are finite, their difference is not.
+        (&[((0, 3, 0), large), ((0, 3, 2), less)], Some((0, 3, 2))),
+    ];
+    for (writes, expected) in cases {
+        let mut made = make(&Case {
+            n_tasks: 3,
+            segments: vec![(300, 0), (1100, 1)],
+            formats: Formats::All(Dtype::F32),
+            misaligned: false,
+            seed: 4,
+        });
+        for ((segment, row, column), value) in writes {
+            let at = made.layout.slice(*segment, *column).offset + row * 4;
+            made.bytes[at..at + 4].copy_from_slice(value);
+        }
+        assert_eq!(locate_non_finite(made.chunk()), expected, "{writes:?}");
+    }
+}
+
+fn any_case() -> impl Strategy<Value = Case> {
+    let segments = prop::collection::vec((0usize..1500, 0usize..3), 0..5);
+    let formats = prop_oneof![
+        Just(Formats::Mixed),
+        Just(Formats::All(Dtype::F32)),
+        Just(Formats::All(Dtype::Bf16)),
+        Just(Formats::All(Dtype::F16)),
+        Just(Formats::All(Dtype::F64)),
+    ];
+    (1usize..12, segments, formats, any::<bool>(), any::<u64>()).prop_map(
+        |(n_tasks, segments, formats, misaligned, seed)| Case { n_tasks, segments, formats, misaligned, seed },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn grams_of_random_layouts(case in any_case()) {
+        let made = make(&case);
+        let (slots, expected) = reference_gram(&made);
+        for engine in [CpuEngine::new(), CpuEngine::plain()] {
+            let Output::Gram(part) = run(engine, &Work::Gram, &made) else { panic!("not a Gram part") };
+            prop_assert_eq!(&part.slots, &slots);
+            for (found, expected) in part.values.iter().zip(&expected) {
+                // A row adds at most 0.06² to an entry.
+                prop_assert!((found - expected).abs() <= 1e-6 * 0.0036 * made.layout.n_rows() as f64);
+            }
+        }
+    }
+
+    /// However a chunk's rows are cut, the atoms are the same bits.
+    #[test]
+    fn projections_do_not_depend_on_the_cut(case in any_case(), n_atoms in 1usize..7, cut in 0usize..1500) {
+        let made = make(&case);
+        let mut random = common::Random(case.seed);
+        let encode = random.weights(case.n_tasks * n_atoms);
+        let work = Work::Project(Project { encode, n_atoms, dtype: Dtype::F32 });
+        let engine = CpuEngine::new();
+        let Output::Rows(whole) = run(engine, &work, &made) else { panic!("not rows") };
+        // Each segment as two: rows before the cut and rows from there.
+        let n_columns = made.layout.n_columns;
+        let mut layout = ChunkLayout { segments: Vec::new(), slices: Vec::new(), ..made.layout.clone() };
+        for (segment, slices) in made.layout.segments.iter().zip(made.layout.slices.chunks_exact(n_columns)) {
+            let first = cut.min(segment.n_rows);
+            for (n_rows, start) in [(first, 0), (segment.n_rows - first, first)] {
+                layout.segments.push(Segment { n_rows, slot: segment.slot });
+                layout.slices.extend(slices.iter().map(|slice| Slice {
+                    offset: slice.offset + start * slice.dtype.size(),
+                    dtype: slice.dtype,
+                }));
+            }
+        }
+        let cut = Made { layout, bytes: made.bytes, values: Vec::new() };
+        let Output::Rows(pieces) = run(engine, &work, &cut) else { panic!("not rows") };
+        prop_assert_eq!(whole, pieces);
+    }
+}

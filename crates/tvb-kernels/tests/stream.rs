@@ -1,0 +1,115 @@
+//! Chunks streamed through the GPU: slots in several hands, results in order, batches beyond one dispatch's limits.
+
+mod common;
+
+use common::device::gpu;
+use common::{Case, Formats, make, reference_gram};
+use tvb_kernels::{Chunk, ChunkLayout, CpuEngine, Dtype, KernelError, Output, Project, Work, staged_layout};
+
+fn case(n_tasks: usize, segments: Vec<(usize, usize)>, seed: u64) -> Case {
+    Case { n_tasks, segments, formats: Formats::Mixed, misaligned: true, seed }
+}
+
+#[test]
+fn results_come_in_the_order_of_submits() {
+    let Some((engine, _turn)) = gpu() else { return };
+    // More chunks than slots, of different sizes, an empty one among them.
+    let chunks: Vec<_> = (0..9).map(|at| make(&case(3, vec![(at * 700 % 3000, 0), (at, 1)], at as u64))).collect();
+    let staged: Vec<ChunkLayout> = chunks.iter().map(|made| staged_layout(&made.layout).expect("sound")).collect();
+    let slot_bytes = staged.iter().map(|layout| layout.n_bytes).max().unwrap_or(0);
+    for work in [Work::Gram, Work::Project(Project { encode: vec![0.5; 6], n_atoms: 2, dtype: Dtype::Bf16 })] {
+        let expected: Vec<Output> = chunks.iter().map(|made| engine.run(&work, made.chunk()).expect("sound")).collect();
+        let mut stream = engine.stream(&work, slot_bytes, 3).expect("a stream");
+        assert_eq!(stream.next(), Ok(None));
+        let mut found = Vec::new();
+        for (made, staged) in chunks.iter().zip(&staged) {
+            assert!(stream.takes(&made.layout));
+            let slot = stream.acquire().expect("a slot");
+            // A reader thread fills it.
+            let slot = std::thread::scope(|scope| {
+                let reader = scope.spawn(move || {
+                    let mut slot = slot;
+                    slot.pack(made.chunk(), staged).expect("a slot large enough");
+                    slot
+                });
+                reader.join().expect("the reader")
+            });
+            stream.submit(slot, staged).expect("a sound chunk");
+        }
+        assert_eq!(stream.in_flight(), chunks.len());
+        while let Some(output) = stream.next().expect("a sound chunk") {
+            found.push(output);
+        }
+        assert_eq!(found, expected);
+        assert_eq!(stream.in_flight(), 0);
+    }
+}
+
+#[test]
+fn slots_and_layouts_that_do_not_fit_are_refused() {
+    let Some((engine, _turn)) = gpu() else { return };
+    let made = make(&case(2, vec![(100, 0)], 1));
+    let staged = staged_layout(&made.layout).expect("sound");
+    let mut stream = engine.stream(&Work::Gram, 400, 1).expect("a stream");
+    let mut slot = stream.acquire().expect("a slot");
+    assert_eq!(slot.capacity(), 400);
+    assert_eq!(stream.acquire().err(), Some(KernelError::NoFreeSlot));
+    slot.write(0, &[0; 400]).expect("it fits");
+    for (offset, n_bytes) in [(1, 400), (401, 0), (usize::MAX, 2)] {
+        assert!(matches!(slot.write(offset, &vec![0; n_bytes]), Err(KernelError::Limit { most: 400, .. })));
+    }
+    assert!(!stream.takes(&made.layout));
+    assert!(matches!(slot.pack(made.chunk(), &staged), Err(KernelError::Limit { .. })));
+    assert!(matches!(stream.submit(slot, &staged), Err(KernelError::Limit { .. })));
+    // The slot is free again after a refusal, and after a release.
+    let slot = stream.acquire().expect("a slot");
+    stream.release(slot);
+    let slot = stream.acquire().expect("a slot");
+    let f64_layout = make(&Case { formats: Formats::All(Dtype::F64), ..case(1, vec![(2, 0)], 1) }).layout;
+    assert!(stream.takes(&f64_layout), "it is staged as f32");
+    assert_eq!(stream.submit(slot, &f64_layout), Err(KernelError::NotOnGpu));
+    let too_large = engine.stream(&Work::Gram, 1 << 40, 1).err();
+    assert!(matches!(too_large, Some(KernelError::Limit { .. })), "{too_large:?}");
+}
+
+#[test]
+fn more_runs_than_one_dispatch_takes() {
+    let Some((engine, _turn)) = gpu() else { return };
+    let cpu = CpuEngine::new();
+    let check = |work: &Work, chunk: Chunk<'_>, n_tasks: usize| {
+        let mut expected = Output::Rows(Vec::new());
+        cpu.run(work, chunk, &mut cpu.scratch(), &mut expected).expect("a sound chunk");
+        let found = engine.run(work, chunk).expect("a sound chunk");
+        match (&found, &expected) {
+            (Output::Gram(found), Output::Gram(expected)) => {
+                assert_eq!(found.slots, expected.slots);
+                for (at, (f, e)) in found.values.iter().zip(&expected.values).enumerate() {
+                    // Entries are at most n_rows · 0.06² · a few rows.
+                    assert!((f - e).abs() <= 1e-7, "{n_tasks} tasks, value {at}: {f} against {e}");
+                }
+            }
+            _ => assert_eq!(found, expected),
+        }
+    };
+    // 66,000 segments of one row: beyond 65,535 workgroups.
+    let tiny = make(&Case { formats: Formats::All(Dtype::Bf16), ..case(1, vec![(1, 0); 66_000], 5) });
+    check(&Work::Gram, tiny.chunk(), 1);
+    check(&Work::Project(Project { encode: vec![1.0], n_atoms: 1, dtype: Dtype::F32 }), tiny.chunk(), 1);
+    // 260 partial Grams of 300 tasks: beyond the memory of one dispatch; folds of many runs, and of one.
+    let wide = make(&case(300, (0..260).map(|at| (1 + at % 2, at / 70)).collect(), 6));
+    check(&Work::Gram, wide.chunk(), 300);
+}
+
+#[test]
+fn long_runs_stay_accurate() {
+    let Some((engine, _turn)) = gpu() else { return };
+    for n_tasks in [2, 65] {
+        let n_rows = 200_000 / n_tasks;
+        let made = make(&Case { formats: Formats::All(Dtype::F32), ..case(n_tasks, vec![(n_rows, 0)], 7) });
+        let (_, expected) = reference_gram(&made);
+        let Output::Gram(part) = engine.run(&Work::Gram, made.chunk()).expect("sound") else { panic!("no Gram") };
+        let norm = expected.iter().fold(0.0f64, |most, value| most.max(*value));
+        let worst = part.values.iter().zip(&expected).map(|(f, e)| (f - e).abs() / norm).fold(0.0f64, f64::max);
+        assert!(worst <= 5e-7, "{n_tasks} tasks: {worst:e}");
+    }
+}

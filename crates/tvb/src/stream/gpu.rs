@@ -1,0 +1,227 @@
+//! A pass on a GPU: reader threads fill staging buffers while the device works, results come back in the order submitted.
+//!
+//! Readers go through a buffer of their own and then copy to the mapped memory, since digests are taken of what was read
+//! and mapped memory may be very slow to read. What the device cannot do (f64 results) the CPU engine does on the reader's
+//! thread. A device that fails mid-pass costs nothing that was folded: the CPU engine does the chunks that are left.
+
+use super::line::Line;
+use super::{Done, Pass, Runtime, Visit, device_error};
+use crate::chunks::{Block, ChunkReader};
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::progress::Progress;
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Mutex, PoisonError};
+use tvb_kernels::{
+    ChunkLayout, CpuEngine, Dtype, GpuEngine, KernelError, Output, Scratch, StagingSlot, Work, staged_layout,
+};
+
+/// Chunks that are read, uploaded or computed on at once.
+const N_SLOTS: usize = 4;
+
+/// A chunk that a reader is done with.
+struct ReadChunk {
+    chunk: usize,
+    slot: StagingSlot,
+    /// As it was read, for whoever gets the result.
+    layout: ChunkLayout,
+    /// As it lies in the slot; `None` where the CPU has done the work.
+    staged: Option<ChunkLayout>,
+    output: Option<Output>,
+    digests: Vec<Digest>,
+}
+
+/// Why a pass on a GPU ended early.
+enum Stop {
+    /// The device's fault: the CPU can go on.
+    Device(KernelError),
+    /// Anything else, reported to the line already.
+    Reported,
+}
+
+impl Pass<'_> {
+    /// Runs the pass on a GPU, and what is left of it on the CPU where the device fails.
+    pub(super) fn run_gpu<R: Send, F: FnMut(&[Block], R) -> Result<()> + Send>(
+        &self,
+        engine: &GpuEngine,
+        runtime: &Runtime,
+        progress: &dyn Progress,
+        each: &(impl Fn(Done<'_>) -> Result<R> + Sync),
+        line: &Line<'_, R, F>,
+    ) -> Result<()> {
+        let Err(Stop::Device(error)) = self.stream_gpu(engine, runtime, progress, each, line) else { return Ok(()) };
+        if line.has_failed() {
+            return Ok(());
+        }
+        let left = line.missing();
+        progress.note(&format!(
+            "{error}; the CPU goes on with the {} of {} chunks that are left",
+            left.len(),
+            self.grid.n_chunks()
+        ));
+        tracing::warn!(
+            "{error}; the CPU goes on with the {} of {} chunks that are left",
+            left.len(),
+            self.grid.n_chunks()
+        );
+        let cpu = CpuEngine::new();
+        let state = || (cpu.scratch(), Output::Rows(Vec::new()));
+        let visit = |(scratch, output): &mut (Scratch, Output), visit: Visit<'_>| {
+            cpu.run(&self.work, visit.chunk, scratch, output).map_err(device_error)?;
+            each(Done { blocks: visit.blocks, layout: visit.chunk.layout, digests: visit.digests, output })
+        };
+        self.visit_chunks(&left, runtime, progress, &state, &visit, line);
+        Ok(())
+    }
+
+    fn stream_gpu<R: Send, F: FnMut(&[Block], R) -> Result<()> + Send>(
+        &self,
+        engine: &GpuEngine,
+        runtime: &Runtime,
+        progress: &dyn Progress,
+        each: &(impl Fn(Done<'_>) -> Result<R> + Sync),
+        line: &Line<'_, R, F>,
+    ) -> std::result::Result<(), Stop> {
+        let slot_bytes = self.slot_bytes();
+        let affordable = usize::try_from(runtime.memory_bytes / (2 * slot_bytes as u64)).unwrap_or(N_SLOTS);
+        let n_slots = N_SLOTS.min(affordable).max(1);
+        let mut stream = engine.stream(&self.work, slot_bytes, n_slots).map_err(Stop::Device)?;
+        let (to_readers, jobs) = channel::<(usize, StagingSlot)>();
+        let (done, from_readers) = channel::<Result<ReadChunk>>();
+        let jobs = Mutex::new(jobs);
+        std::thread::scope(|scope| {
+            for _ in 0..runtime.n_threads.min(n_slots) {
+                let done = done.clone();
+                let jobs = &jobs;
+                scope.spawn(move || self.serve_reads(jobs, &done));
+            }
+            drop(done);
+            let reported = |error| {
+                line.fail(error);
+                Stop::Reported
+            };
+            // The channel closes when this closure returns, which ends the readers.
+            let to_readers = to_readers;
+            let mut submitted: VecDeque<(usize, ChunkLayout, Vec<Digest>)> = VecDeque::new();
+            let mut next = 0;
+            let mut n_reading = 0;
+            loop {
+                if progress.cancelled() {
+                    return Err(reported(crate::Error::interrupted()));
+                }
+                while next < self.grid.n_chunks() && n_reading + stream.in_flight() < n_slots {
+                    let slot = stream.acquire().map_err(Stop::Device)?;
+                    line.take();
+                    if to_readers.send((next, slot)).is_err() {
+                        return Err(reported(crate::Error::failed("the reader threads have stopped")));
+                    }
+                    next += 1;
+                    n_reading += 1;
+                }
+                let ready = if n_reading > 0 && stream.in_flight() == 0 {
+                    from_readers.recv().ok()
+                } else {
+                    from_readers.try_recv().ok()
+                };
+                if let Some(read) = ready {
+                    n_reading -= 1;
+                    let mut read = read.map_err(&reported)?;
+                    match (&read.staged, &mut read.output) {
+                        (Some(staged), _) => {
+                            stream.submit(read.slot, staged).map_err(Stop::Device)?;
+                            submitted.push_back((read.chunk, read.layout, read.digests));
+                        }
+                        (None, output) => {
+                            stream.release(read.slot);
+                            let output = output
+                                .as_mut()
+                                .ok_or_else(|| reported(crate::Error::failed("a chunk has no result")))?;
+                            self.hand_in(read.chunk, &read.layout, &read.digests, output, each, line)
+                                .map_err(&reported)?;
+                            progress.advance(read.layout.n_bytes as u64);
+                        }
+                    }
+                    continue;
+                }
+                if let Some((chunk, layout, digests)) = submitted.pop_front() {
+                    let output = stream.next().map_err(Stop::Device)?;
+                    let mut output = output.ok_or_else(|| reported(crate::Error::failed("the device lost a chunk")))?;
+                    self.hand_in(chunk, &layout, &digests, &mut output, each, line).map_err(&reported)?;
+                    progress.advance(layout.n_bytes as u64);
+                } else if n_reading == 0 && next >= self.grid.n_chunks() {
+                    return Ok(());
+                }
+            }
+        })
+    }
+
+    fn hand_in<R: Send, F: FnMut(&[Block], R) -> Result<()> + Send>(
+        &self,
+        chunk: usize,
+        layout: &ChunkLayout,
+        digests: &[Digest],
+        output: &mut Output,
+        each: &(impl Fn(Done<'_>) -> Result<R> + Sync),
+        line: &Line<'_, R, F>,
+    ) -> Result<()> {
+        let result = each(Done { blocks: self.grid.blocks(chunk), layout, digests, output })?;
+        line.put(chunk, result)
+    }
+
+    /// A reader thread: fills slots until no more come.
+    fn serve_reads(&self, jobs: &Mutex<Receiver<(usize, StagingSlot)>>, done: &Sender<Result<ReadChunk>>) {
+        let mut reader = ChunkReader::default();
+        let cpu = CpuEngine::new();
+        let mut scratch = cpu.scratch();
+        loop {
+            let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok((chunk, slot)) = job else { return };
+            let read = self.read_into(chunk, slot, &mut reader, &cpu, &mut scratch);
+            if done.send(read).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn read_into(
+        &self,
+        chunk: usize,
+        mut slot: StagingSlot,
+        reader: &mut ChunkReader,
+        cpu: &CpuEngine,
+        scratch: &mut Scratch,
+    ) -> Result<ReadChunk> {
+        self.read(reader, chunk)?;
+        let read = reader.chunk();
+        let (mut staged, mut output) = (None, None);
+        if is_for_gpu(&self.work, read.layout) {
+            let layout = staged_layout(read.layout).map_err(device_error)?;
+            slot.pack(read, &layout).map_err(device_error)?;
+            staged = Some(layout);
+        } else {
+            let mut made = Output::Rows(Vec::new());
+            cpu.run(&self.work, read, scratch, &mut made).map_err(device_error)?;
+            output = Some(made);
+        }
+        Ok(ReadChunk { chunk, slot, layout: read.layout.clone(), staged, output, digests: reader.digests().to_vec() })
+    }
+
+    /// The largest chunk as it lies in a staging buffer: 4 bytes an element at most, each slice on a multiple of 4.
+    fn slot_bytes(&self) -> usize {
+        let n_columns = self.plan.n_columns();
+        let bytes =
+            |chunk: usize| -> usize { self.grid.blocks(chunk).iter().map(|block| block.n_rows * 4 * n_columns).sum() };
+        (0..self.grid.n_chunks()).map(bytes).max().unwrap_or(0)
+    }
+}
+
+/// f64 results are for the CPU; the rest of a chunk's formats a GPU takes.
+fn is_for_gpu(work: &Work, layout: &ChunkLayout) -> bool {
+    let any_base_f64 = || (0..layout.segments.len()).any(|segment| layout.slice(segment, 0).dtype == Dtype::F64);
+    match work {
+        Work::Gram => true,
+        Work::Project(project) => project.dtype != Dtype::F64,
+        Work::Reconstruct(reconstruct) => reconstruct.dtype != Some(Dtype::F64) && !any_base_f64(),
+    }
+}

@@ -1,0 +1,258 @@
+//! The binary under attack: killed at random moments, run twice at once, with no room, no permission, vanished inputs.
+//!
+//! `TVB_KILLS` sets the number of kills in each test (a dozen where nothing is said), `TVB_KILL_SEED` where they fall.
+#![cfg(unix)]
+
+#[path = "../../../tests/tests/small_models/mod.rs"]
+mod small_models;
+
+use small_models::{Random, Run, contents, write_run};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn tvb() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tvb"));
+    command.env_remove("TVB_DEVICE").env_remove("TVB_LOG").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// A variable's number, or what stands for it.
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn compress(run: &Run, output: &Path, more: &[&str]) -> Command {
+    let mut command = tvb();
+    command.args(["compress", "-q", "-m", "2", "-j", "2", "--base"]).arg(&run.base).args(&run.tasks);
+    command.arg("-o").arg(output).args(more);
+    command
+}
+
+fn succeed(command: &mut Command) -> Duration {
+    let started = Instant::now();
+    let Output { status, stderr, .. } = command.stderr(Stdio::piped()).output().expect("tvb runs");
+    assert!(status.success(), "{command:?}: {status}\n{}", String::from_utf8_lossy(&stderr));
+    started.elapsed()
+}
+
+/// Waits for a random part of `length`, then kills.
+fn kill(mut child: Child, length: Duration, random: &mut Random) {
+    std::thread::sleep(length.mul_f64(random.below(1200) as f64 / 1000.0));
+    let _ = child.kill();
+    child.wait().expect("ends");
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Shapes of several blocks and tensors: some 25 chunks.
+const SHAPES: &[&[usize]] = &[&[300, 500], &[7], &[100_000], &[0, 3], &[257, 300], &[]];
+
+#[test]
+fn a_compression_killed_anywhere_leaves_the_old_or_the_new_and_goes_on() {
+    let top = tempfile::tempdir().expect("a folder");
+    let run = write_run(top.path(), SHAPES, 4, 1);
+    let work = top.path().join("work");
+    std::fs::create_dir(&work).expect("a folder");
+    let (output, reference) = (work.join("basis"), top.path().join("reference"));
+    succeed(&mut compress(&run, &reference, &["--method", "pca"]));
+    let old = contents(&reference);
+    let length = succeed(&mut compress(&run, &reference, &["--overwrite"]).env("TVB_BOOKMARK_SECONDS", "0"));
+    let new = contents(&reference);
+    assert!(old != new && new.len() == 4, "{:?}", new.keys());
+
+    let mut random = Random(number("TVB_KILL_SEED", 7));
+    let (mut n_taken_up, n_kills) = (0, number("TVB_KILLS", 12));
+    for round in 0..n_kills.div_ceil(3) {
+        let _ = std::fs::remove_dir_all(&output);
+        let overwrites = round % 2 == 1;
+        if overwrites {
+            succeed(&mut compress(&run, &output, &["--method", "pca"]));
+        }
+        for _ in 0..3 {
+            let seconds = ["0", "0", "0.005", "30"][random.below(4)];
+            let mut command = compress(&run, &output, &["--overwrite"]);
+            kill(command.env("TVB_BOOKMARK_SECONDS", seconds).spawn().expect("starts"), length, &mut random);
+            n_taken_up += usize::from(work.join("basis.partial/bookmarks").exists());
+            let found = contents(&output);
+            let is_whole = found == new || found == old || (found.is_empty() && !output.exists());
+            assert!(is_whole || work.join("basis.partial.old").exists(), "{:?}", names(&work));
+        }
+        succeed(&mut compress(&run, &output, &["--overwrite"]));
+        assert_eq!(contents(&output).keys().collect::<Vec<_>>(), new.keys().collect::<Vec<_>>());
+        assert!(contents(&output) == new, "round {round}: other bytes after kills");
+        assert_eq!(names(&work), ["basis"], "round {round}");
+    }
+    println!("{n_kills} kills, {n_taken_up} of them left bookmarks");
+}
+
+#[test]
+fn a_gram_file_and_an_edit_killed_anywhere_are_whole_in_the_end() {
+    let top = tempfile::tempdir().expect("a folder");
+    let run = write_run(top.path(), SHAPES, 4, 2);
+    let basis = top.path().join("basis");
+    succeed(&mut compress(&run, &basis, &[]));
+    let gram = |output: &Path| {
+        let mut command = tvb();
+        command.args(["gram", "-q", "--overwrite", "--base"]).arg(&run.base).args(&run.tasks).arg("-o").arg(output);
+        command.env("TVB_BOOKMARK_SECONDS", "0");
+        command
+    };
+    let add = |output: &Path| {
+        let mut command = tvb();
+        command.args(["add", "-q", "--overwrite"]).arg(&basis).arg("--base").arg(&run.base).arg("-o").arg(output);
+        command
+    };
+    let mut random = Random(number("TVB_KILL_SEED", 8));
+    let commands: [&dyn Fn(&Path) -> Command; 2] = [&gram, &add];
+    for (index, command) in commands.iter().enumerate() {
+        let reference = top.path().join(format!("reference{index}.safetensors"));
+        let length = succeed(&mut command(&reference));
+        let expected = std::fs::read(&reference).expect("read");
+        let work = top.path().join(format!("work{index}"));
+        std::fs::create_dir(&work).expect("a folder");
+        let output = work.join("out.safetensors");
+        for _ in 0..number("TVB_KILLS", 12).div_ceil(2) {
+            kill(command(&output).spawn().expect("starts"), length, &mut random);
+            let found = std::fs::read(&output).ok();
+            assert!(found.is_none_or(|found| found == expected), "half an output under its final name");
+        }
+        succeed(&mut command(&output));
+        assert!(std::fs::read(&output).expect("read") == expected);
+        assert_eq!(names(&work), ["out.safetensors"]);
+    }
+}
+
+#[test]
+fn ctrl_c_stops_cleanly_and_the_same_command_goes_on() {
+    let top = tempfile::tempdir().expect("a folder");
+    let run = write_run(top.path(), SHAPES, 4, 3);
+    let (output, reference) = (top.path().join("out/basis"), top.path().join("reference"));
+    let length = succeed(compress(&run, &reference, &[]).env("TVB_BOOKMARK_SECONDS", "0"));
+    let mut random = Random(number("TVB_KILL_SEED", 9));
+    for _ in 0..number("TVB_KILLS", 12).div_ceil(3) {
+        let mut command = compress(&run, &output, &["--overwrite"]);
+        let mut child = command.env("TVB_BOOKMARK_SECONDS", "0").spawn().expect("starts");
+        std::thread::sleep(length.mul_f64(random.below(1000) as f64 / 1000.0));
+        let id = rustix::process::Pid::from_child(&child);
+        let _ = rustix::process::kill_process(id, rustix::process::Signal::INT);
+        let status = child.wait().expect("ends");
+        // Done before the signal, stopped by it, or hit before it listened.
+        assert!(matches!(status.code(), Some(0 | 130) | None), "{status}");
+    }
+    succeed(&mut compress(&run, &output, &["--overwrite"]));
+    assert!(contents(&output) == contents(&reference));
+    assert_eq!(names(&top.path().join("out")), ["basis"]);
+}
+
+/// Runs a command that must fail with this exit code and one line that holds `message`.
+#[track_caller]
+fn fail(command: &mut Command, exit_code: i32, message: &str) {
+    let Output { status, stderr, .. } = command.stderr(Stdio::piped()).output().expect("tvb runs");
+    let text = String::from_utf8_lossy(&stderr);
+    assert_eq!(status.code(), Some(exit_code), "{command:?}: {status}\n{text}");
+    let line = text.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
+    assert!(line.contains(message), "{message:?} expected in {text:?}");
+}
+
+#[test]
+fn a_second_run_on_one_output_stops() {
+    use tvb::checkpoint::{Existing, Leftover, StagedOutput};
+    let top = tempfile::tempdir().expect("a folder");
+    let run = write_run(top.path(), &[&[10]], 2, 4);
+    let output = top.path().join("basis");
+    let held = StagedOutput::folder(&output, Existing::Refuse, Leftover::Clear).expect("held");
+    let expected = format!("another run is writing this output (process {})", std::process::id());
+    fail(&mut compress(&run, &output, &[]), 1, &expected);
+    assert!(held.path().is_dir(), "the second run must leave the first one's work alone");
+    drop(held);
+    // A lock file without a living process behind it is no lock.
+    std::fs::write(top.path().join("basis.partial.lock"), "1\n").expect("written");
+    succeed(&mut compress(&run, &output, &[]));
+}
+
+#[test]
+fn limits_of_the_system_are_said_in_one_line_and_nothing_is_left() {
+    let top = tempfile::tempdir().expect("a folder");
+    let run = write_run(top.path(), &[&[100_000]], 2, 5);
+    let work = top.path().join("work");
+    std::fs::create_dir(&work).expect("a folder");
+    let output = work.join("deep/basis");
+    let arguments = |command: &mut Command, output: &Path| {
+        command.args(["compress", "-q", "-m", "1", "--base"]).arg(&run.base).args(&run.tasks).arg("-o").arg(output);
+        command.stdin(Stdio::null());
+    };
+
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -f 64; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_tvb")]);
+    arguments(&mut command, &output);
+    fail(&mut command, 1, "but files may have at most");
+    assert!(names(&work).is_empty(), "{:?}", names(&work));
+
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 5; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_tvb")]);
+    arguments(&mut command, &output);
+    fail(&mut command, 1, "opening");
+
+    fail(&mut compress(&run, Path::new("/proc/tvb/basis"), &[]), 1, "/proc/tvb");
+    fail(&mut compress(&run, &run.base, &["--overwrite"]), 3, "the output is a folder, found something else");
+
+    let locked = top.path().join("locked.safetensors");
+    std::fs::copy(&run.base, &locked).expect("copied");
+    std::fs::set_permissions(&locked, std::os::unix::fs::PermissionsExt::from_mode(0o000)).expect("changed");
+    // The superuser may read it all the same.
+    if std::fs::File::open(&locked).is_err() {
+        let locked = Run { base: locked, tasks: run.tasks.clone() };
+        fail(&mut compress(&locked, &output, &[]), 1, "ermission denied");
+    }
+
+    std::fs::remove_file(&run.tasks[1]).expect("removed");
+    fail(&mut compress(&run, &output, &[]), 1, "task1.safetensors");
+    assert!(names(&work).is_empty(), "{:?}", names(&work));
+}
+
+/// A disk of one megabyte, where the system lets this test make one.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_said_before_the_work_and_nothing_is_left() {
+    let top = tempfile::tempdir().expect("a folder");
+    let run = write_run(top.path(), &[&[300_000]], 3, 6);
+    let disk = top.path().join("disk");
+    std::fs::create_dir(&disk).expect("a folder");
+    let on_disk = |size: &str, command: &Command| {
+        let script = "mount -t tmpfs -o size=$1 none \"$2\" || exit 77; shift; disk=$1; shift; \"$@\"; code=$?; ls -A \"$disk\"; exit $code";
+        let mut outer = Command::new("unshare");
+        outer.args(["-m", "sh", "-c", script, "sh", size]).arg(&disk).arg(command.get_program()).args(command.get_args());
+        outer.output().expect("unshare runs")
+    };
+    let found = on_disk("1m", &compress(&run, &disk.join("basis"), &[]));
+    if found.status.code() == Some(77) || String::from_utf8_lossy(&found.stderr).starts_with("unshare") {
+        println!("no disk of a fixed size can be made here");
+        return;
+    }
+    let (out, err) = (String::from_utf8_lossy(&found.stdout), String::from_utf8_lossy(&found.stderr));
+    assert_eq!(found.status.code(), Some(1), "{err}");
+    assert!(err.contains("needed on this disk") && err.lines().count() == 2, "{err}");
+    assert!(out.trim().is_empty(), "left behind: {out}");
+
+    // An edit learns it when it reserves its file.
+    let basis = top.path().join("basis");
+    succeed(&mut compress(&run, &basis, &[]));
+    let mut add = tvb();
+    add.args(["add", "-q"]).arg(&basis).arg("--base").arg(&run.base).arg("-o").arg(disk.join("x.safetensors"));
+    let found = on_disk("1m", &add);
+    let (out, err) = (String::from_utf8_lossy(&found.stdout), String::from_utf8_lossy(&found.stderr));
+    assert_eq!(found.status.code(), Some(1), "{err}");
+    assert!(err.contains("No space left") && out.trim().is_empty(), "{err}\n{out}");
+
+    // And there is room on a disk that is large enough.
+    let found = on_disk("8m", &compress(&run, &disk.join("basis"), &[]));
+    assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
+}

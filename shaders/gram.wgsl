@@ -1,0 +1,154 @@
+// gram.wgsl: the inner products of one run of rows.
+//   partial[run, i, j] = sum_x delta_i(x) * delta_j(x)      for j <= i, delta_t = column_t - base
+// binding 0  params  uniform     GramParams (crates/tvb-kernels/src/params.rs)
+// binding 1  chunk   read        raw bytes [n_tasks + 1 columns]
+// binding 2  slices  read        where the columns lie
+// binding 3  runs    read        Run
+// binding 5  output  read_write  f32 [n_runs, n_values] packed lower triangles, then a mark for each workgroup
+// dispatch   x: run, y: pair of task tiles (lower triangle of tiles)
+// numerics   f32 within a run; threads that share a product each sum their own rows, then one adds those in order
+//
+// A tile of TILE tasks by STAGE_ROWS rows is decoded into workgroup memory; each thread then sums an 8 x 8 block of
+// products in registers. Few tasks make few blocks, so several threads ("lanes") share a block and split the rows.
+// Task `block + 8-tuple entry * BLOCKS` belongs to a block: neighbours in memory go to neighbouring threads.
+
+#import shared/dtype.wgsl
+#import shared/run.wgsl
+// Tasks of a tile: 8, 16, 32 or 64.
+#constant TILE
+// 2 where there is more than one tile, else 1: tiles held at a time.
+#constant TILES_HELD
+
+const THREADS: u32 = 64u;
+const BLOCKS: u32 = TILE / 8u;
+const STAGE_ROWS: u32 = 1024u / TILE;
+// One float more than a row of the tile, so that threads on successive rows hit different banks.
+const STRIDE: u32 = TILE + 1u;
+const TILE_WORDS: u32 = STAGE_ROWS * STRIDE;
+// Lanes are added up in two halves of 32 values a thread; again a stride that is odd.
+const LANE_STRIDE: u32 = THREADS + 1u;
+const MEMORY_WORDS: u32 = max(TILES_HELD * TILE_WORDS, 32u * LANE_STRIDE);
+
+struct GramParams {
+    n_tasks: u32,
+    n_values: u32,
+    first_run: u32,
+    n_tile_pairs: u32,
+    // Word of the output where the marks begin.
+    marks: u32,
+    stamp: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: GramParams;
+@group(0) @binding(5) var<storage, read_write> output: array<u32>;
+
+// The staged tiles while rows are read, the lanes' sums afterwards.
+var<workgroup> memory: array<f32, MEMORY_WORDS>;
+
+// Row of the lower triangle that entry `at` lies in.
+fn triangle_row(at: u32) -> u32 {
+    var row = 0u;
+    while ((row + 1u) * (row + 2u) / 2u <= at) {
+        row += 1u;
+    }
+    return row;
+}
+
+// Decodes rows start.. of the tasks first.. into memory[place..]; beyond the last row or task, zeros.
+fn stage(run: Run, start: u32, first: u32, place: u32, thread: u32) {
+    let row_of_thread = thread % min(STAGE_ROWS, THREADS);
+    let group = thread / min(STAGE_ROWS, THREADS);
+    let n_groups = THREADS / min(STAGE_ROWS, THREADS);
+    let first_slice = run.segment * (params.n_tasks + 1u);
+    for (var row = row_of_thread; row < STAGE_ROWS; row += THREADS) {
+        let inside = start + row < run.n_rows;
+        // Out of range, the run's last row is read and not used.
+        let at = run.start + min(start + row, run.n_rows - 1u);
+        let base = load(slices[first_slice], at);
+        for (var task = group; task < TILE; task += n_groups) {
+            let column = min(first + task, params.n_tasks - 1u) + 1u;
+            let delta = load(slices[first_slice + column], at) - base;
+            memory[place + row * STRIDE + task] = select(0.0, delta, inside && first + task < params.n_tasks);
+        }
+    }
+}
+
+@compute @workgroup_size(THREADS)
+fn gram(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let run_index = params.first_run + group.x;
+    let run = runs[run_index];
+    let tile_i = triangle_row(group.y);
+    let tile_j = group.y - tile_i * (tile_i + 1u) / 2u;
+    let diagonal = tile_i == tile_j;
+
+    // On the diagonal the blocks above it would repeat those below.
+    let n_positions = select(BLOCKS * BLOCKS, BLOCKS * (BLOCKS + 1u) / 2u, diagonal);
+    let n_lanes = THREADS / n_positions;
+    let position = thread / n_lanes;
+    let lane = thread % n_lanes;
+    let busy = position < n_positions;
+    let triangle = triangle_row(position);
+    let block_i = select(position / BLOCKS, triangle, diagonal);
+    let block_j = select(position % BLOCKS, position - triangle * (triangle + 1u) / 2u, diagonal);
+    let right_tile = select(TILE_WORDS * (TILES_HELD - 1u), 0u, diagonal);
+
+    var sums: array<f32, 64>;
+    for (var k = 0u; k < 64u; k += 1u) {
+        sums[k] = 0.0;
+    }
+    for (var start = 0u; start < run.n_rows; start += STAGE_ROWS) {
+        workgroupBarrier();
+        stage(run, start, tile_i * TILE, 0u, thread);
+        if (!diagonal) {
+            stage(run, start, tile_j * TILE, right_tile, thread);
+        }
+        workgroupBarrier();
+        if (busy) {
+            for (var row = lane; row < STAGE_ROWS; row += n_lanes) {
+                var right: array<f32, 8>;
+                for (var b = 0u; b < 8u; b += 1u) {
+                    right[b] = memory[right_tile + row * STRIDE + block_j + b * BLOCKS];
+                }
+                for (var a = 0u; a < 8u; a += 1u) {
+                    let left = memory[row * STRIDE + block_i + a * BLOCKS];
+                    for (var b = 0u; b < 8u; b += 1u) {
+                        sums[a * 8u + b] += left * right[b];
+                    }
+                }
+            }
+        }
+    }
+
+    // Add up the lanes, 32 products of every block at a time.
+    for (var half = 0u; half < 2u; half += 1u) {
+        workgroupBarrier();
+        for (var k = 0u; k < 32u; k += 1u) {
+            memory[k * LANE_STRIDE + thread] = sums[half * 32u + k];
+        }
+        workgroupBarrier();
+        for (var value = thread; value < 32u * n_positions; value += THREADS) {
+            let k = value % 32u;
+            let at = value / 32u;
+            var sum = 0.0;
+            for (var other = 0u; other < n_lanes; other += 1u) {
+                sum += memory[k * LANE_STRIDE + at * n_lanes + other];
+            }
+            let entry = half * 32u + k;
+            let triangle_at = triangle_row(at);
+            let at_i = select(at / BLOCKS, triangle_at, diagonal);
+            let at_j = select(at % BLOCKS, at - triangle_at * (triangle_at + 1u) / 2u, diagonal);
+            let i = tile_i * TILE + at_i + (entry / 8u) * BLOCKS;
+            let j = tile_j * TILE + at_j + (entry % 8u) * BLOCKS;
+            // Within a diagonal block both halves are there: keep the lower one.
+            let wanted = i < params.n_tasks && j < params.n_tasks && !(diagonal && at_i == at_j && j > i);
+            if (wanted) {
+                let low = min(i, j);
+                let high = max(i, j);
+                output[group.x * params.n_values + high * (high + 1u) / 2u + low] = bitcast<u32>(sum);
+            }
+        }
+    }
+    if (thread == 0u) {
+        output[params.marks + group.x * params.n_tile_pairs + group.y] = params.stamp;
+    }
+}

@@ -1,0 +1,305 @@
+//! Faults put in on purpose: passes stopped at every chunk, flipped bits, inputs that change or shrink under the reader,
+//! links that lead out of a basis.
+
+mod small_models;
+
+use small_models::{Random, Run, contents, write_run};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tvb::ErrorKind;
+use tvb::basis::Basis;
+use tvb::basis::atom::AtomSink;
+use tvb::basis::gram_file;
+use tvb::bookmark::{Bookmark, Bookmarks, PassName};
+use tvb::checkpoint::{Checkpoint, Dtype, Existing};
+use tvb::compress::{CompressOptions, Size, compress};
+use tvb::digest::Digest;
+use tvb::edit::{Edit, EditOutput, Source, write_edit};
+use tvb::gram::{gram, gram_from};
+use tvb::plan::{Plan, Selection, Task};
+use tvb::progress::{Progress, Silent};
+use tvb::project::{Projection, find_bookmark, project_from};
+use tvb::solve::{Coordinates, Method, Rule};
+use tvb::stream::Runtime;
+use tvb::verify::verify_files;
+use tvb_kernels::{CpuEngine, Engine};
+
+fn runtime() -> Runtime {
+    Runtime { engine: Engine::Cpu(CpuEngine::new()), n_threads: 2, memory_bytes: 64 << 20 }
+}
+
+fn plan(run: &Run) -> Plan {
+    let task = |(index, path): (usize, &PathBuf)| Task {
+        name: format!("task{index}"),
+        checkpoint: Checkpoint::open(path).expect("a task"),
+    };
+    let tasks = run.tasks.iter().enumerate().map(task).collect();
+    Plan::new(Checkpoint::open(&run.base).expect("a base"), tasks, &Selection::default()).expect("a plan")
+}
+
+fn options(output: &Path) -> CompressOptions {
+    CompressOptions {
+        method: Method::Pca,
+        size: Size::Atoms(2),
+        balance: false,
+        coordinates: Coordinates::Convex,
+        dtype: None,
+        gram: None,
+        output: output.to_owned(),
+        existing: Existing::Refuse,
+    }
+}
+
+/// Three chunks of the first tensor, two of the second, some small tensors.
+const SHAPES: &[&[usize]] = &[&[40_000], &[3, 5], &[0], &[300, 100], &[2]];
+
+/// Keeps bookmarks in memory, one after every chunk.
+#[derive(Default)]
+struct InMemory {
+    kept: Option<(PassName, Digest, Bookmark)>,
+    /// Told of every bookmark, so that a run can be stopped after so many.
+    n_put: AtomicUsize,
+}
+
+impl Bookmarks for InMemory {
+    fn find(&mut self, pass: PassName, recipe: Digest) -> Option<Bookmark> {
+        let (kept_pass, kept_recipe, bookmark) = self.kept.as_ref()?;
+        ((*kept_pass, *kept_recipe) == (pass, recipe)).then(|| bookmark.clone())
+    }
+
+    fn is_due(&self) -> bool {
+        true
+    }
+
+    fn put(&mut self, pass: PassName, recipe: Digest, bookmark: &Bookmark) -> tvb::Result<()> {
+        if self.n_put.load(Ordering::Relaxed) == 0 {
+            return Err(tvb::Error::interrupted());
+        }
+        self.n_put.fetch_sub(1, Ordering::Relaxed);
+        self.kept = Some((pass, recipe, bookmark.clone()));
+        Ok(())
+    }
+}
+
+impl InMemory {
+    fn stopped_after(n_put: usize) -> InMemory {
+        InMemory { kept: None, n_put: AtomicUsize::new(n_put) }
+    }
+
+    fn go_on(&mut self) {
+        self.n_put.store(usize::MAX, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn passes_stopped_after_any_chunk_end_with_the_same_bits() {
+    let top = tempfile::tempdir().expect("a folder");
+    let run = write_run(top.path(), SHAPES, 3, 1);
+    let (plan, runtime) = (plan(&run), runtime());
+    let whole = gram(&plan, &runtime, &Silent).expect("a Gram matrix");
+    let expected = gram_file::to_bytes(&whole).expect("bytes");
+    let n_chunks = 3 + 1 + 2 + 1;
+    let mut n_stopped = 0;
+    for n_put in 0..=n_chunks {
+        let mut bookmarks = InMemory::stopped_after(n_put);
+        match gram_from(&plan, &runtime, &Silent, &mut bookmarks) {
+            Ok(_) => {}
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Interrupted);
+                n_stopped += 1;
+            }
+        }
+        bookmarks.go_on();
+        let taken_up = gram_from(&plan, &runtime, &Silent, &mut bookmarks).expect("a Gram matrix");
+        assert!(gram_file::to_bytes(&taken_up).expect("bytes") == expected, "stopped after {n_put} chunks");
+    }
+    assert!(n_stopped >= 4, "{n_stopped} stops only: the chunks are not what this test thinks");
+
+    let encode = faer::Mat::from_fn(3, 2, |t, m| 0.25 * (t + 2 * m) as f64 - 0.3);
+    let projection = Projection { plan: &plan, grams: &whole, encode: &encode, dtype: tvb_kernels::Dtype::F32 };
+    let stored = whole.tensors.iter().filter(|tensor| !tensor.frozen);
+    let tensors: Vec<_> = stored.map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
+    let folder = |name: &str| {
+        let folder = top.path().join(name);
+        std::fs::create_dir(&folder).expect("a folder");
+        folder
+    };
+    let reference = folder("reference");
+    let sink = AtomSink::create(&reference, 2, &tensors, Dtype::F32).expect("a sink");
+    let mut never = InMemory::default();
+    never.go_on();
+    let records = project_from(&projection, sink, None, &runtime, &Silent, &mut never).expect("atoms");
+    for n_put in 0..=n_chunks {
+        let folder = folder(&format!("stopped{n_put}"));
+        let sink = AtomSink::create(&folder, 2, &tensors, Dtype::F32).expect("a sink");
+        let mut bookmarks = InMemory::stopped_after(n_put);
+        let _ = project_from(&projection, sink, None, &runtime, &Silent, &mut bookmarks);
+        bookmarks.go_on();
+        let bookmark = find_bookmark(&projection, &runtime, &mut bookmarks);
+        assert_eq!(bookmark.is_some(), n_put > 0);
+        let sink = AtomSink::reopen(&folder, 2, &tensors, Dtype::F32).expect("what was left");
+        let again = project_from(&projection, sink, bookmark, &runtime, &Silent, &mut bookmarks).expect("atoms");
+        assert_eq!(again, records);
+        assert!(contents(&folder) == contents(&reference), "stopped after {n_put} chunks");
+    }
+    // Another recipe, other tensors or another length: nothing to take up.
+    let other = faer::Mat::from_fn(3, 2, |t, m| (t + m) as f64);
+    assert!(find_bookmark(&Projection { encode: &other, ..projection }, &runtime, &mut never).is_none());
+    assert!(AtomSink::reopen(&reference, 2, &tensors[1..], Dtype::F32).is_none());
+    assert!(AtomSink::reopen(&reference, 3, &tensors, Dtype::F32).is_none());
+    assert!(AtomSink::reopen(&reference, 2, &tensors, Dtype::F16).is_none());
+}
+
+/// Whether a reader of the basis says so: by opening it, by verifying it, by forming an edit.
+#[track_caller]
+fn check_noticed(folder: &Path, file: &str, base: &Checkpoint, what: &str) {
+    let runtime = runtime();
+    let target = folder.with_file_name("edited.safetensors");
+    let error = match Basis::open(folder) {
+        Err(error) => error,
+        Ok(basis) => {
+            let checks = verify_files(&basis, &runtime, &Silent).expect("an answer");
+            let damaged: Vec<&str> = checks.iter().filter(|c| c.damage.is_some()).map(|c| c.file.as_str()).collect();
+            assert_eq!(damaged, [file], "{what}");
+            let edit = Edit { alpha: vec![1.0, 0.5, -1.0], scale: 0.7, rule: Rule::Projected };
+            let output = EditOutput {
+                target: target.clone(),
+                dtype: None,
+                existing: Existing::Refuse,
+                delta: false,
+                force: false,
+                command: String::new(),
+            };
+            write_edit(Source::Basis(&basis), &edit, Some(base), &output, &runtime, &Silent).expect_err(what)
+        }
+    };
+    assert!(error.message().contains(file.trim_end_matches(".safetensors")), "{what}: {file} not named in: {error}");
+    assert_eq!(error.message().lines().count(), 1, "{what}: {error}");
+    assert!(!target.exists() && !folder.with_file_name("edited.safetensors.partial").exists(), "{what}: an output was left");
+}
+
+#[test]
+fn a_flipped_bit_anywhere_in_a_basis_is_noticed_and_named() {
+    let top = tempfile::tempdir().expect("a folder");
+    let run = write_run(top.path(), &[&[50, 30], &[17]], 3, 2);
+    let folder = top.path().join("basis");
+    compress(&plan(&run), &options(&folder), &runtime(), &Silent).expect("a basis");
+    let base = Checkpoint::open(&run.base).expect("a base");
+    let files = contents(&folder);
+    assert_eq!(files.len(), 5, "{:?}", files.keys());
+    let mut random = Random(3);
+    let n_flips = std::env::var("TVB_FLIPS").ok().and_then(|text| text.parse().ok()).unwrap_or(24);
+    for (name, bytes) in &files {
+        let (name, path) = (name.to_string_lossy(), folder.join(name));
+        for flip in 0..n_flips {
+            // The first bytes, where lengths and headers are, as often as all others together.
+            let at = random.below(if flip % 2 == 0 { bytes.len().min(64) } else { bytes.len() });
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 << random.below(8);
+            std::fs::write(&path, &damaged).expect("written");
+            check_noticed(&folder, &name, &base, &format!("{name}: byte {at} flipped"));
+        }
+        for len in [0, 1, bytes.len() / 2, bytes.len() - 1] {
+            std::fs::write(&path, &bytes[..len]).expect("written");
+            check_noticed(&folder, &name, &base, &format!("{name}: cut to {len} bytes"));
+        }
+        std::fs::remove_file(&path).expect("removed");
+        check_noticed(&folder, &name, &base, &format!("{name}: removed"));
+        std::fs::write(&path, bytes).expect("written");
+    }
+    let basis = Basis::open(&folder).expect("whole again");
+    assert!(verify_files(&basis, &runtime(), &Silent).expect("an answer").iter().all(|check| check.damage.is_none()));
+}
+
+#[cfg(unix)]
+#[test]
+fn links_out_of_a_basis_are_refused() {
+    let top = tempfile::tempdir().expect("a folder");
+    let run = write_run(top.path(), &[&[50]], 3, 4);
+    let folder = top.path().join("basis");
+    compress(&plan(&run), &options(&folder), &runtime(), &Silent).expect("a basis");
+    for name in ["atom-01.safetensors", "coefficients.safetensors"] {
+        let (inside, outside) = (folder.join(name), top.path().join("outside"));
+        std::fs::rename(&inside, &outside).expect("moved");
+        std::os::unix::fs::symlink(&outside, &inside).expect("linked");
+        let error = Basis::open(&folder).and_then(|basis| basis.open_atom(1)).expect_err("a link out");
+        assert!(error.message().contains("symbolic link out of the folder"), "{error}");
+        std::fs::remove_file(&inside).expect("removed");
+        std::fs::rename(&outside, &inside).expect("moved");
+    }
+}
+
+#[test]
+fn inputs_that_change_between_the_passes_are_refused() {
+    let top = tempfile::tempdir().expect("a folder");
+    let run = write_run(top.path(), SHAPES, 3, 5);
+    let gram_path = top.path().join("gram.safetensors");
+    gram_file::make(&plan(&run), &gram_path, Existing::Refuse, &runtime(), &Silent).expect("a Gram file");
+    let output = top.path().join("basis");
+    let with_gram = CompressOptions { gram: Some(gram_path), ..options(&output) };
+    for (path, name) in [(&run.base, "base"), (&run.tasks[1], "task task1")] {
+        let original = std::fs::read(path).expect("read");
+        let mut changed = original.clone();
+        let at = changed.len() - 3;
+        changed[at] ^= 1;
+        std::fs::write(path, &changed).expect("written");
+        let error = compress(&plan(&run), &with_gram, &runtime(), &Silent).expect_err("another input");
+        assert_eq!(error.kind(), ErrorKind::Rejected);
+        assert!(error.message().contains(name) && error.message().contains("tensor t"), "{error}");
+        assert!(!output.exists() && !top.path().join("basis.partial").exists());
+        std::fs::write(path, &original).expect("written");
+    }
+    compress(&plan(&run), &with_gram, &runtime(), &Silent).expect("the inputs are what they were");
+}
+
+/// Does something once, when the first bytes of a stage are done.
+struct Meanwhile<F: Fn() + Sync> {
+    stage: &'static str,
+    act: F,
+    is_running: std::sync::atomic::AtomicBool,
+}
+
+impl<F: Fn() + Sync> Progress for Meanwhile<F> {
+    fn begin(&self, stage: &'static str, _total_bytes: u64) {
+        self.is_running.store(stage == self.stage, Ordering::SeqCst);
+    }
+    fn advance(&self, n_bytes: u64) {
+        if n_bytes > 0 && self.is_running.swap(false, Ordering::SeqCst) {
+            (self.act)();
+        }
+    }
+    fn finish(&self) {}
+    fn note(&self, _line: &str) {}
+}
+
+#[test]
+fn inputs_that_change_or_shrink_while_they_are_read_are_noticed() {
+    let top = tempfile::tempdir().expect("a folder");
+    let cut = |path: &Path| std::fs::File::options().write(true).open(path).and_then(|file| file.set_len(1000)).expect("cut");
+    let touch = |path: &Path| {
+        let mut bytes = std::fs::read(path).expect("read");
+        bytes.push(0);
+        std::fs::write(path, &bytes).expect("written");
+    };
+    let remove = |path: &Path| std::fs::remove_file(path).expect("removed");
+    type Act<'a> = &'a (dyn Fn(&Path) + Sync);
+    let cases: [(&'static str, Act<'_>, &str); 4] = [
+        ("gram", &cut, "task1.safetensors"),
+        ("gram", &touch, "task1.safetensors: changed while it was in use"),
+        ("gram", &remove, "task1.safetensors: changed while it was in use: it was removed"),
+        ("project", &cut, "task1"),
+    ];
+    for (number, (stage, act, message)) in cases.into_iter().enumerate() {
+        let folder = top.path().join(number.to_string());
+        std::fs::create_dir(&folder).expect("a folder");
+        let run = write_run(&folder, &[&[40_000], &[40_000], &[400_000]], 2, 6);
+        let path = run.tasks[1].clone();
+        let meanwhile = Meanwhile { stage, act: || act(&path), is_running: false.into() };
+        let output = folder.join("basis");
+        let one_thread = Runtime { n_threads: 1, ..runtime() };
+        let error = compress(&plan(&run), &options(&output), &one_thread, &meanwhile).expect_err("a changed input");
+        assert!(error.message().contains(message), "{stage}: {message:?} expected, found {error}");
+        assert_eq!(error.message().lines().count(), 1);
+        assert!(!output.exists() && !folder.join("basis.partial").exists(), "{stage}");
+    }
+}

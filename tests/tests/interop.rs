@@ -1,0 +1,286 @@
+//! Bases that the method's published code really wrote, imported without PyTorch: every inner product of atoms, tasks and
+//! recovered tasks as that code's own, and the same basis again after an export.
+
+use serde_json::Value as Json;
+use std::path::{Path, PathBuf};
+use tvb::ErrorKind;
+use tvb::basis::Basis;
+use tvb::checkpoint::{Checkpoint, Existing};
+use tvb::edit::{Edit, EditOutput, Source, write_edit};
+use tvb::interop::{ExportOptions, export_basis, export_checkpoint, import};
+use tvb::plan::{Plan, Selection, Task};
+use tvb::progress::Silent;
+use tvb::recover::{RecoverOptions, recover};
+use tvb::solve::Rule;
+use tvb::stream::Runtime;
+use tvb::verify::{verify_errors, verify_files};
+use tvb_kernels::{CpuEngine, Engine};
+
+/// How far inner products may be from the reference's, relative to the largest of their kind.
+const TOLERANCE: f64 = 1e-5;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/reference").join(name)
+}
+
+fn runtime() -> Runtime {
+    Runtime { engine: Engine::Cpu(CpuEngine::new()), n_threads: 2, memory_bytes: 64 << 20 }
+}
+
+fn expected() -> Json {
+    serde_json::from_str(&std::fs::read_to_string(fixture("expected.json")).unwrap()).unwrap()
+}
+
+fn keys(expected: &Json) -> Vec<String> {
+    strings(&expected["keys"])
+}
+
+fn strings(json: &Json) -> Vec<String> {
+    json.as_array().unwrap().iter().map(|item| item.as_str().unwrap().to_owned()).collect()
+}
+
+fn table(json: &Json) -> Vec<Vec<f64>> {
+    let row = |row: &Json| row.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+    json.as_array().unwrap().iter().map(row).collect()
+}
+
+/// All tensors one after another, in f64.
+fn flat(checkpoint: &Checkpoint, keys: &[String]) -> Vec<f64> {
+    let mut out = Vec::new();
+    for key in keys {
+        let tensor = checkpoint.get(key).unwrap();
+        let mut bytes = vec![0; tensor.n_bytes() as usize];
+        checkpoint.read(tensor, 0, &mut bytes).unwrap();
+        out.extend(bytes.chunks_exact(4).map(|bytes| f64::from(f32::from_le_bytes(bytes.try_into().unwrap()))));
+    }
+    out
+}
+
+/// The task vectors in the reference's order.
+fn task_vectors(expected: &Json) -> Vec<Vec<f64>> {
+    let keys = keys(expected);
+    let base = flat(&Checkpoint::open(&fixture("ViT-tiny/zeroshot.pt")).unwrap(), &keys);
+    let tuned = |task: &String| {
+        let checkpoint = Checkpoint::open(&fixture(&format!("ViT-tiny/{task}Val/finetuned.pt"))).unwrap();
+        flat(&checkpoint, &keys).iter().zip(&base).map(|(tuned, base)| tuned - base).collect()
+    };
+    strings(&expected["tasks"]).iter().map(tuned).collect()
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn products(rows: &[Vec<f64>], columns: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    rows.iter().map(|row| columns.iter().map(|column| dot(row, column)).collect()).collect()
+}
+
+fn assert_close(what: &str, found: &[Vec<f64>], expected: &[Vec<f64>]) {
+    assert_eq!((found.len(), found[0].len()), (expected.len(), expected[0].len()), "{what}");
+    let largest = expected.iter().flatten().fold(0.0_f64, |largest, x| largest.max(x.abs()));
+    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+        for (j, (found, expected)) in found.iter().zip(expected).enumerate() {
+            assert!((found - expected).abs() <= TOLERANCE * largest, "{what}[{i}][{j}]: {found}, expected {expected}");
+        }
+    }
+}
+
+/// The published folders: the key in `expected.json`, the folder, the method's word here, the vectors stored.
+const PUBLISHED: [(&str, &str, &str, usize); 4] = [
+    ("AE", "ViT-tiny_AE_M4_8task", "ae", 4),
+    ("PCA", "ViT-tiny_PCA_M4_8task", "pca", 5),
+    ("Random", "ViT-tiny_Random_M4_8task", "random", 4),
+    ("RandomSample", "ViT-tiny_RandomSample_M4_8task", "sample", 4),
+];
+
+fn imported(folder: &str, output: &Path) -> Basis {
+    let folder = fixture("published").join(folder);
+    import(&folder, output, Existing::Refuse, &runtime(), &Silent).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn atoms(basis: &Basis, keys: &[String]) -> Vec<Vec<f64>> {
+    (0..basis.n_atoms()).map(|atom| flat(&basis.open_atom(atom).unwrap(), keys)).collect()
+}
+
+/// Every recovered task vector, as `tvb recover` writes it.
+fn recovered(basis: &Basis, folder: &Path, keys: &[String]) -> Vec<Vec<f64>> {
+    let options = RecoverOptions {
+        tasks: (0..basis.n_tasks()).collect(),
+        folder: folder.to_owned(),
+        dtype: None,
+        existing: Existing::Refuse,
+        force: false,
+        command: String::new(),
+    };
+    let written = recover(basis, None, &options, &runtime(), &Silent).unwrap();
+    written.iter().map(|path| flat(&Checkpoint::open(path).unwrap(), keys)).collect()
+}
+
+fn originals(names: &[String]) -> Plan {
+    let open = |name: &str| Checkpoint::open(&fixture(name)).unwrap();
+    let task = |name: &String| Task { name: name.clone(), checkpoint: open(&format!("ViT-tiny/{name}Val/finetuned.pt")) };
+    Plan::new(open("ViT-tiny/zeroshot.pt"), names.iter().map(task).collect(), &Selection::default()).unwrap()
+}
+
+#[test]
+fn published_bases_are_what_the_reference_made_of_them() {
+    let expected = expected();
+    let keys = keys(&expected);
+    let tasks = task_vectors(&expected);
+    for (key, folder, method, n_stored) in PUBLISHED {
+        let run = &expected["runs"][key];
+        let temporary = tempfile::tempdir().unwrap();
+        let basis = imported(folder, &temporary.path().join("basis"));
+        assert_eq!(basis.manifest.method.name, method);
+        assert_eq!(basis.n_atoms(), n_stored);
+        let checks = verify_files(&basis, &runtime(), &Silent).unwrap();
+        assert!(checks.iter().all(|check| check.damage.is_none()), "{key}: {checks:?}");
+
+        let atoms = atoms(&basis, &keys);
+        let components = &atoms[..4];
+        assert_close(&format!("{key}: atoms' Gram"), &products(components, components), &table(&run["gram_of_atoms"]));
+        assert_close(&format!("{key}: atom · task"), &products(components, &tasks), &table(&run["atom_dot_task"]));
+
+        // B, where there is one, makes the atoms of the tasks.
+        let encode = &basis.coefficients.groups[0].encode;
+        let held: Vec<&Vec<f64>> = match key {
+            "RandomSample" => run["selected"].as_array().unwrap().iter().map(|t| &tasks[t.as_u64().unwrap() as usize]).collect(),
+            _ => tasks.iter().collect(),
+        };
+        for (m, atom) in atoms.iter().enumerate().filter(|_| encode.ncols() > 0) {
+            let mixed: Vec<f64> = (0..atom.len()).map(|x| (0..held.len()).map(|t| encode[(t, m)] * held[t][x]).sum()).collect();
+            let off: Vec<f64> = mixed.iter().zip(atom).map(|(a, b)| a - b).collect();
+            assert!(dot(&off, &off) <= 1e-10 * dot(atom, atom), "{key}: atom {m} is not V·B");
+        }
+
+        let recovered = recovered(&basis, &temporary.path().join("recovered"), &keys);
+        let measured = verify_errors(&basis, &originals(&basis.task_names()), &runtime(), &Silent).unwrap();
+        assert!(measured.iter().all(|error| error.predicted.is_none()));
+        if key == "RandomSample" {
+            assert_eq!(basis.task_names(), ["Cars", "GTSRB", "SVHN", "SUN397"]);
+            assert!(basis.manifest.notes[0].contains("DTD, EuroSAT, MNIST, RESISC45"), "{:?}", basis.manifest.notes);
+            for (recovered, original) in recovered.iter().zip(&held) {
+                assert!(recovered.iter().zip(*original).all(|(a, b)| (a - b).abs() < 1e-7));
+            }
+            continue;
+        }
+        assert_eq!(basis.task_names(), strings(&expected["tasks"]));
+        assert_close(&format!("{key}: recovered · task"), &products(&recovered, &tasks), &table(&run["recovered_dot_task"]));
+        let squares: Vec<f64> = recovered.iter().map(|vector| dot(vector, vector)).collect();
+        assert_close(&format!("{key}: ‖τ̂‖²"), &[squares], &table(&Json::from(vec![run["recovered_sq_norm"].clone()])));
+        let errors: Vec<f64> = measured.iter().map(|error| error.measured).collect();
+        assert_close(&format!("{key}: relative errors"), &[errors], &table(&Json::from(vec![run["rel_err"].clone()])));
+    }
+}
+
+#[test]
+fn the_temperature_that_was_not_saved_is_told() {
+    let temporary = tempfile::tempdir().unwrap();
+    let basis = imported("ViT-tiny_AE_M4_8task", &temporary.path().join("basis"));
+    assert!(basis.manifest.notes[0].contains("A and B give 5.0000"), "{:?}", basis.manifest.notes);
+    assert_eq!(basis.manifest.base.fingerprint, None);
+    assert!(basis.manifest.tasks.iter().all(|task| task.relative_error.is_none() && task.norm.is_none()));
+}
+
+#[test]
+fn the_plain_sum_of_pca_atoms_leaves_the_mean_out() {
+    let expected = expected();
+    let keys = keys(&expected);
+    let temporary = tempfile::tempdir().unwrap();
+    let basis = imported("ViT-tiny_PCA_M4_8task", &temporary.path().join("basis"));
+    let target = temporary.path().join("sum.safetensors");
+    let edit = Edit { alpha: vec![1.0; 8], scale: 1.0, rule: Rule::Sum };
+    let output = EditOutput {
+        target: target.clone(),
+        dtype: None,
+        existing: Existing::Refuse,
+        delta: true,
+        force: false,
+        command: String::new(),
+    };
+    assert!(edit.predict(&basis).unwrap().is_none(), "nothing is known of the true tasks");
+    write_edit(Source::Basis(&basis), &edit, None, &output, &runtime(), &Silent).unwrap();
+    let sum = flat(&Checkpoint::open(&target).unwrap(), &keys);
+    let atoms = atoms(&basis, &keys);
+    for (x, value) in sum.iter().enumerate() {
+        assert!((value - (0..4).map(|m| atoms[m][x]).sum::<f64>()).abs() < 1e-7);
+    }
+}
+
+#[test]
+fn an_exported_basis_is_imported_as_it_was() {
+    let expected = expected();
+    let keys = keys(&expected);
+    for (key, folder, _, n_stored) in PUBLISHED {
+        let temporary = tempfile::tempdir().unwrap();
+        let first = imported(folder, &temporary.path().join("first"));
+        let published = temporary.path().join("published");
+        let options = ExportOptions { output: published.clone(), existing: Existing::Refuse, base: None };
+        let exported = export_basis(&first, &options, &runtime(), &Silent).unwrap();
+        assert_eq!(exported.method, if key == "PCA" { "PCABasisMethod" } else { "AutoencoderBasisMethod" });
+        let second = import(&published, &temporary.path().join("second"), Existing::Refuse, &runtime(), &Silent).unwrap();
+        assert_eq!(second.task_names(), first.task_names());
+        assert_eq!(second.n_atoms(), n_stored);
+        assert_eq!(atoms(&second, &keys), atoms(&first, &keys), "{key}");
+        let (old, new) = (&first.coefficients.groups[0], &second.coefficients.groups[0]);
+        assert_eq!(old.decode, new.decode, "{key}");
+        if old.encode.ncols() > 0 {
+            assert!((&old.encode - &new.encode).norm_max() < 1e-7, "{key}");
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_becomes_a_state_dict() {
+    let temporary = tempfile::tempdir().unwrap();
+    let output = temporary.path().join("zeroshot.pt");
+    let source = Checkpoint::open(&fixture("state_dicts/zeroshot.safetensors")).unwrap();
+    export_checkpoint(&source, &output, Existing::Refuse, &Silent).unwrap();
+    let written = Checkpoint::open(&output).unwrap();
+    let names = |checkpoint: &Checkpoint| checkpoint.in_key_order().map(|tensor| tensor.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&written), names(&source));
+    assert_eq!(flat(&written, &names(&source)), flat(&source, &names(&source)));
+    let error = export_checkpoint(&source, &output, Existing::Refuse, &Silent).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
+}
+
+#[test]
+fn folders_that_are_no_published_basis_are_rejected() {
+    let source = fixture("published/ViT-tiny_AE_M4_8task");
+    type Spoil = fn(&Path);
+    let cases: [(&str, Spoil); 7] = [
+        ("method_info.json: expected, none found", |folder| std::fs::remove_file(folder.join("method_info.json")).unwrap()),
+        ("not JSON", |folder| std::fs::write(folder.join("method_info.json"), "{").unwrap()),
+        ("\"method\": AutoencoderBasisMethod", |folder| std::fs::write(folder.join("method_info.json"), "{}").unwrap()),
+        ("AWB.pt expected, none found", |folder| std::fs::remove_file(folder.join("AWB.pt")).unwrap()),
+        ("named twice", |folder| spoil_text(folder, "\"DTD\"", "\"Cars\"")),
+        ("shape [7, 4] expected, [8, 4] found", |folder| spoil_text(folder, "\"DTD\",", "")),
+        ("basis_vectors.pt", |folder| {
+            let bytes = std::fs::read(folder.join("basis_vectors.pt")).unwrap();
+            std::fs::write(folder.join("basis_vectors.pt"), &bytes[..bytes.len() / 2]).unwrap();
+        }),
+    ];
+    for (expected, spoil) in cases {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path().join("published");
+        std::fs::create_dir(&folder).unwrap();
+        for name in ["AWB.pt", "basis_vectors.pt", "method_info.json"] {
+            std::fs::write(folder.join(name), std::fs::read(source.join(name)).unwrap()).unwrap();
+        }
+        spoil(&folder);
+        let output = temporary.path().join("basis");
+        let error = import(&folder, &output, Existing::Refuse, &runtime(), &Silent).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Rejected, "{expected}: {error}");
+        assert!(error.message().contains(expected), "{expected}: {error}");
+        assert!(!error.message().contains('\n'), "{error}");
+        assert!(!output.exists(), "{expected}");
+    }
+}
+
+fn spoil_text(folder: &Path, from: &str, to: &str) {
+    let path = folder.join("method_info.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from));
+    std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
+}
