@@ -11,11 +11,11 @@ use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
 /// Scales that addition tries.
-const ADDITION_SCALES: &str = "0.1,0.2,0.3,0.4,0.6,0.8,1";
+const ADDITION_SCALES: &str = "0.4,0.6,0.75,0.9,1.1,1.4";
 /// The plain sum of M atoms is up to T/M times shorter than the sum of T task vectors.
-const SUM_SCALES: &str = "0.2,0.4,0.6,0.8,1.2,1.6,2.4";
+const SUM_SCALES: &str = "0.25,0.5,1,1.5,2.5,4";
 /// Scales that negation tries.
-const NEGATION_SCALES: &str = "0.25,0.5,0.75,1,1.5";
+const NEGATION_SCALES: &str = "0.4,0.6,0.8,1,1.3";
 /// Methods of the addition table: the name, and whether the atoms are only summed.
 const ADDITION: &[(&str, bool)] = &[
     ("anchored", false),
