@@ -5,7 +5,7 @@
 
 use crate::process::{Result, cargo, root, run as run_command, succeeds};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// The Python half.
 const SCRIPT: &str = "xtask/src/interop.py";
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     script("write")?;
     for line in commands() {
         let words = line.split_whitespace().map(|word| word.replace("WORK", &work.to_string_lossy()).replace("FIXTURES", FIXTURES));
-        run_command(Command::new(&tvb).current_dir(root()).arg("-q").args(words))?;
+        run_command(Command::new(&tvb).current_dir(root()).arg("-q").args(words).stdout(Stdio::null()))?;
     }
     script("check")
 }
@@ -67,6 +67,7 @@ fn commands() -> Vec<String> {
     for method in ["anchored", "pca"] {
         lines.push(format!("compress --base WORK/base.pt WORK/a.pt WORK/b.pt WORK/c.pt -m 2 --method {method} -o WORK/bases/{method}"));
         lines.push(format!("export WORK/bases/{method} -o WORK/exported/{method}"));
+        lines.push(format!("import WORK/exported/{method} -o WORK/again/{method}"));
         lines.push(format!("recover WORK/bases/{method} -o WORK/recovered/{method}"));
         lines.push(format!("add WORK/bases/{method} --rule sum --delta -o WORK/sums/{method}.safetensors"));
     }
