@@ -99,14 +99,16 @@ def recover(folder):
     if info["method"] == "PCABasisMethod":
         pca = load(folder, "pca_components.pt")
         assert pca["total_dim"] == pca["mean_vector"].numel() and pca["M_actual"] == len(vectors)
+        # The loader flattens the vectors by their own order of names and never asks whether it is the mean's.
+        assert all(list(vector) == pca["keys_order"] for vector in vectors)
         mean, at = {}, 0
         for name in pca["keys_order"]:
             shape = pca["param_shapes"][name]
             assert isinstance(shape, torch.Size)
             mean[name] = pca["mean_vector"][at:at + shape.numel()].reshape(shape)
             at += shape.numel()
-        moved = [{name: vector[name] for name in mean} for vector in vectors]
-        return [add([mean] + moved, [1.0] + column.tolist()) for column in pca["coefficients"].t()]
+        assert at == pca["total_dim"]
+        return [add([mean] + vectors, [1.0] + column.tolist()) for column in pca["coefficients"].t()]
     awb = load(folder, "AWB.pt")
     meta = awb["metadata"]
     assert meta == info and meta["softmax_w"] is False and meta["M"] == len(vectors)

@@ -70,7 +70,7 @@ pub fn export_basis(
         false => autoencoder_info(basis),
     };
     let mean = match is_pca {
-        true => Some(write_components(staged.path(), basis, &plan)?),
+        true => Some(write_components(staged.path(), basis, &plan, &frozen)?),
         false => {
             let solved = basis.solved()?;
             if solved.encode.ncols() == 0 {
@@ -83,7 +83,7 @@ pub fn export_basis(
     stream(&plan, n_vectors, &vectors, mean.as_ref(), runtime, progress)?;
     vectors.finish()?;
     if let Some(mean) = mean {
-        mean.writer.finish()?;
+        mean.finish()?;
     }
     let text = serde_json::to_vec_pretty(&info).map_err(|error| Error::failed(format!("method_info.json: {error}")))?;
     let path = staged.path().join("method_info.json");
@@ -183,23 +183,38 @@ impl VectorsFile {
 
     fn finish(self) -> Result<()> {
         if let Some((storage, n_elements)) = self.zeros {
-            let block = vec![0; BLOCK_ROWS * size_of::<f32>()];
-            let n_bytes = n_elements * size_of::<f32>() as u64;
-            for offset in (0..n_bytes).step_by(block.len()) {
-                let length = (n_bytes - offset).min(block.len() as u64) as usize;
-                self.writer.write_at(storage, offset, &block[..length])?;
-            }
+            write_zeros(&self.writer, storage, 0, n_elements)?;
         }
         self.writer.finish()
     }
 }
 
-/// The mean of a PCA basis on its way: one vector, tensor after tensor.
+/// Fills the f32 elements `first..end` of a storage with zeros.
+fn write_zeros(writer: &TorchWriter, storage: usize, first: u64, end: u64) -> Result<()> {
+    let block = vec![0; BLOCK_ROWS * size_of::<f32>()];
+    for row in (first..end).step_by(BLOCK_ROWS) {
+        let n_rows = (end - row).min(BLOCK_ROWS as u64) as usize;
+        writer.write_at(storage, row * size_of::<f32>() as u64, &block[..n_rows * size_of::<f32>()])?;
+    }
+    Ok(())
+}
+
+/// The mean of a PCA basis on its way: one vector, tensor after tensor in the order of the vectors, the frozen ones last.
 struct MeanFile {
     writer: TorchWriter,
     storage: usize,
     /// First element of each planned tensor.
     firsts: Vec<usize>,
+    /// Elements of the stored tensors, and with the frozen ones.
+    n_stored: u64,
+    n_rows: u64,
+}
+
+impl MeanFile {
+    fn finish(self) -> Result<()> {
+        write_zeros(&self.writer, self.storage, self.n_stored, self.n_rows)?;
+        self.writer.finish()
+    }
 }
 
 /// Reads every atom once and writes it where it belongs, in f32.
@@ -303,11 +318,13 @@ fn write_awb(folder: &Path, encode: &Mat<f64>, decode: &Mat<f64>, info: &Value) 
 }
 
 /// `pca_components.pt`, complete but for the mean, which is streamed.
-fn write_components(folder: &Path, basis: &Basis, plan: &Plan) -> Result<MeanFile> {
+fn write_components(folder: &Path, basis: &Basis, plan: &Plan, frozen: &[(String, Vec<usize>)]) -> Result<MeanFile> {
     let solved = basis.solved()?;
     let n_components = solved.decode.nrows() - 1;
     let coefficients = solved.decode.submatrix(0, 0, n_components, solved.decode.ncols()).to_owned();
-    let n_rows = plan.n_rows() as usize;
+    let n_rows = plan.n_rows() as usize + frozen.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>();
+    let stored = plan.tensors.iter().map(|tensor| (&tensor.name, &tensor.shape));
+    let tensors: Vec<_> = stored.chain(frozen.iter().map(|(name, shape)| (name, shape))).collect();
     let starts = plan.tensors.iter().scan(0, |end, tensor| {
         *end += tensor.n_rows;
         Some(*end - tensor.n_rows)
@@ -316,14 +333,14 @@ fn write_components(folder: &Path, basis: &Basis, plan: &Plan) -> Result<MeanFil
     let tensor = |number, shape: &[usize]| SaveValue::Tensor(SaveTensor::contiguous(number, 0, Dtype::F32, shape));
     let storage = |n_elements: usize| SaveStorage { dtype: Dtype::F32, n_elements: n_elements as u64 };
     let text = |name: &String| SaveValue::Str(name.clone());
-    let shapes = plan.tensors.iter().map(|tensor| (text(&tensor.name), SaveValue::Size(tensor.shape.clone())));
+    let shapes = tensors.iter().map(|(name, shape)| (text(name), SaveValue::Size(shape.to_vec())));
     let value = SaveValue::Dict(vec![
         ("coefficients".into(), tensor(0, &[n_components, coefficients.ncols()])),
         ("mean_vector".into(), tensor(1, &[n_rows])),
         ("singular_values".into(), tensor(2, &[n_components])),
         ("M_actual".into(), SaveValue::Int(n_components as i64)),
         ("total_dim".into(), SaveValue::Int(n_rows as i64)),
-        ("keys_order".into(), SaveValue::List(plan.tensors.iter().map(|tensor| text(&tensor.name)).collect())),
+        ("keys_order".into(), SaveValue::List(tensors.iter().map(|(name, _)| text(name)).collect())),
         ("param_shapes".into(), SaveValue::Dict(shapes.collect())),
         ("dataset_names".into(), SaveValue::List(basis.task_names().iter().map(text).collect())),
         ("storage_info".into(), SaveValue::Dict(Vec::new())),
@@ -332,7 +349,7 @@ fn write_components(folder: &Path, basis: &Basis, plan: &Plan) -> Result<MeanFil
     let writer = TorchWriter::create(&folder.join("pca_components.pt"), "pca_components", &value, &storages)?;
     writer.write_at(0, 0, &f32_bytes(&coefficients))?;
     writer.write_at(2, 0, &f32_bytes(&singular_values(basis, &solved.encode, n_components)))?;
-    Ok(MeanFile { writer, storage: 1, firsts })
+    Ok(MeanFile { writer, storage: 1, firsts, n_stored: plan.n_rows(), n_rows: n_rows as u64 })
 }
 
 /// Norms of the components, √(bᵀGb); zero where the Gram matrix is not known. The loader keeps and never uses them.
