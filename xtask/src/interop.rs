@@ -15,8 +15,18 @@ const FIXTURES: &str = "tests/fixtures/reference";
 const IMPORTS: &str = "import torch, numpy, safetensors.torch";
 /// What PyTorch needs on a machine without a graphics card. Its own list of dependencies adds gigabytes of CUDA libraries.
 const PACKAGES: &[&str] = &[
-    "torch", "numpy", "safetensors", "typing_extensions", "sympy", "mpmath", "networkx", "jinja2", "MarkupSafe", "fsspec",
-    "filelock", "packaging",
+    "torch",
+    "numpy",
+    "safetensors",
+    "typing_extensions",
+    "sympy",
+    "mpmath",
+    "networkx",
+    "jinja2",
+    "MarkupSafe",
+    "fsspec",
+    "filelock",
+    "packaging",
 ];
 
 /// Exchange files with real PyTorch, both ways, and compare (installs PyTorch under target/ on the first run)
@@ -44,12 +54,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         std::fs::remove_dir_all(&work).map_err(|error| format!("{}: {error}", work.display()))?;
     }
     std::fs::create_dir_all(&work).map_err(|error| format!("{}: {error}", work.display()))?;
-    let script = |what: &str| {
-        run_command(Command::new(&python).current_dir(root()).args([SCRIPT, what, FIXTURES]).arg(&work))
-    };
+    let script =
+        |what: &str| run_command(Command::new(&python).current_dir(root()).args([SCRIPT, what, FIXTURES]).arg(&work));
     script("write")?;
     for line in commands() {
-        let words = line.split_whitespace().map(|word| word.replace("WORK", &work.to_string_lossy()).replace("FIXTURES", FIXTURES));
+        let words = line
+            .split_whitespace()
+            .map(|word| word.replace("WORK", &work.to_string_lossy()).replace("FIXTURES", FIXTURES));
         run_command(Command::new(&tvb).current_dir(root()).arg("-q").args(words).stdout(Stdio::null()))?;
     }
     script("check")
@@ -65,7 +76,9 @@ fn commands() -> Vec<String> {
         lines.push(format!("add WORK/imported/{method} --rule sum --delta -o WORK/sums/{method}.safetensors"));
     }
     for method in ["anchored", "pca"] {
-        lines.push(format!("compress --base WORK/base.pt WORK/a.pt WORK/b.pt WORK/c.pt -m 2 --method {method} -o WORK/bases/{method}"));
+        lines.push(format!(
+            "compress --base WORK/base.pt WORK/a.pt WORK/b.pt WORK/c.pt -m 2 --method {method} -o WORK/bases/{method}"
+        ));
         lines.push(format!("export WORK/bases/{method} -o WORK/exported/{method}"));
         lines.push(format!("import WORK/exported/{method} -o WORK/again/{method}"));
         lines.push(format!("recover WORK/bases/{method} -o WORK/recovered/{method}"));

@@ -322,7 +322,8 @@ fn write_components(folder: &Path, basis: &Basis, plan: &Plan, frozen: &[(String
     let solved = basis.solved()?;
     let n_components = solved.decode.nrows() - 1;
     let coefficients = solved.decode.submatrix(0, 0, n_components, solved.decode.ncols()).to_owned();
-    let n_rows = plan.n_rows() as usize + frozen.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>();
+    let n_rows =
+        plan.n_rows() as usize + frozen.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>();
     let stored = plan.tensors.iter().map(|tensor| (&tensor.name, &tensor.shape));
     let tensors: Vec<_> = stored.chain(frozen.iter().map(|(name, shape)| (name, shape))).collect();
     let starts = plan.tensors.iter().scan(0, |end, tensor| {
