@@ -69,7 +69,7 @@ fn a_compression_killed_anywhere_leaves_the_old_or_the_new_and_goes_on() {
     let (output, reference) = (work.join("basis"), top.path().join("reference"));
     succeed(&mut compress(&run, &reference, &["--method", "pca"]));
     let old = contents(&reference);
-    let length = succeed(&mut compress(&run, &reference, &["--overwrite"]).env("TVB_BOOKMARK_SECONDS", "0"));
+    let length = succeed(compress(&run, &reference, &["--overwrite"]).env("TVB_BOOKMARK_SECONDS", "0"));
     let new = contents(&reference);
     assert!(old != new && new.len() == 4, "{:?}", new.keys());
 

@@ -113,7 +113,7 @@ pub(crate) fn plan(work: &Work, layout: &ChunkLayout, stamp: u32) -> Result<Plan
         folds: None,
         out_words: if n_runs == 0 { 0 } else { out_words },
         readback_words: if n_runs == 0 { 0 } else { out_words },
-        marks: if n_runs == 0 { Vec::new() } else { Vec::from([marks..out_words]) },
+        marks: (n_runs > 0).then_some(marks..out_words).into_iter().collect(),
         steps,
         stamp,
         result: ResultPlan::Rows { n_bytes, parts },
