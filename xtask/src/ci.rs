@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     summary.step("tests", "cargo xtask test", || {
         test::run(&test::Args { install: install.clone(), cargo_args: Vec::new() })
     })?;
-    summary.step("demo", "cargo xtask demo --quick", || demo::run(&demo::Args { quick: true }))?;
+    summary.step("demo", "cargo xtask demo --quick", || demo::run(&demo::Args { quick: true, dev: false }))?;
     summary.print();
     Ok(())
 }

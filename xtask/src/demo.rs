@@ -29,6 +29,9 @@ pub(crate) struct Args {
     /// Only the 8 tasks, with the binaries of the dev profile: what CI runs
     #[arg(long)]
     pub quick: bool,
+    /// All tasks, with the binaries of the dev profile, which the tests have built
+    #[arg(long)]
+    pub dev: bool,
 }
 
 /// The parts of `tvb compress --json` that are shown.
@@ -65,7 +68,7 @@ struct Fidelity {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let zoo = Zoo::open(build(args.quick)?)?;
+    let zoo = Zoo::open(build(args.quick || args.dev)?)?;
     let scenarios: &[usize] = if args.quick { &[8] } else { &[8, 14, 20] };
     let started = Instant::now();
     let folder = root().join("target/demo");
@@ -92,16 +95,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// Builds both binaries and returns the folder they are in.
-fn build(is_quick: bool) -> Result<PathBuf> {
+fn build(is_dev: bool) -> Result<PathBuf> {
     // The tests' build holds both binaries; with any other choice of packages the dependencies have other features and
     // are compiled once more.
-    let words: &[&str] = match is_quick {
+    let words: &[&str] = match is_dev {
         true => &["build", "--locked", "--workspace", "--all-targets"],
         false => &["build", "--locked", "--release", "--package", "tvb", "--package", "tvb-zoo", "--bins"],
     };
     run_command(&mut cargo(words))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(root().join(target).join(if is_quick { "debug" } else { "release" }))
+    Ok(root().join(target).join(if is_dev { "debug" } else { "release" }))
 }
 
 /// Runs `tvb compress` on these tasks.
