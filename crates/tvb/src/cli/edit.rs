@@ -265,6 +265,10 @@ fn run(
         command: command_line(),
     };
     let runtime = context.runtime()?;
+    // Said before anything is written, for whoever wants to stop here; once more with the answer.
+    if !text.is_empty() {
+        tvb::progress::Progress::note(&context.progress, text.trim_end());
+    }
     let started = Instant::now();
     write_edit(source, &edit, base.as_ref(), &output, &runtime, &context.progress)?;
     let elapsed = started.elapsed();
