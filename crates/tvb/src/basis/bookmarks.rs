@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// The folder's name inside a partial basis.
 pub const FOLDER: &str = "bookmarks";
-/// Seconds between two bookmarks, in place of [`EVERY_SECONDS`]; for tests.
+/// Seconds between two bookmarks, in place of `EVERY_SECONDS`; for tests.
 pub const EVERY_VARIABLE: &str = "TVB_BOOKMARK_SECONDS";
 /// Seconds of work that a kill may cost.
 const EVERY_SECONDS: f64 = 30.0;

@@ -30,9 +30,9 @@ const REPORT_EVERY: usize = 50;
 /// A trained autoencoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trained {
-    /// B after its activation, [n_tasks, n_atoms].
+    /// B after its activation, \[n_tasks, n_atoms\].
     pub encode: Mat<f64>,
-    /// W after its activation, [n_atoms, n_tasks], as trained.
+    /// W after its activation, \[n_atoms, n_tasks\], as trained.
     pub decode: Mat<f64>,
     /// The temperature after the last step.
     pub tau: f64,
@@ -65,7 +65,7 @@ pub(super) fn solve(problem: &Problem<'_>, options: &AeOptions) -> Result<Found>
     Ok(Found { decode, notes, convex: options.encoder == Activation::Softmax, ..Found::encoded(trained.encode) })
 }
 
-/// Trains B and W for `gram` [n_tasks, n_tasks]. `record` lists steps, counted from 1 and ascending, whose loss is wanted.
+/// Trains B and W for `gram` \[n_tasks, n_tasks\]. `record` lists steps, counted from 1 and ascending, whose loss is wanted.
 /// Options that make no sense are usage errors, an `init` of another shape is rejected; `progress` is told the part done
 /// and stops the training by answering false.
 pub fn train(

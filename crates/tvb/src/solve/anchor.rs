@@ -32,7 +32,7 @@ const WORK: f64 = 4e11;
 
 /// What the search found.
 pub(super) struct Best {
-    /// a, [n_tasks], positive, in the problem's stretched coordinates.
+    /// a, \[n_tasks\], positive, in the problem's stretched coordinates.
     pub(super) anchor: Vec<f64>,
     /// [n_tasks, n_atoms − 1], in the same coordinates.
     pub(super) directions: Mat<f64>,

@@ -27,9 +27,9 @@ pub struct Assessment {
     pub relative_loss: f64,
     /// L*·T²/tr G.
     pub relative_bound: f64,
-    /// [n_tasks]: δt².
+    /// \[n_tasks\]: δt².
     pub squared_errors: Vec<f64>,
-    /// [n_tasks]: δt²/‖τt‖².
+    /// \[n_tasks\]: δt²/‖τt‖².
     pub relative_errors: Vec<f64>,
     /// Mean of `relative_errors`.
     pub mean: f64,
@@ -43,19 +43,19 @@ pub struct Assessment {
     pub sum: Fidelity,
     /// λmax/λmin of the atoms' Gram SᵀS; infinite where they are dependent.
     pub condition: f64,
-    /// [n_stored]: ‖sm‖.
+    /// \[n_stored\]: ‖sm‖.
     pub atom_norms: Vec<f64>,
-    /// [n_tasks]: ‖τt‖.
+    /// \[n_tasks\]: ‖τt‖.
     pub norms: Vec<f64>,
-    /// [n_tasks]: ‖τ̂t‖.
+    /// \[n_tasks\]: ‖τ̂t‖.
     pub recovered_norms: Vec<f64>,
     /// max |cos(τi, τj)| over i ≠ j; with `norms` and `squared_errors` it is what the paper's bounds are made of.
     pub epsilon: f64,
     /// (Σλ)²/Σλ² of G.
     pub effective_rank: f64,
-    /// [n_tasks, n_tasks]: cos(τ̂i, τj). Off the diagonal: how far negating task i touches task j.
+    /// \[n_tasks, n_tasks\]: cos(τ̂i, τj). Off the diagonal: how far negating task i touches task j.
     pub leakage: Mat<f64>,
-    /// [n_tasks, n_tasks]: τ̂iᵀτj.
+    /// \[n_tasks, n_tasks\]: τ̂iᵀτj.
     pub recovered_dot_task: Mat<f64>,
     /// What storage in f32, bf16 and f16 adds: one entry for each of [`rounding::STORAGE_DTYPES`].
     pub rounding: Vec<Rounding>,
@@ -75,9 +75,9 @@ pub struct Fidelity {
 
 /// Inner products of the stored vectors with each other and with the tasks.
 struct Products {
-    /// SᵀS, [n_stored, n_stored].
+    /// SᵀS, \[n_stored, n_stored\].
     atom_gram: Mat<f64>,
-    /// SᵀV, [n_stored, n_tasks].
+    /// SᵀV, \[n_stored, n_tasks\].
     atom_task: Mat<f64>,
 }
 
@@ -149,7 +149,7 @@ pub fn assess(gram: &Gram, coefficients: &Coefficients) -> Result<Assessment> {
     })
 }
 
-/// How true the edit Σ αt·τt, α [n_tasks], comes out of the basis by the given rule. Rejected where the number of weights
+/// How true the edit Σ αt·τt, α \[n_tasks\], comes out of the basis by the given rule. Rejected where the number of weights
 /// or of tasks does not fit, or a weight is not finite.
 pub fn edit_fidelity(gram: &Gram, coefficients: &Coefficients, alpha: &[f64], rule: Rule) -> Result<Fidelity> {
     check(gram, coefficients)?;

@@ -25,12 +25,12 @@ pub struct Coefficients {
     pub balance: bool,
     /// The atoms' coordinates.
     pub coordinates: Coordinates,
-    /// B, [n_tasks, n_stored]: one column per stored vector (`pca` stores the mean last). No columns where the atoms are
+    /// B, \[n_tasks, n_stored\]: one column per stored vector (`pca` stores the mean last). No columns where the atoms are
     /// generated.
     pub encode: Mat<f64>,
-    /// W, [n_stored, n_tasks].
+    /// W, \[n_stored, n_tasks\].
     pub decode: Mat<f64>,
-    /// [n_stored]: whether a vector takes part in the rule `sum`; all do but the mean of `pca`.
+    /// \[n_stored\]: whether a vector takes part in the rule `sum`; all do but the mean of `pca`.
     pub in_sum: Vec<bool>,
     /// For `random`: how to make the atoms.
     pub generated: Option<Generated>,
@@ -43,7 +43,7 @@ pub struct Coefficients {
 pub struct Generated {
     /// The generator's seed.
     pub seed: u64,
-    /// [n_atoms, n_atoms], upper triangular: makes the raw columns orthonormal.
+    /// \[n_atoms, n_atoms\], upper triangular: makes the raw columns orthonormal.
     pub mix: Mat<f64>,
 }
 
@@ -110,7 +110,7 @@ impl Coefficients {
         self.decode.nrows()
     }
 
-    /// Weights over the stored vectors for Σ αt·τ̂t, α [n_tasks], or for the plain sum of atoms.
+    /// Weights over the stored vectors for Σ αt·τ̂t, α \[n_tasks\], or for the plain sum of atoms.
     pub fn weights(&self, alpha: &[f64], rule: Rule) -> Vec<f64> {
         match rule {
             Rule::Projected => super::linear::times(self.decode.as_ref(), alpha),

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 /// Largest asymmetry and largest violation of |Gij| ≤ √(Gii·Gjj) that pass for rounding: Grams come from f32 products.
 const ROUNDING: f64 = 1e-4;
 
-/// G = VᵀV, [n_tasks, n_tasks]: inner products of the task vectors, finite, symmetric, in squared units of the
+/// G = VᵀV, \[n_tasks, n_tasks\]: inner products of the task vectors, finite, symmetric, in squared units of the
 /// parameters. What is derived from it (eigenvalues, scaled copies) is computed when first asked for and kept.
 #[derive(Clone, Debug)]
 pub struct Gram {
@@ -25,7 +25,7 @@ pub struct Gram {
 pub struct Spectrum {
     /// λ1 ≥ … ≥ λT ≥ 0, in the Gram's units; what rounding left below zero is zero here.
     pub values: Vec<f64>,
-    /// [n_tasks, n_tasks]: the eigenvectors in the columns, orthonormal, the largest entry of each positive.
+    /// \[n_tasks, n_tasks\]: the eigenvectors in the columns, orthonormal, the largest entry of each positive.
     pub vectors: Mat<f64>,
     /// The lowest eigenvalue as computed: below zero by more than rounding only if the matrix is no Gram matrix.
     pub lowest: f64,
@@ -94,7 +94,7 @@ impl Gram {
         self.matrix.nrows()
     }
 
-    /// G itself, [n_tasks, n_tasks].
+    /// G itself, \[n_tasks, n_tasks\].
     pub fn matrix(&self) -> MatRef<'_, f64> {
         self.matrix.as_ref()
     }
@@ -109,7 +109,7 @@ impl Gram {
         (0..self.n_tasks()).map(|t| self.matrix[(t, t)].sqrt()).collect()
     }
 
-    /// [n_tasks, n_tasks]: cos(τi, τj) in [−1, 1]; a zero task has cosine 1 with itself and 0 with the others.
+    /// \[n_tasks, n_tasks\]: cos(τi, τj) in [−1, 1]; a zero task has cosine 1 with itself and 0 with the others.
     pub fn cosines(&self) -> Mat<f64> {
         let norms = self.norms();
         Mat::from_fn(self.n_tasks(), self.n_tasks(), |i, j| match (i == j, norms[i] * norms[j]) {

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use faer::Mat;
 
-/// How a basis is found from the Gram matrix. B is [n_tasks, n_atoms], W is [n_atoms, n_tasks].
+/// How a basis is found from the Gram matrix. B is \[n_tasks, n_atoms\], W is \[n_atoms, n_tasks\].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Method {
     /// Non-negative atoms whose sum is exactly proportional to the (weighted) sum of the tasks.
@@ -79,7 +79,7 @@ pub struct AeOptions {
     pub decoder: Activation,
     /// Decides A's start and the random columns.
     pub seed: u64,
-    /// A's start, [n_tasks, n_atoms]; `None` draws it from N(0, 1).
+    /// A's start, \[n_tasks, n_atoms\]; `None` draws it from N(0, 1).
     pub init: Option<Mat<f64>>,
     /// The reference's recipe: the Gram as it is (not scaled to trace 1), and W as trained (not the best for B).
     pub paper: bool,

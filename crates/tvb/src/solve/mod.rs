@@ -15,7 +15,7 @@
 //! | `choose.rs`, `table.rs` | which M is enough; every M and method side by side |
 //!
 //! Every method sees G/tr G, or with `balance` the Gram of the tasks scaled to one length. A task of length g then is g
-//! times its scaled self, so a mixture b of the scaled tasks is the mixture b/g of the true ones ([`Problem`]). The best
+//! times its scaled self, so a mixture b of the scaled tasks is the mixture b/g of the true ones (`Problem`). The best
 //! W does not hang on how the tasks are scaled, so it is always computed on the true Gram.
 
 pub mod ae;
@@ -119,7 +119,7 @@ struct Problem<'a> {
     gram: &'a Gram,
     /// The Gram as it was given, for a recipe that hangs on its scale; scaled to one length where that was asked for.
     paper_gram: &'a Gram,
-    /// [n_tasks]: how many times longer each task is than `gram` has it, up to a common factor.
+    /// \[n_tasks\]: how many times longer each task is than `gram` has it, up to a common factor.
     stretch: Vec<f64>,
     n_atoms: usize,
     progress: &'a dyn Fn(f64) -> bool,

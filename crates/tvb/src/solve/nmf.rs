@@ -74,7 +74,7 @@ struct Factors {
     /// max(G, 0) and max(−G, 0), the latter only where there is anything in it.
     positive: Mat<f64>,
     negative: Option<Mat<f64>>,
-    /// B and Wᵀ, both [n_tasks, n_atoms].
+    /// B and Wᵀ, both \[n_tasks, n_atoms\].
     encode: Mat<f64>,
     weights: Mat<f64>,
 }

@@ -13,7 +13,7 @@ const NO_DIMENSION: f64 = 1e-13;
 /// A sum of atoms shorter than this part of what it could be gives no direction.
 const NO_SUM: f64 = 1e-10;
 
-/// Turns convex B [n_tasks, n_atoms] into the encode of orthogonal atoms; fewer columns where the atoms span less.
+/// Turns convex B \[n_tasks, n_atoms\] into the encode of orthogonal atoms; fewer columns where the atoms span less.
 pub(super) fn turn(gram: &Gram, encode: &Mat<f64>) -> Mat<f64> {
     let n_tasks = gram.n_tasks();
     let frame = principal_frame(gram, encode);
@@ -39,7 +39,7 @@ pub(super) fn turn(gram: &Gram, encode: &Mat<f64>) -> Mat<f64> {
     linear::product(frame.as_ref(), reflect.as_ref())
 }
 
-/// Y [n_tasks, r] with the atoms' span, YᵀGY = I, in the order of how much of the tasks each direction holds.
+/// Y \[n_tasks, r\] with the atoms' span, YᵀGY = I, in the order of how much of the tasks each direction holds.
 fn principal_frame(gram: &Gram, encode: &Mat<f64>) -> Mat<f64> {
     let gram_encode = linear::product(gram.matrix(), encode.as_ref());
     let inner = linear::product(encode.transpose(), gram_encode.as_ref());

@@ -19,7 +19,7 @@ const THIN: f64 = 1e-5;
 const NEGLIGIBLE: f64 = 1e-7;
 
 /// Finds y with p = E·y positive on every row that E reaches, as close to the projection of `wish` as a decent margin
-/// allows. `None` where there is none. E: [n_tasks, k] orthonormal columns.
+/// allows. `None` where there is none. E: \[n_tasks, k\] orthonormal columns.
 pub(super) fn find(basis: MatRef<'_, f64>, wish: &[f64]) -> Option<Vec<f64>> {
     let rows = live_rows(basis);
     if rows.nrows() == 0 {

@@ -21,9 +21,9 @@ const HARMLESS: f64 = 1e-4;
 pub struct Rounding {
     /// The format.
     pub dtype: Dtype,
-    /// [n_tasks]: added to δt², in squared units of the parameters.
+    /// \[n_tasks\]: added to δt², in squared units of the parameters.
     pub squared_errors: Vec<f64>,
-    /// [n_tasks]: the same over ‖τt‖²; 0 for a zero task.
+    /// \[n_tasks\]: the same over ‖τt‖²; 0 for a zero task.
     pub relative_errors: Vec<f64>,
     /// The largest of `relative_errors`.
     pub worst: f64,
@@ -36,7 +36,7 @@ pub(super) fn relative_variance(dtype: Dtype) -> f64 {
     dtype.unit_roundoff().powi(2) / (8.0 * std::f64::consts::LN_2)
 }
 
-/// One entry for each of [`STORAGE_DTYPES`], from W [n_stored, n_tasks], ‖sm‖² [n_stored], δt² and ‖τt‖² [n_tasks].
+/// One entry for each of [`STORAGE_DTYPES`], from W \[n_stored, n_tasks\], ‖sm‖² \[n_stored\], δt² and ‖τt‖² \[n_tasks\].
 pub(super) fn of_tasks(decode: MatRef<'_, f64>, atoms: &[f64], errors: &[f64], tasks: &[f64]) -> Vec<Rounding> {
     let spread = spread(decode, atoms);
     let one = |&dtype: &Dtype| {

@@ -27,7 +27,7 @@ fn vertices(n_atoms: usize) -> Mat<f64> {
     })
 }
 
-/// B, [n_tasks, n_atoms], from p [n_tasks] ≥ 0 with Σp > 0 and X [n_tasks, n_atoms − 1]. Where p is zero, X is taken as
+/// B, \[n_tasks, n_atoms\], from p \[n_tasks\] ≥ 0 with Σp > 0 and X [n_tasks, n_atoms − 1]. Where p is zero, X is taken as
 /// zero too: no other value would leave B non-negative.
 pub(super) fn cover(p: &[f64], directions: MatRef<'_, f64>) -> Mat<f64> {
     let n_tasks = p.len();

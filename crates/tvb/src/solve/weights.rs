@@ -9,7 +9,7 @@ const DEPENDENT: f64 = 1e-11;
 /// Part of the largest eigenvalue of the unit-diagonal BᵀGB below which a direction is noise and is left out.
 const CUT_OFF: f64 = 1e-13;
 
-/// W for atoms S = VB: [n_atoms, n_tasks] from G [n_tasks, n_tasks] and B [n_tasks, n_atoms]. Zero and dependent atoms
+/// W for atoms S = VB: \[n_atoms, n_tasks\] from G \[n_tasks, n_tasks\] and B \[n_tasks, n_atoms\]. Zero and dependent atoms
 /// are allowed: of all best W the shortest is returned.
 pub(super) fn best_decode(gram: MatRef<'_, f64>, encode: MatRef<'_, f64>) -> Mat<f64> {
     let atom_task = linear::product(encode.transpose(), gram);
@@ -17,7 +17,7 @@ pub(super) fn best_decode(gram: MatRef<'_, f64>, encode: MatRef<'_, f64>) -> Mat
     solve_normal(atom_gram.as_ref(), atom_task.as_ref())
 }
 
-/// W from the atoms' Gram SᵀS [n_atoms, n_atoms] and their products with the tasks SᵀV [n_atoms, n_tasks].
+/// W from the atoms' Gram SᵀS \[n_atoms, n_atoms\] and their products with the tasks SᵀV \[n_atoms, n_tasks\].
 pub(super) fn solve_normal(atom_gram: MatRef<'_, f64>, atom_task: MatRef<'_, f64>) -> Mat<f64> {
     let n_atoms = atom_gram.nrows();
     // Atoms of unit length first: then how they are scaled decides nothing.
