@@ -46,7 +46,7 @@ fn narrowed(tensors: Vec<Raw>, narrow: fn(f32) -> [u8; 2], dtype: Dtype) -> Vec<
 /// The JSON object on the last line of stdout.
 fn metrics(output: &Output) -> serde_json::Map<String, serde_json::Value> {
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{stderr}");
+    assert!(output.status.success(), "{}: {stderr}", output.status);
     let stdout = String::from_utf8(output.stdout.clone()).unwrap();
     serde_json::from_str(stdout.lines().last().unwrap()).unwrap()
 }
