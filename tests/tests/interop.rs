@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use tvb::ErrorKind;
 use tvb::basis::Basis;
 use tvb::checkpoint::{Checkpoint, Existing};
+use tvb::compress::{CompressOptions, Size, compress};
 use tvb::edit::{Edit, EditOutput, Source, write_edit};
 use tvb::interop::{ExportOptions, export_basis, export_checkpoint, import};
 use tvb::plan::{Plan, Selection, Task};
 use tvb::progress::Silent;
 use tvb::recover::{RecoverOptions, recover};
-use tvb::solve::Rule;
+use tvb::solve::{Coordinates, Method, Rule};
 use tvb::stream::Runtime;
 use tvb::verify::{verify_errors, verify_files};
 use tvb_kernels::{CpuEngine, Engine};
@@ -242,6 +243,67 @@ fn a_checkpoint_becomes_a_state_dict() {
     assert_eq!(names(&written), names(&source));
     assert_eq!(flat(&written, &names(&source)), flat(&source, &names(&source)));
     let error = export_checkpoint(&source, &output, Existing::Refuse, &Silent).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
+}
+
+#[test]
+fn random_atoms_are_made_again_wherever_they_are_needed() {
+    let expected = expected();
+    let (keys, tasks) = (keys(&expected), task_vectors(&expected));
+    let names = strings(&expected["tasks"]);
+    let plan = originals(&names);
+    let temporary = tempfile::tempdir().unwrap();
+    let options = CompressOptions {
+        method: Method::Random { seed: 7 },
+        size: Size::Atoms(4),
+        balance: false,
+        coordinates: Coordinates::Convex,
+        dtype: None,
+        gram: None,
+        output: temporary.path().join("basis"),
+        existing: Existing::Refuse,
+    };
+    let basis = compress(&plan, &options, &runtime(), &Silent).unwrap();
+    assert_eq!((basis.n_atoms(), basis.manifest.n_vectors()), (0, 4), "nothing is stored");
+
+    // Orthonormal atoms have orthogonal projections: τ̂·τ = ‖τ̂‖², as W says and as the data says.
+    let decode = &basis.coefficients.groups[0].decode;
+    let recovered = recovered(&basis, &temporary.path().join("recovered"), &keys);
+    for (t, (recovered, task)) in recovered.iter().zip(&tasks).enumerate() {
+        let square: f64 = (0..4).map(|m| decode[(m, t)].powi(2)).sum();
+        let norm = dot(task, task);
+        assert!((dot(recovered, recovered) - square).abs() < 1e-6 * norm);
+        assert!((dot(recovered, task) - square).abs() < 1e-6 * norm);
+        assert!(square < 0.01 * norm, "{t}: random directions hold next to nothing");
+    }
+    for error in verify_errors(&basis, &plan, &runtime(), &Silent).unwrap() {
+        assert!((error.measured - error.predicted.unwrap()).abs() < 1e-6, "{error:?}");
+    }
+
+    // The edited base is the base and the bare edit; another base is noticed.
+    let edit = Edit { alpha: vec![1.0; 8], scale: 0.5, rule: Rule::Projected };
+    let output = |name: &str, delta| EditOutput {
+        target: temporary.path().join(name),
+        dtype: None,
+        existing: Existing::Refuse,
+        delta,
+        force: false,
+        command: String::new(),
+    };
+    let written = |name: &str, base: &str, delta| {
+        let base = Checkpoint::open(&fixture(base)).unwrap();
+        write_edit(Source::Basis(&basis), &edit, Some(&base), &output(name, delta), &runtime(), &Silent)?;
+        Ok::<_, tvb::Error>(flat(&Checkpoint::open(&temporary.path().join(name)).unwrap(), &keys))
+    };
+    let edited = written("edited.safetensors", "state_dicts/zeroshot.safetensors", false).unwrap();
+    let bare = written("bare.safetensors", "state_dicts/zeroshot.safetensors", true).unwrap();
+    let base = flat(&Checkpoint::open(&fixture("state_dicts/zeroshot.safetensors")).unwrap(), &keys);
+    for x in 0..base.len() {
+        let sum: f64 = recovered.iter().map(|vector| 0.5 * vector[x]).sum();
+        assert!((bare[x] - sum).abs() < 1e-7);
+        assert!((edited[x] - base[x] - bare[x]).abs() < 1e-6);
+    }
+    let error = written("other.safetensors", "ViT-tiny/CarsVal/finetuned.pt", false).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
 }
 

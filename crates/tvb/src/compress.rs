@@ -9,9 +9,11 @@ use crate::error::{Error, Result};
 use crate::gram::{Grams, gram};
 use crate::plan::Plan;
 use crate::progress::Progress;
+use crate::random_atoms::RawColumns;
 use crate::project::{check_same_inputs, project};
 use crate::solve::{self, Coordinates, Gram, MaxError, Method, SolveOptions, Solved};
 use crate::stream::Runtime;
+use faer::Mat;
 use std::path::PathBuf;
 
 /// How many atoms.
@@ -61,16 +63,24 @@ pub fn compress(plan: &Plan, options: &CompressOptions, runtime: &Runtime, progr
     };
     check_same_inputs(plan, &grams)?;
     let dtype = options.dtype.unwrap_or(tvb_kernels::Dtype::F32);
-    let solved = solve_for(&grams, options, progress)?;
-    let coefficients = &solved.coefficients;
     let stored = grams.tensors.iter().filter(|tensor| !tensor.frozen);
     let tensors: Vec<_> = stored.map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
-    let sink = AtomSink::create(staged.path(), coefficients.encode.ncols(), &tensors, dtype.into())?;
-    let atoms = project(plan, &grams, &coefficients.encode, dtype, sink, runtime, progress)?;
+    let (solved, atoms) = match options.method {
+        Method::Random { seed } => (solve_random(plan, &grams, tensors, seed, options, runtime, progress)?, Vec::new()),
+        _ => {
+            let solved = solve_for(&grams, options, progress)?;
+            let encode = &solved.coefficients.encode;
+            let sink = AtomSink::create(staged.path(), encode.ncols(), &tensors, dtype.into())?;
+            let atoms = project(plan, &grams, encode, dtype, sink, runtime, progress)?;
+            (solved, atoms)
+        }
+    };
+    let coefficients = &solved.coefficients;
     let group = GroupCoefficients {
         name: grams.groups[0].name.clone(),
-        encode: coefficients.encode.clone(),
+        encode: if coefficients.encode.ncols() == 0 { Mat::new() } else { coefficients.encode.clone() },
         decode: coefficients.decode.clone(),
+        mix: coefficients.generated.as_ref().map_or_else(Mat::new, |generated| generated.mix.clone()),
         eigenvalues: solved.gram.spectrum().values.clone(),
     };
     let file = coefficients::write(staged.path(), Some(&grams), &[group])?;
@@ -79,6 +89,24 @@ pub fn compress(plan: &Plan, options: &CompressOptions, runtime: &Runtime, progr
     manifest.write(staged.path())?;
     staged.commit()?;
     Basis::open(&options.output)
+}
+
+/// The `random` method: its atoms are no mixtures of the tasks, so one more pass measures them on the data.
+fn solve_random(
+    plan: &Plan,
+    grams: &Grams,
+    tensors: Vec<(String, Vec<usize>)>,
+    seed: u64,
+    options: &CompressOptions,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+) -> Result<Solved> {
+    let gram = Gram::new(grams.group_gram(0))?;
+    let raw = RawColumns::new(seed, choose_atoms(&gram, grams, options, progress)?, tensors)?;
+    let (raw_gram, raw_task) = raw.products(plan, grams, runtime, progress)?;
+    let coefficients = solve::random_coefficients(&gram, seed, raw_gram.as_ref(), raw_task.as_ref())?;
+    let assessment = solve::assess(&gram, &coefficients)?;
+    Ok(Solved { gram, coefficients, assessment })
 }
 
 /// Chooses M and solves, from the Gram matrices alone.
@@ -90,22 +118,29 @@ pub fn solve_for(grams: &Grams, options: &CompressOptions, progress: &dyn Progre
     let go_on = |_: f64| !progress.cancelled();
     let solve_options =
         |n_atoms| SolveOptions { balance: options.balance, coordinates: options.coordinates, ..SolveOptions::atoms(n_atoms) };
+    let n_atoms = choose_atoms(&gram, grams, options, progress)?;
+    let coefficients = solve::solve(&gram, &options.method, &solve_options(n_atoms), &go_on)?;
+    let assessment = solve::assess(&gram, &coefficients)?;
+    Ok(Solved { gram, coefficients, assessment })
+}
+
+/// M, as the size says.
+fn choose_atoms(gram: &Gram, grams: &Grams, options: &CompressOptions, progress: &dyn Progress) -> Result<usize> {
+    let go_on = |_: f64| !progress.cancelled();
+    let solve_options = SolveOptions { balance: options.balance, coordinates: options.coordinates, ..SolveOptions::atoms(1) };
     let n_tasks = gram.n_tasks();
-    let n_atoms = match options.size {
+    Ok(match options.size {
         _ if options.method.fixed_atoms(n_tasks).is_some() => n_tasks,
         Size::Atoms(n_atoms) => n_atoms,
         Size::Ratio(ratio) => atoms_for_ratio(ratio, n_tasks)?,
         Size::MaxError(target) => {
-            solve::atoms_for_error(&gram, &options.method, &solve_options(1), target, &go_on)?
+            solve::atoms_for_error(gram, &options.method, &solve_options, target, &go_on)?
         }
         Size::MaxBytes(limit) => {
             let dtype = options.dtype.unwrap_or(tvb_kernels::Dtype::F32);
             atoms_for_bytes(limit, grams.moved_bytes(dtype.into()), n_tasks, &options.method)?
         }
-    };
-    let coefficients = solve::solve(&gram, &options.method, &solve_options(n_atoms), &go_on)?;
-    let assessment = solve::assess(&gram, &coefficients)?;
-    Ok(Solved { gram, coefficients, assessment })
+    })
 }
 
 /// The number of atoms `compress` would make, where headers (or a Gram file) are enough to tell.
@@ -118,6 +153,10 @@ pub fn predict_atoms(plan: &Plan, options: &CompressOptions) -> Result<Option<us
         (_, Some(path)) => {
             let grams = gram_file::read(path)?;
             check_same_inputs(plan, &grams)?;
+            if matches!(options.method, Method::Random { .. }) {
+                let gram = Gram::new(grams.group_gram(0))?;
+                return choose_atoms(&gram, &grams, options, &crate::progress::Silent).map(Some);
+            }
             Some(solve_for(&grams, options, &crate::progress::Silent)?.coefficients.n_stored())
         }
         _ if options.method.fixed_atoms(n_tasks).is_some() => Some(n_tasks),

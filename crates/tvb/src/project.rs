@@ -7,7 +7,7 @@ use crate::basis::atom::AtomSink;
 use crate::basis::manifest::AtomRecord;
 use crate::checkpoint::Dtype;
 use crate::chunks::{Block, Grid};
-use crate::digest::{Digest, TensorDigests};
+use crate::digest::{Digest, TableOfDigests, TensorDigests};
 use crate::error::{Error, Result};
 use crate::gram::Grams;
 use crate::plan::Plan;
@@ -62,7 +62,15 @@ pub fn project(
     };
     pass.run(runtime, progress, each, fold)?;
     progress.finish();
-    let inputs = inputs.finish(moved.tensors.len());
+    check_digests(plan, grams, &inputs.finish(moved.tensors.len()))?;
+    sink.finish(&atoms.finish(moved.tensors.len()))
+}
+
+/// Compares digests of the moved tensors, [n_moved, n_columns], with those of pass 1.
+///
+/// # Errors
+/// Rejected: an input that is not what it was then.
+pub(crate) fn check_digests(plan: &Plan, grams: &Grams, inputs: &TableOfDigests) -> Result<()> {
     let originals = grams.tensors.iter().enumerate().filter(|(_, tensor)| !tensor.frozen);
     for (row, (index, _)) in originals.enumerate() {
         let differing = inputs.tensor(row).iter().zip(grams.digests.tensor(index)).position(|(now, then)| now != then);
@@ -70,7 +78,7 @@ pub fn project(
             return Err(changed(plan, column, &plan.tensors[index].name));
         }
     }
-    sink.finish(&atoms.finish(moved.tensors.len()))
+    Ok(())
 }
 
 fn changed(plan: &Plan, column: usize, tensor: &str) -> Error {

@@ -11,8 +11,10 @@ use crate::digest::{BLOCK_ROWS, Digest, TensorDigests, fingerprint};
 use crate::error::{Error, Result};
 use crate::plan::{Plan, Task};
 use crate::progress::Progress;
+use crate::random_atoms::RawColumns;
 use crate::stream::{Done, Pass, Runtime};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tvb_kernels::{Base, Columns, Output, Reconstruct, Work};
 
 /// Edits to be formed in one pass, and what they are formed from.
@@ -28,12 +30,30 @@ pub struct Edits {
     pub n_outputs: usize,
     /// Names of the tensors that the columns edit.
     pub tensors: Vec<String>,
+    /// Atoms that are made on the way, in place of columns.
+    pub generated: Option<GeneratedEdits>,
+}
+
+/// Edits formed from generated atoms.
+#[derive(Clone, Debug)]
+pub struct GeneratedEdits {
+    /// The raw columns.
+    pub raw: RawColumns,
+    /// [n_outputs][n_columns]: weights over the raw columns.
+    pub weights: Vec<Vec<f64>>,
 }
 
 impl Edits {
     /// Edits Σ_t alpha\[t\]·τ̂t from a basis, one for each of `alphas` (each of length M, weights over atoms).
     pub fn from_basis(basis: &Basis, atom_weights: &[Vec<f64>]) -> Result<Edits> {
         let n_atoms = basis.n_atoms();
+        let generated = match (RawColumns::of(basis)?, basis.solved()?.generated) {
+            (Some(raw), Some(generated)) => {
+                let weights = atom_weights.iter().map(|weights| generated.raw_weights(weights)).collect();
+                Some(GeneratedEdits { raw, weights })
+            }
+            _ => None,
+        };
         let inputs = (0..n_atoms).map(|index| {
             Ok(Task { name: atom::stem(index, n_atoms), checkpoint: basis.open_atom(index)? })
         });
@@ -43,6 +63,7 @@ impl Edits {
             weights: by_column(n_atoms, atom_weights),
             n_outputs: atom_weights.len(),
             tensors: basis.manifest.groups.iter().flat_map(|group| group.tensors.iter().cloned()).collect(),
+            generated,
         })
     }
 
@@ -54,6 +75,7 @@ impl Edits {
             weights: by_column(plan.tasks.len(), alphas),
             n_outputs: alphas.len(),
             tensors: plan.tensors.iter().map(|tensor| tensor.name.clone()).collect(),
+            generated: None,
         }
     }
 
@@ -139,6 +161,9 @@ pub fn reconstruct(
     runtime: &Runtime,
     progress: &dyn Progress,
 ) -> Result<Read> {
+    if let Some(generated) = &edits.generated {
+        return reconstruct_generated(base, generated, &edits.tensors, dtype, writers, runtime, progress);
+    }
     let edits = edits.without_unused();
     // Bare edits have no base: the first column stands in for it, so that the stream has one; the engine ignores it.
     let stand_in = match base.or(edits.inputs.first().map(|task| &task.checkpoint)) {
@@ -164,6 +189,92 @@ pub fn reconstruct(
     }
     progress.finish();
     Ok(digests)
+}
+
+/// The same with generated atoms: every thread takes one tensor after another.
+fn reconstruct_generated(
+    base: Option<&Checkpoint>,
+    edits: &GeneratedEdits,
+    names: &[String],
+    dtype: Option<tvb_kernels::Dtype>,
+    writers: &[CheckpointWriter],
+    runtime: &Runtime,
+    progress: &dyn Progress,
+) -> Result<Read> {
+    let rest = base.map(|base| rest_of(base, names)).unwrap_or_default();
+    let n_bytes = |shape: &[usize]| 4 * shape.iter().product::<usize>() as u64;
+    let generated_bytes: u64 = edits.raw.tensors.iter().map(|(_, shape)| n_bytes(shape)).sum();
+    progress.begin("reconstruct", generated_bytes + rest.iter().map(|tensor| tensor.n_bytes()).sum::<u64>());
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<Vec<(String, Digest)>> {
+        let mut done = Vec::new();
+        while let Some((name, shape)) = edits.raw.tensors.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let digest = generated_tensor(base, edits, (name, shape), dtype, writers, progress)?;
+            done.extend(digest.map(|digest| (name.clone(), digest)));
+        }
+        Ok(done)
+    };
+    let mut digests = HashMap::new();
+    std::thread::scope(|scope| -> Result<()> {
+        let threads: Vec<_> = (0..runtime.n_threads.max(1)).map(|_| scope.spawn(work)).collect();
+        for thread in threads {
+            digests.extend(thread.join().map_err(|_| Error::failed("a worker stopped before its tensor was done"))??);
+        }
+        Ok(())
+    })?;
+    for tensor in rest {
+        if let Some(base) = base {
+            let digest = copy_tensor(base, tensor, dtype, writers, progress)?;
+            digests.insert(tensor.name.clone(), digest);
+        }
+    }
+    progress.finish();
+    Ok(Read { base: digests, inputs: Vec::new() })
+}
+
+/// Forms one tensor of every output, block by block; answers the digest of the base's.
+fn generated_tensor(
+    base: Option<&Checkpoint>,
+    edits: &GeneratedEdits,
+    (name, shape): (&str, &[usize]),
+    dtype: Option<tvb_kernels::Dtype>,
+    writers: &[CheckpointWriter],
+    progress: &dyn Progress,
+) -> Result<Option<Digest>> {
+    const F64: tvb_kernels::Dtype = tvb_kernels::Dtype::F64;
+    let base = base.map(|base| {
+        let expected = || format!("{}: tensor {name}: a float tensor of shape {shape:?} expected", base.path().display());
+        let tensor = base.get(name).ok_or_else(|| Error::rejected(format!("{}, none found", expected())))?;
+        match tensor.dtype.float() {
+            Some(own) if tensor.shape == shape => Ok((base, tensor, own)),
+            _ => Err(Error::rejected(format!("{}, {} {:?} found", expected(), tensor.dtype, tensor.shape))),
+        }
+    });
+    let base = base.transpose()?;
+    let stored = dtype.or(base.map(|(.., own)| own)).unwrap_or(tvb_kernels::Dtype::F32);
+    let first = edits.raw.first_row(name)?;
+    let n_elements: usize = shape.iter().product();
+    let mut blocks = Vec::new();
+    for first_row in (0..n_elements).step_by(BLOCK_ROWS) {
+        progress.check()?;
+        let n_rows = BLOCK_ROWS.min(n_elements - first_row);
+        let mut outputs = edits.raw.mixed(first + first_row as u64, n_rows, &edits.weights);
+        if let Some((base, tensor, own)) = base {
+            let mut bytes = vec![0; n_rows * own.size()];
+            base.read(tensor, (first_row * own.size()) as u64, &mut bytes)?;
+            blocks.push(Digest::of(&bytes));
+            let exact = tvb_kernels::convert(&bytes, own, F64);
+            let values = exact.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap_or_default()));
+            let values: Vec<f64> = values.collect();
+            outputs.iter_mut().for_each(|output| output.iter_mut().zip(&values).for_each(|(out, base)| *out += base));
+        }
+        for (writer, output) in writers.iter().zip(&outputs) {
+            let exact: Vec<u8> = output.iter().flat_map(|value| value.to_le_bytes()).collect();
+            writer.write(name, (first_row * stored.size()) as u64, &tvb_kernels::convert(&exact, F64, stored))?;
+        }
+        progress.advance(4 * n_rows as u64);
+    }
+    Ok(base.map(|_| Digest::of_digests(blocks)))
 }
 
 /// The tensors of the base that no column edits.
