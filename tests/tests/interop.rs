@@ -2,16 +2,18 @@
 //! recovered tasks as that code's own, and the same basis again after an export.
 
 use serde_json::Value as Json;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use tvb::ErrorKind;
 use tvb::basis::Basis;
 use tvb::checkpoint::{Checkpoint, Existing};
+use tvb::compress::{CompressOptions, Size, compress};
 use tvb::edit::{Edit, EditOutput, Source, write_edit};
 use tvb::interop::{ExportOptions, export_basis, export_checkpoint, import};
 use tvb::plan::{Plan, Selection, Task};
 use tvb::progress::Silent;
 use tvb::recover::{RecoverOptions, recover};
-use tvb::solve::Rule;
+use tvb::solve::{Coordinates, MaxError, Method, Rule};
 use tvb::stream::Runtime;
 use tvb::verify::{verify_errors, verify_files};
 use tvb_kernels::{CpuEngine, Engine};
@@ -57,12 +59,11 @@ fn flat(checkpoint: &Checkpoint, keys: &[String]) -> Vec<f64> {
 }
 
 /// The task vectors in the reference's order.
-fn task_vectors(expected: &Json) -> Vec<Vec<f64>> {
-    let keys = keys(expected);
-    let base = flat(&Checkpoint::open(&fixture("ViT-tiny/zeroshot.pt")).unwrap(), &keys);
+fn task_vectors(expected: &Json, keys: &[String]) -> Vec<Vec<f64>> {
+    let base = flat(&Checkpoint::open(&fixture("ViT-tiny/zeroshot.pt")).unwrap(), keys);
     let tuned = |task: &String| {
         let checkpoint = Checkpoint::open(&fixture(&format!("ViT-tiny/{task}Val/finetuned.pt"))).unwrap();
-        flat(&checkpoint, &keys).iter().zip(&base).map(|(tuned, base)| tuned - base).collect()
+        flat(&checkpoint, keys).iter().zip(&base).map(|(tuned, base)| tuned - base).collect()
     };
     strings(&expected["tasks"]).iter().map(tuned).collect()
 }
@@ -128,7 +129,7 @@ fn originals(names: &[String]) -> Plan {
 fn published_bases_are_what_the_reference_made_of_them() {
     let expected = expected();
     let keys = keys(&expected);
-    let tasks = task_vectors(&expected);
+    let tasks = task_vectors(&expected, &keys);
     for (key, folder, method, n_stored) in PUBLISHED {
         let run = &expected["runs"][key];
         let temporary = tempfile::tempdir().unwrap();
@@ -253,6 +254,116 @@ fn a_checkpoint_becomes_a_state_dict() {
     assert_eq!(flat(&written, &names(&source)), flat(&source, &names(&source)));
     let error = export_checkpoint(&source, &output, Existing::Refuse, &Silent).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
+}
+
+#[test]
+fn random_atoms_are_made_again_wherever_they_are_needed() {
+    let expected = expected();
+    let names = strings(&expected["tasks"]);
+    let plan = originals(&names);
+    let temporary = tempfile::tempdir().unwrap();
+    let options = CompressOptions {
+        method: Method::Random { seed: 7 },
+        size: Size::Atoms(4),
+        balance: false,
+        coordinates: Coordinates::Convex,
+        dtype: None,
+        gram: None,
+        output: temporary.path().join("basis"),
+        existing: Existing::Refuse,
+    };
+    let basis = compress(&plan, &options, &runtime(), &Silent).unwrap();
+    assert_eq!((basis.n_atoms(), basis.manifest.n_vectors()), (0, 4), "nothing is stored");
+    let is_moved = |key: &String| !basis.manifest.frozen.contains(key);
+    let keys: Vec<String> = keys(&expected).into_iter().filter(is_moved).collect();
+    let tasks = task_vectors(&expected, &keys);
+
+    // Orthonormal atoms have orthogonal projections: τ̂·τ = ‖τ̂‖², as W says and as the data says.
+    let decode = &basis.coefficients.groups[0].decode;
+    let recovered = recovered(&basis, &temporary.path().join("recovered"), &keys);
+    for (t, (recovered, task)) in recovered.iter().zip(&tasks).enumerate() {
+        let square: f64 = (0..4).map(|m| decode[(m, t)].powi(2)).sum();
+        let norm = dot(task, task);
+        assert!((dot(recovered, recovered) - square).abs() < 1e-6 * norm);
+        assert!((dot(recovered, task) - square).abs() < 1e-6 * norm);
+        assert!(square < 0.01 * norm, "{t}: random directions hold next to nothing");
+    }
+    for error in verify_errors(&basis, &plan, &runtime(), &Silent).unwrap() {
+        assert!((error.measured - error.predicted.unwrap()).abs() < 1e-6, "{error:?}");
+    }
+
+    // The edited base is the base and the bare edit; another base is noticed.
+    let edit = Edit { alpha: vec![1.0; 8], scale: 0.5, rule: Rule::Projected };
+    let output = |name: &str, delta| EditOutput {
+        target: temporary.path().join(name),
+        dtype: None,
+        existing: Existing::Refuse,
+        delta,
+        force: false,
+        command: String::new(),
+    };
+    let written = |name: &str, base: &str, delta| {
+        let base = Checkpoint::open(&fixture(base)).unwrap();
+        write_edit(Source::Basis(&basis), &edit, Some(&base), &output(name, delta), &runtime(), &Silent)?;
+        Ok::<_, tvb::Error>(flat(&Checkpoint::open(&temporary.path().join(name)).unwrap(), &keys))
+    };
+    let edited = written("edited.safetensors", "state_dicts/zeroshot.safetensors", false).unwrap();
+    let bare = written("bare.safetensors", "state_dicts/zeroshot.safetensors", true).unwrap();
+    let base = flat(&Checkpoint::open(&fixture("state_dicts/zeroshot.safetensors")).unwrap(), &keys);
+    for x in 0..base.len() {
+        let sum: f64 = recovered.iter().map(|vector| 0.5 * vector[x]).sum();
+        assert!((bare[x] - sum).abs() < 1e-7);
+        assert!((edited[x] - base[x] - bare[x]).abs() < 1e-6);
+    }
+    let error = written("other.safetensors", "ViT-tiny/CarsVal/finetuned.pt", false).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
+
+    // The reference's layout knows stored atoms only: they are written out, and recover the same.
+    let base = Checkpoint::open(&fixture("state_dicts/zeroshot.safetensors")).unwrap();
+    let folder = temporary.path().join("exported");
+    let options = ExportOptions { output: folder.clone(), existing: Existing::Refuse, base: Some(base) };
+    export_basis(&basis, &options, &runtime(), &Silent).unwrap();
+    let names: HashSet<String> =
+        std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(
+        names,
+        ["AWB.pt", "basis_vectors.pt", "method_info.json"].map(str::to_owned).into(),
+        "no scratch is left"
+    );
+    let again = import(&folder, &temporary.path().join("again"), Existing::Refuse, &runtime(), &Silent).unwrap();
+    assert_eq!(again.n_atoms(), 4);
+    let stored = crate::recovered(&again, &temporary.path().join("recovered again"), &keys);
+    for (made, stored) in recovered.iter().zip(&stored) {
+        assert!(made.iter().zip(stored).all(|(made, stored)| (made - stored).abs() < 1e-7));
+    }
+}
+
+#[test]
+fn what_does_not_fit_random_atoms_is_refused_before_anything_is_read() {
+    let plan = originals(&strings(&expected()["tasks"]));
+    let temporary = tempfile::tempdir().unwrap();
+    let random = CompressOptions {
+        method: Method::Random { seed: 7 },
+        size: Size::Atoms(4),
+        balance: false,
+        coordinates: Coordinates::Convex,
+        dtype: None,
+        gram: None,
+        output: temporary.path().join("basis"),
+        existing: Existing::Refuse,
+    };
+    for options in [
+        CompressOptions { balance: true, ..random.clone() },
+        CompressOptions { coordinates: Coordinates::Orthogonal, ..random.clone() },
+        CompressOptions { size: Size::MaxError(MaxError::Mean(0.1)), ..random.clone() },
+        CompressOptions { size: Size::MaxBytes(1 << 30), ..random.clone() },
+    ] {
+        let error = compress(&plan, &options, &runtime(), &Silent).unwrap_err();
+        assert_eq!((error.kind(), error.hint_text().is_some()), (ErrorKind::Usage, true), "{error}");
+    }
+    let options = CompressOptions { size: Size::Atoms(9), ..random };
+    assert_eq!(compress(&plan, &options, &runtime(), &Silent).unwrap_err().kind(), ErrorKind::Rejected);
+    assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0, "nothing was begun");
 }
 
 #[test]

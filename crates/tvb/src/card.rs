@@ -13,7 +13,7 @@ pub fn model_card(base: &Checkpoint, source: Source<'_>, edit: &Edit, command: &
             format!(
                 "a task vector basis of {} tasks in {} atoms (method `{}`)",
                 basis.n_tasks(),
-                basis.n_atoms(),
+                basis.manifest.n_vectors(),
                 basis.manifest.method.name
             ),
             basis.task_names(),

@@ -4,6 +4,7 @@ use crate::basis::atom::AtomSink;
 use crate::basis::bookmarks::{self, BookmarkFolder};
 use crate::basis::coefficients::{self, GroupCoefficients};
 use crate::basis::describe::{Described, describe};
+use crate::basis::manifest::AtomRecord;
 use crate::basis::{Basis, gram_file};
 use crate::checkpoint::{Existing, Leftover, StagedOutput, free_bytes};
 use crate::error::{Error, ErrorKind, Result};
@@ -11,9 +12,11 @@ use crate::gram::Grams;
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::project::{Projection, check_same_inputs, find_bookmark, project_from};
+use crate::random_atoms::RawColumns;
 use crate::solve::{self, Coordinates, Gram, MaxError, Method, SolveOptions, Solved};
 use crate::stream::Runtime;
 use crate::units;
+use faer::Mat;
 use std::path::{Path, PathBuf};
 
 /// How many atoms.
@@ -57,6 +60,7 @@ pub struct CompressOptions {
 /// Nothing is left behind in either case, but an interrupted run that has left bookmarks keeps its partial output, and the
 /// same call goes on from there with the same result.
 pub fn compress(plan: &Plan, options: &CompressOptions, runtime: &Runtime, progress: &dyn Progress) -> Result<Basis> {
+    check_options(plan, options)?;
     let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Keep)?;
     let mut bookmarks = BookmarkFolder::new(staged.path().join(bookmarks::FOLDER), plan, runtime);
     match make(plan, options, runtime, progress, &staged, &mut bookmarks) {
@@ -70,6 +74,21 @@ pub fn compress(plan: &Plan, options: &CompressOptions, runtime: &Runtime, progr
             Err(error.hint("the same command goes on where it stopped"))
         }
         Err(error) => Err(error),
+    }
+}
+
+/// What can be told before anything is read.
+fn check_options(plan: &Plan, options: &CompressOptions) -> Result<()> {
+    solve::check_options(&options.method, options.balance, options.coordinates)?;
+    match options.size {
+        Size::MaxError(_) | Size::MaxBytes(_) if !options.method.stores_atoms() => Err(Error::usage(
+            "a target with method 'random': its errors need the checkpoints, and its atoms take no space",
+        )
+        .hint("give the number of atoms: -m N or --ratio X")),
+        Size::Atoms(n_atoms) if options.method.fixed_atoms(plan.tasks.len()).is_none() => {
+            solve::check_atoms(n_atoms, plan.tasks.len())
+        }
+        _ => Ok(()),
     }
 }
 
@@ -94,36 +113,56 @@ fn make(
     };
     check_same_inputs(plan, &grams)?;
     let dtype = options.dtype.unwrap_or(tvb_kernels::Dtype::F32);
-    let solved = solve_for(&grams, options, progress)?;
-    let coefficients = &solved.coefficients;
     let stored = grams.tensors.iter().filter(|tensor| !tensor.frozen);
     let tensors: Vec<_> = stored.map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
-    let n_atoms = coefficients.encode.ncols();
-    let projection = Projection { plan, grams: &grams, encode: &coefficients.encode, dtype };
-    let bookmark = find_bookmark(&projection, runtime, bookmarks);
-    let reopened = bookmark.and_then(|bookmark| {
-        let sink = AtomSink::reopen(staged.path(), n_atoms, &tensors, dtype.into())?;
-        Some((sink, Some(bookmark)))
-    });
-    let (sink, bookmark) = match reopened {
-        Some(taken_up) => taken_up,
-        None => {
-            bookmarks.clear_beside()?;
-            check_room(&options.output, n_atoms as u64 * grams.moved_bytes(dtype.into()))?;
-            (AtomSink::create(staged.path(), n_atoms, &tensors, dtype.into())?, None)
+    let (solved, atoms) = match options.method {
+        Method::Random { seed } => (solve_random(plan, &grams, tensors, seed, options, runtime, progress)?, Vec::new()),
+        _ => {
+            let solved = solve_for(&grams, options, progress)?;
+            let projection = Projection { plan, grams: &grams, encode: &solved.coefficients.encode, dtype };
+            let atoms = make_atoms(&projection, &tensors, options, runtime, progress, staged, bookmarks)?;
+            (solved, atoms)
         }
     };
-    let atoms = project_from(&projection, sink, bookmark, runtime, progress, bookmarks)?;
+    let coefficients = &solved.coefficients;
     let group = GroupCoefficients {
         name: grams.groups[0].name.clone(),
-        encode: coefficients.encode.clone(),
+        encode: if coefficients.encode.ncols() == 0 { Mat::new() } else { coefficients.encode.clone() },
         decode: coefficients.decode.clone(),
+        mix: coefficients.generated.as_ref().map_or_else(Mat::new, |generated| generated.mix.clone()),
         eigenvalues: solved.gram.spectrum().values.clone(),
     };
     let file = coefficients::write(staged.path(), Some(&grams), &[group])?;
     let described = Described { grams: &grams, solved: &solved, method: &options.method, dtype };
     let manifest = describe(&described, atoms, file);
     manifest.write(staged.path())
+}
+
+/// Projects onto B, from where an interrupted run of the same projection stopped, where there is one.
+fn make_atoms(
+    projection: &Projection<'_>,
+    tensors: &[(String, Vec<usize>)],
+    options: &CompressOptions,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+    staged: &StagedOutput,
+    bookmarks: &mut BookmarkFolder,
+) -> Result<Vec<AtomRecord>> {
+    let (n_atoms, dtype) = (projection.encode.ncols(), projection.dtype);
+    let bookmark = find_bookmark(projection, runtime, bookmarks);
+    let reopened = bookmark.and_then(|bookmark| {
+        let sink = AtomSink::reopen(staged.path(), n_atoms, tensors, dtype.into())?;
+        Some((sink, Some(bookmark)))
+    });
+    let (sink, bookmark) = match reopened {
+        Some(taken_up) => taken_up,
+        None => {
+            bookmarks.clear_beside()?;
+            check_room(&options.output, n_atoms as u64 * projection.grams.moved_bytes(dtype.into()))?;
+            (AtomSink::create(staged.path(), n_atoms, tensors, dtype.into())?, None)
+        }
+    };
+    project_from(projection, sink, bookmark, runtime, progress, bookmarks)
 }
 
 /// Bytes beside the atoms themselves: headers, coefficients, manifest.
@@ -151,13 +190,32 @@ pub fn check_room(output: &Path, atom_bytes: u64) -> Result<()> {
 fn check_room_before_reading(plan: &Plan, options: &CompressOptions) -> Result<()> {
     let Some(n_atoms) = predict_atoms(plan, options)? else { return Ok(()) };
     let dtype = options.dtype.unwrap_or(tvb_kernels::Dtype::F32);
-    let atom_bytes = (n_atoms as u64).saturating_mul(plan.n_rows()).saturating_mul(dtype.size() as u64);
+    let n_stored = if options.method.stores_atoms() { n_atoms as u64 } else { 0 };
+    let atom_bytes = n_stored.saturating_mul(plan.n_rows()).saturating_mul(dtype.size() as u64);
     check_room(&options.output, atom_bytes).map_err(|error| {
         error.hint(
             "free some space, choose another disk, fewer atoms, or --dtype bf16; if no task moves most of the tensors, \
              less is needed: make a Gram file with `tvb gram` and give it with --gram",
         )
     })
+}
+
+/// The `random` method: its atoms are no mixtures of the tasks, so one more pass measures them on the data.
+fn solve_random(
+    plan: &Plan,
+    grams: &Grams,
+    tensors: Vec<(String, Vec<usize>)>,
+    seed: u64,
+    options: &CompressOptions,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+) -> Result<Solved> {
+    let gram = Gram::new(grams.group_gram(0))?;
+    let raw = RawColumns::new(seed, choose_atoms(&gram, grams, options, progress)?, tensors)?;
+    let (raw_gram, raw_task) = raw.products(plan, grams, runtime, progress)?;
+    let coefficients = solve::random_coefficients(&gram, seed, raw_gram.as_ref(), raw_task.as_ref())?;
+    let assessment = solve::assess(&gram, &coefficients)?;
+    Ok(Solved { gram, coefficients, assessment })
 }
 
 /// Chooses M and solves, from the Gram matrices alone.
@@ -172,20 +230,28 @@ pub fn solve_for(grams: &Grams, options: &CompressOptions, progress: &dyn Progre
         coordinates: options.coordinates,
         ..SolveOptions::atoms(n_atoms)
     };
+    let n_atoms = choose_atoms(&gram, grams, options, progress)?;
+    let coefficients = solve::solve(&gram, &options.method, &solve_options(n_atoms), &go_on)?;
+    let assessment = solve::assess(&gram, &coefficients)?;
+    Ok(Solved { gram, coefficients, assessment })
+}
+
+/// M, as the size says.
+fn choose_atoms(gram: &Gram, grams: &Grams, options: &CompressOptions, progress: &dyn Progress) -> Result<usize> {
+    let go_on = |_: f64| !progress.cancelled();
+    let solve_options =
+        SolveOptions { balance: options.balance, coordinates: options.coordinates, ..SolveOptions::atoms(1) };
     let n_tasks = gram.n_tasks();
-    let n_atoms = match options.size {
+    Ok(match options.size {
         _ if options.method.fixed_atoms(n_tasks).is_some() => n_tasks,
         Size::Atoms(n_atoms) => n_atoms,
         Size::Ratio(ratio) => atoms_for_ratio(ratio, n_tasks)?,
-        Size::MaxError(target) => solve::atoms_for_error(&gram, &options.method, &solve_options(1), target, &go_on)?,
+        Size::MaxError(target) => solve::atoms_for_error(gram, &options.method, &solve_options, target, &go_on)?,
         Size::MaxBytes(limit) => {
             let dtype = options.dtype.unwrap_or(tvb_kernels::Dtype::F32);
             atoms_for_bytes(limit, grams.moved_bytes(dtype.into()), n_tasks, &options.method)?
         }
-    };
-    let coefficients = solve::solve(&gram, &options.method, &solve_options(n_atoms), &go_on)?;
-    let assessment = solve::assess(&gram, &coefficients)?;
-    Ok(Solved { gram, coefficients, assessment })
+    })
 }
 
 /// The number of atoms `compress` would make, where headers (or a Gram file) are enough to tell.
@@ -193,11 +259,16 @@ pub fn solve_for(grams: &Grams, options: &CompressOptions, progress: &dyn Progre
 /// # Errors
 /// As [`solve_for`].
 pub fn predict_atoms(plan: &Plan, options: &CompressOptions) -> Result<Option<usize>> {
+    check_options(plan, options)?;
     let n_tasks = plan.tasks.len();
     Ok(match (options.size, &options.gram) {
         (_, Some(path)) => {
             let grams = gram_file::read(path)?;
             check_same_inputs(plan, &grams)?;
+            if !options.method.stores_atoms() {
+                let gram = Gram::new(grams.group_gram(0))?;
+                return choose_atoms(&gram, &grams, options, &crate::progress::Silent).map(Some);
+            }
             Some(solve_for(&grams, options, &crate::progress::Silent)?.coefficients.n_stored())
         }
         _ if options.method.fixed_atoms(n_tasks).is_some() => Some(n_tasks),

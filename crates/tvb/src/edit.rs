@@ -156,6 +156,13 @@ pub fn writer_for(edits: &Edits, base: Option<&Checkpoint>, output: &EditOutput)
             let specs: Vec<TensorSpec> = base.tensors().iter().map(spec).collect();
             CheckpointWriter::create(&output.target, output.existing, &specs, base.metadata(), Some(base))
         }
+        None if edits.generated.is_some() => {
+            let raw = edits.generated.iter().flat_map(|generated| &generated.raw.tensors);
+            let dtype = output.dtype.map_or(Dtype::F32, Dtype::from);
+            let specs: Vec<TensorSpec> =
+                raw.map(|(name, shape)| TensorSpec { name: name.clone(), dtype, shape: shape.clone() }).collect();
+            CheckpointWriter::create(&output.target, output.existing, &specs, &Default::default(), None)
+        }
         None => {
             let first = edits.origin.as_ref().or(edits.inputs.first().map(|task| &task.checkpoint));
             let first = first.ok_or_else(|| Error::usage("an edit of nothing"))?;

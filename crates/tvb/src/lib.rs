@@ -14,6 +14,7 @@ pub mod gram;
 pub mod solve;
 pub mod project;
 pub mod basis;
+pub mod random_atoms;
 pub mod compress;
 pub mod verify;
 pub mod arithmetic;

@@ -8,7 +8,7 @@ use crate::basis::manifest::AtomRecord;
 use crate::bookmark::{Bookmark, Bookmarks, NoBookmarks, PassName};
 use crate::checkpoint::Dtype;
 use crate::chunks::{Block, Grid};
-use crate::digest::Digest;
+use crate::digest::{Digest, TableOfDigests};
 use crate::error::{Error, Result};
 use crate::gram::Grams;
 use crate::plan::Plan;
@@ -109,7 +109,15 @@ pub fn project_from(
     progress.finish();
     let [inputs, atoms] = <[_; 2]>::try_from(state.digests)
         .map_err(|_| Error::failed("the bookmark of the atoms has no digests of atoms"))?;
-    let inputs = inputs.finish(moved.tensors.len());
+    check_digests(plan, grams, &inputs.finish(moved.tensors.len()))?;
+    sink.finish(&atoms.finish(moved.tensors.len()))
+}
+
+/// Compares digests of the moved tensors, \[n_moved, n_columns\], with those of pass 1.
+///
+/// # Errors
+/// Rejected: an input that is not what it was then.
+pub(crate) fn check_digests(plan: &Plan, grams: &Grams, inputs: &TableOfDigests) -> Result<()> {
     let originals = grams.tensors.iter().enumerate().filter(|(_, tensor)| !tensor.frozen);
     for (row, (index, _)) in originals.enumerate() {
         let differing = inputs.tensor(row).iter().zip(grams.digests.tensor(index)).position(|(now, then)| now != then);
@@ -117,7 +125,7 @@ pub fn project_from(
             return Err(changed(plan, column, &plan.tensors[index].name));
         }
     }
-    sink.finish(&atoms.finish(moved.tensors.len()))
+    Ok(())
 }
 
 /// The bookmark at the start of a projection.

@@ -11,6 +11,7 @@ use crate::digest::{BLOCK_ROWS, Digest, TensorDigests, fingerprint};
 use crate::error::{Error, Result};
 use crate::plan::{Plan, Task};
 use crate::progress::Progress;
+use crate::random_atoms::GeneratedEdits;
 use crate::stream::{Done, Pass, Runtime};
 use std::collections::HashMap;
 use tvb_kernels::{Base, Columns, Output, Reconstruct, Work};
@@ -30,12 +31,15 @@ pub struct Edits {
     pub n_outputs: usize,
     /// Names of the tensors that the columns edit.
     pub tensors: Vec<String>,
+    /// Atoms that are made on the way, in place of columns.
+    pub generated: Option<GeneratedEdits>,
 }
 
 impl Edits {
     /// Edits Σ_t alpha\[t\]·τ̂t from a basis, one for each of `alphas` (each of length M, weights over atoms).
     pub fn from_basis(basis: &Basis, atom_weights: &[Vec<f64>]) -> Result<Edits> {
         let n_atoms = basis.n_atoms();
+        let generated = GeneratedEdits::of(basis, atom_weights)?;
         let inputs = (0..n_atoms)
             .map(|index| Ok(Task { name: atom::stem(index, n_atoms), checkpoint: basis.open_atom(index)? }));
         Ok(Edits {
@@ -45,6 +49,7 @@ impl Edits {
             weights: by_column(n_atoms, atom_weights),
             n_outputs: atom_weights.len(),
             tensors: basis.manifest.groups.iter().flat_map(|group| group.tensors.iter().cloned()).collect(),
+            generated,
         })
     }
 
@@ -57,6 +62,7 @@ impl Edits {
             weights: by_column(plan.tasks.len(), alphas),
             n_outputs: alphas.len(),
             tensors: plan.tensors.iter().map(|tensor| tensor.name.clone()).collect(),
+            generated: None,
         }
     }
 
@@ -65,6 +71,7 @@ impl Edits {
         Edits {
             columns: Columns::Deltas,
             tensors: delta.tensors().iter().map(|tensor| tensor.name.clone()).collect(),
+            generated: None,
             inputs: vec![Task { name: "edit".into(), checkpoint: delta }],
             origin: None,
             weights: vec![scale],
@@ -154,6 +161,35 @@ pub fn reconstruct(
     runtime: &Runtime,
     progress: &dyn Progress,
 ) -> Result<Read> {
+    let rest = base.map(|base| rest_of(base, &edits.tensors)).unwrap_or_default();
+    let rest_bytes = rest.iter().map(|tensor| tensor.n_bytes()).sum::<u64>();
+    let mut read = match &edits.generated {
+        Some(generated) => {
+            progress.begin("reconstruct", generated.raw.n_bytes() + rest_bytes);
+            Read { base: generated.form(base, dtype, writers, runtime, progress)?, inputs: Vec::new() }
+        }
+        None => form(base, edits, dtype, rest_bytes, writers, runtime, progress)?,
+    };
+    if let Some(base) = base {
+        for tensor in rest {
+            let digest = copy_tensor(base, tensor, dtype, writers, progress)?;
+            read.base.insert(tensor.name.clone(), digest);
+        }
+    }
+    progress.finish();
+    Ok(read)
+}
+
+/// The stream of stored columns; `rest_bytes` are still to come after it.
+fn form(
+    base: Option<&Checkpoint>,
+    edits: Edits,
+    dtype: Option<tvb_kernels::Dtype>,
+    rest_bytes: u64,
+    writers: &[CheckpointWriter],
+    runtime: &Runtime,
+    progress: &dyn Progress,
+) -> Result<Read> {
     let edits = edits.without_unused();
     // A bare edit of deltas has no base: the first column stands in for it, so that the stream has one; the engine
     // ignores it.
@@ -169,17 +205,8 @@ pub fn reconstruct(
         base: if base.is_some() { Base::Added } else { Base::Left },
         dtype,
     });
-    let rest = base.map(|base| rest_of(base, &edits.tensors)).unwrap_or_default();
-    progress.begin("reconstruct", plan.n_bytes() + rest.iter().map(|tensor| tensor.n_bytes()).sum::<u64>());
-    let mut digests = run(&plan, work, dtype, writers, runtime, progress)?;
-    if let Some(base) = base {
-        for tensor in rest {
-            let digest = copy_tensor(base, tensor, dtype, writers, progress)?;
-            digests.base.insert(tensor.name.clone(), digest);
-        }
-    }
-    progress.finish();
-    Ok(digests)
+    progress.begin("reconstruct", plan.n_bytes() + rest_bytes);
+    run(&plan, work, dtype, writers, runtime, progress)
 }
 
 /// The tensors of the base that no column edits.

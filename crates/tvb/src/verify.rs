@@ -6,6 +6,7 @@ use crate::digest::{BLOCK_ROWS, Digest, TensorDigests};
 use crate::error::{Error, Result};
 use crate::plan::{Plan, Task};
 use crate::progress::Progress;
+use crate::random_atoms::RawColumns;
 use crate::stream::{Pass, Runtime, Visit};
 use tvb_kernels::{Base, Chunk, ChunkLayout, Columns, CpuEngine, Output, Reconstruct, Scratch, Work};
 
@@ -95,11 +96,23 @@ pub fn verify_errors(basis: &Basis, plan: &Plan, runtime: &Runtime, progress: &d
         base: Base::Left,
         dtype: Some(tvb_kernels::Dtype::F32),
     });
+    let generated = match (RawColumns::of(basis)?, basis.solved()?.generated) {
+        (Some(raw), Some(generated)) => {
+            let column = |t: usize| (0..decode.nrows()).map(|m| decode[(m, t)]).collect::<Vec<f64>>();
+            let weights: Vec<Vec<f64>> = which.iter().map(|&t| generated.raw_weights(&column(t))).collect();
+            Some((raw, weights))
+        }
+        _ => None,
+    };
     let engine = CpuEngine::new();
     let mut sums = vec![(0.0, 0.0); n_tasks];
     progress.begin("verify", all.n_bytes());
     let state = || (engine.scratch(), Output::Rows(Vec::new()));
     let each = |(scratch, output): &mut (Scratch, Output), visit: Visit<'_>| {
+        if let Some((raw, weights)) = &generated {
+            let recovered = generated_rows(raw, weights, &all, visit.blocks)?;
+            return Ok(square_errors(visit.chunk, n_tasks, &recovered));
+        }
         let layout = atoms_only(visit.chunk.layout, n_tasks);
         let atoms = Chunk { layout: &layout, bytes: visit.chunk.bytes };
         engine.run(&work, atoms, scratch, output).map_err(|error| Error::failed(error.to_string()))?;
@@ -120,6 +133,17 @@ pub fn verify_errors(basis: &Basis, plan: &Plan, runtime: &Runtime, progress: &d
         predicted: basis.manifest.tasks[task].relative_error,
     });
     Ok(errors.collect())
+}
+
+/// Recovered f32 rows of generated atoms, task by task, block by block.
+fn generated_rows(raw: &RawColumns, weights: &[Vec<f64>], plan: &Plan, blocks: &[Block]) -> Result<Vec<u8>> {
+    let parts = blocks.iter().map(|block| {
+        let first = raw.first_row(&plan.tensors[block.tensor].name)? + block.first_row as u64;
+        Ok(raw.mixed(first, block.n_rows, weights))
+    });
+    let parts: Vec<Vec<Vec<f64>>> = parts.collect::<Result<_>>()?;
+    let tasks = (0..weights.len()).flat_map(|task| parts.iter().map(move |part| &part[task]));
+    Ok(tasks.flatten().flat_map(|value| (*value as f32).to_le_bytes()).collect())
 }
 
 /// The layout of base and atoms inside a chunk that also holds the tasks.

@@ -24,6 +24,8 @@ pub struct GroupCoefficients {
     pub encode: Mat<f64>,
     /// W [M, T].
     pub decode: Mat<f64>,
+    /// What makes the raw columns of generated atoms orthonormal, [M, M]; empty where atoms are stored.
+    pub mix: Mat<f64>,
     /// Eigenvalues of the group's Gram matrix, descending; empty where it is unknown.
     pub eigenvalues: Vec<f64>,
 }
@@ -51,6 +53,10 @@ pub fn write(folder: &Path, grams: Option<&Grams>, groups: &[GroupCoefficients])
         for (word, matrix) in [("encode", &group.encode), ("decode", &group.decode)] {
             let shape = vec![matrix.nrows(), matrix.ncols()];
             tensors.push((format!("{word}.{}", group.name), shape, matrix_bytes(matrix)));
+        }
+        if group.mix.nrows() > 0 {
+            let shape = vec![group.mix.nrows(), group.mix.ncols()];
+            tensors.push((format!("mix.{}", group.name), shape, matrix_bytes(&group.mix)));
         }
         let eigenvalues = group.eigenvalues.iter().flat_map(|value| value.to_le_bytes()).collect();
         tensors.push((format!("eigenvalues.{}", group.name), vec![group.eigenvalues.len()], eigenvalues));
@@ -91,7 +97,7 @@ pub fn read(folder: &Path, manifest: &Manifest) -> Result<StoredCoefficients> {
 
 fn parse(bytes: &[u8], manifest: &Manifest) -> std::result::Result<StoredCoefficients, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
-    let (n_tasks, n_atoms) = (manifest.tasks.len(), manifest.atoms.len());
+    let (n_tasks, n_atoms) = (manifest.tasks.len(), manifest.n_vectors());
     let values = |name: &str| -> std::result::Result<(Vec<usize>, Vec<f64>), String> {
         let view = file.tensor(name).map_err(|_| format!("tensor {name} expected, none found"))?;
         if view.dtype() != Dtype::F64 {
@@ -121,6 +127,10 @@ fn parse(bytes: &[u8], manifest: &Manifest) -> std::result::Result<StoredCoeffic
             name: group.name.clone(),
             encode: matrix(format!("encode.{}", group.name), n_tasks, n_atoms, true)?,
             decode: matrix(format!("decode.{}", group.name), n_atoms, n_tasks, false)?,
+            mix: match manifest.generated {
+                Some(_) => matrix(format!("mix.{}", group.name), n_atoms, n_atoms, false)?,
+                None => Mat::new(),
+            },
             eigenvalues,
         });
     }

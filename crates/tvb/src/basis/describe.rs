@@ -1,8 +1,8 @@
 //! Fills in `basis.json` from the Gram matrices and what the solver found.
 
 use super::manifest::{
-    AdditionRecord, AtomRecord, BaseRecord, FORMAT, Fidelity, FileRecord, GroupRecord, Manifest, MethodRecord,
-    TaskRecord, VERSION,
+    AdditionRecord, AtomRecord, BaseRecord, FORMAT, Fidelity, FileRecord, GENERATOR, GeneratedRecord, GroupRecord,
+    Manifest, MethodRecord, TaskRecord, VERSION,
 };
 use super::seal::UNSEALED;
 use crate::gram::Grams;
@@ -57,6 +57,12 @@ pub fn describe(described: &Described<'_>, atoms: Vec<AtomRecord>, coefficients:
         tasks: tasks.collect(),
         groups: groups.collect(),
         atoms,
+        generated: solved.coefficients.generated.as_ref().map(|generated| GeneratedRecord {
+            generator: GENERATOR.into(),
+            seed: generated.seed,
+            n_atoms: generated.mix.ncols(),
+            shapes: grams.tensors.iter().filter(|tensor| !tensor.frozen).map(|tensor| tensor.shape.clone()).collect(),
+        }),
         coefficients,
         frozen: grams.tensors.iter().filter(|tensor| tensor.frozen).map(|tensor| tensor.name.clone()).collect(),
         skipped: grams.skipped.clone(),

@@ -35,8 +35,11 @@ pub struct Manifest {
     pub tasks: Vec<TaskRecord>,
     /// Tensors that share one B and W.
     pub groups: Vec<GroupRecord>,
-    /// The atoms, in column order of B.
+    /// The atoms, in column order of B; none where they are generated.
     pub atoms: Vec<AtomRecord>,
+    /// How atoms that are not stored are made again; `None` where they are stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generated: Option<GeneratedRecord>,
     /// The coefficients' file.
     pub coefficients: FileRecord,
     /// Tensors no task moved: zero in every atom, not stored.
@@ -118,6 +121,22 @@ pub struct AtomRecord {
     /// How its elements are stored.
     #[serde(with = "dtype_name")]
     pub dtype: Dtype,
+}
+
+/// The generator that this program has.
+pub const GENERATOR: &str = "chacha8-box-muller";
+
+/// Atoms that are made from a seed; the matrix that makes them orthonormal is among the coefficients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GeneratedRecord {
+    /// [`GENERATOR`].
+    pub generator: String,
+    /// Its seed.
+    pub seed: u64,
+    /// M.
+    pub n_atoms: usize,
+    /// Shapes of the groups' tensors, in their order.
+    pub shapes: Vec<Vec<usize>>,
 }
 
 /// A small file that belongs to the basis.
@@ -207,7 +226,28 @@ impl Manifest {
         atoms.chain(std::iter::once(&self.coefficients.file)).map(String::as_str)
     }
 
+    /// Vectors that a recovery needs: stored atoms, or generated ones.
+    pub fn n_vectors(&self) -> usize {
+        self.generated.as_ref().map_or(self.atoms.len(), |generated| generated.n_atoms)
+    }
+
     fn check_counts(&self) -> std::result::Result<(), String> {
+        if let Some(generated) = &self.generated {
+            let n_tensors: usize = self.groups.iter().map(|group| group.tensors.len()).sum();
+            if generated.generator != GENERATOR {
+                return Err(format!("atoms made by {GENERATOR:?} expected, by {:?} found", generated.generator));
+            }
+            if !self.atoms.is_empty()
+                || generated.n_atoms == 0
+                || generated.n_atoms > self.tasks.len()
+                || generated.shapes.len() != n_tensors
+            {
+                return Err(format!(
+                    "generated atoms: 1 to {} of {n_tensors} tensors and no stored ones expected",
+                    self.tasks.len()
+                ));
+            }
+        }
         for group in &self.groups {
             if group.n_atoms != self.atoms.len() {
                 return Err(format!(

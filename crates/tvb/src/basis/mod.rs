@@ -10,7 +10,7 @@ pub mod seal;
 
 use crate::checkpoint::{Checkpoint, resolve_inside};
 use crate::error::{Error, Result};
-use crate::solve::Coefficients;
+use crate::solve::{Coefficients, Generated};
 use coefficients::StoredCoefficients;
 use faer::Mat;
 use manifest::Manifest;
@@ -84,8 +84,13 @@ impl Basis {
     /// Rejected: coefficients that do not fit together.
     pub fn solved(&self) -> Result<Coefficients> {
         let group = &self.coefficients.groups[0];
-        Coefficients::from_parts(&self.manifest.method.name, group.encode.clone(), group.decode.clone())
-            .map_err(|error| error.context(self.folder.display()))
+        let solved = Coefficients::from_parts(&self.manifest.method.name, group.encode.clone(), group.decode.clone())
+            .map_err(|error| error.context(self.folder.display()))?;
+        let generated = self.manifest.generated.as_ref();
+        Ok(Coefficients {
+            generated: generated.map(|record| Generated { seed: record.seed, mix: group.mix.clone() }),
+            ..solved
+        })
     }
 
     /// The Gram matrix of all tensors together, where it is known.

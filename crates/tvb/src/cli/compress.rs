@@ -92,7 +92,7 @@ fn dry_run(plan: &tvb::plan::Plan, options: &CompressOptions) -> Result<Answer> 
     let atom_bytes = plan.n_rows() * options.dtype.map_or(4, |dtype| dtype.size() as u64);
     let n_reads: u64 = if options.gram.is_some() { 1 } else { 2 };
     let read_bytes = n_reads * plan.n_bytes();
-    let write_bytes = atoms.map(|n| n as u64 * atom_bytes);
+    let write_bytes = atoms.map(|n| if options.method.stores_atoms() { n as u64 * atom_bytes } else { 0 });
     let free_bytes = tvb::checkpoint::free_bytes(&options.output);
     let shown = |bytes: Option<u64>| bytes.map_or("not known before the Gram is".to_owned(), units::bytes);
     let text = format!(
@@ -132,14 +132,16 @@ fn summary(basis: &Basis, plan: &tvb::plan::Plan, n_reads: u64, elapsed: Duratio
     }
     let stored: u64 = manifest.atoms.iter().map(|atom| atom.bytes).sum();
     let each = manifest.atoms.first().map_or(0, |atom| atom.bytes);
+    let sizes = match manifest.generated {
+        Some(_) => "made from a seed wherever they are needed".to_owned(),
+        None => format!("{} instead of {}", units::bytes(stored), units::bytes(each * manifest.tasks.len() as u64)),
+    };
     let mut text = format!(
-        "{}: {} tasks in {} atoms ({}), {} instead of {}\n{table}",
+        "{}: {} tasks in {} atoms ({}), {sizes}\n{table}",
         basis.folder.display(),
         manifest.tasks.len(),
-        manifest.atoms.len(),
+        manifest.n_vectors(),
         manifest.method.name,
-        units::bytes(stored),
-        units::bytes(each * manifest.tasks.len() as u64),
     );
     if let (Some(loss), Some(bound), Some(addition)) = (manifest.relative_loss, bound_share(basis), manifest.addition) {
         text.push_str(&format!(

@@ -48,7 +48,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Answer> {
             let base = args.base.as_deref().map(Checkpoint::open).transpose().map_err(|error| error.context("base"))?;
             let options = ExportOptions { output: args.output.clone(), existing, base };
             let exported = export_basis(&basis, &options, &context.runtime()?, &context.progress)?;
-            let mut text = format!("{shown}: {} atoms as {}\n", basis.n_atoms(), exported.method);
+            let mut text = format!("{shown}: {} atoms as {}\n", basis.manifest.n_vectors(), exported.method);
             exported.notes.iter().for_each(|note| text.push_str(&format!("note: {note}\n")));
             let json = json!({ "output": args.output, "method": exported.method, "notes": exported.notes });
             Ok(Answer::new(text, json))

@@ -48,10 +48,10 @@ fn basis_text(basis: &Basis) -> String {
     let stored: u64 = manifest.atoms.iter().map(|atom| atom.bytes).sum();
     let n_tensors: usize = manifest.groups.iter().map(|group| group.tensors.len()).sum();
     let mut text = format!(
-        "{}: basis of {} tasks in {} atoms, method {}, written by {}\nbase {}\n{} tensors stored, {} frozen, {} left out, {} carried over; {} in {}\n{table}",
+        "{}: basis of {} tasks in {} atoms, method {}, written by {}\nbase {}\n{} tensors in each, {} frozen, {} left out, {} carried over; {} in {}\n{table}",
         basis.folder.display(),
         manifest.tasks.len(),
-        manifest.atoms.len(),
+        manifest.n_vectors(),
         manifest.method.name,
         manifest.tool,
         manifest.base.source,
@@ -60,7 +60,7 @@ fn basis_text(basis: &Basis) -> String {
         manifest.skipped.len(),
         manifest.carried.len(),
         units::bytes(stored),
-        manifest.atoms.first().map_or_else(|| "none".to_owned(), |atom| atom.dtype.to_string()),
+        manifest.atoms.first().map_or_else(|| "files: made from a seed".to_owned(), |atom| atom.dtype.to_string()),
     );
     if let Some(relative) = manifest.relative_loss {
         text.push_str(&format!("relative loss {relative:.6}\n"));

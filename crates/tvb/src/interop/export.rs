@@ -5,6 +5,7 @@
 //! stays one, since its mean takes no part in the sum of the vectors. The reference applies a vector only where it has
 //! every tensor of the model, so frozen tensors are written too: views into one shared storage of zeros.
 
+use super::generated::make_atoms;
 use crate::basis::{Basis, atom};
 use crate::checkpoint::torch::{SaveStorage, SaveTensor, SaveValue, TorchWriter};
 use crate::checkpoint::{Checkpoint, Dtype, Existing, Leftover, StagedOutput, Tensor, TensorSpec};
@@ -49,19 +50,17 @@ pub fn export_basis(
     runtime: &Runtime,
     progress: &dyn Progress,
 ) -> Result<Exported> {
-    let n_stored = basis.n_atoms();
-    if n_stored == 0 {
-        return Err(Error::rejected(format!(
-            "{}: its atoms are made from a seed and not stored: nothing to export",
-            basis.folder.display()
-        ))
-        .hint("`tvb recover` writes the recovered task vectors"));
-    }
+    let n_stored = basis.manifest.n_vectors();
     let is_pca = basis.manifest.method.name == "pca";
     let mut notes = Vec::new();
     let frozen = frozen_tensors(basis, options.base.as_ref())?;
-    let plan = atoms_plan(basis)?;
     let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Clear)?;
+    let scratch = staged.path().join("atoms");
+    let atoms = match basis.manifest.generated {
+        Some(_) => make_atoms(basis, &scratch, runtime, progress)?,
+        None => (0..n_stored).map(|index| basis.open_atom(index)).collect::<Result<_>>()?,
+    };
+    let plan = atoms_plan(basis, atoms)?;
     let method = if is_pca { "PCABasisMethod" } else { "AutoencoderBasisMethod" };
     let n_vectors = n_stored - usize::from(is_pca);
     let vectors = VectorsFile::create(staged.path(), &plan, n_vectors, &frozen, method)?;
@@ -81,6 +80,9 @@ pub fn export_basis(
         }
     };
     stream(&plan, n_vectors, &vectors, mean.as_ref(), runtime, progress)?;
+    if scratch.exists() {
+        std::fs::remove_dir_all(&scratch).map_err(|error| Error::io("removing", &scratch, &error))?;
+    }
     vectors.finish()?;
     if let Some(mean) = mean {
         mean.finish()?;
@@ -126,12 +128,13 @@ fn frozen_tensors(basis: &Basis, base: Option<&Checkpoint>) -> Result<Vec<(Strin
     frozen.collect()
 }
 
-fn atoms_plan(basis: &Basis) -> Result<Plan> {
-    let n_atoms = basis.n_atoms();
+fn atoms_plan(basis: &Basis, atoms: Vec<Checkpoint>) -> Result<Plan> {
+    let n_atoms = atoms.len();
     let names: Vec<String> = basis.manifest.groups.iter().flat_map(|group| group.tensors.iter().cloned()).collect();
-    let rest =
-        (1..n_atoms).map(|index| Ok(Task { name: atom::stem(index, n_atoms), checkpoint: basis.open_atom(index)? }));
-    Plan::of_columns(basis.open_atom(0)?, rest.collect::<Result<_>>()?, &names)
+    let mut columns =
+        atoms.into_iter().enumerate().map(|(index, checkpoint)| Task { name: atom::stem(index, n_atoms), checkpoint });
+    let first = columns.next().ok_or_else(|| Error::rejected(format!("{}: no atoms", basis.folder.display())))?;
+    Plan::of_columns(first.checkpoint, columns.collect(), &names)
 }
 
 /// `basis_vectors.pt` on its way: one storage for each tensor of each vector, and the zeros of the frozen ones.
@@ -258,7 +261,7 @@ fn autoencoder_info(basis: &Basis) -> Value {
         "model": basis.manifest.base.source,
         "finetuning_mode": "standard",
         "datasets": basis.task_names(),
-        "M": basis.n_atoms(),
+        "M": basis.manifest.n_vectors(),
         "steps": 0,
         "lr": 0.01,
         "tau_init": 1.0,

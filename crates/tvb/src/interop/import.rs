@@ -54,6 +54,7 @@ pub fn import(
         name: "model".into(),
         encode: published.encode.clone(),
         decode: published.decode.clone(),
+        mix: faer::Mat::new(),
         eigenvalues: Vec::new(),
     };
     let file = coefficients::write(staged.path(), None, std::slice::from_ref(&group))?;
@@ -88,6 +89,7 @@ fn describe(folder: &Path, published: Published, plan: &Plan, atoms: Vec<AtomRec
             n_atoms: atoms.len(),
         }],
         atoms,
+        generated: None,
         coefficients: crate::basis::manifest::FileRecord { file: String::new(), checksum: Digest::default() },
         frozen: Vec::new(),
         skipped: Vec::new(),

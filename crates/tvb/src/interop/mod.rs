@@ -8,6 +8,7 @@
 //! | `export.rs` | a basis → a published folder; a checkpoint → a state dict |
 
 mod export;
+mod generated;
 mod import;
 mod published;
 

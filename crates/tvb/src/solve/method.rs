@@ -207,6 +207,11 @@ impl Method {
         matches!(self, Method::Identity).then_some(n_tasks)
     }
 
+    /// Whether its atoms are files; those of `random` are made again from their seed wherever they are needed.
+    pub fn stores_atoms(&self) -> bool {
+        !matches!(self, Method::Random { .. })
+    }
+
     /// The same method drawing from another seed; methods without chance are returned as they are.
     #[must_use]
     pub fn with_seed(mut self, new_seed: u64) -> Method {

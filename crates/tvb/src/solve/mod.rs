@@ -79,14 +79,7 @@ pub fn solve(
             spectrum.lowest, spectrum.values[0]
         )));
     }
-    let spans_only = matches!(method, Method::Anchored(_) | Method::Exact(_));
-    if options.coordinates == Coordinates::Orthogonal && !spans_only {
-        return Err(Error::usage(format!(
-            "orthogonal coordinates with method '{}': expected 'anchored' or 'exact'",
-            method.name()
-        ))
-        .hint("leave the coordinates out"));
-    }
+    check_options(method, options.balance, options.coordinates)?;
     let problem = Problem::new(gram, options, progress);
     let found = match method {
         Method::Anchored(own) => anchored::solve(&problem, own.weights.as_deref())?,
@@ -104,8 +97,31 @@ pub fn solve(
     Ok(finish(&problem, found, method, options, gram))
 }
 
+/// Whether options fit a method: needs no data, so that a user is told before anything is read.
+///
+/// # Errors
+/// Usage, with what would fit.
+pub fn check_options(method: &Method, balance: bool, coordinates: Coordinates) -> Result<()> {
+    let spans_only = matches!(method, Method::Anchored(_) | Method::Exact(_));
+    if coordinates == Coordinates::Orthogonal && !spans_only {
+        return Err(Error::usage(format!(
+            "orthogonal coordinates with method '{}': expected 'anchored' or 'exact'",
+            method.name()
+        ))
+        .hint("leave the coordinates out"));
+    }
+    if balance && !method.stores_atoms() {
+        return Err(Error::usage("balance with method 'random': its atoms do not hang on the tasks' norms")
+            .hint("leave --balance out"));
+    }
+    Ok(())
+}
+
 /// M must be 1 to T.
-fn check_atoms(n_atoms: usize, n_tasks: usize) -> Result<()> {
+///
+/// # Errors
+/// Rejected, with the range.
+pub fn check_atoms(n_atoms: usize, n_tasks: usize) -> Result<()> {
     if (1..=n_tasks).contains(&n_atoms) {
         return Ok(());
     }

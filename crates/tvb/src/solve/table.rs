@@ -71,7 +71,7 @@ pub fn plan_table(
     let mut rows = Vec::with_capacity(jobs.len());
     for (number, &(method, n_atoms)) in jobs.iter().enumerate() {
         let done = |part: f64| progress((number as f64 + part) / jobs.len() as f64);
-        if matches!(method, Method::Random { .. }) {
+        if !method.stores_atoms() {
             super::check_atoms(n_atoms, n_tasks)?;
             rows.extend(n_parameters.map(|d| expected_random(gram, n_atoms, d)));
             continue;
