@@ -111,8 +111,11 @@ fn build(is_dev: bool) -> Result<PathBuf> {
 fn compress(zoo: &Zoo, tasks: &[String], n_atoms: usize, out: &Path) -> Result<Compressed> {
     let mut command = zoo.tvb(&["compress", "--json", "-q", "--overwrite", "-m", &n_atoms.to_string()]);
     command.arg("--base").arg(checkpoint("base")).args(tasks.iter().map(|name| checkpoint(name)));
-    let json = capture(command.arg("-o").arg(out))?;
-    serde_json::from_str(&json).map_err(|error| format!("tvb compress --json: {error}"))
+    parse_compressed(&capture(command.arg("-o").arg(out))?)
+}
+
+fn parse_compressed(json: &str) -> Result<Compressed> {
+    serde_json::from_str(json).map_err(|error| format!("tvb compress --json: {error}"))
 }
 
 /// One line for each basis: what it takes on disk and what it loses.

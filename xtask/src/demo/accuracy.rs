@@ -26,8 +26,9 @@ const ADDITION: &[(&str, bool)] = &[
     ("cluster", false),
     ("nmf", false),
     ("sample", false),
+    ("random", false),
 ];
-const ADDITION_QUICK: &[(&str, bool)] = &[("anchored", false), ("sample", false)];
+const ADDITION_QUICK: &[(&str, bool)] = &[("anchored", false), ("sample", false), ("random", false)];
 /// Methods of the negation table.
 const NEGATION: &[&str] = &["anchored", "exact"];
 const NEGATION_QUICK: &[&str] = &["anchored"];
@@ -84,7 +85,7 @@ struct Negation {
 type Cell = (String, usize, String);
 
 impl Study {
-    /// Measures everything and answers with the two tables as Markdown.
+    /// Measures everything and answers with the three tables as Markdown.
     pub(super) fn run(&self, zoo: &Zoo) -> Result<String> {
         let n_most = self.scenarios.iter().copied().max().unwrap_or(0);
         let tasks = zoo.scenario(n_most)?;
@@ -94,7 +95,7 @@ impl Study {
         write(&own_file, &text)?;
         let known: Vec<String> = tasks.iter().cloned().chain([CONTROL.to_owned()]).collect();
         let zero_shot = zoo.evaluate(&checkpoint("base"), &known, Split::Test)?;
-        self.compress_all(zoo)?;
+        let losses = self.compress_all(zoo)?;
 
         let mut cells = Vec::new();
         for &n_tasks in &self.scenarios {
@@ -114,6 +115,8 @@ impl Study {
         text += &markdown(&self.scenarios, &cells);
         text += "\nNegation: mean test accuracy of the task that is taken out, over the first 8 tasks; lower is better (and of the control).\n\n";
         text += &markdown(&self.scenarios, &self.negation_cells(zoo, &zero_shot)?);
+        text += "\nLoss over the least that any basis of as many vectors can have.\n\n";
+        text += &markdown(&self.scenarios, &losses);
         Ok(text)
     }
 
@@ -143,8 +146,8 @@ impl Study {
         all
     }
 
-    /// The bases, each once.
-    fn compress_all(&self, zoo: &Zoo) -> Result<()> {
+    /// Makes the bases, each once; answers their losses over the bound.
+    fn compress_all(&self, zoo: &Zoo) -> Result<Vec<Cell>> {
         let mut wanted: Vec<(usize, &'static str, usize)> = Vec::new();
         for addition in self.additions() {
             if let Source::Basis { method, n_atoms } = addition.source
@@ -158,9 +161,11 @@ impl Study {
             command.args(["-m", &n_atoms.to_string()]).arg("-o").arg(self.basis(n_tasks, method, n_atoms));
             command.arg("--base").arg(checkpoint("base"));
             command.args(zoo.scenario(n_tasks)?.iter().map(|task| checkpoint(task)));
-            capture(&mut command)
-        })?;
-        Ok(())
+            let compressed = super::parse_compressed(&capture(&mut command)?)?;
+            let source = Source::Basis { method, n_atoms };
+            let over = format!("{:.3}", compressed.loss / compressed.spectral_bound);
+            Ok((label(&source, n_tasks, false), n_tasks, over))
+        })
     }
 
     fn basis(&self, n_tasks: usize, method: &str, n_atoms: usize) -> PathBuf {
