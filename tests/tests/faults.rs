@@ -300,7 +300,8 @@ fn inputs_that_change_or_shrink_while_they_are_read_are_noticed() {
         let path = run.tasks[1].clone();
         let meanwhile = Meanwhile { stage, act: || act(&path), is_running: false.into() };
         let output = folder.join("basis");
-        let one_thread = Runtime { n_threads: 1, ..runtime() };
+        // Too little memory to keep the inputs: they are read again in the second pass.
+        let one_thread = Runtime { n_threads: 1, memory_bytes: 4 << 20, ..runtime() };
         let error = compress(&plan(&run), &options(&output), &one_thread, &meanwhile).expect_err("a changed input");
         assert!(error.message().contains(message), "{stage}: {message:?} expected, found {error}");
         assert_eq!(error.message().lines().count(), 1);

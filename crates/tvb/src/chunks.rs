@@ -7,6 +7,7 @@
 use crate::checkpoint::Place;
 use crate::digest::{BLOCK_ROWS, Digest};
 use crate::error::Result;
+use crate::kept::{BlockKey, KeptBlock};
 use crate::plan::Plan;
 use tvb_kernels::{Chunk, ChunkLayout, Segment, Slice};
 
@@ -25,6 +26,11 @@ impl Block {
     /// Which block of its tensor it is.
     pub fn index(&self) -> usize {
         self.first_row / BLOCK_ROWS
+    }
+
+    /// What it is kept under.
+    fn key(&self, plan: &Plan) -> BlockKey {
+        (plan.tensors[self.tensor].columns[0], self.first_row)
     }
 }
 
@@ -115,6 +121,9 @@ impl ChunkReader {
         if self.buffer.len() < self.layout.n_bytes {
             self.buffer.resize(self.layout.n_bytes, 0);
         }
+        if self.take_kept(plan, blocks) {
+            return Ok(());
+        }
         for extent in &self.extents {
             let out = &mut self.buffer[extent.start..extent.start + extent.n_bytes];
             let checkpoint = plan.column_checkpoint(extent.column);
@@ -132,7 +141,41 @@ impl ChunkReader {
             })?;
         }
         self.take_digests(blocks);
+        self.keep(plan, blocks);
         Ok(())
+    }
+
+    /// Copies the blocks from where an earlier pass has kept all of them; false where it has not.
+    fn take_kept(&mut self, plan: &Plan, blocks: &[Block]) -> bool {
+        let keys = blocks.iter().map(|block| block.key(plan));
+        let Some(found) = plan.kept().and_then(|kept| kept.find(keys)) else { return false };
+        let n_columns = self.layout.n_columns;
+        self.digests.clear();
+        for (index, kept) in found.iter().enumerate() {
+            let mut rest = kept.bytes.as_slice();
+            for slice in &self.layout.slices[index * n_columns..(index + 1) * n_columns] {
+                let (column, others) = rest.split_at(blocks[index].n_rows * slice.dtype.size());
+                self.buffer[slice.offset..slice.offset + column.len()].copy_from_slice(column);
+                rest = others;
+            }
+            self.digests.extend_from_slice(&kept.digests);
+        }
+        true
+    }
+
+    /// Keeps what was read, where the plan says so.
+    fn keep(&self, plan: &Plan, blocks: &[Block]) {
+        let Some(kept) = plan.kept() else { return };
+        let n_columns = self.layout.n_columns;
+        for (index, block) in blocks.iter().enumerate() {
+            let slices = &self.layout.slices[index * n_columns..(index + 1) * n_columns];
+            let column = |slice: &Slice| &self.buffer[slice.offset..slice.offset + block.n_rows * slice.dtype.size()];
+            let n_bytes = slices.iter().map(|slice| column(slice).len()).sum();
+            let mut bytes = Vec::with_capacity(n_bytes);
+            slices.iter().for_each(|slice| bytes.extend_from_slice(column(slice)));
+            let digests = self.digests[index * n_columns..(index + 1) * n_columns].to_vec();
+            kept.keep(block.key(plan), KeptBlock { bytes, digests });
+        }
     }
 
     /// Decides where in the buffer each slice goes, and which reads fetch them.

@@ -61,6 +61,8 @@ pub struct CompressOptions {
 /// same call goes on from there with the same result.
 pub fn compress(plan: &Plan, options: &CompressOptions, runtime: &Runtime, progress: &dyn Progress) -> Result<Basis> {
     check_options(plan, options)?;
+    let kept = keeps_inputs(plan, options, runtime.memory_bytes).then(|| plan.keeping());
+    let plan = kept.as_ref().unwrap_or(plan);
     let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Keep)?;
     let mut bookmarks = BookmarkFolder::new(staged.path().join(bookmarks::FOLDER), plan, runtime);
     match make(plan, options, runtime, progress, &staged, &mut bookmarks) {
@@ -75,6 +77,24 @@ pub fn compress(plan: &Plan, options: &CompressOptions, runtime: &Runtime, progr
         }
         Err(error) => Err(error),
     }
+}
+
+/// The part of the memory cap that is left to the buffers of the passes.
+const BUFFERS_PART: u64 = 4;
+
+/// How often the inputs are read: once for the Gram matrix and once for the atoms, unless one is there already or they
+/// fit in memory.
+pub fn n_reads(plan: &Plan, options: &CompressOptions, memory_bytes: u64) -> u64 {
+    if keeps_inputs(plan, options, memory_bytes) { 1 } else { n_passes(options) }
+}
+
+fn n_passes(options: &CompressOptions) -> u64 {
+    if options.gram.is_some() { 1 } else { 2 }
+}
+
+/// Whether the inputs are kept in memory between the passes: where there are two and they fit whole.
+fn keeps_inputs(plan: &Plan, options: &CompressOptions, memory_bytes: u64) -> bool {
+    n_passes(options) > 1 && plan.n_bytes() <= memory_bytes - memory_bytes / BUFFERS_PART
 }
 
 /// What can be told before anything is read.

@@ -6,6 +6,7 @@ pub mod tasks;
 pub mod units;
 pub mod checkpoint;
 pub mod digest;
+pub mod kept;
 pub mod plan;
 pub mod chunks;
 pub mod stream;

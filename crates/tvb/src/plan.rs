@@ -5,8 +5,10 @@
 
 use crate::checkpoint::{Checkpoint, Dtype, Tensor};
 use crate::error::{Error, Result};
+use crate::kept::Kept;
 use regex::Regex;
 use std::fmt;
+use std::sync::Arc;
 
 /// Mismatches listed in full before the rest become a count.
 const MISMATCHES_LISTED: usize = 20;
@@ -51,6 +53,8 @@ pub struct Plan {
     pub carried: Vec<String>,
     /// Float tensors that were left out, and why.
     pub skipped: Vec<Skipped>,
+    /// Where what is read is kept for the next pass; `None` where every pass reads the files.
+    kept: Option<Arc<Kept>>,
 }
 
 /// A tensor that takes part.
@@ -99,7 +103,7 @@ impl Plan {
         check_task_names(&tasks)?;
         let prefixes: Vec<&str> = tasks.iter().map(|task| wrapper_prefix(&task.checkpoint, &base)).collect();
         let mut mismatches = find_extra_tensors(&base, &tasks, &prefixes, selection);
-        let mut plan = Plan { base, tasks, tensors: Vec::new(), carried: Vec::new(), skipped: Vec::new() };
+        let mut plan = Plan { base, tasks, tensors: Vec::new(), carried: Vec::new(), skipped: Vec::new(), kept: None };
         let base = plan.base.clone();
         for (index, tensor) in base.tensors().iter().enumerate() {
             if tensor.dtype.float().is_none() {
@@ -133,7 +137,8 @@ impl Plan {
     /// # Errors
     /// Rejected: every mismatch, listed.
     pub fn of_columns(base: Checkpoint, columns: Vec<Task>, names: &[String]) -> Result<Plan> {
-        let mut plan = Plan { base, tasks: columns, tensors: Vec::new(), carried: Vec::new(), skipped: Vec::new() };
+        let mut plan =
+            Plan { base, tasks: columns, tensors: Vec::new(), carried: Vec::new(), skipped: Vec::new(), kept: None };
         let prefixes: Vec<&str> = plan.tasks.iter().map(|task| wrapper_prefix(&task.checkpoint, &plan.base)).collect();
         let mut mismatches = Vec::new();
         let base = plan.base.clone();
@@ -196,6 +201,17 @@ impl Plan {
                 self.skipped.push(Skipped { name: mismatch.tensor, reason });
             }
         }
+    }
+
+    /// The same plan, whose data is kept in memory once it has been read.
+    #[must_use]
+    pub fn keeping(&self) -> Plan {
+        Plan { kept: Some(Arc::default()), ..self.clone() }
+    }
+
+    /// Where what is read is kept, if it is.
+    pub fn kept(&self) -> Option<&Kept> {
+        self.kept.as_deref()
     }
 
     /// The same plan over fewer tensors: those whose index `keep` answers true for.

@@ -67,7 +67,8 @@ pub(super) struct Context {
     /// Threads to compute and read with.
     pub n_threads: usize,
     device: DeviceChoice,
-    memory_bytes: u64,
+    /// Cap on host buffers.
+    pub memory_bytes: u64,
 }
 
 impl Context {

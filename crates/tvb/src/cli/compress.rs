@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tvb::basis::Basis;
 use tvb::checkpoint::Existing;
-use tvb::compress::{CompressOptions, compress, predict_atoms};
+use tvb::compress::{CompressOptions, compress, n_reads, predict_atoms};
 use tvb::{Result, units};
 
 /// Compress the task vectors of fine-tuned checkpoints into a basis
@@ -71,13 +71,13 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Answer> {
         existing: if args.overwrite { Existing::Replace } else { Existing::Refuse },
     };
     if args.dry_run {
-        return dry_run(&plan, &options);
+        return dry_run(&plan, &options, context.memory_bytes);
     }
     let runtime = context.runtime()?;
     let started = Instant::now();
     let basis = compress(&plan, &options, &runtime, &context.progress)?;
     let elapsed = started.elapsed();
-    let n_reads = if args.gram.is_some() { 1 } else { 2 };
+    let n_reads = n_reads(&plan, &options, runtime.memory_bytes);
     let device = runtime.device_name();
     let mut json = super::inspect::basis_json(&basis);
     json["output"] = args.output.to_string_lossy().into();
@@ -87,10 +87,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Answer> {
     Ok(Answer::new(summary(&basis, &plan, n_reads, elapsed, &device), json))
 }
 
-fn dry_run(plan: &tvb::plan::Plan, options: &CompressOptions) -> Result<Answer> {
+fn dry_run(plan: &tvb::plan::Plan, options: &CompressOptions, memory_bytes: u64) -> Result<Answer> {
     let atoms = predict_atoms(plan, options)?;
     let atom_bytes = plan.n_rows() * options.dtype.map_or(4, |dtype| dtype.size() as u64);
-    let n_reads: u64 = if options.gram.is_some() { 1 } else { 2 };
+    let n_reads = n_reads(plan, options, memory_bytes);
     let read_bytes = n_reads * plan.n_bytes();
     let write_bytes = atoms.map(|n| if options.method.stores_atoms() { n as u64 * atom_bytes } else { 0 });
     let free_bytes = tvb::checkpoint::free_bytes(&options.output);

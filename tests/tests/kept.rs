@@ -1,0 +1,82 @@
+//! Inputs that fit in memory are read once: the same bytes come out, and nothing is read after the first pass.
+
+mod small_models;
+
+use small_models::{contents, write_run};
+use std::path::Path;
+use tvb::ErrorKind;
+use tvb::checkpoint::{Checkpoint, Existing};
+use tvb::compress::{CompressOptions, Size, compress, n_reads};
+use tvb::gram::gram;
+use tvb::plan::{Plan, Selection, Task};
+use tvb::progress::Silent;
+use tvb::solve::{Coordinates, Method};
+use tvb::stream::Runtime;
+use tvb_kernels::{CpuEngine, Engine};
+
+/// Several chunks, a tensor that shares a chunk with others, an empty one.
+const SHAPES: &[&[usize]] = &[&[40_000], &[3, 5], &[0], &[300, 100], &[2]];
+
+fn plan(folder: &Path) -> Plan {
+    let run = write_run(folder, SHAPES, 3, 1);
+    let task = |(index, path): (usize, &std::path::PathBuf)| Task {
+        name: format!("task{index}"),
+        checkpoint: Checkpoint::open(path).expect("a task"),
+    };
+    let tasks = run.tasks.iter().enumerate().map(task).collect();
+    Plan::new(Checkpoint::open(&run.base).expect("a base"), tasks, &Selection::default()).expect("a plan")
+}
+
+fn runtime(memory_bytes: u64) -> Runtime {
+    Runtime { engine: Engine::Cpu(CpuEngine::new()), n_threads: 2, memory_bytes }
+}
+
+#[test]
+fn what_is_kept_makes_the_same_basis() {
+    let top = tempfile::tempdir().expect("a folder");
+    let plan = plan(top.path());
+    for (name, method) in [("pca", Method::Pca), ("random", Method::Random { seed: 3 })] {
+        let made = [1 << 20, 64 << 20].map(|memory_bytes| {
+            let output = top.path().join(format!("{name}-{memory_bytes}"));
+            let options = CompressOptions {
+                method: method.clone(),
+                size: Size::Atoms(2),
+                balance: false,
+                coordinates: Coordinates::Convex,
+                dtype: None,
+                gram: None,
+                output: output.clone(),
+                existing: Existing::Refuse,
+            };
+            compress(&plan, &options, &runtime(memory_bytes), &Silent).expect("a basis");
+            (n_reads(&plan, &options, memory_bytes), contents(&output))
+        });
+        assert_eq!((made[0].0, made[1].0), (2, 1), "the inputs are {} bytes", plan.n_bytes());
+        assert!(made[0].1 == made[1].1, "{name}: the same bytes");
+    }
+}
+
+#[test]
+fn a_second_pass_reads_no_file() {
+    let top = tempfile::tempdir().expect("a folder");
+    let (plan, runtime) = (plan(top.path()), runtime(64 << 20));
+    let kept = plan.keeping();
+    let first = gram(&kept, &runtime, &Silent).expect("a Gram matrix");
+    for column in 0..plan.n_columns() {
+        let path = plan.column_checkpoint(column).path();
+        let file = std::fs::File::options().write(true).open(path).expect("an input");
+        file.set_len(100).expect("cut short");
+    }
+    // The files are cut short: whoever reads them fails, whoever has kept them does not look.
+    let read = gram(&plan, &runtime, &Silent).expect_err("nothing to read");
+    assert_ne!(read.kind(), ErrorKind::Interrupted, "{read}");
+    let moved = kept.only(|index| !first.tensors[index].frozen);
+    let grid = tvb::chunks::Grid::new(moved.tensors.iter().map(|tensor| tensor.n_rows), 50_000);
+    let mut reader = tvb::chunks::ChunkReader::default();
+    for chunk in 0..grid.n_chunks() {
+        reader.read(&moved, grid.blocks(chunk), |_| 0).expect("kept");
+        for (block, digests) in grid.blocks(chunk).iter().zip(reader.digests().chunks(moved.n_columns())) {
+            assert!(digests.iter().all(|digest| digest.0 != 0), "{block:?}");
+        }
+    }
+}
