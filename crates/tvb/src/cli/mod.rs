@@ -21,6 +21,7 @@ mod output;
 mod plan;
 mod progress;
 mod recover;
+mod report;
 mod solving;
 mod sweep;
 mod verify;
@@ -72,6 +73,7 @@ enum Command {
     Batch(batch::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
+    Report(report::Args),
     Import(import::Args),
     Export(export::Args),
     Completions(completions::Args),
@@ -94,6 +96,7 @@ impl Command {
             Command::Batch(args) => batch::run(&args, context),
             Command::Inspect(args) => inspect::run(&args),
             Command::Verify(args) => verify::run(&args, context),
+            Command::Report(args) => report::run(&args, context),
             Command::Import(args) => import::run(&args, context),
             Command::Export(args) => export::run(&args, context),
             Command::Completions(args) => completions::run(&args),

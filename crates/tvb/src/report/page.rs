@@ -1,0 +1,297 @@
+//! The report: one HTML page that shows what a basis keeps and loses, with nothing to load from elsewhere.
+
+use super::bars::bars_svg;
+use super::heatmap::Heatmap;
+use super::svg::{escape, number};
+use super::{Pareto, pareto_svg, spectrum_svg};
+use crate::basis::Basis;
+use crate::error::Result;
+use crate::solve::{Gram, Method, SolveOptions, plan_table};
+use crate::units;
+use faer::Mat;
+use std::fmt::Write as _;
+
+/// Tensors shown where the change lies.
+const MAX_TENSORS: usize = 30;
+/// Sizes and methods are compared for up to this many tasks; beyond, `tvb plan` does it with progress.
+const MAX_COMPARED_TASKS: usize = 64;
+/// What the basis is compared with.
+const COMPARED: [&str; 5] = ["anchored", "exact", "pca", "cluster", "sample"];
+
+const STYLE: &str = "\
+:root{color-scheme:light dark;--ink:#1c2330;--paper:#fff;--faint:#8a93a3;--line:#d8dde6;--bar:#2f6fb5;--behind:#c9d7e8}
+@media(prefers-color-scheme:dark){:root{--ink:#e3e7ee;--paper:#14181f;--faint:#8a93a3;--line:#2c3442;--bar:#6aa5e6;--behind:#2b3d55}}
+body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:980px;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.4rem;border-bottom:1px solid var(--line)}
+p.about{color:var(--faint);margin-top:0}svg{max-width:100%;height:auto;font:11px system-ui,sans-serif}
+svg text{fill:var(--ink)}figure{margin:0;overflow-x:auto}figure.plot{background:#fff;border-radius:4px}figure.plot svg text{fill:#111}
+table{border-collapse:collapse}td,th{padding:.15rem .8rem .15rem 0;text-align:left;vertical-align:top}
+td.n{text-align:right;font-variant-numeric:tabular-nums}.bar{fill:var(--bar)}.behind{fill:var(--behind)}
+.two{display:flex;flex-wrap:wrap;gap:1.5rem}";
+
+/// The page of a basis. `go_on` is asked between the pieces of longer work and stops it by answering false.
+///
+/// # Errors
+/// Rejected: coefficients that do not fit together. Failed: a plot that cannot be drawn. Interrupted.
+pub fn basis_report(basis: &Basis, go_on: &dyn Fn(f64) -> bool) -> Result<String> {
+    let mut page = Page { html: String::new() };
+    page.head(basis);
+    page.errors(basis);
+    if let Some(total) = basis.total_gram() {
+        let gram = Gram::new(total)?;
+        page.spectrum(basis)?;
+        page.tasks(basis, &gram);
+        page.compare(basis, &gram, go_on)?;
+    }
+    page.coefficients(basis);
+    page.tensors(basis);
+    page.files(basis);
+    page.html += "</body></html>\n";
+    Ok(page.html)
+}
+
+struct Page {
+    html: String,
+}
+
+impl Page {
+    fn heading(&mut self, title: &str, about: &str) {
+        let _ = write!(self.html, "<h2>{}</h2>\n<p class=\"about\">{}</p>\n", escape(title), escape(about));
+    }
+
+    fn figure(&mut self, svg: &str) {
+        let _ = writeln!(self.html, "<figure>{svg}</figure>");
+    }
+
+    /// A picture from the plotting library, which draws on white.
+    fn plot(&mut self, svg: &str) {
+        let _ = writeln!(self.html, "<figure class=\"plot\">{svg}</figure>");
+    }
+
+    fn head(&mut self, basis: &Basis) {
+        let manifest = &basis.manifest;
+        let name = basis.folder.file_name().map_or_else(|| "basis".into(), |name| name.to_string_lossy().into_owned());
+        let _ = write!(
+            self.html,
+            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{0}</title>\
+             <meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head><body>\n<h1>{0}: {1} tasks in {2} atoms</h1>\n",
+            escape(&name),
+            manifest.tasks.len(),
+            manifest.n_vectors(),
+        );
+        let stored: u64 = manifest.atoms.iter().map(|atom| atom.bytes).sum();
+        let each = manifest.atoms.first().map_or(0, |atom| atom.bytes);
+        let mut rows: Vec<(&str, String)> = vec![
+            ("method", manifest.method.name.clone()),
+            ("base", manifest.base.source.clone()),
+            (
+                "stored",
+                match manifest.generated {
+                    Some(_) => "nothing: the atoms are made from a seed".to_owned(),
+                    None => format!(
+                        "{} instead of {} for all task vectors",
+                        units::bytes(stored),
+                        units::bytes(each.saturating_mul(manifest.tasks.len() as u64))
+                    ),
+                },
+            ),
+        ];
+        if let Some(loss) = manifest.relative_loss {
+            let bound = manifest.loss.zip(manifest.spectral_bound).filter(|(loss, _)| *loss > 0.0);
+            let least = bound.map_or(String::new(), |(of, bound)| {
+                format!(" (no basis of this size has less than {})", number(loss * bound / of))
+            });
+            rows.push(("share of all squared norms lost", format!("{}{least}", number(loss))));
+        }
+        if let Some(addition) = manifest.addition {
+            let of = addition.projected;
+            rows.push((
+                "sum of all tasks",
+                format!("cosine {}, norm ratio {}", number(of.cosine), number(of.norm_ratio)),
+            ));
+            let of = addition.sum;
+            rows.push((
+                "plain sum of atoms",
+                format!("cosine {}, norm ratio {}", number(of.cosine), number(of.norm_ratio)),
+            ));
+        }
+        for (key, label) in [
+            ("effective_rank", "effective rank"),
+            ("epsilon", "largest |cosine| of two tasks"),
+            ("condition", "condition of the atoms"),
+        ] {
+            if let Some(value) = manifest.diagnostics.get(key).and_then(serde_json::Value::as_f64) {
+                rows.push((label, number(value)));
+            }
+        }
+        rows.push(("made by", manifest.tool.clone()));
+        rows.extend(manifest.notes.iter().map(|note| ("note", note.clone())));
+        self.html += "<table>\n";
+        for (label, value) in rows {
+            let _ = writeln!(self.html, "<tr><th>{}</th><td>{}</td></tr>", escape(label), escape(&value));
+        }
+        self.html += "</table>\n";
+    }
+
+    fn errors(&mut self, basis: &Basis) {
+        let tasks = &basis.manifest.tasks;
+        if tasks.iter().all(|task| task.relative_error.is_none()) {
+            self.heading("Errors", "Not known without the originals: tvb verify BASIS --base … measures them.");
+            return;
+        }
+        self.heading(
+            "What each task loses",
+            "‖τ̂ − τ‖²/‖τ‖² for each task, exact: 0 is a perfect recovery, 1 a task that is lost altogether.",
+        );
+        let bar = |task: &crate::basis::manifest::TaskRecord| {
+            (task.name.clone(), task.relative_error.unwrap_or(f64::NAN), Some(1.0))
+        };
+        let svg = bars_svg("relative errors", &tasks.iter().map(bar).collect::<Vec<_>>(), 1.0);
+        self.figure(&svg);
+    }
+
+    fn spectrum(&mut self, basis: &Basis) -> Result<()> {
+        let manifest = &basis.manifest;
+        self.heading("How many vectors these tasks need", "The least loss of any basis of each size, and this one's.");
+        let svg =
+            spectrum_svg(&basis.coefficients.groups[0].eigenvalues, manifest.n_vectors(), manifest.relative_loss)?;
+        self.plot(&svg);
+        Ok(())
+    }
+
+    fn tasks(&mut self, basis: &Basis, gram: &Gram) {
+        let names = basis.task_names();
+        let cosines = gram.cosines();
+        self.heading("How alike the tasks are", "Cosines of the task vectors; red together, blue against each other.");
+        let map = |label, matrix: &Mat<f64>| {
+            let value = |i: usize, j: usize| matrix[(i, j)];
+            Heatmap { label, rows: &names, columns: &names, value: &value, full: 1.0 }.svg()
+        };
+        let svg = map("cosines of the task vectors", &cosines);
+        self.figure(&svg);
+        let leakage = basis.manifest.diagnostics.get("leakage").and_then(|rows| matrix(rows, names.len()));
+        if let Some(leakage) = leakage {
+            self.heading(
+                "What negating a task takes along",
+                "Cosine of the recovered task of a row with the task of a column: off the diagonal, what else an edit touches.",
+            );
+            let svg = map("leakage", &leakage);
+            self.figure(&svg);
+        }
+    }
+
+    fn compare(&mut self, basis: &Basis, gram: &Gram, go_on: &dyn Fn(f64) -> bool) -> Result<()> {
+        let n_tasks = basis.n_tasks();
+        if n_tasks > MAX_COMPARED_TASKS {
+            return Ok(());
+        }
+        self.heading(
+            "Other sizes and methods",
+            "What other bases of the same tasks would lose, from the same Gram matrix.",
+        );
+        let methods = COMPARED.map(Method::parse).into_iter().collect::<Result<Vec<_>>>()?;
+        let step = n_tasks.div_ceil(20);
+        let ms: Vec<usize> = (1..=n_tasks).filter(|m| m % step == 0 || *m == n_tasks).collect();
+        let rows = plan_table(gram, &methods, &ms, &SolveOptions::atoms(1), None, go_on)?;
+        let point = |row: &crate::solve::PlanRow| Pareto {
+            method: row.method,
+            n_stored: row.n_stored,
+            mean_error: row.mean_error,
+            worst_error: row.worst_error,
+        };
+        let svg = pareto_svg(&rows.iter().map(point).collect::<Vec<_>>(), n_tasks)?;
+        self.plot(&svg);
+        Ok(())
+    }
+
+    fn coefficients(&mut self, basis: &Basis) {
+        let names = basis.task_names();
+        let group = &basis.coefficients.groups[0];
+        let atoms: Vec<String> = (0..basis.manifest.n_vectors()).map(|m| format!("atom {m}")).collect();
+        self.heading(
+            "How tasks become atoms, and atoms tasks",
+            "Encode B: the part of each task in each atom. Decode W: the weight of each atom in each recovered task.",
+        );
+        let largest = |matrix: &Mat<f64>| {
+            let values = (0..matrix.nrows()).flat_map(|i| (0..matrix.ncols()).map(move |j| (i, j)));
+            values.map(|at| matrix[at].abs()).fold(f64::MIN_POSITIVE, f64::max)
+        };
+        self.html += "<div class=\"two\">";
+        if group.encode.ncols() == atoms.len() {
+            let value = |i: usize, j: usize| group.encode[(i, j)];
+            let full = largest(&group.encode);
+            let svg = Heatmap { label: "encode B", rows: &names, columns: &atoms, value: &value, full }.svg();
+            self.figure(&svg);
+        }
+        let value = |t: usize, m: usize| group.decode[(m, t)];
+        let full = largest(&group.decode);
+        let svg = Heatmap { label: "decode W", rows: &names, columns: &atoms, value: &value, full }.svg();
+        self.figure(&svg);
+        self.html += "</div>\n";
+    }
+
+    fn tensors(&mut self, basis: &Basis) {
+        let names = basis.task_names();
+        // Tensors that no task moves have a Gram of zeros and are not among the group's.
+        let moved: Vec<&Mat<f64>> =
+            basis.coefficients.grams.iter().filter(|gram| (0..names.len()).any(|t| gram[(t, t)] > 0.0)).collect();
+        let tensors = &basis.manifest.groups[0].tensors;
+        if moved.len() != tensors.len() || moved.len() < 2 {
+            return;
+        }
+        let norms: Vec<f64> = (0..names.len()).map(|t| moved.iter().map(|gram| gram[(t, t)]).sum()).collect();
+        let share = |tensor: usize, t: usize| if norms[t] > 0.0 { moved[tensor][(t, t)] / norms[t] } else { 0.0 };
+        let total = |tensor: usize| (0..names.len()).map(|t| share(tensor, t)).sum::<f64>() / names.len() as f64;
+        let mut order: Vec<usize> = (0..tensors.len()).collect();
+        order.sort_by(|&a, &b| total(b).total_cmp(&total(a)));
+        order.truncate(MAX_TENSORS);
+        order.sort_unstable();
+        self.heading(
+            "Where the change lies",
+            "Share of each task's squared norm in each tensor: the tensors that change most, in the model's order.",
+        );
+        let rows: Vec<String> = order.iter().map(|&tensor| tensors[tensor].clone()).collect();
+        let full = order.iter().flat_map(|&tensor| (0..names.len()).map(move |t| (tensor, t)));
+        let full = full.map(|(tensor, t)| share(tensor, t)).fold(f64::MIN_POSITIVE, f64::max);
+        let value = |i: usize, t: usize| share(order[i], t);
+        let svg =
+            Heatmap { label: "share of squared norm by tensor", rows: &rows, columns: &names, value: &value, full }
+                .svg();
+        self.figure(&svg);
+    }
+
+    fn files(&mut self, basis: &Basis) {
+        let manifest = &basis.manifest;
+        self.heading("What is in the folder", "Every file carries a checksum; tvb verify reads them all.");
+        self.html += "<table><tr><th>task</th><th>norm</th><th>relative error</th><th>source</th></tr>\n";
+        let shown = |value: Option<f64>| value.map_or("unknown".to_owned(), number);
+        for task in &manifest.tasks {
+            let _ = writeln!(
+                self.html,
+                "<tr><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td>{}</td></tr>",
+                escape(&task.name),
+                shown(task.norm),
+                shown(task.relative_error),
+                escape(task.source.as_deref().unwrap_or("unknown")),
+            );
+        }
+        self.html += "</table>\n<table><tr><th>atom</th><th>bytes</th><th>type</th></tr>\n";
+        for atom in &manifest.atoms {
+            let _ = writeln!(
+                self.html,
+                "<tr><td>{}</td><td class=\"n\">{}</td><td>{}</td></tr>",
+                escape(&atom.file),
+                units::bytes(atom.bytes),
+                atom.dtype
+            );
+        }
+        self.html += "</table>\n";
+    }
+}
+
+/// A square matrix out of JSON rows; `None` for anything else.
+fn matrix(rows: &serde_json::Value, n: usize) -> Option<Mat<f64>> {
+    let rows: Vec<Vec<f64>> = serde_json::from_value(rows.clone()).ok()?;
+    let is_square = rows.len() == n && rows.iter().all(|row| row.len() == n);
+    is_square.then(|| Mat::from_fn(n, n, |i, j| rows[i][j]))
+}
