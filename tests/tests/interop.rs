@@ -256,22 +256,26 @@ fn a_checkpoint_becomes_a_state_dict() {
     assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
 }
 
-#[test]
-fn random_atoms_are_made_again_wherever_they_are_needed() {
-    let expected = expected();
-    let names = strings(&expected["tasks"]);
-    let plan = originals(&names);
-    let temporary = tempfile::tempdir().unwrap();
-    let options = CompressOptions {
+fn four_random_atoms(output: PathBuf) -> CompressOptions {
+    CompressOptions {
         method: Method::Random { seed: 7 },
         size: Size::Atoms(4),
         balance: false,
         coordinates: Coordinates::Convex,
         dtype: None,
         gram: None,
-        output: temporary.path().join("basis"),
+        output,
         existing: Existing::Refuse,
-    };
+    }
+}
+
+#[test]
+fn random_atoms_are_made_again_wherever_they_are_needed() {
+    let expected = expected();
+    let names = strings(&expected["tasks"]);
+    let plan = originals(&names);
+    let temporary = tempfile::tempdir().unwrap();
+    let options = four_random_atoms(temporary.path().join("basis"));
     let basis = compress(&plan, &options, &runtime(), &Silent).unwrap();
     assert_eq!((basis.n_atoms(), basis.manifest.n_vectors()), (0, 4), "nothing is stored");
     let is_moved = |key: &String| !basis.manifest.frozen.contains(key);
@@ -342,16 +346,7 @@ fn random_atoms_are_made_again_wherever_they_are_needed() {
 fn what_does_not_fit_random_atoms_is_refused_before_anything_is_read() {
     let plan = originals(&strings(&expected()["tasks"]));
     let temporary = tempfile::tempdir().unwrap();
-    let random = CompressOptions {
-        method: Method::Random { seed: 7 },
-        size: Size::Atoms(4),
-        balance: false,
-        coordinates: Coordinates::Convex,
-        dtype: None,
-        gram: None,
-        output: temporary.path().join("basis"),
-        existing: Existing::Refuse,
-    };
+    let random = four_random_atoms(temporary.path().join("basis"));
     for options in [
         CompressOptions { balance: true, ..random.clone() },
         CompressOptions { coordinates: Coordinates::Orthogonal, ..random.clone() },

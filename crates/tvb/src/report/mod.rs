@@ -12,3 +12,15 @@ pub use page::basis_report;
 pub use pareto::{Pareto, pareto_svg};
 pub use spectrum::spectrum_svg;
 pub use sweep_plot::{Series, sweep_svg};
+
+use crate::error::{Error, Result};
+
+/// What a plot's drawing may fail with.
+type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
+
+/// The SVG text that `draw` writes.
+fn drawn(draw: impl FnOnce(&mut String) -> Drawn) -> Result<String> {
+    let mut svg = String::new();
+    draw(&mut svg).map_err(|error| Error::failed(format!("the plot could not be drawn: {error}")))?;
+    Ok(svg)
+}

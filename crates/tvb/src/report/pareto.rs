@@ -1,6 +1,7 @@
 //! Error against size, one line for each method: which basis is worth its bytes.
 
-use crate::error::{Error, Result};
+use super::{Drawn, drawn};
+use crate::error::Result;
 use plotters::prelude::*;
 
 /// One basis that could be made.
@@ -24,12 +25,10 @@ const ERROR_FLOOR: f64 = 1e-4;
 /// # Errors
 /// Failed: the plot cannot be drawn.
 pub fn pareto_svg(points: &[Pareto], n_tasks: usize) -> Result<String> {
-    let mut svg = String::new();
-    draw(&mut svg, points, n_tasks).map_err(|error| Error::failed(format!("the plot could not be drawn: {error}")))?;
-    Ok(svg)
+    drawn(|svg| draw(svg, points, n_tasks))
 }
 
-fn draw(svg: &mut String, points: &[Pareto], n_tasks: usize) -> std::result::Result<(), Box<dyn std::error::Error>> {
+fn draw(svg: &mut String, points: &[Pareto], n_tasks: usize) -> Drawn {
     let root = SVGBackend::with_string(svg, (760, 480)).into_drawing_area();
     root.fill(&WHITE)?;
     let share = |point: &Pareto| point.n_stored as f64 / n_tasks.max(1) as f64;

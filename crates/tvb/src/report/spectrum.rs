@@ -1,6 +1,7 @@
 //! What the tasks have in common: how much of all squared norms is left after the best k directions.
 
-use crate::error::{Error, Result};
+use super::{Drawn, drawn};
+use crate::error::Result;
 use plotters::prelude::*;
 
 /// Shares below this are drawn at it; the axis is logarithmic.
@@ -12,18 +13,10 @@ const FLOOR: f64 = 1e-3;
 /// # Errors
 /// Failed: the plot cannot be drawn.
 pub fn spectrum_svg(eigenvalues: &[f64], n_stored: usize, relative_loss: Option<f64>) -> Result<String> {
-    let mut svg = String::new();
-    draw(&mut svg, eigenvalues, n_stored, relative_loss)
-        .map_err(|error| Error::failed(format!("the plot could not be drawn: {error}")))?;
-    Ok(svg)
+    drawn(|svg| draw(svg, eigenvalues, n_stored, relative_loss))
 }
 
-fn draw(
-    svg: &mut String,
-    eigenvalues: &[f64],
-    n_stored: usize,
-    relative_loss: Option<f64>,
-) -> std::result::Result<(), Box<dyn std::error::Error>> {
+fn draw(svg: &mut String, eigenvalues: &[f64], n_stored: usize, relative_loss: Option<f64>) -> Drawn {
     let total: f64 = eigenvalues.iter().map(|value| value.max(0.0)).sum();
     let left = |k: usize| {
         let rest: f64 = eigenvalues.iter().skip(k).map(|value| value.max(0.0)).sum();

@@ -1,6 +1,7 @@
 //! A metric against the scale of an edit, with the control that must be kept and the point that was chosen.
 
-use crate::error::{Error, Result};
+use super::{Drawn, drawn};
+use crate::error::Result;
 use plotters::prelude::*;
 
 /// One metric over the scales.
@@ -22,10 +23,7 @@ pub fn sweep_svg(
     floor: Option<f64>,
     best: Option<(f64, f64)>,
 ) -> Result<String> {
-    let mut svg = String::new();
-    draw(&mut svg, metric, control, floor, best)
-        .map_err(|error| Error::failed(format!("the plot could not be drawn: {error}")))?;
-    Ok(svg)
+    drawn(|svg| draw(svg, metric, control, floor, best))
 }
 
 fn draw(
@@ -34,7 +32,7 @@ fn draw(
     control: Option<&Series>,
     floor: Option<f64>,
     best: Option<(f64, f64)>,
-) -> std::result::Result<(), Box<dyn std::error::Error>> {
+) -> Drawn {
     let root = SVGBackend::with_string(svg, (760, 480)).into_drawing_area();
     root.fill(&WHITE)?;
     let points = || metric.values.iter().chain(control.iter().flat_map(|control| &control.values));
@@ -47,7 +45,7 @@ fn draw(
         .y_label_area_size(60)
         .build_cartesian_2d(x_min..x_max, y_min..y_max)?;
     chart.configure_mesh().x_desc("scale").y_desc(metric.name.as_str()).draw()?;
-    let mut line = |series: &Series, color: RGBAColor| -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let mut line = |series: &Series, color: RGBAColor| -> Drawn {
         chart
             .draw_series(LineSeries::new(series.values.iter().copied(), color.stroke_width(2)).point_size(3))?
             .label(series.name.clone())
