@@ -2,22 +2,17 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use std::cell::RefCell;
-use std::io::{Seek, Write};
 use tempfile::NamedTempFile;
 use tvb::checkpoint::Checkpoint;
+use tvb_fuzz::{filled, scratch_file};
 
 thread_local! {
-    // One file for all runs; the reader takes paths only.
-    static FILE: RefCell<NamedTempFile> = RefCell::new(NamedTempFile::with_suffix(".pt").unwrap());
+    static FILE: NamedTempFile = scratch_file(".pt");
 }
 
 fuzz_target!(|input: &[u8]| {
-    FILE.with_borrow_mut(|file| {
-        file.as_file().set_len(0).unwrap();
-        file.rewind().unwrap();
-        file.write_all(input).unwrap();
-        let Ok(checkpoint) = Checkpoint::open(file.path()) else { return };
+    FILE.with(|file| {
+        let Ok(checkpoint) = Checkpoint::open(filled(file, input)) else { return };
         for tensor in checkpoint.tensors().iter().filter(|tensor| tensor.n_bytes() < 1 << 16) {
             // Whatever is accepted can be read.
             checkpoint.read(tensor, 0, &mut vec![0; tensor.n_bytes() as usize]).unwrap();

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tvb::ErrorKind;
 use tvb::basis::Basis;
 use tvb::basis::atom::AtomSink;
+use tvb::basis::bookmarks::BookmarkFolder;
 use tvb::basis::gram_file;
 use tvb::bookmark::{Bookmark, Bookmarks, PassName};
 use tvb::checkpoint::{Checkpoint, Dtype, Existing};
@@ -214,6 +215,24 @@ fn a_flipped_bit_anywhere_in_a_basis_is_noticed_and_named() {
     assert!(verify_files(&basis, &runtime(), &Silent).expect("an answer").iter().all(|check| check.damage.is_none()));
 }
 
+#[test]
+fn a_run_with_other_threads_finds_the_bookmark_and_one_with_other_inputs_does_not() {
+    let top = tempfile::tempdir().expect("a folder");
+    let (run, other) = (write_run(top.path(), SHAPES, 2, 3), top.path().join("other"));
+    std::fs::create_dir(&other).expect("a folder");
+    let other = write_run(&other, SHAPES, 2, 3);
+    let folder = |run: &Run, n_threads| {
+        let runtime = Runtime { n_threads, ..runtime() };
+        BookmarkFolder::new(top.path().join("bookmarks"), &plan(run), &runtime)
+    };
+    let bookmark = Bookmark::start(3, &[2]);
+    folder(&run, 2).put(PassName::Gram, Digest(1), &bookmark).expect("put");
+    assert_eq!(folder(&run, 7).find(PassName::Gram, Digest(1)), Some(bookmark));
+    assert_eq!(folder(&run, 2).find(PassName::Gram, Digest(2)), None);
+    assert_eq!(folder(&run, 2).find(PassName::Atoms, Digest(1)), None);
+    assert_eq!(folder(&other, 2).find(PassName::Gram, Digest(1)), None);
+}
+
 #[cfg(unix)]
 #[test]
 fn links_out_of_a_basis_are_refused() {
@@ -221,7 +240,7 @@ fn links_out_of_a_basis_are_refused() {
     let run = write_run(top.path(), &[&[50]], 3, 4);
     let folder = top.path().join("basis");
     compress(&plan(&run), &options(&folder), &runtime(), &Silent).expect("a basis");
-    for name in ["atom-01.safetensors", "coefficients.safetensors"] {
+    for name in ["atom-01.safetensors", "coefficients.safetensors", "basis.json"] {
         let (inside, outside) = (folder.join(name), top.path().join("outside"));
         std::fs::rename(&inside, &outside).expect("moved");
         std::os::unix::fs::symlink(&outside, &inside).expect("linked");

@@ -188,6 +188,26 @@ fn mutilate(bytes: &[u8], random: &mut Random) -> Vec<u8> {
     bytes
 }
 
+/// Leaves the seeds of a fuzz target in the folder that `TVB_SEEDS` names, as `cargo xtask fuzz` asks for.
+fn keep_seeds(target: &str, seeds: &[Vec<u8>]) {
+    let Some(folder) = std::env::var_os("TVB_SEEDS") else { return };
+    let folder = Path::new(&folder).join("corpus").join(target);
+    std::fs::create_dir_all(&folder).expect("a folder");
+    for (number, seed) in seeds.iter().enumerate() {
+        std::fs::write(folder.join(format!("seed-{number}")), seed).expect("written");
+    }
+}
+
+/// Leaves a whole folder for fuzz targets that mutilate one file of it.
+fn keep_probe(name: &str, from: &Path) {
+    let Some(folder) = std::env::var_os("TVB_SEEDS") else { return };
+    let folder = Path::new(&folder).join("probe").join(name);
+    std::fs::create_dir_all(&folder).expect("a folder");
+    for (file, bytes) in small_models::contents(from) {
+        std::fs::write(folder.join(file), bytes).expect("written");
+    }
+}
+
 /// Feeds a reader with mutilated copies of `seeds`; it may refuse, and must not panic. Answers how many it took.
 fn feed(what: &str, seeds: &[Vec<u8>], read: impl Fn(&[u8]) -> bool) -> usize {
     let mut random = Random(Digest::of(what.as_bytes()).0 as u64 ^ u64::from(number("TVB_SEED", 0)));
@@ -229,6 +249,8 @@ fn readers_refuse_mutilated_files_and_never_panic() {
     let read = |path: &Path| std::fs::read(path).expect("read");
     let sealed = [read(&folder.join("basis.json"))];
     let path = Path::new("basis.json");
+    keep_probe("basis", &folder);
+    keep_seeds("basis_manifest", &sealed);
     feed("manifest as it is", &sealed, |bytes| Manifest::from_bytes(bytes, path).is_ok());
     let n_taken = feed("manifest, sealed anew", &sealed, |bytes| Manifest::from_bytes(&resealed(bytes), path).is_ok());
     assert!(n_taken > 0, "resealing gets nothing past the checksum");
@@ -249,6 +271,7 @@ fn readers_refuse_mutilated_files_and_never_panic() {
         checks.is_ok_and(|checks| checks.iter().all(|check| check.damage.is_none()))
     });
     let coefficients = [read(&folder.join("coefficients.safetensors"))];
+    keep_seeds("basis_coefficients", &coefficients);
     feed("basis with mutilated coefficients", &coefficients, |bytes| {
         std::fs::write(probe.join("coefficients.safetensors"), bytes).expect("written");
         let manifest = String::from_utf8(sealed[0].clone()).expect("UTF-8");
@@ -260,28 +283,88 @@ fn readers_refuse_mutilated_files_and_never_panic() {
 
     let gram_path = top.path().join("gram.safetensors");
     gram_file::make(&plan, &gram_path, Existing::Refuse, &runtime(1), &Silent).expect("a Gram file");
-    feed("Gram file, sealed anew", &[read(&gram_path)], |bytes| gram_file::from_bytes(&resealed(bytes)).is_ok());
+    let gram = [read(&gram_path)];
+    keep_seeds("gram_file", &gram);
+    feed("Gram file, sealed anew", &gram, |bytes| gram_file::from_bytes(&resealed(bytes)).is_ok());
 
     let atom = [read(&folder.join("atom-00.safetensors"))];
+    let header = atom.iter().map(|bytes| {
+        let end = 8 + bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length) as usize);
+        [&((bytes.len() - end) as u64).to_le_bytes(), &bytes[8..end]].concat()
+    });
+    keep_seeds("safetensors_header", &header.collect::<Vec<_>>());
     let file = top.path().join("mutilated.safetensors");
     feed("safetensors file", &atom, |bytes| {
         std::fs::write(&file, bytes).expect("written");
         Checkpoint::open(&file).is_ok()
     });
     let index = [read(&top.path().join("base/model.safetensors.index.json"))];
+    keep_seeds("shard_index", &index);
     feed("shard index", &index, |bytes| ShardIndex::parse(bytes).is_ok());
 
     let jobs = [
         b"[defaults]\nbase='b'\ntasks=['a','b=c']\nm=[1,2]\noutput='o/{job}-{m}-{method}'\n[[job]]\nname='x'\nmethod=['pca','ae']\nlr=0.1\n[[job]]\nname='y'\nratio=0.5\ndtype='bf16'\nafter=[{add={tasks=['a:0.5'],scale=0.3,output='{job}'}},{analogy={tasks=['a','b','a'],output='q'}}]\n".to_vec(),
         b"work='w'\n[[job]]\nname='z'\nbase='b'\ntasks='a'\nweights={a=2}\noutput='o'\n[[job.after]]\napply={expression='a - 0.5*a',output='p',delta=true}\n".to_vec(),
     ];
+    keep_seeds("job_file", &jobs);
     feed("job file", &jobs, |bytes| {
         let Ok(text) = std::str::from_utf8(bytes) else { return false };
         JobFile::parse(text).and_then(|file| Batch::new(&file, Path::new("/nowhere/jobs.toml"))).is_ok()
     });
     let names = ["a", "b c", "mnist"].map(String::from);
     let expressions = [b"a + 0.5*(b - 2*mnist) / 4 - -a".to_vec(), b"\"b c\" * 1e-3 + 'a'".to_vec()];
+    keep_seeds("expression", &expressions);
     feed("expression", &expressions, |bytes| {
         std::str::from_utf8(bytes).is_ok_and(|text| tvb::arithmetic::expression(&names, text).is_ok())
     });
+}
+
+/// The small files of the published bases, one mutilated at a time.
+#[test]
+fn published_bases_with_a_mutilated_file_are_refused_or_read() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/reference/published");
+    let top = tempfile::tempdir().expect("a folder");
+    let mut seeds = Vec::new();
+    let files: [(&str, [&str; 3]); 4] = [
+        ("AE", ["AWB.pt", "basis_vectors.pt", "method_info.json"]),
+        ("PCA", ["pca_components.pt", "basis_vectors.pt", "method_info.json"]),
+        ("Random", ["random_basis.pt", "basis_vectors.pt", "method_info.json"]),
+        ("RandomSample", ["random_selection.json", "basis_vectors.pt", "method_info.json"]),
+    ];
+    for (index, (method, files)) in files.into_iter().enumerate() {
+        let from = fixtures.join(format!("ViT-tiny_{method}_M4_8task"));
+        keep_probe(method, &from);
+        let probe = top.path().join(method);
+        std::fs::create_dir(&probe).expect("a folder");
+        small_models::contents(&from)
+            .iter()
+            .for_each(|(name, bytes)| std::fs::write(probe.join(name), bytes).expect("written"));
+        for (number, file) in files.into_iter().enumerate().filter(|(_, file)| *file != "basis_vectors.pt") {
+            let whole = std::fs::read(from.join(file)).expect("read");
+            seeds.push([vec![(3 * index + number) as u8], whole.clone()].concat());
+            let output = top.path().join("imported");
+            feed(&format!("published {method}, {file}"), std::slice::from_ref(&whole), |bytes| {
+                std::fs::write(probe.join(file), bytes).expect("written");
+                // Stopped at the first chunk: what is read before it is what can be hostile.
+                let result = tvb::interop::import(&probe, &output, Existing::Refuse, &runtime(1), &Stopped);
+                assert!(!output.exists(), "something was left");
+                result.is_err_and(|error| error.kind() == tvb::ErrorKind::Interrupted)
+            });
+            std::fs::write(probe.join(file), whole).expect("written");
+        }
+    }
+    keep_seeds("published_basis", &seeds);
+}
+
+/// Stops every pass before its first chunk.
+struct Stopped;
+
+impl tvb::progress::Progress for Stopped {
+    fn begin(&self, _stage: &'static str, _total_bytes: u64) {}
+    fn advance(&self, _n_bytes: u64) {}
+    fn finish(&self) {}
+    fn note(&self, _line: &str) {}
+    fn cancelled(&self) -> bool {
+        true
+    }
 }

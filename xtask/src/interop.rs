@@ -29,6 +29,11 @@ const PACKAGES: &[&str] = &[
     "packaging",
 ];
 
+/// Where builds of PyTorch for CPUs are.
+const CPU_INDEX: &str = "https://download.pytorch.org/whl/cpu";
+/// A network that is not there shall be noticed soon.
+const PATIENCE: &[&str] = &["--timeout", "20", "--retries", "1"];
+
 /// Exchange files with real PyTorch, both ways, and compare (installs PyTorch under target/ on the first run)
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -109,13 +114,31 @@ fn environment() -> Result<PathBuf> {
         return Ok(python);
     }
     let system = if cfg!(windows) { "python" } else { "python3" };
-    run_command(Command::new(system).args(["-m", "venv"]).arg(&folder))
-        .map_err(|error| format!("{error}\n       a Python with the venv module is needed, or --python PATH"))?;
-    let pip = |words: &[&str]| run_command(Command::new(&python).args(["-m", "pip", "install", "-q"]).args(words));
-    pip(&[&["--no-deps"], PACKAGES].concat())?;
+    if !succeeds(system, &["-c", "import venv, ensurepip"]) {
+        return Err(format!(
+            "no {system} with the venv module (Debian, Ubuntu: `apt-get install python3-venv`); or --python PATH names one \
+             that has torch, numpy and safetensors"
+        ));
+    }
+    run_command(Command::new(system).args(["-m", "venv"]).arg(&folder))?;
+    let pip = |words: &[&str]| {
+        let mut command = Command::new(&python);
+        command.args(["-m", "pip", "install", "-q", "--disable-pip-version-check"]).args(PATIENCE).args(words);
+        run_command(&mut command)
+    };
+    let no_network = |error: String| {
+        format!(
+            "{error}\n       PyTorch could not be installed; without a network, --python PATH names a Python that has it"
+        )
+    };
+    // The build for CPUs is a fifth of the other, and its index may be out of reach where PyPI is not.
+    if pip(&["--no-deps", "torch", "--index-url", CPU_INDEX]).is_err() {
+        eprintln!("{CPU_INDEX} cannot be had: taking the package index's own build");
+    }
+    pip(&[&["--no-deps"], PACKAGES].concat()).map_err(no_network)?;
     if !works(&python) {
         eprintln!("this build of PyTorch needs its CUDA libraries even without a graphics card: installing them");
-        pip(&["torch"])?;
+        pip(&["torch"]).map_err(no_network)?;
     }
     if works(&python) { Ok(python) } else { Err(format!("{}: `{IMPORTS}` fails", python.display())) }
 }

@@ -69,6 +69,7 @@ impl Error {
         let made = Self::failed(format!("{}: {what} failed: {error}", path.display()));
         match error.kind() {
             std::io::ErrorKind::StorageFull => made.hint("free some space or choose an output on another disk"),
+            std::io::ErrorKind::FileTooLarge => made.hint("raise the limit on file sizes with `ulimit -f unlimited`"),
             std::io::ErrorKind::PermissionDenied => made.hint("check the permissions of the file and its folder"),
             std::io::ErrorKind::NotFound => made.hint("check the path"),
             _ => made,

@@ -22,6 +22,8 @@ const MAX_LINE_BYTES: u64 = 1 << 20;
 /// How often a running evaluator is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
+/// How long our own signal may come after the evaluator's.
+const SIGNAL_LAG: Duration = Duration::from_millis(500);
 /// How long the output of an evaluator that is done may stay open.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -92,6 +94,10 @@ impl Evaluator {
             Stop::Lost(error) => with_stderr(format!("{shown}: {error}")),
         })?;
         if !status.success() {
+            // A signal for both of us may reach the evaluator first.
+            if was_stopped(status) && becomes_true(|| progress.cancelled(), SIGNAL_LAG) {
+                return Err(Error::interrupted());
+            }
             return Err(with_stderr(format!("{shown}: {status}")));
         }
         let line = out.last().map_or("", String::as_str);
@@ -136,6 +142,19 @@ enum Stop {
     Interrupted,
     TimedOut(Duration),
     Lost(std::io::Error),
+}
+
+/// Whether a signal that asks to stop ended it: by itself, or as a shell or Python says it.
+fn was_stopped(status: ExitStatus) -> bool {
+    const HANGUP: i32 = 1;
+    const INTERRUPT: i32 = 2;
+    const TERMINATE: i32 = 15;
+    let signals = [HANGUP, INTERRUPT, TERMINATE];
+    #[cfg(unix)]
+    if std::os::unix::process::ExitStatusExt::signal(&status).is_some_and(|signal| signals.contains(&signal)) {
+        return true;
+    }
+    status.code().is_some_and(|code| signals.contains(&(code - 128)))
 }
 
 /// The metrics on an evaluator's last line.

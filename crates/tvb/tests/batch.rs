@@ -190,8 +190,6 @@ fn a_batch_killed_anywhere_goes_on_to_the_same_outputs() {
         let _ = child.kill();
         child.wait().expect("ends");
     }
-    // An edit that was complete when its note was not yet written is there and unknown: it may be replaced.
-    std::fs::write(&files[1], jobs.replace("[defaults]", "[defaults]\noverwrite = true")).expect("written");
     let (code, answer) = batch(&files[1], &[]);
     assert_eq!(code, Some(0), "{answer:#}");
     let found = tops.each_ref().map(|top| contents(&top.path().join("out")));
@@ -199,4 +197,30 @@ fn a_batch_killed_anywhere_goes_on_to_the_same_outputs() {
     let other: Vec<_> =
         found[0].iter().filter(|(name, bytes)| found[1][*name] != **bytes).map(|(name, _)| name).collect();
     assert!(other.is_empty(), "other bytes after kills: {other:?}");
+}
+
+#[test]
+fn an_edit_whose_note_was_not_written_any_more_is_made_again() {
+    let top = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(top.path().join("models")).expect("a folder");
+    write_run(&top.path().join("models"), &[&[50]], 2, 1);
+    let file = top.path().join("jobs.toml");
+    let jobs = "[[job]]\nname = 'j'\nbase = 'models/base.safetensors'\ntasks = ['models/task0.safetensors', 'models/task1.safetensors']\nm = 1\noutput = 'basis'\nafter = [{ add = { output = 'sum.safetensors' } }]\n";
+    std::fs::write(&file, jobs).expect("written");
+    assert_eq!(batch(&file, &[]).0, Some(0));
+    let note = std::fs::read_dir(top.path().join("jobs.work")).expect("a folder").flatten().map(|entry| entry.path());
+    let note = note.filter(|path| path.extension().is_some_and(|end| end == "note")).last().expect("a note");
+    // As a kill between the output's appearance and its note leaves it.
+    std::fs::write(&note, "begun\n").expect("written");
+    assert_eq!(outcomes(&batch(&file, &[]).1), ["current", "made"]);
+    assert_eq!(outcomes(&batch(&file, &[]).1), ["current", "current"]);
+    // A file of the user's is no output of ours, and stays one after it was refused.
+    std::fs::write(top.path().join("sum.safetensors"), "the user's").expect("written");
+    for _ in 0..2 {
+        let (code, answer) = batch(&file, &[]);
+        assert_eq!((code, outcomes(&answer)), (Some(1), vec!["current", "failed"]), "{answer:#}");
+    }
+    std::fs::remove_file(&note).expect("removed");
+    assert_eq!(outcomes(&batch(&file, &[]).1), ["current", "failed"]);
+    assert_eq!(std::fs::read(top.path().join("sum.safetensors")).expect("read"), b"the user's");
 }

@@ -223,6 +223,107 @@ fn limits_of_the_system_are_said_in_one_line_and_nothing_is_left() {
     assert!(names(&work).is_empty(), "{:?}", names(&work));
 }
 
+/// `tvb` under one of the shell's limits.
+fn limited(limit: &str, command: &Command) -> Command {
+    let mut outer = Command::new("sh");
+    outer.args(["-c", &format!("ulimit {limit}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_tvb")]);
+    outer.args(command.get_args()).stdin(Stdio::null());
+    outer
+}
+
+#[test]
+fn writing_past_the_limit_on_file_sizes_is_an_error_and_no_death() {
+    let top = tempfile::tempdir().expect("a folder");
+    let run = write_run(top.path(), &[&[2000]], 40, 9);
+    let work = top.path().join("work");
+    std::fs::create_dir(&work).expect("a folder");
+    let mut gram = tvb();
+    gram.args(["gram", "-q", "--base"]).arg(&run.base).args(&run.tasks).arg("-o").arg(work.join("x.gram"));
+    // Two blocks of 512 bytes (dash) or of 1024 (others): too few for a record of forty tasks.
+    fail(&mut limited("-f 2", &gram), 1, "File too large");
+    assert!(names(&work).is_empty(), "{:?}", names(&work));
+    // Room for the atoms, none for the Gram matrix and the names in the small files.
+    let mut basis = tvb();
+    basis.args(["compress", "-q", "-m", "1", "--base"]).arg(&run.base).args(&run.tasks).arg("-o").arg(work.join("b"));
+    fail(&mut limited("-f 20", &basis), 1, "File too large");
+    assert!(names(&work).is_empty(), "{:?}", names(&work));
+}
+
+#[test]
+fn more_tasks_than_files_may_be_open_is_said_with_the_way_out() {
+    let top = tempfile::tempdir().expect("a folder");
+    let run = write_run(top.path(), &[&[10]], 80, 10);
+    let output = top.path().join("basis");
+    let command = compress(&run, &output, &[]);
+    let found = limited("-n 64", &command).output().expect("tvb runs");
+    let text = String::from_utf8_lossy(&found.stderr);
+    assert_eq!(found.status.code(), Some(1), "{text}");
+    assert!(text.contains("Too many open files") && text.contains("hint: ") && text.contains("ulimit -n"), "{text}");
+    assert!(text.lines().count() == 2 && !output.exists(), "{text}");
+    succeed(&mut limited("-n 120", &command));
+}
+
+#[test]
+fn what_stands_in_a_file_s_place_is_said_and_nothing_is_left() {
+    let top = tempfile::tempdir().expect("a folder");
+    let run = write_run(top.path(), &[&[100]], 2, 11);
+    let work = top.path().join("work");
+    std::fs::create_dir(&work).expect("a folder");
+    let task = &run.tasks[1];
+    type Put<'a> = &'a dyn Fn(&Path);
+    let pipe: Put<'_> = &|path| assert!(Command::new("mkfifo").arg(path).status().expect("mkfifo runs").success());
+    let folder: Put<'_> = &|path| std::fs::create_dir(path).expect("made");
+    let dangling: Put<'_> = &|path| std::os::unix::fs::symlink("/nowhere/at/all", path).expect("linked");
+    let circle: Put<'_> = &|path| std::os::unix::fs::symlink(path, path).expect("linked");
+    let device: Put<'_> = &|path| std::os::unix::fs::symlink("/dev/zero", path).expect("linked");
+    let empty: Put<'_> = &|path| std::fs::write(path, "").expect("written");
+    let cases = [
+        (pipe, 3, "task1.safetensors: expected a regular file"),
+        (folder, 3, "task1.safetensors"),
+        (dangling, 1, "task1.safetensors"),
+        (circle, 1, "task1.safetensors"),
+        (device, 3, "task1.safetensors: expected a regular file"),
+        (empty, 3, "task1.safetensors"),
+    ];
+    for (put, exit_code, message) in cases {
+        std::fs::remove_file(task).or_else(|_| std::fs::remove_dir(task)).expect("removed");
+        put(task);
+        fail(&mut compress(&run, &work.join("basis"), &[]), exit_code, message);
+        assert!(names(&work).is_empty(), "{:?}", names(&work));
+    }
+}
+
+#[test]
+fn a_file_cut_under_the_pass_is_said_and_nothing_is_left() {
+    let top = tempfile::tempdir().expect("a folder");
+    let run = write_run(top.path(), &[&[2_000_000]], 2, 12);
+    let work = top.path().join("work");
+    std::fs::create_dir(&work).expect("a folder");
+    let whole = std::fs::read(&run.tasks[1]).expect("read");
+    let length = succeed(&mut compress(&run, &work.join("basis"), &[]));
+    let mut random = Random(number("TVB_KILL_SEED", 12));
+    for _ in 0..number("TVB_KILLS", 12).div_ceil(2) {
+        std::fs::remove_dir_all(work.join("basis")).or_else(|_| std::fs::create_dir_all(&work)).expect("cleared");
+        let mut command = compress(&run, &work.join("basis"), &[]);
+        let child = command.stderr(Stdio::piped()).spawn().expect("starts");
+        std::thread::sleep(length.mul_f64(random.below(1000) as f64 / 1000.0));
+        let file = std::fs::File::options().write(true).open(&run.tasks[1]).expect("opened");
+        file.set_len(random.below(whole.len()) as u64).expect("cut");
+        let found = child.wait_with_output().expect("ends");
+        let text = String::from_utf8_lossy(&found.stderr);
+        // Cut before it was opened, while it was read, or when all was done.
+        match found.status.code() {
+            Some(0) => {}
+            Some(1 | 3) => {
+                assert!(text.contains("error: ") && text.contains("task1"), "{text}");
+                assert!(text.lines().count() <= 2 && names(&work).is_empty(), "{text}{:?}", names(&work));
+            }
+            _ => panic!("{}: {text}", found.status),
+        }
+        std::fs::write(&run.tasks[1], &whole).expect("written");
+    }
+}
+
 /// A disk of one megabyte, where the system lets this test make one.
 #[cfg(target_os = "linux")]
 #[test]

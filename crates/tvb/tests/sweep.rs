@@ -284,3 +284,20 @@ fn an_interrupted_sweep_keeps_its_points() {
     assert!(stderr.contains("1 finished points are kept"), "{stderr}");
     assert_eq!(std::fs::read_to_string(bench.path("out/points.jsonl")).unwrap().lines().count(), 2);
 }
+
+#[test]
+fn a_signal_for_the_evaluator_too_is_an_interruption() {
+    let bench = Bench::new();
+    // The evaluator dies of the signal first, and says so in three ways; then it reaches tvb.
+    for (number, end) in ["kill -TERM $$", "kill -INT $$", "exit 143"].iter().enumerate() {
+        let script = format!("(sleep 0.1; kill -TERM $PPID) & {end}");
+        let output = format!("out{number}");
+        let words = ["sweep", "add", "basis", "--base", "base.safetensors", "-o", &output, "--metric", "acc"];
+        let ended = bench
+            .command(&words)
+            .args(["--", "sh", "-c", &script, "evaluator", "{checkpoint}"])
+            .output()
+            .expect("tvb runs");
+        assert_eq!(ended.status.code(), Some(130), "{end}: {}", String::from_utf8_lossy(&ended.stderr));
+    }
+}

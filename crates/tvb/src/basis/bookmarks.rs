@@ -18,6 +18,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
+use tvb_kernels::Engine;
 
 /// The folder's name inside a partial basis.
 pub const FOLDER: &str = "bookmarks";
@@ -43,7 +44,12 @@ impl BookmarkFolder {
     /// For an output made from `plan`; the folder is made when the first bookmark is due.
     pub fn new(folder: PathBuf, plan: &Plan, runtime: &Runtime) -> BookmarkFolder {
         let seconds = std::env::var(EVERY_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(EVERY_SECONDS);
-        let device = format!("{} {}", runtime.device_name(), runtime.rows_per_chunk(plan.n_columns()));
+        // Not the number of threads: the bits do not hang on it, so a run with another may go on.
+        let device = match &runtime.engine {
+            Engine::Cpu(engine) => engine.instruction_set().to_string(),
+            Engine::Gpu(engine) => engine.facts().to_string(),
+        };
+        let device = format!("{device} {}", runtime.rows_per_chunk(plan.n_columns()));
         BookmarkFolder {
             folder,
             key: Digest::of_digests([inputs_key(plan), Digest::of(device.as_bytes())]),

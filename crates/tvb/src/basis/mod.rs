@@ -50,6 +50,8 @@ impl Basis {
             ))
             .hint("make one with `tvb compress`, or `tvb import` a published one"));
         }
+        // A basis may come from others: not even its manifest may be a link out of its folder.
+        let path = resolve_inside(folder, manifest::FILE_NAME)?;
         let n_bytes = std::fs::metadata(&path).map_err(|error| Error::io("reading", &path, &error))?.len();
         if n_bytes > MAX_MANIFEST_BYTES {
             return Err(Error::rejected(format!(

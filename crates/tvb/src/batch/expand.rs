@@ -3,11 +3,12 @@
 use super::after::After;
 use super::file::{Job, JobFile, dtype_name};
 use super::inputs::Inputs;
+use super::matrix::read_matrix;
 use crate::arithmetic::find_task;
 use crate::checkpoint::Existing;
 use crate::compress::{CompressOptions, atoms_for_ratio};
 use crate::error::{Error, Result};
-use crate::solve::{AnchoredOptions, Coordinates, Method};
+use crate::solve::{AeOptions, AnchoredOptions, Coordinates, Method};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use tvb_kernels::Dtype;
@@ -133,7 +134,7 @@ fn units_of(job: &Job, inputs: &Rc<Inputs>, folder: &Path) -> Result<Vec<Unit>> 
     let sizes: Vec<Size> = atoms.chain(ratios).collect::<Result<_>>()?;
     let mut units: Vec<Unit> = Vec::new();
     for method in &job.methods {
-        let method = with_weights(method.clone(), job, &names)?;
+        let method = with_initial(with_weights(method.clone(), job, &names)?, job, folder)?;
         for size in &sizes {
             let n_atoms = method.fixed_atoms(n_tasks).unwrap_or(size.n_atoms);
             if !(1..=n_tasks).contains(&n_atoms) {
@@ -180,6 +181,15 @@ fn with_weights(method: Method, job: &Job, names: &[String]) -> Result<Method> {
         weights[find_task(names, name)?] = *weight;
     }
     Ok(Method::Anchored(AnchoredOptions { weights: Some(weights) }))
+}
+
+fn with_initial(method: Method, job: &Job, folder: &Path) -> Result<Method> {
+    match (method, &job.init) {
+        (Method::Ae(options), Some(path)) => {
+            Ok(Method::Ae(AeOptions { init: Some(read_matrix(&folder.join(path))?), ..options }))
+        }
+        (other, _) => Ok(other),
+    }
 }
 
 /// Puts a unit's words into a template.
@@ -262,6 +272,7 @@ mod tests {
             ("m = 1\noutput = 'o{m'", "`}` expected"),
             ("m = 1\noutput = 'o{ratio}'", "{ratio} where m was given"),
             ("m = 1\noutput = 'o'\nweights = { q = 2 }", "q"),
+            ("m = 1\noutput = 'o'\nmethod = 'ae'\ninit = 'nowhere.json'", "/data/nowhere.json"),
             ("m = 1\noutput = 'o'\nafter = [{ negate = { task = 'q', output = 'p' } }]", "q"),
         ];
         for (text, expected) in unusable {

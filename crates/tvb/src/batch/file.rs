@@ -3,7 +3,9 @@
 use super::after::{self, After};
 use super::settings::Settings;
 use crate::error::{Error, Result};
-use crate::solve::{AeOptions, AnchoredOptions, ClusterOptions, Coordinates, ExactOptions, Method, NmfOptions};
+use crate::solve::{
+    Activation, AeOptions, AnchoredOptions, Anneal, ClusterOptions, Coordinates, ExactOptions, Method, NmfOptions,
+};
 use crate::tasks::check_name;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -35,9 +37,13 @@ const KEYS: &[&str] = &[
     "steps",
     "lr",
     "tau",
+    "anneal",
     "batch_columns",
     "grad_clip",
     "weight_decay",
+    "encoder",
+    "w_activation",
+    "init",
     "output",
     "overwrite",
     "after",
@@ -74,10 +80,12 @@ pub struct Job {
     pub skip_mismatched: bool,
     /// Where in a PyTorch file the state dict lies.
     pub key: Option<String>,
-    /// Methods; weights of tasks are not in them yet.
+    /// Methods; weights of tasks and the initial A are not in them yet.
     pub methods: Vec<Method>,
     /// Weights of tasks by name, for `anchored`.
     pub weights: BTreeMap<String, f64>,
+    /// The file of the initial A, for `ae`, as written; it is not in the methods yet.
+    pub init: Option<String>,
     /// Numbers of atoms.
     pub atoms: Vec<usize>,
     /// Shares of the number of tasks.
@@ -208,6 +216,7 @@ fn job(number: usize, own: &Table, defaults: &Table) -> Result<Job> {
         key: settings.text("key")?,
         methods,
         weights,
+        init: settings.text("init")?,
         atoms,
         ratios,
         dtypes: dtypes.iter().map(|name| dtype(name, &place)).collect::<Result<_>>()?,
@@ -239,9 +248,12 @@ fn method(name: &str, settings: Settings<'_>) -> Result<Method> {
                 steps: settings.count("steps")?.or(default.steps),
                 learning_rate: settings.number("lr")?.unwrap_or(default.learning_rate),
                 tau: settings.number("tau")?.unwrap_or(default.tau),
+                anneal: anneal(settings)?.or(default.anneal),
                 batch_columns: settings.count("batch_columns")?.or(default.batch_columns),
                 grad_clip: settings.number("grad_clip")?.or(default.grad_clip),
                 weight_decay: settings.number("weight_decay")?.unwrap_or(default.weight_decay),
+                encoder: activation("encoder", settings)?.unwrap_or(default.encoder),
+                decoder: activation("w_activation", settings)?.unwrap_or(default.decoder),
                 ..default
             })
         }
@@ -258,6 +270,34 @@ fn method(name: &str, settings: Settings<'_>) -> Result<Method> {
         Some(seed) => method.with_seed(seed),
         None => method,
     })
+}
+
+/// `anneal = "EVERY:FACTOR"`, as the flag has it.
+fn anneal(settings: Settings<'_>) -> Result<Option<Anneal>> {
+    let Some(text) = settings.text("anneal")? else { return Ok(None) };
+    let parsed = text.split_once(':').and_then(|(every, factor)| {
+        let anneal = Anneal { every: every.trim().parse().ok()?, factor: factor.trim().parse().ok()? };
+        (anneal.every > 0 && anneal.factor > 0.0 && anneal.factor.is_finite()).then_some(anneal)
+    });
+    let wrong = || {
+        Error::rejected(format!(
+            "{}, anneal: EVERY:FACTOR such as \"1000:0.5\" expected, {text:?} found",
+            settings.place
+        ))
+    };
+    parsed.map(Some).ok_or_else(wrong)
+}
+
+/// `encoder` and `w_activation`.
+fn activation(key: &str, settings: Settings<'_>) -> Result<Option<Activation>> {
+    match settings.text(key)?.as_deref() {
+        None => Ok(None),
+        Some("softmax") => Ok(Some(Activation::Softmax)),
+        Some("linear") => Ok(Some(Activation::Linear)),
+        Some(other) => {
+            Err(Error::rejected(format!("{}, {key}: softmax or linear expected, {other:?} found", settings.place)))
+        }
+    }
 }
 
 /// The element type of that name.
@@ -298,6 +338,10 @@ mod tests {
         method = ["pca", "ae"]
         m = 2
         lr = 0.1
+        anneal = "100:0.5"
+        encoder = "linear"
+        w_activation = "softmax"
+        init = "a.json"
         dtype = "bf16"
         after = [{ add = { scale = 0.3, output = "x" } }]
     "#;
@@ -310,7 +354,10 @@ mod tests {
         assert_eq!((&first.atoms[..], &first.ratios[..]), (&[][..], &[0.5, 1.0][..]));
         assert_eq!((second.base.as_deref(), second.from.as_deref(), second.tasks.len()), (None, Some("runs"), 0));
         assert_eq!((&second.atoms[..], &second.ratios[..]), (&[2][..], &[][..]));
-        assert!(matches!(&second.methods[1], Method::Ae(ae) if ae.learning_rate == 0.1));
+        let Method::Ae(ae) = &second.methods[1] else { panic!("{second:?}") };
+        assert_eq!((ae.learning_rate, ae.anneal), (0.1, Some(Anneal { every: 100, factor: 0.5 })));
+        assert_eq!((ae.encoder, ae.decoder), (Activation::Linear, Activation::Softmax));
+        assert_eq!((first.init.as_deref(), second.init.as_deref()), (None, Some("a.json")));
         assert_eq!((second.dtypes[0], second.after.len()), (Dtype::Bf16, 1));
     }
 
@@ -338,6 +385,13 @@ mod tests {
                 "did you mean 'pca'",
             ),
             ("[[job]]\nname = 'a'\nfrom = 'r'\noutput = 'o'\ndtype = 'f8'", "f32, bf16 or f16 expected", ""),
+            ("[[job]]\nmethod = 'ae'\nname = 'a'\nfrom = 'r'\noutput = 'o'\nanneal = '0:1'", "EVERY:FACTOR", ""),
+            ("[[job]]\nmethod = 'ae'\nname = 'a'\nfrom = 'r'\noutput = 'o'\nencoder = 'x'", "softmax or linear", ""),
+            (
+                "[[job]]\nmethod = 'ae'\nname = 'a'\nfrom = 'r'\noutput = 'o'\nw_activaton = 'x'",
+                "unknown key",
+                "\"w_activation\"",
+            ),
             ("[[job]]\nname = 'a'\nfrom = 'r'\noutput = 'o'\nafter = [{ ad = {} }]", "unknown key \"ad\"", "\"add\""),
         ];
         for (text, message, hint) in cases {

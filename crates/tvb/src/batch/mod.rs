@@ -29,7 +29,7 @@
 //! |---|---|
 //! | `base`, `tasks` or `from`; `include`, `exclude`, `skip_mismatched`, `key` | the inputs |
 //! | `method`, `m`, `ratio`, `dtype` | one or a list: an output for each combination |
-//! | `balance`, `coordinates`, `seed`, `weights = { TASK = 2.0 }`, `restarts`, `eigengap`, `paper`, `steps`, `lr`, `tau`, `batch_columns`, `grad_clip`, `weight_decay` | as the flags of `tvb compress` |
+//! | `balance`, `coordinates`, `seed`, `weights = { TASK = 2.0 }`, `restarts`, `eigengap`, `paper`, `steps`, `lr`, `tau`, `anneal = "EVERY:FACTOR"`, `batch_columns`, `grad_clip`, `weight_decay`, `encoder`, `w_activation`, `init` (a JSON file, relative to the job file) | as the flags of `tvb compress` |
 //! | `output` | the basis folder, with `{job}`, `{method}`, `{m}`, `{ratio}` and `{dtype}` filled in |
 //! | `overwrite` | replace outputs that are there and are not what the job says |
 //! | `after` | steps on each basis: `add = { tasks = ["a", "b:0.5"], rule }`, `negate = { task }`, `analogy = { tasks = [a, b, c] }` or `apply = { expression }`, each with `scale`, `output`, `dtype`, `delta` and `overwrite` |
@@ -47,6 +47,8 @@ mod expand;
 mod file;
 mod inputs;
 mod log;
+mod matrix;
+mod note;
 mod run;
 mod settings;
 
@@ -56,4 +58,5 @@ pub use expand::{Batch, Size, Unit};
 pub use file::{JobFile, MAX_BYTES};
 pub use inputs::Inputs;
 pub use log::Log;
+pub use matrix::read_matrix;
 pub use run::{Outcome, Record, Summary, run};

@@ -3,6 +3,7 @@
 use super::after::After;
 use super::expand::{Batch, Unit};
 use super::inputs::Inputs;
+use super::note::{Note, Noted, stamp_of};
 use crate::basis::Basis;
 use crate::basis::bookmarks::inputs_key;
 use crate::basis::gram_file;
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 /// What became of an output.
 #[derive(Clone, Debug)]
@@ -282,9 +283,12 @@ impl Runner<'_> {
         let edit = Edit { alpha: after.step.alpha(&names)?, scale: after.scale, rule: after.step.rule() };
         let note = Note::new(&self.batch.work, output);
         let recipe = recipe(basis, &edit, after, &base);
-        let existing = match note.read() {
-            Some((made_by, stamp)) if stamp == stamp_of(output) => {
-                if made_by == recipe {
+        let noted = note.read();
+        let existing = match &noted {
+            // An earlier run was stopped while it made this output, which was its to make.
+            Some(Noted::Begun) => Existing::Replace,
+            Some(Noted::Made { recipe: made_by, stamp }) if *stamp == stamp_of(output) => {
+                if *made_by == recipe {
                     return Ok(false);
                 }
                 // Made by an earlier run of a batch and untouched since.
@@ -301,8 +305,21 @@ impl Runner<'_> {
             force: false,
             command: self.command.to_owned(),
         };
-        write_edit(Source::Basis(basis), &edit, Some(&base), &written, self.runtime, self.progress)?;
-        note.write(recipe, stamp_of(output))?;
+        // Said first: a kill between the output's appearance and its note must not leave what no run takes for its own.
+        // Only of an output that may be replaced or is not there, so that a file of the user's is never taken for ours.
+        let begun = existing == Existing::Replace || std::fs::symlink_metadata(output).is_err();
+        if begun {
+            note.write(&Noted::Begun)?;
+        }
+        let result = write_edit(Source::Basis(basis), &edit, Some(&base), &written, self.runtime, self.progress);
+        if let Err(error) = result {
+            // What was there is there still.
+            if begun {
+                note.restore(noted.as_ref())?;
+            }
+            return Err(error);
+        }
+        note.write(&Noted::Made { recipe, stamp: stamp_of(output) })?;
         Ok(true)
     }
 }
@@ -341,43 +358,4 @@ fn recipe(basis: &Basis, edit: &Edit, after: &After, base: &Checkpoint) -> Diges
         let _ = writeln!(text, "{:?} {:?}", file.path, file.stamp());
     }
     Digest::of(text.as_bytes())
-}
-
-/// Names, lengths and times of change of an output's files.
-fn stamp_of(output: &Path) -> Digest {
-    let mut lines: Vec<String> = Vec::new();
-    let mut add = |path: &Path| {
-        let Ok(found) = std::fs::metadata(path) else { return };
-        let modified = found.modified().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-        lines.push(format!("{:?} {} {modified:?}", path.file_name(), found.len()));
-    };
-    match std::fs::read_dir(output) {
-        Ok(entries) => entries.flatten().for_each(|entry| add(&entry.path())),
-        Err(_) => add(output),
-    }
-    lines.sort();
-    Digest::of(lines.join("\n").as_bytes())
-}
-
-/// What the work folder remembers of an edited checkpoint: its recipe and its files' stamp.
-struct Note {
-    path: PathBuf,
-}
-
-impl Note {
-    fn new(work: &Path, output: &Path) -> Note {
-        let name = Digest::of(output.as_os_str().as_encoded_bytes());
-        Note { path: work.join(format!("edit-{:032x}.note", name.0)) }
-    }
-
-    fn read(&self) -> Option<(Digest, Digest)> {
-        let text = std::fs::read_to_string(&self.path).ok()?;
-        let (recipe, stamp) = text.trim().split_once(' ')?;
-        Some((recipe.parse().ok()?, stamp.parse().ok()?))
-    }
-
-    fn write(&self, recipe: Digest, stamp: Digest) -> Result<()> {
-        std::fs::write(&self.path, format!("{recipe} {stamp}\n"))
-            .map_err(|error| Error::io("writing", &self.path, &error))
-    }
 }

@@ -1,7 +1,7 @@
 //! Flags that say how a basis is found, as typed, and the library's options they mean.
 
 use clap::ValueEnum;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use tvb::compress::Size;
 use tvb::solve::{
     Activation, AeOptions, AnchoredOptions, Anneal, ClusterOptions, Coordinates, ExactOptions, MaxError, Method,
@@ -205,7 +205,7 @@ impl TuningArgs {
             weight_decay: self.weight_decay.unwrap_or(default.weight_decay),
             encoder: activation(self.encoder, default.encoder),
             decoder: activation(self.w_activation, default.decoder),
-            init: self.init.as_deref().map(read_matrix).transpose()?,
+            init: self.init.as_deref().map(tvb::batch::read_matrix).transpose()?,
             ..default
         })
     }
@@ -220,16 +220,4 @@ pub(super) fn parse_weighted(text: &str) -> Result<(String, f64)> {
         },
         None => Ok((text.to_owned(), 1.0)),
     }
-}
-
-fn read_matrix(path: &Path) -> Result<faer::Mat<f64>> {
-    let text = std::fs::read_to_string(path).map_err(|error| Error::io("reading", path, &error))?;
-    let rejected = |what: String| Error::rejected(format!("{}: {what}", path.display()));
-    let rows: Vec<Vec<f64>> = serde_json::from_str(&text)
-        .map_err(|error| rejected(format!("a JSON array of rows of numbers expected: {error}")))?;
-    let n_columns = rows.first().map_or(0, Vec::len);
-    if let Some(row) = rows.iter().position(|row| row.len() != n_columns) {
-        return Err(rejected(format!("row {row}: {n_columns} numbers expected, {} found", rows[row].len())));
-    }
-    Ok(faer::Mat::from_fn(rows.len(), n_columns, |i, j| rows[i][j]))
 }

@@ -179,10 +179,9 @@ fn evaluate_all(candidates: &Candidates<'_>, todo: &[f64], log: PointLog, progre
     });
     let log = log.into_inner().unwrap_or_else(PoisonError::into_inner);
     match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some(error) if progress.cancelled() => {
-            let kept = format!("{} finished points are kept; the same command goes on from there", log.points().len());
-            Err(if error.kind() == crate::ErrorKind::Interrupted { error.hint(kept) } else { error })
-        }
+        // Whatever went wrong after the user asked to stop went wrong because of that.
+        Some(_) if progress.cancelled() => Err(Error::interrupted()
+            .hint(format!("{} finished points are kept; the same command goes on from there", log.points().len()))),
         Some(error) => Err(error),
         None => Ok(log),
     }
