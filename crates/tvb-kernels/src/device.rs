@@ -110,6 +110,17 @@ pub struct AdapterFacts {
     pub mappable_storage: bool,
 }
 
+impl AdapterFacts {
+    /// Takes over what a device is limited to.
+    pub(crate) fn set_limits(&mut self, limits: &wgpu::Limits) {
+        self.max_buffer_bytes = limits.max_buffer_size;
+        self.max_binding_bytes = limits.max_storage_buffer_binding_size;
+        self.max_workgroups = limits.max_compute_workgroups_per_dimension;
+        self.max_storage_buffers = limits.max_storage_buffers_per_shader_stage;
+        self.max_workgroup_bytes = limits.max_compute_workgroup_storage_size;
+    }
+}
+
 impl fmt::Display for AdapterFacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({}, {})", self.name, self.backend.name(), self.kind.name())
@@ -212,8 +223,7 @@ pub(crate) fn adapters(backend: Option<Backend>) -> Vec<(wgpu::Adapter, AdapterF
 
 fn facts(index: usize, adapter: wgpu::Adapter, backend: Backend) -> (wgpu::Adapter, AdapterFacts) {
     let info = adapter.get_info();
-    let limits = adapter.limits();
-    let facts = AdapterFacts {
+    let mut facts = AdapterFacts {
         index,
         vendor: vendor_name(info.vendor),
         backend,
@@ -226,13 +236,14 @@ fn facts(index: usize, adapter: wgpu::Adapter, backend: Backend) -> (wgpu::Adapt
         },
         driver: [info.driver, info.driver_info].join(" ").trim().to_owned(),
         name: info.name,
-        max_buffer_bytes: limits.max_buffer_size,
-        max_binding_bytes: limits.max_storage_buffer_binding_size,
-        max_workgroups: limits.max_compute_workgroups_per_dimension,
-        max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
-        max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
+        max_buffer_bytes: 0,
+        max_binding_bytes: 0,
+        max_workgroups: 0,
+        max_storage_buffers: 0,
+        max_workgroup_bytes: 0,
         mappable_storage: adapter.features().contains(wgpu::Features::MAPPABLE_PRIMARY_BUFFERS),
     };
+    facts.set_limits(&adapter.limits());
     (adapter, facts)
 }
 

@@ -1,7 +1,7 @@
 //! One engine, two implementations: the GPU's or the CPU's, opened by what the user asked for and tested before use.
 
 use crate::device::{AdapterFacts, AdapterKind, Backend, DeviceChoice, adapters, choose};
-use crate::{Chunk, CpuEngine, Eigh, GpuEngine, KernelError, Output, Work, self_test};
+use crate::{Chunk, CpuEngine, DeviceSetup, Eigh, GpuEngine, KernelError, Output, Work};
 
 /// What does the work.
 #[derive(Clone, Debug)]
@@ -67,6 +67,14 @@ impl Engine {
 /// # Errors
 /// [`KernelError::NoAdapter`], [`KernelError::OnlySoftware`], [`KernelError::SelfTest`], and device errors.
 pub fn open(choice: &DeviceChoice, backend: Option<Backend>) -> Result<Opened, KernelError> {
+    open_as(choice, backend, DeviceSetup::default())
+}
+
+/// [`open`] with a setup that some other adapter would have: for tests.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_as(choice: &DeviceChoice, backend: Option<Backend>, setup: DeviceSetup) -> Result<Opened, KernelError> {
     let cpu = |warning| Opened { engine: Engine::Cpu(CpuEngine::new()), facts: None, warning };
     if *choice == DeviceChoice::Cpu {
         return Ok(cpu(None));
@@ -75,11 +83,7 @@ pub fn open(choice: &DeviceChoice, backend: Option<Backend>) -> Result<Opened, K
     let facts: Vec<AdapterFacts> = found.iter().map(|(_, facts)| facts.clone()).collect();
     let Some(at) = choose(choice, &facts)? else { return Ok(cpu(None)) };
     let facts = facts[at].clone();
-    let opened = GpuEngine::open(&found[at].0, facts.clone()).and_then(|engine| {
-        self_test::run(&engine)?;
-        Ok(engine)
-    });
-    match opened {
+    match GpuEngine::open(&found[at].0, facts.clone(), setup) {
         Ok(engine) => {
             if facts.kind == AdapterKind::Software {
                 tracing::debug!(adapter = %facts, "a software adapter: the CPU engine is faster");

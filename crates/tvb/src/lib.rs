@@ -28,6 +28,7 @@ pub mod interop;
 pub mod evaluate;
 pub mod report;
 pub mod sweep;
+pub mod bench;
 
 pub use error::{Error, ErrorKind, Result};
 

@@ -38,7 +38,35 @@ pub(crate) struct Context {
     pipelines: Mutex<HashMap<Kernel, wgpu::ComputePipeline>>,
     stamp: AtomicU32,
     poison: AtomicBool,
+    injection: Mutex<Option<Injection>>,
     fault: Fault,
+}
+
+/// A fault to come, for tests.
+struct Injection {
+    /// Submits until then.
+    n_left: u32,
+    fault: InjectedFault,
+}
+
+/// What a test lets happen to a device in the middle of its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InjectedFault {
+    /// The device is destroyed, with whatever is in flight on it.
+    Lost,
+    /// The driver reports that the device's memory is full.
+    OutOfMemory,
+}
+
+/// How a device is set up, where that is not left to what the adapter can do: for tests of the paths that other adapters
+/// take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceSetup {
+    /// Staging buffers are copied from, never bound, as on a card with memory of its own.
+    pub copies: bool,
+    /// The device has the least limits that an adapter may have (bindings of 128 MiB, eight storage buffers, 65,535
+    /// workgroups), and wgpu refuses whatever goes beyond them.
+    pub least_limits: bool,
 }
 
 /// A driver's message on one line.
@@ -48,15 +76,21 @@ fn one_line(message: &str) -> String {
 
 impl Context {
     /// Opens an adapter.
-    pub(crate) fn open(adapter: &wgpu::Adapter, facts: AdapterFacts) -> Result<Self, KernelError> {
+    pub(crate) fn open(
+        adapter: &wgpu::Adapter,
+        mut facts: AdapterFacts,
+        setup: DeviceSetup,
+    ) -> Result<Self, KernelError> {
+        let limits = if setup.least_limits { wgpu::Limits::default() } else { adapter.limits() };
+        facts.set_limits(&limits);
         // Where memory is shared, the copy from a staging buffer to one of the device's moves nothing anywhere.
         let shared = matches!(facts.kind, AdapterKind::Integrated | AdapterKind::Software);
-        let direct = shared && facts.mappable_storage;
+        let direct = shared && facts.mappable_storage && !setup.copies;
         let features = if direct { wgpu::Features::MAPPABLE_PRIMARY_BUFFERS } else { wgpu::Features::empty() };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("tvb"),
             required_features: features,
-            required_limits: adapter.limits(),
+            required_limits: limits,
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
         };
@@ -95,6 +129,7 @@ impl Context {
             pipelines: Mutex::default(),
             stamp: AtomicU32::new(0),
             poison: AtomicBool::new(false),
+            injection: Mutex::default(),
             fault,
         };
         context.check()?;
@@ -122,6 +157,29 @@ impl Context {
     /// Fills results with NaNs first, or no longer.
     pub(crate) fn set_poisoned(&self, poison: bool) {
         self.poison.store(poison, Ordering::Relaxed);
+    }
+
+    /// Lets a fault happen after so many more submits of chunks.
+    pub(crate) fn inject(&self, n_submits: u32, fault: InjectedFault) {
+        let mut injection = self.injection.lock().unwrap_or_else(PoisonError::into_inner);
+        *injection = Some(Injection { n_left: n_submits, fault });
+    }
+
+    /// Counts a submit towards the fault that a test has asked for, if one has.
+    pub(crate) fn count_submit(&self) {
+        let mut injection = self.injection.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Injection { n_left, fault }) = injection.as_mut() else { return };
+        *n_left = n_left.saturating_sub(1);
+        if *n_left > 0 {
+            return;
+        }
+        match fault {
+            InjectedFault::Lost => self.device.destroy(),
+            InjectedFault::OutOfMemory => {
+                self.fault.record(KernelError::DeviceMemory { message: "as a test has asked for".to_owned() });
+            }
+        }
+        *injection = None;
     }
 
     /// A buffer, or the error of making it.

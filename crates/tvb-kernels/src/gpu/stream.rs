@@ -7,14 +7,12 @@
 
 use super::combine;
 use super::context::Context;
-use super::plan::{Plan, Step, is_gpu_work, plan};
+use super::plan::{Plan, is_gpu_work, plan};
+use super::record::{PlanBuffers, Recorded, Steps};
 use crate::check::check_layout;
-use crate::limits::BINDING_ALIGNMENT;
 use crate::upload::StagingSlot;
 use crate::{ChunkLayout, KernelError, Output, Work};
 use std::collections::VecDeque;
-use std::num::NonZero;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use wgpu::{BufferUsages, MapMode};
@@ -204,14 +202,6 @@ impl GpuStream {
 
     fn enqueue(&mut self, index: usize, plan: Plan, n_bytes: usize) -> Result<Pending, KernelError> {
         let context = &self.context;
-        let pipelines = plan
-            .steps
-            .iter()
-            .map(|step| match step {
-                Step::Dispatch { kernel, .. } => context.pipeline(*kernel).map(Some),
-                Step::Copy { .. } => Ok(None),
-            })
-            .collect::<Result<Vec<_>, _>>()?;
         let slot = &mut self.slots[index];
         let tables_usage = BufferUsages::UNIFORM | BufferUsages::STORAGE | BufferUsages::COPY_DST;
         let out_usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
@@ -226,49 +216,14 @@ impl GpuStream {
             context.queue.write_buffer(&out, 0, &vec![0xff; plan.out_words * 4]);
         }
         let chunk = slot.chunk.as_ref().unwrap_or(&slot.staging);
-        let part = |range: &Range<usize>| {
-            // An empty table is bound as a few bytes of padding.
-            wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                buffer: &tables,
-                offset: range.start as u64,
-                size: NonZero::new(range.len().max(BINDING_ALIGNMENT / 4) as u64),
-            })
-        };
-        let params = part(&(0..BINDING_ALIGNMENT));
-        let fourth = plan.folds.as_ref().map_or_else(|| self.weights.as_entire_binding(), part);
-        let entry = |binding, resource| wgpu::BindGroupEntry { binding, resource };
-        let bindings = context.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: None,
-            layout: &context.bind_group_layout,
-            entries: &[
-                entry(0, params),
-                entry(1, chunk.as_entire_binding()),
-                entry(2, part(&plan.slices)),
-                entry(3, part(&plan.runs)),
-                entry(4, fourth),
-                entry(5, out.as_entire_binding()),
-            ],
-        });
+        let buffers = PlanBuffers { chunk, tables: &tables, weights: &self.weights, out: &out, readback: &readback };
+        let recorded = Recorded::new(context, &plan, &buffers)?;
         slot.staging.unmap();
         let mut encoder = context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         if let Some(chunk) = &slot.chunk {
             encoder.copy_buffer_to_buffer(&slot.staging, 0, chunk, 0, n_bytes.next_multiple_of(4) as u64);
         }
-        for (step, pipeline) in plan.steps.iter().zip(&pipelines) {
-            match (step, pipeline) {
-                (Step::Dispatch { params, groups, .. }, Some(pipeline)) => {
-                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-                    pass.set_pipeline(pipeline);
-                    pass.set_bind_group(0, &bindings, &[*params]);
-                    pass.dispatch_workgroups(groups[0], groups[1], groups[2]);
-                }
-                (Step::Copy { from, to, n_words }, _) => {
-                    let bytes = |words: &usize| *words as u64 * 4;
-                    encoder.copy_buffer_to_buffer(&out, bytes(from), &readback, bytes(to), bytes(n_words));
-                }
-                (Step::Dispatch { .. }, None) => {}
-            }
-        }
+        recorded.encode(&plan, &buffers, Steps::All, &mut encoder);
         let submission = context.queue.submit([encoder.finish()]);
         let n_mapped = Arc::new(AtomicUsize::new(0));
         let count = |counter: &Arc<AtomicUsize>| {
@@ -279,6 +234,7 @@ impl GpuStream {
         };
         readback.map_async(MapMode::Read, ..readback_bytes, count(&n_mapped));
         slot.staging.map_async(MapMode::Write, .., count(&n_mapped));
+        context.count_submit();
         context.check()?;
         Ok(Pending::Submitted { slot: index, plan, submission, n_mapped })
     }
@@ -323,7 +279,7 @@ fn grown(
 }
 
 /// The weights in the shader's order; for a Gram, which has none, a few bytes.
-fn weights_buffer(context: &Context, work: &Work) -> Result<wgpu::Buffer, KernelError> {
+pub(super) fn weights_buffer(context: &Context, work: &Work) -> Result<wgpu::Buffer, KernelError> {
     let packed = match combine::of(work) {
         Some(combine) if !combine.weights.is_empty() && combine.n_outputs > 0 => {
             combine::pack_weights(combine.weights, combine.n_outputs)?

@@ -84,9 +84,19 @@ impl Context {
         })
     }
 
+    /// What `--device` means.
+    pub(super) fn device(&self) -> &DeviceChoice {
+        &self.device
+    }
+
     /// Opens the device that was asked for; a warning, where there is one, goes to the log.
     pub(super) fn runtime(&self) -> Result<Runtime> {
-        let opened = tvb_kernels::open(&self.device, self.backend).map_err(|error| {
+        self.runtime_on(&self.device)
+    }
+
+    /// Opens another device than the one that was asked for, if any was.
+    pub(super) fn runtime_on(&self, device: &DeviceChoice) -> Result<Runtime> {
+        let opened = tvb_kernels::open(device, self.backend).map_err(|error| {
             let made = Error::failed(format!("device: {error}"));
             match error.hint() {
                 Some(hint) => made.hint(hint),

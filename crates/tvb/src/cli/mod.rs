@@ -5,6 +5,7 @@
 
 mod args;
 mod batch;
+mod bench;
 mod check;
 mod completions;
 mod compress;
@@ -71,6 +72,7 @@ enum Command {
     Recover(recover::Args),
     Sweep(sweep::Args),
     Batch(batch::Args),
+    Bench(bench::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
     Report(report::Args),
@@ -94,6 +96,7 @@ impl Command {
             Command::Recover(args) => recover::run(&args, context),
             Command::Sweep(args) => sweep::run(&args, context),
             Command::Batch(args) => batch::run(&args, context),
+            Command::Bench(args) => bench::run(&args, context),
             Command::Inspect(args) => inspect::run(&args),
             Command::Verify(args) => verify::run(&args, context),
             Command::Report(args) => report::run(&args, context),

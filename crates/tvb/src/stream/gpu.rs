@@ -2,7 +2,8 @@
 //!
 //! Readers go through a buffer of their own and then copy to the mapped memory, since digests are taken of what was read
 //! and mapped memory may be very slow to read. What the device cannot do (f64 results) the CPU engine does on the reader's
-//! thread. A device that fails mid-pass costs nothing that was folded: the CPU engine does the chunks that are left.
+//! thread. A device that fails mid-pass costs nothing that was folded: it is opened anew, once a pass, and goes on with the
+//! chunks that are left; where that fails too, or its memory is full, the CPU engine does them.
 
 use super::line::Line;
 use super::{Done, Pass, Runtime, Visit, device_error};
@@ -41,7 +42,7 @@ enum Stop {
 }
 
 impl Pass<'_> {
-    /// Runs the pass on a GPU, and what is left of it on the CPU where the device fails.
+    /// Runs the pass on a GPU, and what is left of it on the device made anew or on the CPU where the device fails.
     pub(super) fn run_gpu<R: Send, F: FnMut(&[Block], R) -> Result<()> + Send>(
         &self,
         engine: &GpuEngine,
@@ -50,21 +51,32 @@ impl Pass<'_> {
         each: &(impl Fn(Done<'_>) -> Result<R> + Sync),
         line: &Line<'_, R, F>,
     ) -> Result<()> {
-        let Err(Stop::Device(error)) = self.stream_gpu(engine, runtime, progress, each, line) else { return Ok(()) };
-        if line.has_failed() {
-            return Ok(());
+        let n_chunks = self.grid.n_chunks();
+        let mut left: Vec<usize> = (0..n_chunks).collect();
+        let mut may_rebuild = true;
+        loop {
+            let Err(Stop::Device(error)) = self.stream_gpu(&left, engine, runtime, progress, each, line) else {
+                return Ok(());
+            };
+            if line.has_failed() {
+                return Ok(());
+            }
+            left = line.missing();
+            let still = format!("the {} of {n_chunks} chunks that are left", left.len());
+            // Memory that was too small stays too small; a device that fails again is not to be trusted.
+            let rebuilt = match may_rebuild && can_be_rebuilt(&error) {
+                true => engine.rebuild(),
+                false => Err(error.clone()),
+            };
+            match rebuilt {
+                Ok(()) => progress.note(&format!("{error}; the device was opened anew and goes on with {still}")),
+                Err(_) => {
+                    progress.note(&format!("{error}; the CPU goes on with {still}"));
+                    break;
+                }
+            }
+            may_rebuild = false;
         }
-        let left = line.missing();
-        progress.note(&format!(
-            "{error}; the CPU goes on with the {} of {} chunks that are left",
-            left.len(),
-            self.grid.n_chunks()
-        ));
-        tracing::warn!(
-            "{error}; the CPU goes on with the {} of {} chunks that are left",
-            left.len(),
-            self.grid.n_chunks()
-        );
         let cpu = CpuEngine::new();
         let state = || (cpu.scratch(), Output::Rows(Vec::new()));
         let visit = |(scratch, output): &mut (Scratch, Output), visit: Visit<'_>| {
@@ -75,8 +87,10 @@ impl Pass<'_> {
         Ok(())
     }
 
+    /// Sends the given chunks through the device.
     fn stream_gpu<R: Send, F: FnMut(&[Block], R) -> Result<()> + Send>(
         &self,
+        chunks: &[usize],
         engine: &GpuEngine,
         runtime: &Runtime,
         progress: &dyn Progress,
@@ -110,10 +124,10 @@ impl Pass<'_> {
                 if progress.cancelled() {
                     return Err(reported(crate::Error::interrupted()));
                 }
-                while next < self.grid.n_chunks() && n_reading + stream.in_flight() < n_slots {
+                while next < chunks.len() && n_reading + stream.in_flight() < n_slots {
                     let slot = stream.acquire().map_err(Stop::Device)?;
                     line.take();
-                    if to_readers.send((next, slot)).is_err() {
+                    if to_readers.send((chunks[next], slot)).is_err() {
                         return Err(reported(crate::Error::failed("the reader threads have stopped")));
                     }
                     next += 1;
@@ -149,7 +163,7 @@ impl Pass<'_> {
                     let mut output = output.ok_or_else(|| reported(crate::Error::failed("the device lost a chunk")))?;
                     self.hand_in(chunk, &layout, &digests, &mut output, each, line).map_err(&reported)?;
                     progress.advance(layout.n_bytes as u64);
-                } else if n_reading == 0 && next >= self.grid.n_chunks() {
+                } else if n_reading == 0 && next >= chunks.len() {
                     return Ok(());
                 }
             }
@@ -214,6 +228,11 @@ impl Pass<'_> {
             |chunk: usize| -> usize { self.grid.blocks(chunk).iter().map(|block| block.n_rows * 4 * n_columns).sum() };
         (0..self.grid.n_chunks()).map(bytes).max().unwrap_or(0)
     }
+}
+
+/// Whether a device made anew may do what this one could not.
+fn can_be_rebuilt(error: &KernelError) -> bool {
+    error.is_device_fault() && !matches!(error, KernelError::DeviceMemory { .. })
 }
 
 /// f64 results are for the CPU; the rest of a chunk's formats a GPU takes.

@@ -190,7 +190,7 @@ impl Pass<'_> {
     }
 }
 
-fn device_error(error: tvb_kernels::KernelError) -> Error {
+pub(crate) fn device_error(error: tvb_kernels::KernelError) -> Error {
     let made = Error::failed(error.to_string());
     match error.hint() {
         Some(hint) => made.hint(hint),

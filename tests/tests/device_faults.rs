@@ -1,0 +1,136 @@
+//! Devices that fail in the middle of a pass: the pass goes on where it was, on the device made anew or on the CPU, and its
+//! result is the one of an undisturbed run.
+
+mod small_models;
+
+use small_models::{Random, Shape, Stored, contents, values, write_model};
+use std::path::Path;
+use std::sync::Mutex;
+use tvb::checkpoint::{Checkpoint, Existing};
+use tvb::compress::{CompressOptions, Size, compress};
+use tvb::gram::{Grams, gram};
+use tvb::plan::{Plan, Selection, Task};
+use tvb::progress::Progress;
+use tvb::solve::{Coordinates, Method};
+use tvb::stream::Runtime;
+use tvb_kernels::{Backend, DeviceChoice, Engine, GpuEngine, InjectedFault, open};
+
+/// Three chunks of a device, of the base and three tasks.
+const N_TASKS: usize = 3;
+const N_ROWS: usize = 2_500_000;
+
+/// Keeps the notes of a run.
+#[derive(Default)]
+struct Notes(Mutex<Vec<String>>);
+
+impl Progress for Notes {
+    fn begin(&self, _stage: &'static str, _total_bytes: u64) {}
+    fn advance(&self, _n_bytes: u64) {}
+    fn finish(&self) {}
+
+    fn note(&self, line: &str) {
+        self.0.lock().expect("no panic").push(line.to_owned());
+    }
+}
+
+impl Notes {
+    /// The notes so far, which are forgotten.
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().expect("no panic"))
+    }
+}
+
+fn llvmpipe() -> Option<GpuEngine> {
+    match open(&DeviceChoice::Name("llvmpipe".to_owned()), Some(Backend::Vulkan)).map(|opened| opened.engine) {
+        Ok(Engine::Gpu(engine)) => Some(engine),
+        other => {
+            let required = std::env::var("TVB_REQUIRE_GPU").is_ok_and(|value| value == "1");
+            assert!(!required, "TVB_REQUIRE_GPU=1, but {other:?}");
+            eprintln!("skipped: no llvmpipe (install mesa-vulkan-drivers for it)");
+            None
+        }
+    }
+}
+
+fn write_plan(folder: &Path) -> Plan {
+    let shape = |name: &str, n_rows: usize| Shape { name: name.into(), shape: vec![n_rows], stored: Stored::Bf16 };
+    let shapes = [shape("large", N_ROWS), shape("small", 7)];
+    let (base, tasks) = values(&shapes, N_TASKS, &mut Random(11));
+    let write = |name: &str, values| {
+        Checkpoint::open(&write_model(folder, name, &shapes, values, 1)).expect("a checkpoint that was just written")
+    };
+    let tasks = tasks.iter().enumerate().map(|(index, values)| {
+        let name = format!("task{index}");
+        Task { checkpoint: write(&name, values), name }
+    });
+    let tasks = tasks.collect();
+    Plan::new(write("base", &base), tasks, &Selection::default()).expect("a plan")
+}
+
+fn runtime(engine: &GpuEngine) -> Runtime {
+    Runtime { engine: Engine::Gpu(engine.clone()), n_threads: 2, memory_bytes: 256 << 20 }
+}
+
+/// Fails unless two Grams agree to 1e-6 of the norms, and in every digest.
+#[track_caller]
+fn assert_close(found: &Grams, expected: &Grams) {
+    assert_eq!(found.digests, expected.digests);
+    let (found, expected) = (found.group_gram(0), expected.group_gram(0));
+    for i in 0..N_TASKS {
+        for j in 0..N_TASKS {
+            let norms = (expected[(i, i)] * expected[(j, j)]).sqrt();
+            assert!((found[(i, j)] - expected[(i, j)]).abs() <= 1e-6 * norms, "({i}, {j})");
+        }
+    }
+}
+
+#[test]
+fn a_pass_survives_its_device() {
+    let Some(engine) = llvmpipe() else { return };
+    let top = tempfile::tempdir().expect("a folder");
+    let plan = write_plan(top.path());
+    let (runtime, notes) = (runtime(&engine), Notes::default());
+    let options = |name: &str| CompressOptions {
+        method: Method::Pca,
+        size: Size::Atoms(1),
+        balance: false,
+        coordinates: Coordinates::Convex,
+        dtype: None,
+        gram: None,
+        output: top.path().join(name),
+        existing: Existing::Refuse,
+    };
+    let undisturbed = gram(&plan, &runtime, &notes).expect("a Gram matrix");
+    compress(&plan, &options("undisturbed"), &runtime, &notes).expect("a basis");
+    assert_eq!(notes.take(), Vec::<String>::new());
+
+    // Lost at the first chunk, in the middle and at the last one.
+    for n_submits in [1, 2, 3] {
+        engine.inject_fault(n_submits, InjectedFault::Lost);
+        let found = gram(&plan, &runtime, &notes).expect("a Gram matrix");
+        assert_eq!(found.digests, undisturbed.digests);
+        assert!(found.triangles == undisturbed.triangles, "lost after {n_submits} submits: other bits");
+        let said = notes.take();
+        assert!(said.len() == 1 && said[0].contains("opened anew"), "{said:?}");
+        assert_eq!(engine.check(), Ok(()), "the device made anew");
+    }
+
+    // Lost while atoms are formed: the same files.
+    engine.inject_fault(3 + 2, InjectedFault::Lost);
+    compress(&plan, &options("lost"), &runtime, &notes).expect("a basis");
+    assert!(notes.take().iter().any(|line| line.contains("opened anew")));
+    assert!(contents(&top.path().join("lost")) == contents(&top.path().join("undisturbed")), "other bytes");
+
+    // Out of memory: the CPU does the rest, and all of the next pass, as the device is not trusted again.
+    engine.inject_fault(2, InjectedFault::OutOfMemory);
+    for n_left in ["of 3 chunks", "3 of 3 chunks"] {
+        let found = gram(&plan, &runtime, &notes).expect("a Gram matrix");
+        assert_close(&found, &undisturbed);
+        let said = notes.take();
+        assert!(
+            said.len() == 1 && said[0].contains("out of memory") && said[0].contains("the CPU goes on"),
+            "{said:?}"
+        );
+        assert!(said[0].contains(n_left), "{said:?}");
+    }
+}
