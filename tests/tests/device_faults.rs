@@ -6,12 +6,12 @@ mod small_models;
 use small_models::{Random, Shape, Stored, contents, values, write_model};
 use std::path::Path;
 use std::sync::Mutex;
-use tvb::checkpoint::{Checkpoint, Existing};
+use tvb::checkpoint::Checkpoint;
 use tvb::compress::{CompressOptions, Size, compress};
 use tvb::gram::{Grams, gram};
 use tvb::plan::{Plan, Selection, Task};
 use tvb::progress::Progress;
-use tvb::solve::{Coordinates, Method};
+use tvb::solve::Method;
 use tvb::stream::Runtime;
 use tvb_kernels::{Backend, DeviceChoice, Engine, GpuEngine, InjectedFault, open};
 
@@ -93,12 +93,7 @@ fn a_pass_survives_its_device() {
     let options = |name: &str| CompressOptions {
         method: Method::Pca,
         size: Size::Atoms(1),
-        balance: false,
-        coordinates: Coordinates::Convex,
-        dtype: None,
-        gram: None,
-        output: top.path().join(name),
-        existing: Existing::Refuse,
+        ..CompressOptions::new(top.path().join(name))
     };
     let undisturbed = gram(&plan, &runtime, &notes).expect("a Gram matrix");
     compress(&plan, &options("undisturbed"), &runtime, &notes).expect("a basis");

@@ -15,12 +15,12 @@ use tvb::bookmark::{Bookmark, Bookmarks, PassName};
 use tvb::checkpoint::{Checkpoint, Dtype, Existing};
 use tvb::compress::{CompressOptions, Size, compress};
 use tvb::digest::Digest;
-use tvb::edit::{Edit, EditOutput, Source, write_edit};
+use tvb::edit::{Edit, EditJob, EditOutput, Source};
 use tvb::gram::{gram, gram_from};
 use tvb::plan::{Plan, Selection, Task};
 use tvb::progress::{Progress, Silent};
 use tvb::project::{Projection, find_bookmark, project_from};
-use tvb::solve::{Coordinates, Method, Rule};
+use tvb::solve::{Method, Rule};
 use tvb::stream::Runtime;
 use tvb::verify::verify_files;
 use tvb_kernels::{CpuEngine, Engine};
@@ -39,16 +39,7 @@ fn plan(run: &Run) -> Plan {
 }
 
 fn options(output: &Path) -> CompressOptions {
-    CompressOptions {
-        method: Method::Pca,
-        size: Size::Atoms(2),
-        balance: false,
-        coordinates: Coordinates::Convex,
-        dtype: None,
-        gram: None,
-        output: output.to_owned(),
-        existing: Existing::Refuse,
-    }
+    CompressOptions { method: Method::Pca, size: Size::Atoms(2), ..CompressOptions::new(output.to_owned()) }
 }
 
 /// Three chunks of the first tensor, two of the second, some small tensors.
@@ -171,7 +162,9 @@ fn check_noticed(folder: &Path, file: &str, base: &Checkpoint, what: &str) {
                 force: false,
                 command: String::new(),
             };
-            write_edit(Source::Basis(&basis), &edit, Some(base), &output, &runtime, &Silent).expect_err(what)
+            EditJob { source: Source::Basis(&basis), edit: &edit, base: Some(base), output: &output }
+                .write(&runtime, &Silent)
+                .expect_err(what)
         }
     };
     assert!(error.message().contains(file.trim_end_matches(".safetensors")), "{what}: {file} not named in: {error}");

@@ -8,7 +8,7 @@ use tvb::ErrorKind;
 use tvb::basis::Basis;
 use tvb::checkpoint::{Checkpoint, Existing};
 use tvb::compress::{CompressOptions, Size, compress};
-use tvb::edit::{Edit, EditOutput, Source, write_edit};
+use tvb::edit::{Edit, EditJob, EditOutput, Source};
 use tvb::interop::{ExportOptions, export_basis, export_checkpoint, import};
 use tvb::plan::{Plan, Selection, Task};
 use tvb::progress::Silent;
@@ -209,7 +209,9 @@ fn the_plain_sum_of_pca_atoms_leaves_the_mean_out() {
         command: String::new(),
     };
     assert!(edit.predict(&basis).unwrap().is_none(), "nothing is known of the true tasks");
-    write_edit(Source::Basis(&basis), &edit, None, &output, &runtime(), &Silent).unwrap();
+    EditJob { source: Source::Basis(&basis), edit: &edit, base: None, output: &output }
+        .write(&runtime(), &Silent)
+        .unwrap();
     let sum = flat(&Checkpoint::open(&target).unwrap(), &keys);
     let atoms = atoms(&basis, &keys);
     for (x, value) in sum.iter().enumerate() {
@@ -257,16 +259,7 @@ fn a_checkpoint_becomes_a_state_dict() {
 }
 
 fn four_random_atoms(output: PathBuf) -> CompressOptions {
-    CompressOptions {
-        method: Method::Random { seed: 7 },
-        size: Size::Atoms(4),
-        balance: false,
-        coordinates: Coordinates::Convex,
-        dtype: None,
-        gram: None,
-        output,
-        existing: Existing::Refuse,
-    }
+    CompressOptions { method: Method::Random { seed: 7 }, size: Size::Atoms(4), ..CompressOptions::new(output) }
 }
 
 #[test]
@@ -308,7 +301,9 @@ fn random_atoms_are_made_again_wherever_they_are_needed() {
     };
     let written = |name: &str, base: &str, delta| {
         let base = Checkpoint::open(&fixture(base)).unwrap();
-        write_edit(Source::Basis(&basis), &edit, Some(&base), &output(name, delta), &runtime(), &Silent)?;
+        let job =
+            EditJob { source: Source::Basis(&basis), edit: &edit, base: Some(&base), output: &output(name, delta) };
+        job.write(&runtime(), &Silent)?;
         Ok::<_, tvb::Error>(flat(&Checkpoint::open(&temporary.path().join(name)).unwrap(), &keys))
     };
     let edited = written("edited.safetensors", "state_dicts/zeroshot.safetensors", false).unwrap();

@@ -5,12 +5,13 @@ mod small_models;
 use small_models::{contents, write_run};
 use std::path::Path;
 use tvb::ErrorKind;
-use tvb::checkpoint::{Checkpoint, Existing};
+use tvb::checkpoint::Checkpoint;
 use tvb::compress::{CompressOptions, Size, compress, n_reads};
 use tvb::gram::gram;
+use tvb::kept::Keep;
 use tvb::plan::{Plan, Selection, Task};
 use tvb::progress::Silent;
-use tvb::solve::{Coordinates, Method};
+use tvb::solve::Method;
 use tvb::stream::Runtime;
 use tvb_kernels::{CpuEngine, Engine};
 
@@ -36,23 +37,20 @@ fn what_is_kept_makes_the_same_basis() {
     let top = tempfile::tempdir().expect("a folder");
     let plan = plan(top.path());
     for (name, method) in [("pca", Method::Pca), ("random", Method::Random { seed: 3 })] {
-        let made = [1 << 20, 64 << 20].map(|memory_bytes| {
-            let output = top.path().join(format!("{name}-{memory_bytes}"));
+        let made = [(Keep::Never, 64 << 20), (Keep::Always, 1 << 20), (Keep::Always, 64 << 20)];
+        let made = made.map(|(keep, memory_bytes)| {
+            let output = top.path().join(format!("{name}-{keep:?}-{memory_bytes}"));
             let options = CompressOptions {
                 method: method.clone(),
                 size: Size::Atoms(2),
-                balance: false,
-                coordinates: Coordinates::Convex,
-                dtype: None,
-                gram: None,
-                output: output.clone(),
-                existing: Existing::Refuse,
+                keep,
+                ..CompressOptions::new(output.clone())
             };
             compress(&plan, &options, &runtime(memory_bytes), &Silent).expect("a basis");
-            (n_reads(&plan, &options, memory_bytes), contents(&output))
+            (n_reads(&plan, &options, memory_bytes).expect("readable"), contents(&output))
         });
-        assert_eq!((made[0].0, made[1].0), (2, 1), "the inputs are {} bytes", plan.n_bytes());
-        assert!(made[0].1 == made[1].1, "{name}: the same bytes");
+        assert_eq!(made.each_ref().map(|made| made.0), [2, 2, 1], "the inputs are {} bytes", plan.n_bytes());
+        assert!(made.iter().all(|other| other.1 == made[0].1), "{name}: the same bytes");
     }
 }
 

@@ -14,10 +14,10 @@ use tvb::batch::{Batch, JobFile};
 use tvb::checkpoint::{Checkpoint, Existing, ShardIndex};
 use tvb::compress::{CompressOptions, Size, compress};
 use tvb::digest::Digest;
-use tvb::edit::{Edit, EditOutput, Source, write_edit};
+use tvb::edit::{Edit, EditJob, EditOutput, Source};
 use tvb::plan::{Plan, Selection, Task};
 use tvb::progress::Silent;
-use tvb::solve::{Coordinates, Method, Rule};
+use tvb::solve::{Method, Rule};
 use tvb::stream::Runtime;
 use tvb::verify::{verify_errors, verify_files};
 use tvb_kernels::{CpuEngine, Engine};
@@ -82,12 +82,8 @@ fn options(output: &Path, method: Method, n_atoms: usize) -> CompressOptions {
     CompressOptions {
         method,
         size: Size::Atoms(n_atoms),
-        balance: false,
-        coordinates: Coordinates::Convex,
-        dtype: None,
-        gram: None,
-        output: output.to_owned(),
         existing: Existing::Replace,
+        ..CompressOptions::new(output.to_owned())
     }
 }
 
@@ -134,7 +130,8 @@ proptest! {
         let outputs = [("basis", Source::Basis(&full)), ("originals", Source::Checkpoints(&plan))].map(|(name, source)| {
             let target = top.path().join(format!("{name}-edit"));
             let output = EditOutput { target: target.clone(), dtype: None, existing: Existing::Refuse, delta: false, force: false, command: String::new() };
-            write_edit(source, &edit, Some(&plan.base), &output, &runtime(2), &Silent).expect("an edit");
+            let job = EditJob { source, edit: &edit, base: Some(&plan.base), output: &output };
+            job.write(&runtime(2), &Silent).expect("an edit");
             Checkpoint::open(&target).expect("an edited checkpoint")
         });
         for tensor in &plan.tensors {

@@ -5,12 +5,12 @@ mod small_models;
 use small_models::write_run;
 use std::path::PathBuf;
 use tvb::basis::Basis;
-use tvb::checkpoint::{Checkpoint, Existing};
+use tvb::checkpoint::Checkpoint;
 use tvb::compress::{CompressOptions, Size, compress};
 use tvb::plan::{Plan, Selection, Task};
 use tvb::progress::Silent;
 use tvb::report::basis_report;
-use tvb::solve::{Coordinates, Method};
+use tvb::solve::Method;
 use tvb::stream::Runtime;
 use tvb_kernels::{CpuEngine, Engine};
 
@@ -24,16 +24,7 @@ fn basis(folder: &std::path::Path, method: Method) -> Basis {
     };
     let tasks = run.tasks.iter().enumerate().map(task).collect();
     let plan = Plan::new(Checkpoint::open(&run.base).expect("a base"), tasks, &Selection::default()).expect("a plan");
-    let options = CompressOptions {
-        method,
-        size: Size::Atoms(2),
-        balance: false,
-        coordinates: Coordinates::Convex,
-        dtype: None,
-        gram: None,
-        output: folder.join("basis"),
-        existing: Existing::Refuse,
-    };
+    let options = CompressOptions { method, size: Size::Atoms(2), ..CompressOptions::new(folder.join("basis")) };
     let runtime = Runtime { engine: Engine::Cpu(CpuEngine::new()), n_threads: 1, memory_bytes: 64 << 20 };
     compress(&plan, &options, &runtime, &Silent).expect("a basis")
 }

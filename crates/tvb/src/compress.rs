@@ -9,11 +9,12 @@ use crate::basis::{Basis, gram_file};
 use crate::checkpoint::{Existing, Leftover, StagedOutput, free_bytes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gram::Grams;
+use crate::kept::{Keep, stays_slow};
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::project::{Projection, check_same_inputs, find_bookmark, project_from};
 use crate::random_atoms::RawColumns;
-use crate::solve::{self, Coordinates, Gram, MaxError, Method, SolveOptions, Solved};
+use crate::solve::{self, AnchoredOptions, Coordinates, Gram, MaxError, Method, SolveOptions, Solved};
 use crate::stream::Runtime;
 use crate::units;
 use faer::Mat;
@@ -47,10 +48,29 @@ pub struct CompressOptions {
     pub dtype: Option<tvb_kernels::Dtype>,
     /// A Gram file of these inputs: one read instead of two.
     pub gram: Option<PathBuf>,
+    /// Whether inputs that fit in memory are read once.
+    pub keep: Keep,
     /// The basis folder.
     pub output: PathBuf,
     /// What to do with an output that is there already.
     pub existing: Existing,
+}
+
+impl CompressOptions {
+    /// The defaults: `anchored`, half as many atoms as tasks, stored in f32, in a folder that is not there yet.
+    pub fn new(output: impl Into<PathBuf>) -> CompressOptions {
+        CompressOptions {
+            method: Method::Anchored(AnchoredOptions::default()),
+            size: Size::Ratio(0.5),
+            balance: false,
+            coordinates: Coordinates::Convex,
+            dtype: None,
+            gram: None,
+            keep: Keep::Auto,
+            output: output.into(),
+            existing: Existing::Refuse,
+        }
+    }
 }
 
 /// Compresses the task vectors of `plan` into a basis folder.
@@ -61,7 +81,7 @@ pub struct CompressOptions {
 /// same call goes on from there with the same result.
 pub fn compress(plan: &Plan, options: &CompressOptions, runtime: &Runtime, progress: &dyn Progress) -> Result<Basis> {
     check_options(plan, options)?;
-    let kept = keeps_inputs(plan, options, runtime.memory_bytes).then(|| plan.keeping());
+    let kept = keeps_inputs(plan, options, runtime.memory_bytes)?.then(|| plan.keeping());
     let plan = kept.as_ref().unwrap_or(plan);
     let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Keep)?;
     let mut bookmarks = BookmarkFolder::new(staged.path().join(bookmarks::FOLDER), plan, runtime);
@@ -81,20 +101,41 @@ pub fn compress(plan: &Plan, options: &CompressOptions, runtime: &Runtime, progr
 
 /// The part of the memory cap that is left to the buffers of the passes.
 const BUFFERS_PART: u64 = 4;
+/// Bytes that are read to see whether a file system caches.
+const PROBE_BYTES: u64 = 1 << 20;
 
 /// How often the inputs are read: once for the Gram matrix and once for the atoms, unless one is there already or they
-/// fit in memory.
-pub fn n_reads(plan: &Plan, options: &CompressOptions, memory_bytes: u64) -> u64 {
-    if keeps_inputs(plan, options, memory_bytes) { 1 } else { n_passes(options) }
+/// are kept in memory.
+///
+/// # Errors
+/// Failed: an input that cannot be read.
+pub fn n_reads(plan: &Plan, options: &CompressOptions, memory_bytes: u64) -> Result<u64> {
+    Ok(if keeps_inputs(plan, options, memory_bytes)? { 1 } else { n_passes(options) })
 }
 
 fn n_passes(options: &CompressOptions) -> u64 {
     if options.gram.is_some() { 1 } else { 2 }
 }
 
-/// Whether the inputs are kept in memory between the passes: where there are two and they fit whole.
-fn keeps_inputs(plan: &Plan, options: &CompressOptions, memory_bytes: u64) -> bool {
-    n_passes(options) > 1 && plan.n_bytes() <= memory_bytes - memory_bytes / BUFFERS_PART
+/// Whether the inputs are kept in memory between the passes: where there are two, they fit whole, and it pays.
+fn keeps_inputs(plan: &Plan, options: &CompressOptions, memory_bytes: u64) -> Result<bool> {
+    let fits = n_passes(options) > 1 && plan.n_bytes() <= memory_bytes - memory_bytes / BUFFERS_PART;
+    match options.keep {
+        Keep::Always => Ok(fits),
+        Keep::Never => Ok(false),
+        Keep::Auto => Ok(fits && is_uncached(plan)?),
+    }
+}
+
+/// Whether the last task's file system reads the same bytes as slowly the second time.
+fn is_uncached(plan: &Plan) -> Result<bool> {
+    let column = plan.n_columns() - 1;
+    let checkpoint = plan.column_checkpoint(column);
+    let Some(planned) = plan.tensors.iter().max_by_key(|tensor| tensor.n_rows) else { return Ok(false) };
+    let tensor = plan.column_tensor(planned, column);
+    let mut bytes = vec![0; tensor.n_bytes().min(PROBE_BYTES) as usize];
+    let n_bytes = bytes.len() as u64;
+    stays_slow(n_bytes.max(PROBE_BYTES / 16), || checkpoint.read(tensor, 0, &mut bytes))
 }
 
 /// What can be told before anything is read.

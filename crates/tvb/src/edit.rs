@@ -89,52 +89,53 @@ pub struct EditOutput {
     pub command: String,
 }
 
-/// Forms `edit` and writes it: an edited copy of `base`, or the bare edit.
-///
-/// # Errors
-/// Rejected: an output that exists, a damaged basis, another base, inputs that do not fit. Failed: I/O, device. Interrupted.
-pub fn write_edit(
-    source: Source<'_>,
-    edit: &Edit,
-    base: Option<&Checkpoint>,
-    output: &EditOutput,
-    runtime: &Runtime,
-    progress: &dyn Progress,
-) -> Result<()> {
-    let base = base.filter(|_| !output.delta);
-    if base.is_none() && !output.delta {
-        return Err(Error::usage("no base given").hint("--base PATH, or --delta for the bare edit"));
-    }
-    write_formed(edit.edits(source)?, source, edit, base, output, runtime, progress)
+/// An edit that is to be written: what, from what, onto what, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct EditJob<'a> {
+    /// What it is formed from.
+    pub source: Source<'a>,
+    /// The edit.
+    pub edit: &'a Edit,
+    /// The base; not needed for the bare edit.
+    pub base: Option<&'a Checkpoint>,
+    /// Where it goes.
+    pub output: &'a EditOutput,
 }
 
-/// Writes what `edits` forms; `source` and `edit` say what it is, for the checks and the model card.
-///
-/// # Errors
-/// As [`write_edit`].
-pub fn write_formed(
-    edits: Edits,
-    source: Source<'_>,
-    edit: &Edit,
-    base: Option<&Checkpoint>,
-    output: &EditOutput,
-    runtime: &Runtime,
-    progress: &dyn Progress,
-) -> Result<()> {
-    let writer = writer_for(&edits, base, output)?;
-    let writers = [writer];
-    let read = reconstruct(base, edits, output.dtype, &writers, runtime, progress)?;
-    if let Source::Basis(basis) = source {
-        read.check(basis, base.filter(|_| !output.force))?;
+impl EditJob<'_> {
+    /// Forms the edit and writes it: an edited copy of the base, or the bare edit.
+    ///
+    /// # Errors
+    /// Rejected: an output that exists, a damaged basis, another base, inputs that do not fit. Failed: I/O, device.
+    /// Interrupted.
+    pub fn write(&self, runtime: &Runtime, progress: &dyn Progress) -> Result<()> {
+        self.write_formed(self.edit.edits(self.source)?, runtime, progress)
     }
-    for writer in writers {
-        if let Some(base) = base {
-            let card = model_card(base, source, edit, &output.command);
-            writer.add_side_files(base, output.dtype.map(Dtype::from), &card)?;
+
+    /// Writes what `edits` forms; the source and the edit say what it is, for the checks and the model card.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_formed(&self, edits: Edits, runtime: &Runtime, progress: &dyn Progress) -> Result<()> {
+        let EditJob { source, edit, output, .. } = *self;
+        let base = self.base.filter(|_| !output.delta);
+        if base.is_none() && !output.delta {
+            return Err(Error::usage("no base given").hint("--base PATH, or --delta for the bare edit"));
         }
-        writer.commit()?;
+        let writers = [writer_for(&edits, base, output)?];
+        let read = reconstruct(base, edits, output.dtype, &writers, runtime, progress)?;
+        if let Source::Basis(basis) = source {
+            read.check(basis, base.filter(|_| !output.force))?;
+        }
+        for writer in writers {
+            if let Some(base) = base {
+                let card = model_card(base, source, edit, &output.command);
+                writer.add_side_files(base, output.dtype.map(Dtype::from), &card)?;
+            }
+            writer.commit()?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// A writer for the tensors that come out of `edits`: all of the base's, or the edited ones alone.

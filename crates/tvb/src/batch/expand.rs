@@ -119,8 +119,8 @@ impl Unit {
             coordinates: self.coordinates,
             dtype: Some(self.dtype),
             gram,
-            output: self.output.clone(),
             existing,
+            ..CompressOptions::new(self.output.clone())
         }
     }
 }

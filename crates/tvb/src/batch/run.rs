@@ -10,7 +10,7 @@ use crate::basis::gram_file;
 use crate::checkpoint::{Checkpoint, Existing};
 use crate::compress::compress;
 use crate::digest::Digest;
-use crate::edit::{Edit, EditOutput, Source, write_edit};
+use crate::edit::{Edit, EditJob, EditOutput, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gram::Grams;
 use crate::plan::Plan;
@@ -311,7 +311,8 @@ impl Runner<'_> {
         if begun {
             note.write(&Noted::Begun)?;
         }
-        let result = write_edit(Source::Basis(basis), &edit, Some(&base), &written, self.runtime, self.progress);
+        let job = EditJob { source: Source::Basis(basis), edit: &edit, base: Some(&base), output: &written };
+        let result = job.write(self.runtime, self.progress);
         if let Err(error) = result {
             // What was there is there still.
             if begun {

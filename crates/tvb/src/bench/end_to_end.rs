@@ -11,7 +11,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::plan::{Plan, Selection, Task};
 use crate::progress::Progress;
-use crate::solve::{AnchoredOptions, Coordinates, Method};
+use crate::solve::{AnchoredOptions, Method};
 use crate::stream::Runtime;
 use crate::units;
 use std::collections::BTreeMap;
@@ -134,12 +134,9 @@ impl Files {
         let options = CompressOptions {
             method: Method::Anchored(AnchoredOptions::default()),
             size: Size::Atoms(n_atoms),
-            balance: false,
-            coordinates: Coordinates::Convex,
             dtype: Some(self.values.dtype),
-            gram: None,
-            output: self.folder.path().join("basis"),
             existing: Existing::Replace,
+            ..CompressOptions::new(self.folder.path().join("basis"))
         };
         let once = || compress(&plan, &options, runtime, &Quiet(progress));
         let first = once()?;

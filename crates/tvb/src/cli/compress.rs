@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tvb::basis::Basis;
 use tvb::checkpoint::Existing;
 use tvb::compress::{CompressOptions, compress, n_reads, predict_atoms};
+use tvb::kept::Keep;
 use tvb::{Result, units};
 
 /// Compress the task vectors of fine-tuned checkpoints into a basis
@@ -28,6 +29,9 @@ pub(super) struct Args {
     /// A Gram file of these inputs, from `tvb gram`: one read instead of two
     #[arg(long, value_name = "FILE")]
     pub gram: Option<PathBuf>,
+    /// Keep inputs that fit in --memory there between the two passes; auto: where the file system does not cache them
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
+    pub keep_inputs: KeepName,
     /// The basis folder
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
@@ -37,6 +41,24 @@ pub(super) struct Args {
     /// Say what would be done, and stop
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `--keep-inputs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum KeepName {
+    Auto,
+    Always,
+    Never,
+}
+
+impl KeepName {
+    fn keep(self) -> Keep {
+        match self {
+            KeepName::Auto => Keep::Auto,
+            KeepName::Always => Keep::Always,
+            KeepName::Never => Keep::Never,
+        }
+    }
 }
 
 /// `--dtype`.
@@ -67,6 +89,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Answer> {
         coordinates: args.method.tuning.coordinates(),
         dtype: Some(args.dtype.kernel()),
         gram: args.gram.clone(),
+        keep: args.keep_inputs.keep(),
         output: args.output.clone(),
         existing: if args.overwrite { Existing::Replace } else { Existing::Refuse },
     };
@@ -77,7 +100,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let started = Instant::now();
     let basis = compress(&plan, &options, &runtime, &context.progress)?;
     let elapsed = started.elapsed();
-    let n_reads = n_reads(&plan, &options, runtime.memory_bytes);
+    let n_reads = n_reads(&plan, &options, runtime.memory_bytes)?;
     let device = runtime.device_name();
     let mut json = super::inspect::basis_json(&basis);
     json["output"] = args.output.to_string_lossy().into();
@@ -90,7 +113,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Answer> {
 fn dry_run(plan: &tvb::plan::Plan, options: &CompressOptions, memory_bytes: u64) -> Result<Answer> {
     let atoms = predict_atoms(plan, options)?;
     let atom_bytes = plan.n_rows() * options.dtype.map_or(4, |dtype| dtype.size() as u64);
-    let n_reads = n_reads(plan, options, memory_bytes);
+    let n_reads = n_reads(plan, options, memory_bytes)?;
     let read_bytes = n_reads * plan.n_bytes();
     let write_bytes = atoms.map(|n| if options.method.stores_atoms() { n as u64 * atom_bytes } else { 0 });
     let free_bytes = tvb::checkpoint::free_bytes(&options.output);

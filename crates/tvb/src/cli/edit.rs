@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tvb::basis::Basis;
 use tvb::checkpoint::{Checkpoint, Existing, OpenOptions};
-use tvb::edit::{Edit, EditOutput, Source, write_edit};
+use tvb::edit::{Edit, EditJob, EditOutput, Source};
 use tvb::plan::Plan;
 use tvb::solve::{Fidelity, Rule};
 use tvb::tasks::TaskSource;
@@ -270,7 +270,7 @@ fn run(
         tvb::progress::Progress::note(&context.progress, text.trim_end());
     }
     let started = Instant::now();
-    write_edit(source, &edit, base.as_ref(), &output, &runtime, &context.progress)?;
+    EditJob { source, edit: &edit, base: base.as_ref(), output: &output }.write(&runtime, &context.progress)?;
     let elapsed = started.elapsed();
     text.push_str(&format!(
         "{}: written in {} on {}\n",

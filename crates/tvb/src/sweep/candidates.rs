@@ -2,7 +2,7 @@
 
 use super::SweepOptions;
 use crate::checkpoint::{Checkpoint, Existing};
-use crate::edit::{Edit, EditOutput, Source, write_edit, write_formed};
+use crate::edit::{Edit, EditJob, EditOutput, Source};
 use crate::error::{Error, Result};
 use crate::evaluate::Metrics;
 use crate::progress::Progress;
@@ -67,13 +67,16 @@ impl<'a> Candidates<'a> {
                 let path = self.delta_path();
                 let unscaled = Edit { scale: 1.0, ..self.edit.clone() };
                 let output = EditOutput { delta: true, dtype: Some(tvb_kernels::Dtype::F32), ..self.output(&path) };
-                write_edit(self.source, &unscaled, None, &output, self.runtime, progress)?;
+                EditJob { source: self.source, edit: &unscaled, base: None, output: &output }
+                    .write(self.runtime, progress)?;
                 delta.insert(Checkpoint::open(&path)?).clone()
             }
         };
         let scaled = Edit { scale, ..self.edit.clone() };
         let edits = Edits::from_delta(formed, scale);
-        write_formed(edits, self.source, &scaled, Some(self.base), &self.output(target), self.runtime, progress)
+        let output = self.output(target);
+        let job = EditJob { source: self.source, edit: &scaled, base: Some(self.base), output: &output };
+        job.write_formed(edits, self.runtime, progress)
     }
 
     fn output(&self, target: &Path) -> EditOutput {
