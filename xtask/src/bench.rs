@@ -1,19 +1,160 @@
-//! `cargo xtask bench`: the criterion benches of the workspace.
+//! `cargo xtask bench`: the criterion benches, then whole jobs beside the time that their bytes alone take.
+//!
+//! Jobs run on made-up checkpoints in `target/bench-inputs`, each in turn with its *I/O floor* (`io_floor`: the same bytes
+//! read and as many written, nothing in between) and, with `--peers`, with other people's programs; a table of medians goes
+//! to a Markdown file. Everything that is compared ran in the same run, by turns.
 
-use crate::process::{Result, cargo, run as run_command};
+mod inputs;
+mod jobs;
+mod peers;
+mod timed;
 
-/// Run the criterion benches
+use crate::process::{Result, capture, cargo, root, run as run_command};
+use jobs::{Jobs, Programs};
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Parameters of a moderate model.
+const MODERATE: usize = 20_000_000;
+/// Parameters of CLIP's ViT-B/32 image encoder, about.
+const FULL: usize = 86_600_000;
+
+/// Run the criterion benches, then whole jobs beside their I/O floor
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Passed on to criterion, for example `--save-baseline before` or a bench's name
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    /// Keep criterion's figures under this name
+    #[arg(long, value_name = "NAME")]
+    save_baseline: Option<String>,
+    /// Compare with criterion's figures of this name
+    #[arg(long, value_name = "NAME", conflicts_with = "save_baseline")]
+    baseline: Option<String>,
+    /// Leave the criterion benches out
+    #[arg(long)]
+    no_criterion: bool,
+    /// Leave the jobs out
+    #[arg(long, conflicts_with_all = ["full", "parameters", "peers", "linearity"])]
+    no_jobs: bool,
+    /// Eight f32 checkpoints of 86.6 M parameters
+    #[arg(long)]
+    full: bool,
+    /// Parameters of each checkpoint
+    #[arg(long, value_name = "N", conflicts_with = "full", default_value_t = MODERATE)]
+    parameters: usize,
+    /// Checkpoints beside the base
+    #[arg(long, value_name = "T", default_value_t = 8)]
+    tasks: usize,
+    /// Runs of each job; the table has the median
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    rounds: usize,
+    /// Also how time grows with T and with d, and T = 100 at 10 M parameters (4 GB of files)
+    #[arg(long)]
+    linearity: bool,
+    /// Also a streaming PyTorch script, and mergekit's task arithmetic, where a Python has them
+    #[arg(long)]
+    peers: bool,
+    /// The Python of --peers
+    #[arg(long, value_name = "PATH", requires = "peers")]
+    python: Option<PathBuf>,
+    /// Where the table goes; by default benches/results/DATE-jobs.md
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Passed on to criterion, for example a bench's name
+    #[arg(last = true, value_name = "ARGS")]
     bench_args: Vec<String>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if !args.no_criterion {
+        criterion(args)?;
+    }
+    if args.no_jobs {
+        return Ok(());
+    }
+    let programs = build()?;
+    let mut jobs = Jobs::new(programs, args.rounds.max(1));
+    let python = match args.peers {
+        true => peers::find_python(args.python.as_deref()),
+        false => None,
+    };
+    if args.peers && python.is_none() {
+        eprintln!(
+            "note: no Python with torch and safetensors found; `cargo xtask interop` makes one, or --python PATH"
+        );
+    }
+    jobs.side_by_side(args.tasks, if args.full { FULL } else { args.parameters }, python.as_deref())?;
+    if args.linearity {
+        jobs.linearity()?;
+    }
+    let date =
+        capture(Command::new("date").args(["-u", "+%F"])).map_or_else(|_| "undated".into(), |d| d.trim().to_owned());
+    let typed = without_paths(std::env::args().skip(2));
+    let head = format!(
+        "# {date}, {}\n\n`cargo xtask bench {}`. Files in the page cache; medians of {} runs by turns.\n",
+        machine(),
+        typed.join(" "),
+        args.rounds.max(1)
+    );
+    let text = head + jobs.text();
+    let path = args.output.clone().unwrap_or_else(|| root().join(format!("benches/results/{date}-jobs.md")));
+    std::fs::write(&path, &text).map_err(|error| format!("{}: {error}", path.display()))?;
+    print!("{text}");
+    eprintln!("\nwritten to {}", path.display());
+    Ok(())
+}
+
+/// The flags as they were typed, but for those whose values are places on this machine.
+fn without_paths(mut args: impl Iterator<Item = String>) -> Vec<String> {
+    let mut kept = Vec::new();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--python" | "--output" | "-o" => drop(args.next()),
+            other if other.starts_with("--python=") || other.starts_with("--output=") => {}
+            _ => kept.push(arg),
+        }
+    }
+    kept
+}
+
+fn criterion(args: &Args) -> Result<()> {
     let mut command = cargo(["bench", "--locked", "--package", "tvb-benches", "--benches"]);
-    if !args.bench_args.is_empty() {
-        command.arg("--").args(&args.bench_args);
+    let baselines = [("--save-baseline", &args.save_baseline), ("--baseline", &args.baseline)];
+    let flags = baselines.into_iter().filter_map(|(flag, name)| name.as_ref().map(|name| [flag, name.as_str()]));
+    let mut words: Vec<&str> = flags.flatten().collect();
+    words.extend(args.bench_args.iter().map(String::as_str));
+    if !words.is_empty() {
+        command.arg("--").args(words);
     }
     run_command(&mut command)
+}
+
+/// Builds the programs that are measured.
+fn build() -> Result<Programs> {
+    run_command(&mut cargo(["build", "--release", "--locked", "-p", "tvb", "-p", "tvb-zoo"]))?;
+    // These have no dependencies; built together with the others they would ask for other features of theirs.
+    run_command(&mut cargo(["build", "--release", "--locked", "-p", "tvb-benches", "--bins"]))?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let release = root().join(target).join("release");
+    let program = |name: &str| release.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    Ok(Programs { tvb: program("tvb"), io_floor: program("io_floor"), make_inputs: program("make_inputs") })
+}
+
+/// Processor and cores, without the machine's name.
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model =
+        info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim()));
+    format!("{cores} cores of {}", model.unwrap_or(std::env::consts::ARCH))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_paths;
+
+    #[test]
+    fn no_place_on_this_machine_is_written_down() {
+        let typed = "bench --peers --python /a/python --full -o x.md --output=/b/y.md --rounds 3";
+        let kept = without_paths(typed.split(' ').map(String::from));
+        assert_eq!(kept.join(" "), "bench --peers --full --rounds 3");
+    }
 }

@@ -284,6 +284,7 @@ fn check_task_names(tasks: &[Task]) -> Result<()> {
     if tasks.is_empty() {
         return Err(Error::usage("no task given").hint("name at least one fine-tune: NAME=PATH or PATH"));
     }
+    crate::tasks::check_count(tasks.len())?;
     for (index, task) in tasks.iter().enumerate() {
         if let Some(earlier) = tasks[..index].iter().find(|earlier| earlier.name == task.name) {
             return Err(Error::rejected(format!(

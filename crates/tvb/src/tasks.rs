@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use tvb_kernels::MAX_TASKS;
 
 /// File stems that say nothing about the task; the parent folder's name is taken instead.
 const EMPTY_STEMS: &[&str] = &["model", "finetuned", "pytorch_model", "adapter_model", "diffusion_pytorch_model"];
@@ -106,11 +107,24 @@ pub fn find_run(folder: &Path) -> Result<(PathBuf, Vec<TaskSource>)> {
     Ok((base, tasks))
 }
 
-/// Whether no two tasks share a name.
+/// Whether one basis takes that many tasks.
 ///
 /// # Errors
-/// Rejected, with both paths.
+/// Usage: more than the engines take.
+pub fn check_count(n_tasks: usize) -> Result<()> {
+    if n_tasks > MAX_TASKS {
+        return Err(Error::usage(format!("{n_tasks} tasks: at most {MAX_TASKS} expected"))
+            .hint("make several bases of some of the tasks each"));
+    }
+    Ok(())
+}
+
+/// Whether no two tasks share a name, and there are not too many.
+///
+/// # Errors
+/// Rejected, with both paths. As [`check_count`].
 pub fn check_unique(tasks: &[TaskSource]) -> Result<()> {
+    check_count(tasks.len())?;
     let mut path_of: HashMap<&str, &Path> = HashMap::with_capacity(tasks.len());
     for task in tasks {
         if let Some(first) = path_of.insert(&task.name, &task.path) {
@@ -210,5 +224,14 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Rejected);
         assert!(error.message().contains("a/x.pt") && error.message().contains("c/x.pt"), "{error}");
         assert_eq!(TaskSource::parse_all(&["a/x.pt", "y=c/x.pt"]).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn too_many_tasks_are_refused_before_any_is_opened() {
+        let names: Vec<String> = (0..5000).map(|index| format!("nowhere/{index}.pt")).collect();
+        let error = TaskSource::parse_all(&names).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage);
+        assert_eq!(error.message(), "5000 tasks: at most 1024 expected");
+        assert_eq!(TaskSource::parse_all(&names[..1024]).unwrap().len(), 1024);
     }
 }

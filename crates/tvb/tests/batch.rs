@@ -224,3 +224,41 @@ fn an_edit_whose_note_was_not_written_any_more_is_made_again() {
     assert_eq!(outcomes(&batch(&file, &[]).1), ["current", "failed"]);
     assert_eq!(std::fs::read(top.path().join("sum.safetensors")).expect("read"), b"the user's");
 }
+
+/// The zoo's tasks in the order of its scenarios.
+const ZOO: &str = "digits shapes stripes letters blobs mazes symmetry textures tilted gradients negatives \
+                   corners arrows faces parity noisy waves dice stencils occluded";
+
+#[test]
+#[ignore = "minutes: ninety outputs, made twice"]
+fn the_zoo_s_scenarios_interrupted_twice_end_with_the_same_bytes() {
+    let zoo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tvb-zoo/checkpoints");
+    let mut jobs = format!(
+        "[defaults]\nbase = '{0}/base.safetensors'\nratio = [0.5, 0.25]\noutput = 'out/{{job}}-{{method}}-m{{m}}'\n\
+         method = ['anchored', 'exact', 'ae', 'pca', 'sample', 'cluster', 'nmf', 'identity']\n\
+         after = [{{ add = {{ scale = 0.5, output = 'out/{{job}}-{{method}}-m{{m}}-add.safetensors' }} }}]\n",
+        zoo.display()
+    );
+    for n_tasks in [8, 14, 20] {
+        let tasks = ZOO.split_whitespace().take(n_tasks).map(|name| format!("'{}/{name}.safetensors'", zoo.display()));
+        let tasks = tasks.collect::<Vec<_>>().join(", ");
+        jobs.push_str(&format!("[[job]]\nname = 'zoo{n_tasks}'\ntasks = [{tasks}]\n"));
+    }
+    let tops = [tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder")];
+    let files = tops.each_ref().map(|top| top.path().join("jobs.toml"));
+    files.iter().for_each(|file| std::fs::write(file, &jobs).expect("written"));
+    let started = std::time::Instant::now();
+    let (code, answer) = batch(&files[0], &[]);
+    assert_eq!((code, outcomes(&answer)), (Some(0), vec!["made"; 90]), "{answer:#}");
+    let length = started.elapsed();
+    let mut random = Random(std::env::var("TVB_KILL_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1));
+    for _ in 0..2 {
+        let mut child = tvb(&["batch", "-q"]).arg(&files[1]).stdout(Stdio::null()).spawn().expect("starts");
+        std::thread::sleep(length.mul_f64(0.05 + random.below(400) as f64 / 1000.0));
+        let _ = child.kill();
+        child.wait().expect("ends");
+    }
+    assert_eq!(batch(&files[1], &[]).0, Some(0));
+    let [expected, found] = tops.each_ref().map(|top| contents(&top.path().join("out")));
+    assert!(found == expected, "other names or bytes after two kills");
+}

@@ -1,0 +1,206 @@
+//! The jobs, each by turns with the others, and their tables.
+
+use super::inputs::Inputs;
+use super::peers;
+use super::timed::{Run, run, summary};
+use crate::process::Result;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The built programs.
+#[derive(Debug)]
+pub(super) struct Programs {
+    pub(super) tvb: PathBuf,
+    pub(super) io_floor: PathBuf,
+    pub(super) make_inputs: PathBuf,
+}
+
+/// Measures and collects tables.
+pub(super) struct Jobs {
+    programs: Programs,
+    n_rounds: usize,
+    text: String,
+}
+
+/// Something to be run by turns with other things.
+struct Contender<'a> {
+    name: String,
+    /// What its time is divided by: the contender of this number.
+    floor: Option<usize>,
+    command: Box<dyn Fn() -> Result<Command> + 'a>,
+}
+
+impl<'a> Contender<'a> {
+    fn new(name: &str, floor: Option<usize>, command: impl Fn() -> Result<Command> + 'a) -> Self {
+        Contender { name: name.into(), floor, command: Box::new(command) }
+    }
+}
+
+impl Jobs {
+    pub(super) fn new(programs: Programs, n_rounds: usize) -> Jobs {
+        Jobs { programs, n_rounds, text: String::new() }
+    }
+
+    /// The tables so far, as Markdown.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// `gram`, `compress` and `add` beside their floors and, with a Python, beside other programs.
+    pub(super) fn side_by_side(&mut self, n_tasks: usize, n_parameters: usize, python: Option<&Path>) -> Result<()> {
+        let inputs = Inputs::make(&self.programs.make_inputs, n_tasks, n_parameters)?;
+        let measured = self.contend(&inputs, python);
+        inputs.remove()?;
+        let n_atoms = n_atoms(n_tasks);
+        let _ = writeln!(
+            self.text,
+            "\n{n_tasks} f32 checkpoints of {:.1} M parameters and their base, M = {n_atoms}\n\n{}",
+            n_parameters as f64 / 1e6,
+            measured?
+        );
+        Ok(())
+    }
+
+    fn contend(&self, inputs: &Inputs, python: Option<&Path>) -> Result<String> {
+        let out = inputs.folder.join("out");
+        // What `add` reads.
+        let basis = inputs.folder.join("basis");
+        run(&mut self.compress(inputs, &basis))?;
+        let (n_atoms, one) = (n_atoms(inputs.n_tasks), inputs.checkpoint_bytes());
+        let files = || std::iter::once(inputs.base()).chain(inputs.tasks()).collect::<Vec<_>>();
+        let atoms = || -> Vec<PathBuf> {
+            let digits = (n_atoms - 1).max(10).to_string().len();
+            let atoms = (0..n_atoms).map(|atom| basis.join(format!("atom-{atom:0digits$}.safetensors")));
+            std::iter::once(inputs.base()).chain(atoms).collect()
+        };
+        let floor = |n_reads: u32, write_bytes: u64, files: Vec<PathBuf>| {
+            let mut command = Command::new(&self.programs.io_floor);
+            command.args([n_reads.to_string(), write_bytes.to_string()]).arg(out.join("floor")).args(files);
+            Ok(command)
+        };
+        let tvb = |words: &[&str]| {
+            let mut command = Command::new(&self.programs.tvb);
+            command.args(["-q", "--device", "cpu"]).args(words);
+            command
+        };
+        let mut contenders = vec![
+            Contender::new("floor: read once", None, move || floor(1, 0, files())),
+            Contender::new("`tvb gram`", Some(0), || {
+                let mut command = tvb(&["gram", "--base"]);
+                command.arg(inputs.base()).args(inputs.tasks()).arg("-o").arg(out.join("run.gram"));
+                Ok(command)
+            }),
+            Contender::new("floor: read twice, write M", None, move || floor(2, n_atoms as u64 * one, files())),
+            Contender::new("`tvb compress`", Some(2), || Ok(self.compress(inputs, &out.join("basis")))),
+            Contender::new("floor: read M + 1, write 1", None, move || floor(1, one, atoms())),
+            Contender::new("`tvb add` from the basis", Some(4), || {
+                let mut command = tvb(&["add"]);
+                command.arg(&basis).arg("--base").arg(inputs.base()).args(["--scale", "0.3", "-o"]);
+                command.arg(out.join("edited.safetensors"));
+                Ok(command)
+            }),
+            Contender::new("floor: read once, write 1", None, move || floor(1, one, files())),
+            Contender::new("`tvb add --from-checkpoints`", Some(6), || {
+                let mut command = tvb(&["add", "--scale", "0.3", "--base"]);
+                command.arg(inputs.base()).arg("-o").arg(out.join("edited.safetensors"));
+                command.arg("--from-checkpoints").args(inputs.tasks());
+                Ok(command)
+            }),
+        ];
+        if let Some(python) = python {
+            let start = || Ok(peers::torch_start(python, inputs, &out));
+            contenders.push(Contender::new("PyTorch script: start-up alone", None, start));
+            let compress = || Ok(peers::torch_compress(python, inputs, n_atoms, &out));
+            contenders.push(Contender::new("PyTorch script: Gram, eigh, atoms", Some(2), compress));
+            let add = || Ok(peers::torch_add(python, inputs, &out));
+            contenders.push(Contender::new("PyTorch script: add", Some(6), add));
+            if peers::can_import(python, "mergekit") {
+                let add = || peers::mergekit_add(python, inputs, &out);
+                contenders.push(Contender::new("mergekit: task_arithmetic", Some(6), add));
+            }
+        }
+        self.by_turns(&contenders, &out)
+    }
+
+    /// How the time of `compress` grows with T and with d, and one large T.
+    pub(super) fn linearity(&mut self) -> Result<()> {
+        let by_tasks = [8, 16, 32, 64].map(|n_tasks| (n_tasks, 2_500_000));
+        let by_rows = [2_500_000, 5_000_000, 10_000_000, 20_000_000].map(|d| (8, d));
+        for (title, cases) in [("T grows", &by_tasks[..]), ("d grows", &by_rows), ("T = 100", &[(100, 10_000_000)])] {
+            let _ = writeln!(self.text, "\n`tvb compress`, M = T/2, f32: {title}\n");
+            self.text += "| T | d | time, s | of it, ns per T·d | resident |\n|---:|---:|---:|---:|---:|\n";
+            for &(n_tasks, d) in cases {
+                let inputs = Inputs::make(&self.programs.make_inputs, n_tasks, d)?;
+                let out = inputs.folder.join("out");
+                let runs: Result<Vec<Run>> = (0..self.n_rounds.min(3))
+                    .map(|_| {
+                        clear(&out)?;
+                        run(&mut self.compress(&inputs, &out.join("basis")))
+                    })
+                    .collect();
+                inputs.remove()?;
+                let (seconds, resident_bytes) = summary(&runs?);
+                let each_ns = seconds * 1e9 / (n_tasks * d) as f64;
+                let resident = megabytes(resident_bytes);
+                let _ = writeln!(self.text, "| {n_tasks} | {d} | {seconds:.2} | {each_ns:.2} | {resident} |");
+            }
+        }
+        Ok(())
+    }
+
+    fn compress(&self, inputs: &Inputs, out: &Path) -> Command {
+        let mut command = Command::new(&self.programs.tvb);
+        command.args(["-q", "--device", "cpu", "compress", "--base"]).arg(inputs.base()).args(inputs.tasks());
+        command.args(["-m", &n_atoms(inputs.n_tasks).to_string(), "-o"]).arg(out);
+        command
+    }
+
+    /// Runs every contender once a round, in order, and answers with a table.
+    fn by_turns(&self, contenders: &[Contender<'_>], out: &Path) -> Result<String> {
+        let mut runs = vec![Vec::new(); contenders.len()];
+        for round in 1..=self.n_rounds {
+            eprintln!("round {round} of {}", self.n_rounds);
+            for (contender, runs) in contenders.iter().zip(&mut runs) {
+                clear(out)?;
+                runs.push(run(&mut (contender.command)()?)?);
+            }
+        }
+        clear(out)?;
+        let mut table =
+            String::from("| job | time, s | over its floor | each run, s | resident |\n|---|---:|---:|---|---:|\n");
+        for (contender, own) in contenders.iter().zip(&runs) {
+            let (seconds, resident_bytes) = summary(own);
+            // Ratios of each round, since the machine changes from one to the next.
+            let ratio = contender.floor.map(|floor| {
+                let mut ratios: Vec<f64> =
+                    own.iter().zip(&runs[floor]).map(|(run, floor)| run.seconds / floor.seconds).collect();
+                ratios.sort_by(f64::total_cmp);
+                ratios[ratios.len() / 2]
+            });
+            let ratio = ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
+            let each: Vec<String> = own.iter().map(|run| format!("{:.2}", run.seconds)).collect();
+            let (name, each, resident) = (&contender.name, each.join(" "), megabytes(resident_bytes));
+            let _ = writeln!(table, "| {name} | {seconds:.2} | {ratio} | {each} | {resident} |");
+        }
+        Ok(table)
+    }
+}
+
+fn n_atoms(n_tasks: usize) -> usize {
+    n_tasks.div_ceil(2)
+}
+
+fn megabytes(n_bytes: Option<u64>) -> String {
+    n_bytes.map_or_else(|| "-".into(), |n_bytes| format!("{:.0} MB", n_bytes as f64 / 1e6))
+}
+
+/// An empty folder for outputs: removing the last ones is no job's work.
+fn clear(out: &Path) -> Result<()> {
+    let failed = |error: std::io::Error| format!("{}: {error}", out.display());
+    match std::fs::remove_dir_all(out) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    std::fs::create_dir_all(out).map_err(failed)
+}
