@@ -4,7 +4,8 @@
 //! is exactly 0 for an output is left out of it: an infinity or a NaN there cannot reach that output (0·∞ is NaN).
 //!
 //! Whether a tile has such weights is found out once, not for every column of every block, and one or two outputs have
-//! tiles of their own: 1.0 to 1.2 times the speed at T = 8 to 64 (`tvb bench -j 1`, by turns with the version before).
+//! tiles of their own: 0.9 to 1.35 times the speed at T = 8 to 64, 1.14 in the middle (`tvb bench -j 1`, by turns with the
+//! version before, on a noisy machine).
 
 use super::block::{Decoded, Floats};
 use pulp::Simd;
