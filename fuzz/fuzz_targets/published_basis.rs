@@ -38,7 +38,10 @@ fuzz_target!(|input: &[u8]| {
         let output = folder.path().join("imported");
         let error = import(folder.path(), &output, Existing::Refuse, &cpu(), &HeadersOnly).err();
         // Either its headers were refused, or the pass was stopped; nothing is left in both cases.
-        assert!(error.is_none_or(|error| matches!(error.kind(), ErrorKind::Rejected | ErrorKind::Interrupted | ErrorKind::Failed)));
+        assert!(error.is_none_or(|error| matches!(
+            error.kind(),
+            ErrorKind::Rejected | ErrorKind::Interrupted | ErrorKind::Failed
+        )));
         let _ = std::fs::remove_dir_all(&output);
         put(folder, name, &probes.whole[which][file]);
     });

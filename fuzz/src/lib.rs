@@ -33,7 +33,8 @@ impl Progress for HeadersOnly {
 pub fn probe(name: &str) -> TempDir {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("probe").join(name);
     let copy = tempfile::tempdir().expect("a folder");
-    let entries = std::fs::read_dir(&from).unwrap_or_else(|error| panic!("{}: {error}; run `cargo xtask fuzz`", from.display()));
+    let entries =
+        std::fs::read_dir(&from).unwrap_or_else(|error| panic!("{}: {error}; run `cargo xtask fuzz`", from.display()));
     for entry in entries.flatten() {
         std::fs::copy(entry.path(), copy.path().join(entry.file_name())).expect("copied");
     }
