@@ -195,12 +195,16 @@ fn megabytes(n_bytes: Option<u64>) -> String {
     n_bytes.map_or_else(|| "-".into(), |n_bytes| format!("{:.0} MB", n_bytes as f64 / 1e6))
 }
 
-/// An empty folder for outputs: removing the last ones is no job's work.
+/// An empty folder for outputs and a disk with nothing left to write: what the last job left to the system, and its removal,
+/// are not the next one's work.
 fn clear(out: &Path) -> Result<()> {
     let failed = |error: std::io::Error| format!("{}: {error}", out.display());
     match std::fs::remove_dir_all(out) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
     }
-    std::fs::create_dir_all(out).map_err(failed)
+    std::fs::create_dir_all(out).map_err(failed)?;
+    // Where there is no such command, the first rows of a round are a little slow.
+    let _ = Command::new("sync").status();
+    Ok(())
 }

@@ -7,7 +7,7 @@ use super::note::{Note, Noted, stamp_of};
 use crate::basis::Basis;
 use crate::basis::bookmarks::inputs_key;
 use crate::basis::gram_file;
-use crate::checkpoint::{Checkpoint, Existing};
+use crate::checkpoint::{Checkpoint, Existing, remove_stale_lock};
 use crate::compress::compress;
 use crate::digest::Digest;
 use crate::edit::{Edit, EditJob, EditOutput, Source};
@@ -234,6 +234,7 @@ impl Runner<'_> {
         self.open(&unit.inputs)?;
         let Some(opened) = &self.opened else { return Err(Error::failed("the inputs were not opened")) };
         if let Some(basis) = current_basis(unit, &opened.grams) {
+            remove_stale_lock(&unit.output);
             return Ok((basis, false));
         }
         let existing = if unit.overwrite { Existing::Replace } else { Existing::Refuse };
@@ -289,6 +290,7 @@ impl Runner<'_> {
             Some(Noted::Begun) => Existing::Replace,
             Some(Noted::Made { recipe: made_by, stamp }) if *stamp == stamp_of(output) => {
                 if *made_by == recipe {
+                    remove_stale_lock(output);
                     return Ok(false);
                 }
                 // Made by an earlier run of a batch and untouched since.

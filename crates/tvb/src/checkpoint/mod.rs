@@ -33,7 +33,7 @@ pub use safetensors::{
     SHARD_BYTES, SafetensorsHeader, SafetensorsLayout, SafetensorsWriter, ShardPlan, ShardedWriter, TensorSpec,
     in_aligned_order, index_json,
 };
-pub use staged::{Existing, Leftover, StagedOutput, write_whole};
+pub use staged::{Existing, Leftover, StagedOutput, remove_stale_lock, write_whole};
 pub use tensor::{NotTensor, Place, Tensor};
 
 use crate::error::{Error, Result};

@@ -156,6 +156,15 @@ impl StagedOutput {
     }
 }
 
+/// Removes the lock that a process which died just after its output appeared left beside it; one that is held stays. For
+/// outputs that are complete and need no run of their own.
+pub fn remove_stale_lock(target: &Path) {
+    let lock = sibling(target, ".partial.lock");
+    if lock.exists() {
+        drop(OutputLock::acquire(&lock, target));
+    }
+}
+
 impl Drop for StagedOutput {
     fn drop(&mut self) {
         if self.remove {

@@ -186,3 +186,18 @@ fn a_link_is_followed_and_stays() {
     assert!(top.path().join("out").is_symlink());
     assert_eq!(names(&top.path().join("disk/out")), ["basis.json"]);
 }
+
+#[test]
+fn a_stale_lock_is_removed_and_a_held_one_stays() {
+    let top = tempfile::tempdir().unwrap();
+    let target = top.path().join("basis");
+    write(&top.path().join("basis.partial.lock"), "1");
+    remove_stale_lock(&target);
+    assert_eq!(names(top.path()), [] as [&str; 0]);
+    let staged = StagedOutput::folder(&target, Existing::Refuse, Leftover::Clear).unwrap();
+    remove_stale_lock(&target);
+    assert!(names(top.path()).contains(&"basis.partial.lock".to_owned()));
+    drop(staged);
+    remove_stale_lock(&target);
+    assert_eq!(names(top.path()), [] as [&str; 0]);
+}
