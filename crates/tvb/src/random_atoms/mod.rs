@@ -76,7 +76,7 @@ impl RawColumns {
         found.ok_or_else(|| Error::rejected(format!("tensor {tensor}: not one of the basis' tensors")))
     }
 
-    /// Σ_m weights\[k\]\[m\]·R_m for `n_rows` rows from `first_row` on, for every output k: [n_outputs][n_rows].
+    /// Σ_m weights\[k\]\[m\]·R_m for `n_rows` rows from `first_row` on, for every output k: \[n_outputs\]\[n_rows\].
     pub fn mixed(&self, first_row: u64, n_rows: usize, weights: &[Vec<f64>]) -> Vec<Vec<f64>> {
         let mut out = vec![vec![0.0; n_rows]; weights.len()];
         let mut column = vec![0.0_f32; n_rows];
@@ -89,7 +89,7 @@ impl RawColumns {
         out
     }
 
-    /// One pass over the inputs: RᵀR [M, M] and RᵀV [M, T], in f64.
+    /// One pass over the inputs: RᵀR \[M, M\] and RᵀV \[M, T\], in f64.
     ///
     /// # Errors
     /// Rejected: an input that is not what it was when the Gram matrices were formed. Failed: I/O. Interrupted.
