@@ -62,11 +62,11 @@ impl GeneratedEdits {
     ) -> Result<HashMap<String, Digest>> {
         let edited =
             self.raw.tensors.iter().map(|(name, shape)| edited(base, name, shape)).collect::<Result<Vec<_>>>()?;
-        let pieces: Vec<Piece> = self.raw.tensors.iter().enumerate().flat_map(pieces).collect();
+        let pieces = Pieces::new(&self.raw.tensors);
         let next = AtomicUsize::new(0);
         let work = || -> Result<Vec<(Piece, Digest)>> {
             let mut done = Vec::new();
-            while let Some(&piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+            while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
                 progress.check()?;
                 let digest = self.form_piece(piece, edited[piece.tensor], dtype, writers)?;
                 done.extend(digest.map(|digest| (piece, digest)));
@@ -135,8 +135,47 @@ fn edited<'a>(base: Option<&'a Checkpoint>, name: &str, shape: &[usize]) -> Resu
     }
 }
 
-fn pieces((tensor, (_, shape)): (usize, &(String, Vec<usize>))) -> impl Iterator<Item = Piece> {
-    let n_elements: usize = shape.iter().product();
-    let block = move |first_row| Piece { tensor, first_row, n_rows: BLOCK_ROWS.min(n_elements - first_row) };
-    (0..n_elements).step_by(BLOCK_ROWS).map(block)
+/// Every block of every tensor, by number; nothing is held for each, since sizes come from a file.
+struct Pieces {
+    n_elements: Vec<usize>,
+    /// Number of the first block of each tensor.
+    firsts: Vec<usize>,
+}
+
+impl Pieces {
+    fn new(tensors: &[(String, Vec<usize>)]) -> Pieces {
+        let n_elements: Vec<usize> = tensors.iter().map(|(_, shape)| shape.iter().product()).collect();
+        let mut end = 0;
+        let firsts = n_elements.iter().map(|n_elements| {
+            let first = end;
+            end += n_elements.div_ceil(BLOCK_ROWS);
+            first
+        });
+        Pieces { firsts: firsts.collect(), n_elements }
+    }
+
+    fn get(&self, number: usize) -> Option<Piece> {
+        let tensor = self.firsts.partition_point(|&first| first <= number).checked_sub(1)?;
+        let first_row = (number - self.firsts[tensor]).checked_mul(BLOCK_ROWS)?;
+        let n_rows = self.n_elements[tensor].checked_sub(first_row)?.min(BLOCK_ROWS);
+        (n_rows > 0).then_some(Piece { tensor, first_row, n_rows })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_cover_every_row_once() {
+        let shape = |n: usize| (String::new(), vec![n]);
+        let rows = [0, 5, BLOCK_ROWS, 0, 2 * BLOCK_ROWS + 1, 0];
+        let pieces = Pieces::new(&rows.map(shape));
+        let found: Vec<(usize, usize, usize)> =
+            (0..).map_while(|number| pieces.get(number)).map(|p| (p.tensor, p.first_row, p.n_rows)).collect();
+        let expected =
+            [(1, 0, 5), (2, 0, BLOCK_ROWS), (4, 0, BLOCK_ROWS), (4, BLOCK_ROWS, BLOCK_ROWS), (4, 2 * BLOCK_ROWS, 1)];
+        assert_eq!(found, expected);
+        assert!(Pieces::new(&[]).get(0).is_none());
+    }
 }

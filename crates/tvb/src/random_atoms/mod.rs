@@ -22,6 +22,9 @@ use faer::Mat;
 use std::collections::HashMap;
 use tvb_kernels::Work;
 
+/// More rows than any file could hold; their bytes can still be counted.
+const MAX_ROWS: u64 = i64::MAX as u64 / 8;
+
 /// The raw Gaussian columns R over named tensors.
 #[derive(Clone, Debug)]
 pub struct RawColumns {
@@ -45,9 +48,10 @@ impl RawColumns {
         for (name, shape) in &tensors {
             first_rows.insert(name.clone(), end);
             let n_rows = shape.iter().try_fold(1_u64, |product, &n| product.checked_mul(n as u64));
-            end = n_rows.and_then(|n_rows| end.checked_add(n_rows)).filter(|&end| end <= i64::MAX as u64).ok_or_else(
-                || Error::rejected(format!("tensor {name}: shape {shape:?} has more elements than can be counted")),
-            )?;
+            end =
+                n_rows.and_then(|n_rows| end.checked_add(n_rows)).filter(|&end| end <= MAX_ROWS).ok_or_else(|| {
+                    Error::rejected(format!("tensor {name}: shape {shape:?} has more elements than can be counted"))
+                })?;
         }
         Ok(RawColumns { generator: Generator { seed }, n_columns, tensors, first_rows })
     }
@@ -187,6 +191,10 @@ mod tests {
             assert_eq!(part[0], whole[0][first..first + n_rows]);
             assert_eq!(part[1], whole[1][first..first + n_rows]);
         }
-        assert!(RawColumns::new(0, 1, vec![("a".into(), vec![usize::MAX, 2])]).is_err());
+        for shape in [vec![usize::MAX, 2], vec![usize::MAX], vec![1 << 61], vec![1 << 31, 1 << 31]] {
+            assert!(RawColumns::new(0, 1, vec![("a".into(), shape.clone())]).is_err(), "{shape:?}");
+        }
+        let vast = RawColumns::new(0, 1, vec![("a".into(), vec![1 << 59])]).unwrap();
+        assert_eq!(vast.n_bytes(), 1 << 61);
     }
 }
