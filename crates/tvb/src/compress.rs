@@ -71,6 +71,20 @@ impl CompressOptions {
             existing: Existing::Refuse,
         }
     }
+
+    /// The same with [`Keep::Auto`] decided, once for whoever asks later: by reading a little where the inputs fit in memory.
+    ///
+    /// # Errors
+    /// Usage: options that do not fit each other. Failed: an input that cannot be read.
+    pub fn decided(self, plan: &Plan, memory_bytes: u64) -> Result<CompressOptions> {
+        check_options(plan, &self)?;
+        let keep = if keeps_inputs(plan, &self, memory_bytes)? { Keep::Always } else { Keep::Never };
+        Ok(CompressOptions { keep, ..self })
+    }
+
+    fn solve_options(&self, n_atoms: usize) -> SolveOptions {
+        SolveOptions { balance: self.balance, coordinates: self.coordinates, ..SolveOptions::atoms(n_atoms) }
+    }
 }
 
 /// Compresses the task vectors of `plan` into a basis folder.
@@ -104,26 +118,28 @@ const BUFFERS_PART: u64 = 4;
 /// Bytes that are read to see whether a file system caches.
 const PROBE_BYTES: u64 = 1 << 20;
 
-/// How often the inputs are read: once for the Gram matrix and once for the atoms, unless one is there already or they
-/// are kept in memory.
-///
-/// # Errors
-/// Failed: an input that cannot be read.
-pub fn n_reads(plan: &Plan, options: &CompressOptions, memory_bytes: u64) -> Result<u64> {
-    Ok(if keeps_inputs(plan, options, memory_bytes)? { 1 } else { n_passes(options) })
+/// How often inputs are read whose keeping is [decided](CompressOptions::decided): once for the Gram matrix and once for the
+/// atoms, unless one is there already or they are kept in memory.
+pub fn n_reads(plan: &Plan, options: &CompressOptions, memory_bytes: u64) -> u64 {
+    let is_kept = options.keep == Keep::Always && fits(plan, options, memory_bytes);
+    if is_kept { 1 } else { n_passes(options) }
 }
 
 fn n_passes(options: &CompressOptions) -> u64 {
     if options.gram.is_some() { 1 } else { 2 }
 }
 
-/// Whether the inputs are kept in memory between the passes: where there are two, they fit whole, and it pays.
+/// Whether there is a second pass to keep the inputs for, and room for all of them.
+fn fits(plan: &Plan, options: &CompressOptions, memory_bytes: u64) -> bool {
+    n_passes(options) > 1 && plan.n_bytes() <= memory_bytes - memory_bytes / BUFFERS_PART
+}
+
+/// Whether the inputs are kept in memory between the passes: where they fit and it pays.
 fn keeps_inputs(plan: &Plan, options: &CompressOptions, memory_bytes: u64) -> Result<bool> {
-    let fits = n_passes(options) > 1 && plan.n_bytes() <= memory_bytes - memory_bytes / BUFFERS_PART;
     match options.keep {
-        Keep::Always => Ok(fits),
         Keep::Never => Ok(false),
-        Keep::Auto => Ok(fits && is_uncached(plan)?),
+        Keep::Always => Ok(fits(plan, options, memory_bytes)),
+        Keep::Auto => Ok(fits(plan, options, memory_bytes) && is_uncached(plan)?),
     }
 }
 
@@ -286,13 +302,8 @@ fn solve_random(
 pub fn solve_for(grams: &Grams, options: &CompressOptions, progress: &dyn Progress) -> Result<Solved> {
     let gram = Gram::new(grams.group_gram(0))?;
     let go_on = |_: f64| !progress.cancelled();
-    let solve_options = |n_atoms| SolveOptions {
-        balance: options.balance,
-        coordinates: options.coordinates,
-        ..SolveOptions::atoms(n_atoms)
-    };
     let n_atoms = choose_atoms(&gram, grams, options, progress)?;
-    let coefficients = solve::solve(&gram, &options.method, &solve_options(n_atoms), &go_on)?;
+    let coefficients = solve::solve(&gram, &options.method, &options.solve_options(n_atoms), &go_on)?;
     let assessment = solve::assess(&gram, &coefficients)?;
     Ok(Solved { gram, coefficients, assessment })
 }
@@ -300,14 +311,14 @@ pub fn solve_for(grams: &Grams, options: &CompressOptions, progress: &dyn Progre
 /// M, as the size says.
 fn choose_atoms(gram: &Gram, grams: &Grams, options: &CompressOptions, progress: &dyn Progress) -> Result<usize> {
     let go_on = |_: f64| !progress.cancelled();
-    let solve_options =
-        SolveOptions { balance: options.balance, coordinates: options.coordinates, ..SolveOptions::atoms(1) };
     let n_tasks = gram.n_tasks();
     Ok(match options.size {
         _ if options.method.fixed_atoms(n_tasks).is_some() => n_tasks,
         Size::Atoms(n_atoms) => n_atoms,
         Size::Ratio(ratio) => atoms_for_ratio(ratio, n_tasks)?,
-        Size::MaxError(target) => solve::atoms_for_error(gram, &options.method, &solve_options, target, &go_on)?,
+        Size::MaxError(target) => {
+            solve::atoms_for_error(gram, &options.method, &options.solve_options(1), target, &go_on)?
+        }
         Size::MaxBytes(limit) => {
             let dtype = options.dtype.unwrap_or(tvb_kernels::Dtype::F32);
             atoms_for_bytes(limit, grams.moved_bytes(dtype.into()), n_tasks, &options.method)?

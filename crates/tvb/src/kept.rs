@@ -1,4 +1,4 @@
-//! Inputs kept in memory from one pass to the next, so that small ones are read once.
+//! Inputs kept in memory from one pass to the next, so that they are read once where reading again would be slow.
 //!
 //! Only inputs that fit whole, beside the buffers of a pass, are kept, and by default only where the file system does not
 //! cache them itself. What is kept are the bytes as they were read, with their digests, block by block; a later pass,

@@ -7,12 +7,9 @@ use super::manifest::AtomRecord;
 use crate::checkpoint::{Checkpoint, Dtype, Place, SHARD_BYTES, ShardPlan, ShardedWriter, TensorSpec};
 use crate::chunks::Block;
 use crate::digest::{Digest, TableOfDigests};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use std::collections::BTreeMap;
 use std::path::Path;
-
-/// Atoms whose bytes are sent to the disk at once.
-const SYNCED_AT_ONCE: usize = 8;
 
 /// Every atom of a basis while it is written.
 #[derive(Debug)]
@@ -64,14 +61,7 @@ impl AtomSink {
     /// # Errors
     /// Failed: the system cannot write.
     pub fn sync(&self) -> Result<()> {
-        // Several at once: a disk is slower with one file after the other.
-        self.atoms.chunks(SYNCED_AT_ONCE).try_for_each(|atoms| {
-            std::thread::scope(|scope| {
-                let syncs: Vec<_> = atoms.iter().map(|(_, writer)| scope.spawn(|| writer.sync())).collect();
-                let stopped = |_| Err(Error::failed("a thread stopped before its atom was on the disk"));
-                syncs.into_iter().try_for_each(|sync| sync.join().unwrap_or_else(stopped))
-            })
-        })
+        self.atoms.iter().try_for_each(|(_, writer)| writer.sync())
     }
 
     /// Writes one chunk's rows: `bytes` holds for each atom in turn the blocks in order, tightly packed.
@@ -99,7 +89,6 @@ impl AtomSink {
     /// # Errors
     /// Failed: the system cannot write.
     pub fn finish(self, digests: &TableOfDigests) -> Result<Vec<AtomRecord>> {
-        self.sync()?;
         let records = self.atoms.into_iter().enumerate().map(|(atom, (plan, writer))| {
             let tensor_digests: Vec<Digest> = digests.column(atom).collect();
             let mut parts = Vec::new();

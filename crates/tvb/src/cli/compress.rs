@@ -93,6 +93,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Answer> {
         output: args.output.clone(),
         existing: if args.overwrite { Existing::Replace } else { Existing::Refuse },
     };
+    let options = options.decided(&plan, context.memory_bytes)?;
     if args.dry_run {
         return dry_run(&plan, &options, context.memory_bytes);
     }
@@ -100,7 +101,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let started = Instant::now();
     let basis = compress(&plan, &options, &runtime, &context.progress)?;
     let elapsed = started.elapsed();
-    let n_reads = n_reads(&plan, &options, runtime.memory_bytes)?;
+    let n_reads = n_reads(&plan, &options, runtime.memory_bytes);
     let device = runtime.device_name();
     let mut json = super::inspect::basis_json(&basis);
     json["output"] = args.output.to_string_lossy().into();
@@ -113,7 +114,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Answer> {
 fn dry_run(plan: &tvb::plan::Plan, options: &CompressOptions, memory_bytes: u64) -> Result<Answer> {
     let atoms = predict_atoms(plan, options)?;
     let atom_bytes = plan.n_rows() * options.dtype.map_or(4, |dtype| dtype.size() as u64);
-    let n_reads = n_reads(plan, options, memory_bytes)?;
+    let n_reads = n_reads(plan, options, memory_bytes);
     let read_bytes = n_reads * plan.n_bytes();
     let write_bytes = atoms.map(|n| if options.method.stores_atoms() { n as u64 * atom_bytes } else { 0 });
     let free_bytes = tvb::checkpoint::free_bytes(&options.output);
