@@ -27,7 +27,7 @@ fn long_columns_stay_within_1e_7() {
     let layout =
         ChunkLayout { n_columns: 4, segments: vec![Segment { n_rows, slot: 0 }], slices, n_bytes: bytes.len() };
     let made = Made { layout, bytes, values: Vec::new() };
-    for engine in [CpuEngine::new(), CpuEngine::plain()] {
+    for engine in CpuEngine::each() {
         let Output::Gram(part) = run(engine, &Work::Gram, &made) else { panic!("not a Gram part") };
         for i in 0..3 {
             for j in 0..=i {
@@ -94,7 +94,7 @@ proptest! {
     fn grams_of_random_layouts(case in any_case()) {
         let made = make(&case);
         let (slots, expected) = reference_gram(&made);
-        for engine in [CpuEngine::new(), CpuEngine::plain()] {
+        for engine in CpuEngine::each() {
             let Output::Gram(part) = run(engine, &Work::Gram, &made) else { panic!("not a Gram part") };
             prop_assert_eq!(&part.slots, &slots);
             for (found, expected) in part.values.iter().zip(&expected) {

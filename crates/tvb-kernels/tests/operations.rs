@@ -15,10 +15,10 @@ struct Runner {
     run: Box<dyn Fn(&Work, Chunk<'_>) -> Result<Output, KernelError>>,
 }
 
-/// Both engines, each in both of its ways, and the GPU's turn where there is one.
+/// Every instruction set of the CPU engine, both ways into the GPU, and the GPU's turn where there is one.
 fn runners() -> (Vec<Runner>, Option<MutexGuard<'static, ()>>) {
-    let cpu = |name, engine: CpuEngine| Runner {
-        name,
+    let cpu = |engine: CpuEngine| Runner {
+        name: engine.instruction_set(),
         run: Box::new(move |work, chunk| {
             // Leftovers in reused buffers must not show.
             let mut out = Output::Rows(vec![0xff; 1000]);
@@ -26,7 +26,7 @@ fn runners() -> (Vec<Runner>, Option<MutexGuard<'static, ()>>) {
             Ok(out)
         }),
     };
-    let mut runners = vec![cpu("cpu", CpuEngine::new()), cpu("cpu, plain", CpuEngine::plain())];
+    let mut runners: Vec<Runner> = CpuEngine::each().into_iter().map(cpu).collect();
     let Some((engine, turn)) = gpu() else { return (runners, None) };
     let packed = engine.clone();
     runners.push(Runner { name: "gpu", run: Box::new(move |work, chunk| packed.run(work, chunk)) });

@@ -14,14 +14,27 @@ use pulp::{Simd, WithSimd};
 /// The longest run of rows summed in f32.
 pub const RUN_ROWS: usize = 1024;
 
-/// Up to this many tasks the register tiles below win over a library's matrix product. With AVX-512, one core, data in
-/// memory (`tvb bench -j 1`, by turns), at T = 64: 1.4 times the product's speed for f32, 1.6 times for bf16. Shorter
-/// vectors were not measured beyond 32 tasks.
+/// Up to this many tasks the register tiles below win over a library's matrix product. Two cores, data in memory, by turns:
+/// with AVX-512 1.5 times the product's speed at T = 96, 1.35 at 128, 1.2 at 192, 1.1 at 256 and 0.7 at 512; with AVX2
+/// 1.35 at 48, 1.15 at 64 and 96, 1.0 at 128 and 0.8 at 256 (the product had AVX-512 there). A library's full square
+/// product does 103 to 119 GFLOP/s on a core of that machine; the tiles do 93 and, with the decoding, 77. Four lanes
+/// were not measured beyond 32.
 ///
-/// Tried and left out: vectors of our own over the standard library's AVX-512 intrinsics, with unchecked indexing. pulp's
-/// `x86-v4` feature makes the same instructions from safe code.
+/// Tried and left out:
+/// - Vectors of our own over the standard library's AVX-512 intrinsics, with unchecked indexing. pulp's `x86-v4` feature
+///   makes the same instructions from safe code.
+/// - Tiles of 5 × 5: 0.97 to 1.05 times the speed.
+/// - Runs of 512 rows: 0.8 to 0.95. Blocks of 128 to 512 rows within a run, which stay in the first-level cache, with the
+///   sums kept in memory from block to block: 0.7 to 0.9, since decoding short pieces of many columns costs more than the
+///   second-level cache does.
+/// - Prefetching the next run's bytes while the tiles run: 1.0 to 1.18 for chunks in memory, but 0.97 for whole passes,
+///   where the chunk has just been read and lies in the cache.
 const fn most_tiled_tasks(n_lanes: usize) -> usize {
-    if n_lanes >= 16 { 64 } else { 32 }
+    match n_lanes {
+        16.. => 256,
+        8.. => 128,
+        _ => 32,
+    }
 }
 
 /// Adds nothing to what `part` held before: it is overwritten, its memory reused.

@@ -58,9 +58,17 @@ impl CpuEngine {
         Self { arch: pulp::Arch::new() }
     }
 
-    /// The plain code path, whatever the processor can do: what a test compares the others with.
-    pub fn plain() -> Self {
-        Self { arch: pulp::Arch::Scalar }
+    /// One engine for each code path that this processor can run, the plain one first and that of [`new`](Self::new)
+    /// last: for tests and measurements of each.
+    pub fn each() -> Vec<Self> {
+        let mut archs = vec![pulp::Arch::Scalar];
+        #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+        archs.extend(pulp::x86::V3::try_new().map(pulp::Arch::V3));
+        let best = Self::new();
+        let mut engines: Vec<Self> = archs.into_iter().map(|arch| Self { arch }).collect();
+        engines.retain(|engine| engine.instruction_set() != best.instruction_set());
+        engines.push(best);
+        engines
     }
 
     /// The instruction set in use, for a list of devices: "AVX-512", "AVX2", "NEON" or "plain".
