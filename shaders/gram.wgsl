@@ -8,26 +8,34 @@
 // dispatch   x: run, y: pair of task tiles (lower triangle of tiles)
 // numerics   f32 within a run; threads that share a product each sum their own rows, then one adds those in order
 //
-// A tile of TILE tasks by STAGE_ROWS rows is decoded into workgroup memory; each thread then sums an 8 x 8 block of
-// products in registers. Few tasks make few blocks, so several threads ("lanes") share a block and split the rows.
-// Task `block + 8-tuple entry * BLOCKS` belongs to a block: neighbours in memory go to neighbouring threads.
+// A tile of TILE tasks by STAGE_ROWS rows is decoded into workgroup memory; each thread then sums a BLOCK x BLOCK block
+// of products in registers. Few tasks make few blocks, so several threads ("lanes") share a block and split the rows.
+// Task `block + entry * BLOCKS` belongs to a block: neighbours in memory go to neighbouring threads.
 
 #import shared/dtype.wgsl
 #import shared/run.wgsl
-// Tasks of a tile: 8, 16, 32 or 64.
+// Tasks of a tile: 8, 16, 32 or 64; at most 8 blocks.
 #constant TILE
+// Tasks of a block, either way: 4 or 8.
+#constant BLOCK
 // 2 where there is more than one tile, else 1: tiles held at a time.
 #constant TILES_HELD
 
 const THREADS: u32 = 64u;
-const BLOCKS: u32 = TILE / 8u;
+// Products that a thread sums in registers.
+const SUMS: u32 = BLOCK * BLOCK;
+const BLOCKS: u32 = TILE / BLOCK;
 const STAGE_ROWS: u32 = 1024u / TILE;
+// Rows that a thread decodes at a time, and the threads that decode neighbouring rows of one task.
+const STEP_ROWS: u32 = 1u + PAIRED;
+const STEP_THREADS: u32 = min(STAGE_ROWS / STEP_ROWS, THREADS);
 // One float more than a row of the tile, so that threads on successive rows hit different banks.
 const STRIDE: u32 = TILE + 1u;
 const TILE_WORDS: u32 = STAGE_ROWS * STRIDE;
-// Lanes are added up in two halves of 32 values a thread; again a stride that is odd.
+// Lanes are added up in parts of at most 32 values a thread; again a stride that is odd.
+const PART: u32 = min(SUMS, 32u);
 const LANE_STRIDE: u32 = THREADS + 1u;
-const MEMORY_WORDS: u32 = max(TILES_HELD * TILE_WORDS, 32u * LANE_STRIDE);
+const MEMORY_WORDS: u32 = max(TILES_HELD * TILE_WORDS, PART * LANE_STRIDE);
 
 struct GramParams {
     n_tasks: u32,
@@ -56,21 +64,37 @@ fn triangle_row(at: u32) -> u32 {
 
 // Decodes rows start.. of the tasks first.. into memory[place..]; beyond the last row or task, zeros.
 fn stage(run: Run, start: u32, first: u32, place: u32, thread: u32) {
-    let row_of_thread = thread % min(STAGE_ROWS, THREADS);
-    let group = thread / min(STAGE_ROWS, THREADS);
-    let n_groups = THREADS / min(STAGE_ROWS, THREADS);
+    let step_of_thread = thread % STEP_THREADS;
+    let group = thread / STEP_THREADS;
+    let n_groups = THREADS / STEP_THREADS;
     let first_slice = run.segment * (params.n_tasks + 1u);
-    for (var row = row_of_thread; row < STAGE_ROWS; row += THREADS) {
-        let inside = start + row < run.n_rows;
-        // Out of range, the run's last row is read and not used.
-        let at = run.start + min(start + row, run.n_rows - 1u);
-        let base = load(slices[first_slice], at);
+    for (var step = step_of_thread; step < STAGE_ROWS / STEP_ROWS; step += STEP_THREADS) {
+        let row = step * STEP_ROWS;
+        // Out of range, the run's last rows are read and not used.
+        let last = run.n_rows - 1u;
+        let inside = vec2<bool>(start + row <= last, start + row + 1u <= last);
+        let at = min(start + row, last - last % STEP_ROWS);
+        let here = run.start + at;
+        let next = run.start + min(at + 1u, last);
+        let base = load_step(slices[first_slice], here, next);
         for (var task = group; task < TILE; task += n_groups) {
             let column = min(first + task, params.n_tasks - 1u) + 1u;
-            let delta = load(slices[first_slice + column], at) - base;
-            memory[place + row * STRIDE + task] = select(0.0, delta, inside && first + task < params.n_tasks);
+            let delta = load_step(slices[first_slice + column], here, next) - base;
+            let wanted = inside & vec2<bool>(first + task < params.n_tasks);
+            memory[place + row * STRIDE + task] = select(0.0, delta.x, wanted.x);
+            if (STEP_ROWS == 2u) {
+                memory[place + (row + 1u) * STRIDE + task] = select(0.0, delta.y, wanted.y);
+            }
         }
     }
+}
+
+// The rows of a step: two where a word holds both, else the first alone.
+fn load_step(slice: Slice, here: u32, next: u32) -> vec2<f32> {
+    if (STEP_ROWS == 2u) {
+        return load_pair(slice, here, next);
+    }
+    return vec2<f32>(load(slice, here), 0.0);
 }
 
 @compute @workgroup_size(THREADS)
@@ -92,8 +116,8 @@ fn gram(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let block_j = select(position % BLOCKS, position - triangle * (triangle + 1u) / 2u, diagonal);
     let right_tile = select(TILE_WORDS * (TILES_HELD - 1u), 0u, diagonal);
 
-    var sums: array<f32, 64>;
-    for (var k = 0u; k < 64u; k += 1u) {
+    var sums: array<f32, SUMS>;
+    for (var k = 0u; k < SUMS; k += 1u) {
         sums[k] = 0.0;
     }
     for (var start = 0u; start < run.n_rows; start += STAGE_ROWS) {
@@ -105,40 +129,40 @@ fn gram(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         workgroupBarrier();
         if (busy) {
             for (var row = lane; row < STAGE_ROWS; row += n_lanes) {
-                var right: array<f32, 8>;
-                for (var b = 0u; b < 8u; b += 1u) {
+                var right: array<f32, BLOCK>;
+                for (var b = 0u; b < BLOCK; b += 1u) {
                     right[b] = memory[right_tile + row * STRIDE + block_j + b * BLOCKS];
                 }
-                for (var a = 0u; a < 8u; a += 1u) {
+                for (var a = 0u; a < BLOCK; a += 1u) {
                     let left = memory[row * STRIDE + block_i + a * BLOCKS];
-                    for (var b = 0u; b < 8u; b += 1u) {
-                        sums[a * 8u + b] += left * right[b];
+                    for (var b = 0u; b < BLOCK; b += 1u) {
+                        sums[a * BLOCK + b] += left * right[b];
                     }
                 }
             }
         }
     }
 
-    // Add up the lanes, 32 products of every block at a time.
-    for (var half = 0u; half < 2u; half += 1u) {
+    // Add up the lanes, PART products of every block at a time.
+    for (var part = 0u; part < SUMS / PART; part += 1u) {
         workgroupBarrier();
-        for (var k = 0u; k < 32u; k += 1u) {
-            memory[k * LANE_STRIDE + thread] = sums[half * 32u + k];
+        for (var k = 0u; k < PART; k += 1u) {
+            memory[k * LANE_STRIDE + thread] = sums[part * PART + k];
         }
         workgroupBarrier();
-        for (var value = thread; value < 32u * n_positions; value += THREADS) {
-            let k = value % 32u;
-            let at = value / 32u;
+        for (var value = thread; value < PART * n_positions; value += THREADS) {
+            let k = value % PART;
+            let at = value / PART;
             var sum = 0.0;
             for (var other = 0u; other < n_lanes; other += 1u) {
                 sum += memory[k * LANE_STRIDE + at * n_lanes + other];
             }
-            let entry = half * 32u + k;
+            let entry = part * PART + k;
             let triangle_at = triangle_row(at);
             let at_i = select(at / BLOCKS, triangle_at, diagonal);
             let at_j = select(at % BLOCKS, at - triangle_at * (triangle_at + 1u) / 2u, diagonal);
-            let i = tile_i * TILE + at_i + (entry / 8u) * BLOCKS;
-            let j = tile_j * TILE + at_j + (entry % 8u) * BLOCKS;
+            let i = tile_i * TILE + at_i + (entry / BLOCK) * BLOCKS;
+            let j = tile_j * TILE + at_j + (entry % BLOCK) * BLOCKS;
             // Within a diagonal block both halves are there: keep the lower one.
             let wanted = i < params.n_tasks && j < params.n_tasks && !(diagonal && at_i == at_j && j > i);
             if (wanted) {

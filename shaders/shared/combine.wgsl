@@ -59,7 +59,7 @@ fn combine(group: u32, thread: u32) {
         // An odd last row is formed twice and stored once.
         let next = run.start + min(2u * pair + 1u, run.n_rows - 1u);
         let base_slice = slices[first_slice];
-        let base = vec2<f32>(load(base_slice, row), load(base_slice, next));
+        let base = load_pair(base_slice, row, next);
         for (var first = 0u; first < params.n_outputs; first += OUTPUTS) {
             let start = select(vec2<f32>(0.0), base, params.add_base == 1u);
             var sums: array<vec2<f32>, OUTPUTS>;
@@ -68,7 +68,7 @@ fn combine(group: u32, thread: u32) {
             }
             for (var column = 0u; column < params.n_columns; column += 1u) {
                 let slice = slices[first_slice + 1u + column];
-                let stored = vec2<f32>(load(slice, row), load(slice, next));
+                let stored = load_pair(slice, row, next);
                 let value = select(stored, stored - base, params.subtract_base == 1u);
                 let weight = first * params.n_columns + column * OUTPUTS;
                 for (var k = 0u; k < OUTPUTS; k += 1u) {

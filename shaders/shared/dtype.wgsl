@@ -3,9 +3,15 @@
 // binding 2  slices  read   [n_segments, n_columns]: where each column's rows of each segment lie
 // Offsets are multiples of the element size, not of the word: odd lengths of 16-bit tensors put the next one anywhere.
 
+// The format of every slice, each of which starts on a word then; or MIXED, where slices differ or start anywhere.
+#constant FORMAT
+
 const F32: u32 = 0u;
 const F16: u32 = 1u;
 const BF16: u32 = 2u;
+const MIXED: u32 = 3u;
+// 1 where a word holds two elements, whatever the slice.
+const PAIRED: u32 = u32(FORMAT == F16 || FORMAT == BF16);
 
 struct Slice {
     offset_bytes: u32,
@@ -30,15 +36,29 @@ fn from_f16(half: u32) -> f32 {
 
 // Element `row` of a slice, exactly.
 fn load(slice: Slice, row: u32) -> f32 {
-    if (slice.dtype == F32) {
+    let dtype = select(FORMAT, slice.dtype, FORMAT == MIXED);
+    if (dtype == F32) {
         return bitcast<f32>(chunk[(slice.offset_bytes >> 2u) + row]);
     }
     let byte = slice.offset_bytes + 2u * row;
     let half = (chunk[byte >> 2u] >> ((byte & 2u) * 8u)) & 0xffffu;
-    if (slice.dtype == F16) {
+    if (dtype == F16) {
         return from_f16(half);
     }
     return bitcast<f32>(half << 16u);
+}
+
+// Elements `row`, which is even, and `next`, which is the one behind it or `row` again. Where PAIRED, always the one behind
+// it: beyond the slice's end that is what its last word is filled up with.
+fn load_pair(slice: Slice, row: u32, next: u32) -> vec2<f32> {
+    if (PAIRED == 0u) {
+        return vec2<f32>(load(slice, row), load(slice, next));
+    }
+    let word = chunk[(slice.offset_bytes >> 2u) + (row >> 1u)];
+    if (FORMAT == F16) {
+        return vec2<f32>(from_f16(word & 0xffffu), from_f16(word >> 16u));
+    }
+    return vec2<f32>(bitcast<f32>(word << 16u), bitcast<f32>(word & 0xffff0000u));
 }
 
 // f32 to bf16, to nearest even. On bits alone, so that no fast-math setting can change it.

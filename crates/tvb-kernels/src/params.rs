@@ -140,6 +140,8 @@ pub(crate) const F32: u32 = 0;
 pub(crate) const F16: u32 = 1;
 /// `Slice::dtype` and `Run::dtype` of bf16.
 pub(crate) const BF16: u32 = 2;
+/// The shaders' FORMAT where slices differ.
+pub(crate) const MIXED: u32 = 3;
 
 #[cfg(test)]
 mod tests {
@@ -168,7 +170,7 @@ mod tests {
                 assert_eq!(*span as usize, size, "{kernel:?}: size of {name}");
                 seen.insert(name);
             }
-            let constants = [("F32", F32), ("F16", F16), ("BF16", BF16)];
+            let constants = [("F32", F32), ("F16", F16), ("BF16", BF16), ("MIXED", MIXED)];
             for (_, constant) in module.constants.iter() {
                 let Some((name, ours)) = constants.iter().find(|(name, _)| constant.name.as_deref() == Some(name))
                 else {
@@ -182,7 +184,7 @@ mod tests {
                 seen.insert(name);
             }
         }
-        assert_eq!(seen.len(), ours().len() + 3, "a struct or constant that no shader uses: {seen:?}");
+        assert_eq!(seen.len(), ours().len() + 4, "a struct or constant that no shader uses: {seen:?}");
     }
 
     #[test]

@@ -107,7 +107,7 @@ fn check_all(engine: &GpuEngine) {
 fn chunks_are_copied_where_they_cannot_be_bound() {
     let _turn = turn();
     for copies in [true, false] {
-        let Some(engine) = device(DeviceSetup { copies, least_limits: false }) else { return };
+        let Some(engine) = device(DeviceSetup { copies, ..DeviceSetup::default() }) else { return };
         if copies {
             assert!(!engine.is_direct());
         }
@@ -142,10 +142,48 @@ fn chunks_are_copied_where_they_cannot_be_bound() {
     }
 }
 
+/// Each format has kernels of its own, in blocks of either size; where a chunk's slices start must not show in its bits.
+#[test]
+fn every_format_in_small_blocks_and_large() {
+    let _turn = turn();
+    let cpu = CpuEngine::new();
+    for small_blocks in [true, false] {
+        let Some(engine) = device(DeviceSetup { small_blocks, ..DeviceSetup::default() }) else { return };
+        for format in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+            for (n_tasks, n_rows) in [(1, 1), (13, 999), (40, 513)] {
+                let case = Case {
+                    n_tasks,
+                    segments: vec![(n_rows, 0), (n_rows / 2, 0)],
+                    formats: Formats::All(format),
+                    misaligned: true,
+                    seed: n_rows as u64,
+                };
+                let made = make(&case);
+                for work in works(n_tasks) {
+                    let mut expected = Output::Rows(Vec::new());
+                    cpu.run(&work, made.chunk(), &mut cpu.scratch(), &mut expected).expect("a sound chunk");
+                    // Packed, every slice starts on a word.
+                    let packed = engine.run(&work, made.chunk()).expect("a sound chunk");
+                    assert_close(&packed, &expected, &work);
+                    let mut stream = engine.stream(&work, made.layout.n_bytes, 1).expect("a stream");
+                    let mut slot = stream.acquire().expect("a slot");
+                    slot.write(0, &made.bytes[..made.layout.n_bytes]).expect("a slot large enough");
+                    stream.submit(slot, &made.layout).expect("a sound chunk");
+                    let as_it_lies = stream.next().expect("a result").expect("one chunk is in flight");
+                    assert_eq!(packed, as_it_lies, "{format:?}, {case:?}, {work:?}");
+                }
+            }
+        }
+        assert_eq!(engine.check(), Ok(()));
+    }
+}
+
 #[test]
 fn the_least_limits_suffice() {
     let _turn = turn();
-    let Some(engine) = device(DeviceSetup { copies: true, least_limits: true }) else { return };
+    let Some(engine) = device(DeviceSetup { copies: true, least_limits: true, ..DeviceSetup::default() }) else {
+        return;
+    };
     let facts = engine.facts();
     assert_eq!((facts.max_binding_bytes, facts.max_buffer_bytes), (128 * MIB, 256 * MIB));
     assert_eq!((facts.max_storage_buffers, facts.max_workgroups), (8, 65_535));
@@ -184,7 +222,7 @@ fn the_least_limits_suffice() {
 #[test]
 fn data_that_stays_on_the_device() {
     let _turn = turn();
-    for setup in [DeviceSetup { copies: true, least_limits: true }, DeviceSetup::default()] {
+    for setup in [DeviceSetup { copies: true, least_limits: true, ..DeviceSetup::default() }, DeviceSetup::default()] {
         let Some(engine) = device(setup) else { return };
         let cpu = CpuEngine::new();
         for n_tasks in [3, 40] {

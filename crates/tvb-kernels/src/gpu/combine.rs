@@ -3,6 +3,8 @@
 //! In the shader's output every segment starts on a word, so that no two threads share one; the host closes the gaps.
 
 use super::plan::{Plan, ResultPlan, Step, Tables, dtype_code, slices};
+use super::shader::Kernel;
+use super::variant::Format;
 use super::{project, reconstruct};
 use crate::limits::{BLOCK_ROWS, MOST_GROUPS};
 use crate::params::{CombineParams, Run};
@@ -18,7 +20,8 @@ pub(crate) struct Combine<'a> {
     pub(crate) n_outputs: usize,
     pub(crate) subtract_base: bool,
     pub(crate) add_base: bool,
-    pub(crate) kernel: super::shader::Kernel,
+    /// The kernel's variant: format, outputs at a time, whether some weight is 0.
+    pub(crate) kernel: fn(Format, u32, bool) -> Kernel,
 }
 
 /// The work's weights and flags; `None` for a Gram.
@@ -55,6 +58,8 @@ pub(crate) fn plan(work: &Work, layout: &ChunkLayout, stamp: u32) -> Result<Plan
     let combine = of(work).ok_or(KernelError::NoOutputs)?;
     let too_large = KernelError::TooLarge { what: "output rows" };
     let n_outputs = combine.n_outputs;
+    let (together, skip_zeros) = variant(combine.weights, n_outputs);
+    let kernel = (combine.kernel)(Format::of(layout), together, skip_zeros);
     // Word where each segment's rows begin in an output.
     let mut words_per_output = 0usize;
     let mut runs = Vec::new();
@@ -92,7 +97,7 @@ pub(crate) fn plan(work: &Work, layout: &ChunkLayout, stamp: u32) -> Result<Plan
             add_base: u32::from(combine.add_base),
         });
         let n_groups = MOST_GROUPS.min(runs.len() - first_run) as u32;
-        steps.push(Step::Dispatch { kernel: combine.kernel, params, groups: [n_groups, 1, 1] });
+        steps.push(Step::Dispatch { kernel, params, groups: [n_groups, 1, 1] });
     }
     if !steps.is_empty() {
         steps.push(Step::Copy { from: 0, to: 0, n_words: out_words });

@@ -1,10 +1,11 @@
 //! The device: opened once, its errors caught and kept, its pipelines made once each.
 
 use super::shader::Kernel;
+use super::variant::{Format, Shape};
 use crate::device::AdapterFacts;
 use crate::{AdapterKind, KernelError};
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -33,12 +34,15 @@ pub(crate) struct Context {
     pub(crate) facts: AdapterFacts,
     /// Whether staging buffers are bound as storage themselves, instead of being copied from.
     pub(crate) direct: bool,
+    /// How kernels are cut among this device's threads.
+    pub(crate) shape: Shape,
     pub(crate) bind_group_layout: wgpu::BindGroupLayout,
     pipeline_layout: wgpu::PipelineLayout,
     pipelines: Mutex<HashMap<Kernel, wgpu::ComputePipeline>>,
     stamp: AtomicU32,
     poison: AtomicBool,
     injection: Mutex<Option<Injection>>,
+    passed: Mutex<HashSet<Format>>,
     fault: Fault,
 }
 
@@ -67,6 +71,8 @@ pub struct DeviceSetup {
     /// The device has the least limits that an adapter may have (bindings of 128 MiB, eight storage buffers, 65,535
     /// workgroups), and wgpu refuses whatever goes beyond them.
     pub least_limits: bool,
+    /// Threads sum 4 × 4 products, as on a GPU with few registers.
+    pub small_blocks: bool,
 }
 
 /// A driver's message on one line.
@@ -86,6 +92,7 @@ impl Context {
         // Where memory is shared, the copy from a staging buffer to one of the device's moves nothing anywhere.
         let shared = matches!(facts.kind, AdapterKind::Integrated | AdapterKind::Software);
         let direct = shared && facts.mappable_storage && !setup.copies;
+        let shape = if setup.small_blocks { Shape::SMALL } else { Shape::of(&facts) };
         let features = if direct { wgpu::Features::MAPPABLE_PRIMARY_BUFFERS } else { wgpu::Features::empty() };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("tvb"),
@@ -124,12 +131,14 @@ impl Context {
             queue,
             facts,
             direct,
+            shape,
             bind_group_layout,
             pipeline_layout,
             pipelines: Mutex::default(),
             stamp: AtomicU32::new(0),
             poison: AtomicBool::new(false),
             injection: Mutex::default(),
+            passed: Mutex::default(),
             fault,
         };
         context.check()?;
@@ -157,6 +166,16 @@ impl Context {
     /// Fills results with NaNs first, or no longer.
     pub(crate) fn set_poisoned(&self, poison: bool) {
         self.poison.store(poison, Ordering::Relaxed);
+    }
+
+    /// Whether the kernels of a format have been tested on this device.
+    pub(crate) fn has_passed(&self, format: Format) -> bool {
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner).contains(&format)
+    }
+
+    /// The kernels of a format have been tested and are right.
+    pub(crate) fn set_passed(&self, format: Format) {
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner).insert(format);
     }
 
     /// Lets a fault happen after so many more submits of chunks.

@@ -1,26 +1,27 @@
 //! gram on the GPU: one workgroup for each run of rows and pair of task tiles; partial Grams come back in f32 and are
-//! added in f64 in row order. Where T is above 32 the device adds up neighbouring runs first (gram_fold.wgsl), so that
-//! at most a few percent of the input is read back.
+//! added in f64 in row order. Where T is above 32 (16 in small blocks) the device adds up neighbouring runs first
+//! (gram_fold.wgsl), so that at most a few percent of the input is read back.
 
 use super::plan::{Plan, ResultPlan, Step, Tables, slices};
 use super::shader::Kernel;
+use super::variant::{Format, Shape};
 use crate::check::gram_groups;
-use crate::limits::{FOLD_RUNS, MOST_GROUPS, PARTIALS_BYTES, RUN_ROWS_ALONE, RUN_ROWS_SHARED, THREADS, TILES};
+use crate::limits::{FOLD_RUNS, MOST_GROUPS, PARTIALS_BYTES, RUN_ROWS_ALONE, RUN_ROWS_SHARED, THREADS};
 use crate::params::{Fold, FoldParams, GramParams, Run};
 use crate::{ChunkLayout, KernelError, triangle_len};
 
-/// The largest T whose runs are not folded: its threads share blocks, and its partials are small.
-const MOST_UNFOLDED_TASKS: usize = 32;
-
 /// Plans one chunk's Gram.
-pub(crate) fn plan(layout: &ChunkLayout, stamp: u32) -> Result<Plan, KernelError> {
+pub(crate) fn plan(layout: &ChunkLayout, shape: Shape, stamp: u32) -> Result<Plan, KernelError> {
     let n_tasks = layout.n_tasks();
     let n_values = triangle_len(n_tasks);
-    let tile = TILES.into_iter().find(|&tile| tile as usize >= n_tasks).unwrap_or(TILES[TILES.len() - 1]);
+    let tiles = shape.tiles();
+    let tile = tiles.iter().copied().find(|&tile| tile as usize >= n_tasks).unwrap_or(tiles[tiles.len() - 1]);
     let n_tiles = n_tasks.div_ceil(tile as usize);
     let n_tile_pairs = triangle_len(n_tiles);
-    let kernel = Kernel::Gram { tile, tiles_held: if n_tiles > 1 { 2 } else { 1 } };
-    let folded = n_tasks > MOST_UNFOLDED_TASKS;
+    let tiles_held = if n_tiles > 1 { 2 } else { 1 };
+    let kernel = Kernel::Gram { format: Format::of(layout), tile, block: shape.block, tiles_held };
+    // Partials of few tasks are small.
+    let folded = n_tasks > shape.most_shared_tasks();
 
     let (slots, group_of_segment) = gram_groups(layout);
     let (runs, group_of_run) = runs(layout, &group_of_segment, if folded { RUN_ROWS_ALONE } else { RUN_ROWS_SHARED });

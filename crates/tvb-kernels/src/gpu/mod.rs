@@ -12,6 +12,7 @@ mod refine;
 mod resident;
 pub(crate) mod shader;
 mod stream;
+pub(crate) mod variant;
 
 pub use resident::{DeviceCopy, Resident};
 pub use stream::GpuStream;
@@ -24,6 +25,15 @@ use crate::upload::staged_layout;
 use crate::{Chunk, CpuEngine, Eigh, KernelError, Output, Work, self_test};
 use context::Context;
 use std::sync::{Arc, PoisonError, RwLock};
+use variant::Format;
+
+/// Whether a stream's kernels are tested before they are used.
+pub(crate) enum Tested {
+    /// Before the first chunk of each format, with this engine.
+    OnFirstUse(GpuEngine),
+    /// They are being tested.
+    Not,
+}
 
 /// The GPU engine: one device, shared by its streams. Cheap to clone; clones share the device, also one that was rebuilt.
 #[derive(Clone)]
@@ -48,6 +58,7 @@ impl GpuEngine {
         let context = Arc::new(RwLock::new(Arc::new(context)));
         let engine = Self { context, facts, setup, cpu: CpuEngine::new() };
         self_test::run(&engine)?;
+        engine.context().set_passed(Format::Mixed);
         Ok(engine)
     }
 
@@ -106,9 +117,28 @@ impl GpuEngine {
     /// # Errors
     /// [`KernelError::Limit`] where a chunk would be larger than the device's bindings; device errors.
     pub fn stream(&self, work: &Work, max_chunk_bytes: usize, n_slots: usize) -> Result<GpuStream, KernelError> {
+        self.stream_tested(work, max_chunk_bytes, n_slots, Tested::OnFirstUse(self.clone()))
+    }
+
+    fn stream_tested(
+        &self,
+        work: &Work,
+        max_chunk_bytes: usize,
+        n_slots: usize,
+        tested: Tested,
+    ) -> Result<GpuStream, KernelError> {
         let context = self.context();
         context.check()?;
-        GpuStream::new(context, work, max_chunk_bytes, n_slots)
+        GpuStream::new(context, work, max_chunk_bytes, n_slots, tested)
+    }
+
+    /// Tests the kernels of a format against the CPU engine, if this device has not passed that test yet.
+    fn test_format(&self, context: &Context, format: Format) -> Result<(), KernelError> {
+        if !context.has_passed(format) {
+            self_test::run_format(self, format)?;
+            context.set_passed(format);
+        }
+        Ok(())
     }
 
     /// A chunk brought to the device's memory, for measurements of `work` without the upload. Its layout must be one that
@@ -119,6 +149,7 @@ impl GpuEngine {
     pub fn resident(&self, work: &Work, chunk: Chunk<'_>) -> Result<Resident, KernelError> {
         let context = self.context();
         context.check()?;
+        self.test_format(&context, Format::of(chunk.layout))?;
         Resident::new(context, work, chunk)
     }
 
@@ -137,6 +168,15 @@ impl GpuEngine {
     /// # Errors
     /// [`KernelError`] when the layout does not fit the bytes or the work, and device errors.
     pub fn run(&self, work: &Work, chunk: Chunk<'_>) -> Result<Output, KernelError> {
+        self.run_tested(work, chunk, Tested::OnFirstUse(self.clone()))
+    }
+
+    /// [`run`](Self::run) by kernels that are being tested.
+    pub(crate) fn run_untested(&self, work: &Work, chunk: Chunk<'_>) -> Result<Output, KernelError> {
+        self.run_tested(work, chunk, Tested::Not)
+    }
+
+    fn run_tested(&self, work: &Work, chunk: Chunk<'_>, tested: Tested) -> Result<Output, KernelError> {
         check(work, chunk)?;
         if !plan::is_gpu_work(work, chunk.layout) {
             let mut out = Output::Rows(Vec::new());
@@ -144,7 +184,7 @@ impl GpuEngine {
             return Ok(out);
         }
         let staged = staged_layout(chunk.layout)?;
-        let mut stream = self.stream(work, staged.n_bytes, 1)?;
+        let mut stream = self.stream_tested(work, staged.n_bytes, 1, tested)?;
         let mut slot = stream.acquire()?;
         slot.pack(chunk, &staged)?;
         stream.submit(slot, &staged)?;

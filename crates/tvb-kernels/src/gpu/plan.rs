@@ -1,6 +1,7 @@
 //! What one chunk's submit consists of: tables for the shaders, dispatches and copies, and how its result is read.
 
 use super::shader::Kernel;
+use super::variant::Shape;
 use crate::limits::BINDING_ALIGNMENT;
 use crate::{ChunkLayout, Dtype, GramPart, KernelError, Output, Work, params, triangle_len};
 use std::ops::Range;
@@ -148,9 +149,9 @@ pub(crate) fn dtype_code(dtype: Dtype) -> Result<u32, KernelError> {
 }
 
 /// The plan of one chunk.
-pub(crate) fn plan(work: &Work, layout: &ChunkLayout, stamp: u32) -> Result<Plan, KernelError> {
+pub(crate) fn plan(work: &Work, layout: &ChunkLayout, shape: Shape, stamp: u32) -> Result<Plan, KernelError> {
     match work {
-        Work::Gram => super::gram::plan(layout, stamp),
+        Work::Gram => super::gram::plan(layout, shape, stamp),
         Work::Project(_) | Work::Reconstruct(_) => super::combine::plan(work, layout, stamp),
     }
 }

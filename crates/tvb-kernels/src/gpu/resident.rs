@@ -42,7 +42,7 @@ impl Resident {
         if !is_gpu_work(work, layout) || staged_layout(layout)?.slices != layout.slices {
             return Err(KernelError::NotOnGpu);
         }
-        let plan = plan(work, layout, context.next_stamp())?;
+        let plan = plan(work, layout, context.shape, context.next_stamp())?;
         let most = context.facts.max_binding_bytes.min(context.facts.max_buffer_bytes);
         let buffer = |label, n_bytes: u64, usage| match n_bytes > most {
             true => Err(KernelError::Limit { what: label, found: n_bytes, most }),

@@ -1,18 +1,19 @@
 //! The WGSL files, put together: `#import` and `#constant` lines resolved (see shaders/README.md).
 
+use super::variant::Format;
 use std::fmt::Write;
 
 /// A shader and its variant: what a pipeline is made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kernel {
-    /// gram.wgsl for tiles of `tile` tasks, one or `tiles_held` of them at a time.
-    Gram { tile: u32, tiles_held: u32 },
+    /// gram.wgsl for tiles of `tile` tasks, one or `tiles_held` of them at a time, in blocks of `block` either way.
+    Gram { format: Format, tile: u32, block: u32, tiles_held: u32 },
     /// gram_fold.wgsl.
     GramFold,
     /// project.wgsl, `outputs` atoms at a time.
-    Project { outputs: u32, skip_zeros: bool },
+    Project { format: Format, outputs: u32, skip_zeros: bool },
     /// reconstruct.wgsl, `outputs` outputs at a time.
-    Reconstruct { outputs: u32, skip_zeros: bool },
+    Reconstruct { format: Format, outputs: u32, skip_zeros: bool },
     /// eigh.wgsl.
     Eigh,
 }
@@ -44,9 +45,11 @@ impl Kernel {
     /// The variant's values of `#constant` lines.
     fn constants(self) -> Vec<(&'static str, u32)> {
         match self {
-            Kernel::Gram { tile, tiles_held } => vec![("TILE", tile), ("TILES_HELD", tiles_held)],
-            Kernel::Project { outputs, skip_zeros } | Kernel::Reconstruct { outputs, skip_zeros } => {
-                vec![("OUTPUTS", outputs), ("SKIP_ZEROS", u32::from(skip_zeros))]
+            Kernel::Gram { format, tile, block, tiles_held } => {
+                vec![("FORMAT", format.code()), ("TILE", tile), ("BLOCK", block), ("TILES_HELD", tiles_held)]
+            }
+            Kernel::Project { format, outputs, skip_zeros } | Kernel::Reconstruct { format, outputs, skip_zeros } => {
+                vec![("FORMAT", format.code()), ("OUTPUTS", outputs), ("SKIP_ZEROS", u32::from(skip_zeros))]
             }
             Kernel::GramFold | Kernel::Eigh => Vec::new(),
         }
@@ -90,12 +93,20 @@ fn append(source: &mut String, name: &str, constants: &[(&str, u32)], imported: 
 /// Every variant an engine can ask for, with its source.
 #[cfg(test)]
 pub(crate) fn every_variant() -> Vec<(Kernel, String)> {
-    let mut kernels = vec![Kernel::GramFold, Kernel::Eigh, Kernel::Gram { tile: 64, tiles_held: 2 }];
-    kernels.extend(crate::limits::TILES.map(|tile| Kernel::Gram { tile, tiles_held: 1 }));
-    for outputs in super::combine::OUTPUTS {
-        for skip_zeros in [false, true] {
-            kernels.push(Kernel::Project { outputs, skip_zeros });
-            kernels.push(Kernel::Reconstruct { outputs, skip_zeros });
+    use super::variant::Shape;
+    let mut kernels = vec![Kernel::GramFold, Kernel::Eigh];
+    for format in Format::ALL {
+        for shape in [Shape::SMALL, Shape::LARGE] {
+            let block = shape.block;
+            let tiles = shape.tiles();
+            kernels.extend(tiles.iter().map(|&tile| Kernel::Gram { format, tile, block, tiles_held: 1 }));
+            kernels.extend(tiles.last().map(|&tile| Kernel::Gram { format, tile, block, tiles_held: 2 }));
+        }
+        for outputs in super::combine::OUTPUTS {
+            for skip_zeros in [false, true] {
+                kernels.push(Kernel::Project { format, outputs, skip_zeros });
+                kernels.push(Kernel::Reconstruct { format, outputs, skip_zeros });
+            }
         }
     }
     kernels.into_iter().map(|kernel| (kernel, kernel.source())).collect()

@@ -5,10 +5,12 @@
 //! ```
 //! One thread holds the stream and is the only one that polls the device; slots may travel to reader threads.
 
+use super::Tested;
 use super::combine;
 use super::context::Context;
 use super::plan::{Plan, is_gpu_work, plan};
 use super::record::{PlanBuffers, Recorded, Steps};
+use super::variant::Format;
 use crate::check::check_layout;
 use crate::upload::StagingSlot;
 use crate::{ChunkLayout, KernelError, Output, Work};
@@ -20,6 +22,7 @@ use wgpu::{BufferUsages, MapMode};
 /// Chunks of one pass on their way through the GPU.
 pub struct GpuStream {
     context: Arc<Context>,
+    tested: Tested,
     work: Work,
     id: u64,
     slot_bytes: usize,
@@ -68,6 +71,7 @@ impl GpuStream {
         work: &Work,
         max_chunk_bytes: usize,
         n_slots: usize,
+        tested: Tested,
     ) -> Result<Self, KernelError> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let slot_bytes = max_chunk_bytes.max(16).next_multiple_of(16);
@@ -95,6 +99,7 @@ impl GpuStream {
             .collect::<Result<Vec<_>, KernelError>>()?;
         Ok(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            tested,
             work: work.clone(),
             slot_bytes,
             weights,
@@ -112,7 +117,7 @@ impl GpuStream {
         check_layout(&self.work, layout).is_ok()
             && is_gpu_work(&self.work, layout)
             && crate::upload::staged_layout(layout)
-                .and_then(|staged| self.check_sizes(&plan(&self.work, &staged, 1)?, &staged))
+                .and_then(|staged| self.check_sizes(&plan(&self.work, &staged, self.context.shape, 1)?, &staged))
                 .is_ok()
     }
 
@@ -156,7 +161,10 @@ impl GpuStream {
         if !is_gpu_work(&self.work, layout) {
             return Err(KernelError::NotOnGpu);
         }
-        let plan = plan(&self.work, layout, self.context.next_stamp())?;
+        if let Tested::OnFirstUse(engine) = &self.tested {
+            engine.test_format(&self.context, Format::of(layout))?;
+        }
+        let plan = plan(&self.work, layout, self.context.shape, self.context.next_stamp())?;
         self.check_sizes(&plan, layout)?;
         if plan.steps.is_empty() {
             self.pending.push_back(Pending::Ready(plan.collect(&[])?));
@@ -234,7 +242,9 @@ impl GpuStream {
         };
         readback.map_async(MapMode::Read, ..readback_bytes, count(&n_mapped));
         slot.staging.map_async(MapMode::Write, .., count(&n_mapped));
-        context.count_submit();
+        if matches!(self.tested, Tested::OnFirstUse(_)) {
+            context.count_submit();
+        }
         context.check()?;
         Ok(Pending::Submitted { slot: index, plan, submission, n_mapped })
     }
