@@ -1,56 +1,23 @@
 //! Devices that fail in the middle of a pass: the pass goes on where it was, on the device made anew or on the CPU, and its
 //! result is the one of an undisturbed run.
 
+mod gpu_device;
 mod small_models;
 
+use gpu_device::{Notes, llvmpipe};
 use small_models::{Random, Shape, Stored, contents, values, write_model};
 use std::path::Path;
-use std::sync::Mutex;
 use tvb::checkpoint::Checkpoint;
 use tvb::compress::{CompressOptions, Size, compress};
 use tvb::gram::{Grams, gram};
 use tvb::plan::{Plan, Selection, Task};
-use tvb::progress::Progress;
 use tvb::solve::Method;
 use tvb::stream::Runtime;
-use tvb_kernels::{Backend, DeviceChoice, Engine, GpuEngine, InjectedFault, open};
+use tvb_kernels::{DeviceSetup, Engine, GpuEngine, InjectedFault};
 
 /// Three chunks of a device, of the base and three tasks.
 const N_TASKS: usize = 3;
 const N_ROWS: usize = 2_500_000;
-
-/// Keeps the notes of a run.
-#[derive(Default)]
-struct Notes(Mutex<Vec<String>>);
-
-impl Progress for Notes {
-    fn begin(&self, _stage: &'static str, _total_bytes: u64) {}
-    fn advance(&self, _n_bytes: u64) {}
-    fn finish(&self) {}
-
-    fn note(&self, line: &str) {
-        self.0.lock().expect("no panic").push(line.to_owned());
-    }
-}
-
-impl Notes {
-    /// The notes so far, which are forgotten.
-    fn take(&self) -> Vec<String> {
-        std::mem::take(&mut *self.0.lock().expect("no panic"))
-    }
-}
-
-fn llvmpipe() -> Option<GpuEngine> {
-    match open(&DeviceChoice::Name("llvmpipe".to_owned()), Some(Backend::Vulkan)).map(|opened| opened.engine) {
-        Ok(Engine::Gpu(engine)) => Some(engine),
-        other => {
-            let required = std::env::var("TVB_REQUIRE_GPU").is_ok_and(|value| value == "1");
-            assert!(!required, "TVB_REQUIRE_GPU=1, but {other:?}");
-            eprintln!("skipped: no llvmpipe (install mesa-vulkan-drivers for it)");
-            None
-        }
-    }
-}
 
 fn write_plan(folder: &Path) -> Plan {
     let shape = |name: &str, n_rows: usize| Shape { name: name.into(), shape: vec![n_rows], stored: Stored::Bf16 };
@@ -68,7 +35,7 @@ fn write_plan(folder: &Path) -> Plan {
 }
 
 fn runtime(engine: &GpuEngine) -> Runtime {
-    Runtime { engine: Engine::Gpu(engine.clone()), n_threads: 2, memory_bytes: 256 << 20 }
+    Runtime { engine: Engine::Gpu(engine.clone()), n_threads: 2, memory_bytes: 256 << 20, device_memory_bytes: 0 }
 }
 
 /// Fails unless two Grams agree to 1e-6 of the norms, and in every digest.
@@ -86,7 +53,7 @@ fn assert_close(found: &Grams, expected: &Grams) {
 
 #[test]
 fn a_pass_survives_its_device() {
-    let Some(engine) = llvmpipe() else { return };
+    let Some(engine) = llvmpipe(DeviceSetup::default()) else { return };
     let top = tempfile::tempdir().expect("a folder");
     let plan = write_plan(top.path());
     let (runtime, notes) = (runtime(&engine), Notes::default());

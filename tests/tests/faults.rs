@@ -26,7 +26,7 @@ use tvb::verify::verify_files;
 use tvb_kernels::{CpuEngine, Engine};
 
 fn runtime() -> Runtime {
-    Runtime { engine: Engine::Cpu(CpuEngine::new()), n_threads: 2, memory_bytes: 64 << 20 }
+    Runtime { engine: Engine::Cpu(CpuEngine::new()), n_threads: 2, memory_bytes: 64 << 20, device_memory_bytes: 0 }
 }
 
 fn plan(run: &Run) -> Plan {

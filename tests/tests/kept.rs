@@ -29,7 +29,7 @@ fn plan(folder: &Path) -> Plan {
 }
 
 fn runtime(memory_bytes: u64) -> Runtime {
-    Runtime { engine: Engine::Cpu(CpuEngine::new()), n_threads: 2, memory_bytes }
+    Runtime { engine: Engine::Cpu(CpuEngine::new()), n_threads: 2, memory_bytes, device_memory_bytes: 0 }
 }
 
 #[test]

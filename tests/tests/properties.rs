@@ -23,7 +23,7 @@ use tvb::verify::{verify_errors, verify_files};
 use tvb_kernels::{CpuEngine, Engine};
 
 fn runtime(n_threads: usize) -> Runtime {
-    Runtime { engine: Engine::Cpu(CpuEngine::new()), n_threads, memory_bytes: 64 << 20 }
+    Runtime { engine: Engine::Cpu(CpuEngine::new()), n_threads, memory_bytes: 64 << 20, device_memory_bytes: 0 }
 }
 
 fn number(variable: &str, default: u32) -> u32 {

@@ -25,7 +25,8 @@ fn basis(folder: &std::path::Path, method: Method) -> Basis {
     let tasks = run.tasks.iter().enumerate().map(task).collect();
     let plan = Plan::new(Checkpoint::open(&run.base).expect("a base"), tasks, &Selection::default()).expect("a plan");
     let options = CompressOptions { method, size: Size::Atoms(2), ..CompressOptions::new(folder.join("basis")) };
-    let runtime = Runtime { engine: Engine::Cpu(CpuEngine::new()), n_threads: 1, memory_bytes: 64 << 20 };
+    let runtime =
+        Runtime { engine: Engine::Cpu(CpuEngine::new()), n_threads: 1, memory_bytes: 64 << 20, device_memory_bytes: 0 };
     compress(&plan, &options, &runtime, &Silent).expect("a basis")
 }
 

@@ -35,6 +35,6 @@ pub use device::{AdapterFacts, AdapterKind, Backend, DeviceChoice, choose, list_
 pub use eigh::Eigh;
 pub use engine::{Engine, Opened, open, open_as};
 pub use error::KernelError;
-pub use gpu::{DeviceCopy, DeviceSetup, GpuEngine, GpuStream, InjectedFault, Resident};
+pub use gpu::{DeviceCopy, DeviceSetup, GpuEngine, GpuStream, InjectedFault, KeptChunk, Resident};
 pub use upload::{StagingSlot, staged_layout};
 pub use work::{Base, Columns, GramPart, Output, Project, Reconstruct, Work, triangle_len};

@@ -29,7 +29,7 @@ impl Block {
     }
 
     /// What it is kept under.
-    fn key(&self, plan: &Plan) -> BlockKey {
+    pub(crate) fn key(&self, plan: &Plan) -> BlockKey {
         (plan.tensors[self.tensor].columns[0], self.first_row)
     }
 }
@@ -76,6 +76,29 @@ impl Grid {
         self.ends.drain(..n_chunks);
         self.ends.iter_mut().for_each(|end| *end -= n_blocks);
         self
+    }
+
+    /// The same chunks without the blocks of the tensors that `keep` answers false for; the others are renumbered.
+    #[must_use]
+    pub fn only(&self, keep: impl Fn(usize) -> bool) -> Grid {
+        let mut only = Grid { blocks: Vec::new(), ends: Vec::new() };
+        // Tensors come in order: the number of the one at hand among those that stay.
+        let (mut n_kept, mut next) = (0, 0);
+        for chunk in 0..self.n_chunks() {
+            for block in self.blocks(chunk) {
+                while next <= block.tensor {
+                    n_kept += usize::from(keep(next));
+                    next += 1;
+                }
+                if keep(block.tensor) {
+                    only.blocks.push(Block { tensor: n_kept - 1, ..*block });
+                }
+            }
+            if only.blocks.len() > only.ends.last().copied().unwrap_or(0) {
+                only.ends.push(only.blocks.len());
+            }
+        }
+        only
     }
 
     /// Number of chunks.
@@ -140,6 +163,7 @@ impl ChunkReader {
                 error.context(format!("{}, tensor {tensor}", plan.column_name(extent.column)))
             })?;
         }
+        plan.count_read(self.extents.iter().map(|extent| extent.n_bytes as u64).sum());
         self.take_digests(blocks);
         self.keep(plan, blocks);
         Ok(())
@@ -270,7 +294,7 @@ mod tests {
                     next[block.tensor] += block.n_rows;
                 }
             }
-            prop_assert_eq!(next, rows);
+            prop_assert_eq!(&next, &rows);
             for first in 0..=grid.n_chunks().min(5) {
                 let rest = grid.clone().after(first);
                 prop_assert_eq!(rest.n_chunks(), grid.n_chunks() - first);
@@ -278,6 +302,12 @@ mod tests {
                     prop_assert_eq!(rest.blocks(chunk), grid.blocks(first + chunk));
                 }
             }
+            // Every second tensor left out: the blocks of a grid over the others, no chunk empty.
+            let some = grid.only(|tensor| tensor % 2 == 0);
+            let others = Grid::new(rows.iter().copied().step_by(2), rows_per_chunk);
+            prop_assert_eq!(&some.blocks, &others.blocks);
+            prop_assert!((0..some.n_chunks()).all(|chunk| !some.blocks(chunk).is_empty()));
+            prop_assert_eq!(some.ends.last(), others.ends.last());
         }
     }
 }

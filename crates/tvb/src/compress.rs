@@ -95,7 +95,7 @@ impl CompressOptions {
 /// same call goes on from there with the same result.
 pub fn compress(plan: &Plan, options: &CompressOptions, runtime: &Runtime, progress: &dyn Progress) -> Result<Basis> {
     check_options(plan, options)?;
-    let kept = keeps_inputs(plan, options, runtime.memory_bytes)?.then(|| plan.keeping());
+    let kept = keep_inputs(plan, options, runtime)?;
     let plan = kept.as_ref().unwrap_or(plan);
     let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Keep)?;
     let mut bookmarks = BookmarkFolder::new(staged.path().join(bookmarks::FOLDER), plan, runtime);
@@ -141,6 +141,16 @@ fn keeps_inputs(plan: &Plan, options: &CompressOptions, memory_bytes: u64) -> Re
         Keep::Always => Ok(fits(plan, options, memory_bytes)),
         Keep::Auto => Ok(fits(plan, options, memory_bytes) && is_uncached(plan)?),
     }
+}
+
+/// The plan with a place where its data stays between the passes, where there is one: the device, or else the host.
+fn keep_inputs(plan: &Plan, options: &CompressOptions, runtime: &Runtime) -> Result<Option<Plan>> {
+    // The columns of `random` are multiplied on the host.
+    let on_device = n_passes(options) > 1 && runtime.keeps_on_device() && options.method.stores_atoms();
+    if on_device && options.keep != Keep::Never {
+        return Ok(Some(plan.keeping_on_device(runtime.device_memory_bytes)));
+    }
+    Ok(keeps_inputs(plan, options, runtime.memory_bytes)?.then(|| plan.keeping()))
 }
 
 /// Whether the last task's file system reads the same bytes as slowly the second time.

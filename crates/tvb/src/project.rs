@@ -78,8 +78,7 @@ pub fn project_from(
         n_atoms,
         dtype,
     });
-    let tensor_rows = moved.tensors.iter().map(|tensor| tensor.n_rows);
-    let grid = Grid::new(tensor_rows, runtime.rows_per_chunk(plan.n_columns()));
+    let grid = moved_grid(plan, grams, runtime);
     let recipe = projection.recipe();
     let mut state = bookmark.unwrap_or_else(|| start(projection));
     progress.begin("project", moved.n_bytes());
@@ -141,9 +140,16 @@ pub fn find_bookmark(
 ) -> Option<Bookmark> {
     let Projection { plan, grams, .. } = *projection;
     let found = bookmarks.find(PassName::Atoms, projection.recipe())?;
-    let moved = || plan.tensors.iter().enumerate().filter(|(index, _)| !grams.tensors[*index].frozen);
-    let grid = Grid::new(moved().map(|(_, tensor)| tensor.n_rows), runtime.rows_per_chunk(plan.n_columns()));
-    Some(found).filter(|found| found.fits(&start(projection), grid.n_chunks(), moved().count()))
+    let n_moved = grams.tensors.iter().filter(|tensor| !tensor.frozen).count();
+    let n_chunks = moved_grid(plan, grams, runtime).n_chunks();
+    Some(found).filter(|found| found.fits(&start(projection), n_chunks, n_moved))
+}
+
+/// The chunks of pass 1 without the frozen tensors: those that were kept on a device are found again.
+fn moved_grid(plan: &Plan, grams: &Grams, runtime: &Runtime) -> Grid {
+    let tensor_rows = plan.tensors.iter().map(|tensor| tensor.n_rows);
+    let grid = Grid::new(tensor_rows, runtime.rows_per_chunk(plan.n_columns()));
+    grid.only(|tensor| !grams.tensors[tensor].frozen)
 }
 
 fn changed(plan: &Plan, column: usize, tensor: &str) -> Error {

@@ -4,6 +4,7 @@ mod combine;
 mod context;
 mod eigh;
 mod gram;
+mod kept;
 mod plan;
 mod project;
 mod reconstruct;
@@ -14,6 +15,7 @@ pub(crate) mod shader;
 mod stream;
 pub(crate) mod variant;
 
+pub use kept::KeptChunk;
 pub use resident::{DeviceCopy, Resident};
 pub use stream::GpuStream;
 
@@ -100,6 +102,11 @@ impl GpuEngine {
     /// Whether readers write to memory that kernels read directly (unified memory), with no copy on the device.
     pub fn is_direct(&self) -> bool {
         self.context().direct
+    }
+
+    /// Whether chunks can stay on the device between passes: where its memory is its own, and not the host's.
+    pub fn can_keep(&self) -> bool {
+        !self.is_direct()
     }
 
     /// The first error the device has reported, if any: after one, open the device anew or go on with the CPU engine.

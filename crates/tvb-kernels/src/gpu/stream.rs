@@ -8,6 +8,7 @@
 use super::Tested;
 use super::combine;
 use super::context::Context;
+use super::kept::KeptChunk;
 use super::plan::{Plan, is_gpu_work, plan};
 use super::record::{PlanBuffers, Recorded, Steps};
 use super::variant::Format;
@@ -51,7 +52,19 @@ enum Pending {
         plan: Plan,
         submission: wgpu::SubmissionIndex,
         n_mapped: Arc<AtomicUsize>,
+        /// Buffers that are being mapped: the readback, and the staging buffer where the chunk came out of it.
+        n_to_map: usize,
     },
+}
+
+/// Where a chunk's bytes come from.
+enum Source<'a> {
+    /// The slot's staging buffer; they pass through the slot.
+    Staged { n_bytes: usize },
+    /// The slot's staging buffer, to be kept here.
+    Keeping { kept: &'a KeptChunk, n_bytes: usize },
+    /// They are on the device already.
+    Kept(&'a KeptChunk),
 }
 
 impl std::fmt::Debug for GpuStream {
@@ -117,7 +130,10 @@ impl GpuStream {
         check_layout(&self.work, layout).is_ok()
             && is_gpu_work(&self.work, layout)
             && crate::upload::staged_layout(layout)
-                .and_then(|staged| self.check_sizes(&plan(&self.work, &staged, self.context.shape, 1)?, &staged))
+                .and_then(|staged| {
+                    let plan = plan(&self.work, &staged, self.context.shape, 1)?;
+                    self.check_sizes(&plan, &staged, self.slot_bytes as u64)
+                })
                 .is_ok()
     }
 
@@ -126,15 +142,20 @@ impl GpuStream {
     /// # Errors
     /// [`KernelError::NoFreeSlot`] where every slot is in its user's hands; device errors.
     pub fn acquire(&mut self) -> Result<StagingSlot, KernelError> {
-        while self.free.is_empty() {
-            let output = self.finish_oldest()?.ok_or(KernelError::NoFreeSlot)?;
-            self.done.push_back(output);
-        }
+        self.wait_for_slot()?;
         let index = self.free.pop().ok_or(KernelError::NoFreeSlot)?;
         let view = self.slots[index].staging.get_mapped_range_mut(..);
         let view =
             view.map_err(|error| KernelError::Device { what: "mapping a buffer", message: error.to_string() })?;
         Ok(StagingSlot { index, stream: self.id, view })
+    }
+
+    fn wait_for_slot(&mut self) -> Result<(), KernelError> {
+        while self.free.is_empty() {
+            let output = self.finish_oldest()?.ok_or(KernelError::NoFreeSlot)?;
+            self.done.push_back(output);
+        }
+        Ok(())
     }
 
     /// Takes back a slot that is not to be submitted.
@@ -150,13 +171,63 @@ impl GpuStream {
     /// [`KernelError::NotOnGpu`] for layouts with f64 (see [`staged_layout`](crate::staged_layout)); other
     /// [`KernelError`]s when the layout does not fit the slot or the work, and device errors. The slot is free again then.
     pub fn submit(&mut self, slot: StagingSlot, layout: &ChunkLayout) -> Result<(), KernelError> {
+        self.give_back(slot)?;
+        self.submit_from(&Source::Staged { n_bytes: layout.n_bytes }, layout)
+    }
+
+    /// [`submit`](Self::submit), and the chunk stays on the device for [`submit_kept`](Self::submit_kept); `None` where it
+    /// has no memory of its own, or no room left there.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn submit_keeping(
+        &mut self,
+        slot: StagingSlot,
+        layout: &ChunkLayout,
+    ) -> Result<Option<KeptChunk>, KernelError> {
+        self.give_back(slot)?;
+        let n_bytes = layout.n_bytes;
+        let kept = match self.context.direct {
+            true => None,
+            false => KeptChunk::new(&self.context, n_bytes as u64)?,
+        };
+        let source = kept.as_ref().map_or(Source::Staged { n_bytes }, |kept| Source::Keeping { kept, n_bytes });
+        self.submit_from(&source, layout)?;
+        Ok(kept)
+    }
+
+    /// Whether a chunk that was kept is on this stream's device: one that was opened anew has lost it.
+    pub fn has(&self, kept: &KeptChunk) -> bool {
+        kept.is_on(&self.context)
+    }
+
+    /// Enqueues a chunk that an earlier stream has kept. `layout` may leave out segments of the one it was kept with. Where
+    /// all slots are in flight, waits for the oldest, whose result [`next`](Self::next) gives.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit); [`KernelError::NoFreeSlot`] where it is not [here](Self::has) or every slot is in its
+    /// user's hands.
+    pub fn submit_kept(&mut self, kept: &KeptChunk, layout: &ChunkLayout) -> Result<(), KernelError> {
+        if !self.has(kept) {
+            return Err(KernelError::NoFreeSlot);
+        }
+        self.wait_for_slot()?;
+        self.submit_from(&Source::Kept(kept), layout)
+    }
+
+    /// Frees a slot that is to be submitted: the view must be gone before the buffer is unmapped.
+    fn give_back(&mut self, slot: StagingSlot) -> Result<(), KernelError> {
         if slot.stream != self.id {
             return Err(KernelError::NoFreeSlot);
         }
         let index = slot.index;
-        // The view must be gone before the buffer is unmapped.
         drop(slot);
         self.free.push(index);
+        Ok(())
+    }
+
+    /// Enqueues the slot that was freed last.
+    fn submit_from(&mut self, source: &Source<'_>, layout: &ChunkLayout) -> Result<(), KernelError> {
         check_layout(&self.work, layout)?;
         if !is_gpu_work(&self.work, layout) {
             return Err(KernelError::NotOnGpu);
@@ -165,12 +236,17 @@ impl GpuStream {
             engine.test_format(&self.context, Format::of(layout))?;
         }
         let plan = plan(&self.work, layout, self.context.shape, self.context.next_stamp())?;
-        self.check_sizes(&plan, layout)?;
+        let most = match source {
+            Source::Kept(kept) => kept.n_bytes(),
+            Source::Staged { .. } | Source::Keeping { .. } => self.slot_bytes as u64,
+        };
+        self.check_sizes(&plan, layout, most)?;
         if plan.steps.is_empty() {
             self.pending.push_back(Pending::Ready(plan.collect(&[])?));
             return Ok(());
         }
-        let pending = self.enqueue(index, plan, layout.n_bytes)?;
+        let index = *self.free.last().ok_or(KernelError::NoFreeSlot)?;
+        let pending = self.enqueue(index, plan, source)?;
         self.free.pop();
         self.pending.push_back(pending);
         Ok(())
@@ -193,11 +269,11 @@ impl GpuStream {
         self.pending.len() + self.done.len()
     }
 
-    fn check_sizes(&self, plan: &Plan, layout: &ChunkLayout) -> Result<(), KernelError> {
+    fn check_sizes(&self, plan: &Plan, layout: &ChunkLayout, most_chunk_bytes: u64) -> Result<(), KernelError> {
         let facts = &self.context.facts;
         let binding = facts.max_binding_bytes.min(facts.max_buffer_bytes);
         let sizes = [
-            ("bytes of a chunk", layout.n_bytes as u64, self.slot_bytes as u64),
+            ("bytes of a chunk", layout.n_bytes as u64, most_chunk_bytes),
             ("bytes of a chunk's tables", plan.tables.len() as u64, binding),
             ("bytes of a chunk's result", plan.out_words as u64 * 4, binding),
             ("bytes read back of a chunk", plan.readback_words as u64 * 4, facts.max_buffer_bytes),
@@ -208,7 +284,7 @@ impl GpuStream {
         }
     }
 
-    fn enqueue(&mut self, index: usize, plan: Plan, n_bytes: usize) -> Result<Pending, KernelError> {
+    fn enqueue(&mut self, index: usize, plan: Plan, source: &Source<'_>) -> Result<Pending, KernelError> {
         let context = &self.context;
         let slot = &mut self.slots[index];
         let tables_usage = BufferUsages::UNIFORM | BufferUsages::STORAGE | BufferUsages::COPY_DST;
@@ -223,13 +299,20 @@ impl GpuStream {
         if context.poisoned() {
             context.queue.write_buffer(&out, 0, &vec![0xff; plan.out_words * 4]);
         }
-        let chunk = slot.chunk.as_ref().unwrap_or(&slot.staging);
+        let chunk = match source {
+            Source::Staged { .. } => slot.chunk.as_ref().unwrap_or(&slot.staging),
+            Source::Keeping { kept, .. } | Source::Kept(kept) => kept.buffer(),
+        };
         let buffers = PlanBuffers { chunk, tables: &tables, weights: &self.weights, out: &out, readback: &readback };
         let recorded = Recorded::new(context, &plan, &buffers)?;
-        slot.staging.unmap();
         let mut encoder = context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        if let Some(chunk) = &slot.chunk {
-            encoder.copy_buffer_to_buffer(&slot.staging, 0, chunk, 0, n_bytes.next_multiple_of(4) as u64);
+        let mut n_to_map = 1;
+        if let Source::Staged { n_bytes } | Source::Keeping { n_bytes, .. } = source {
+            slot.staging.unmap();
+            n_to_map = 2;
+            if *chunk != slot.staging {
+                encoder.copy_buffer_to_buffer(&slot.staging, 0, chunk, 0, n_bytes.next_multiple_of(4) as u64);
+            }
         }
         recorded.encode(&plan, &buffers, Steps::All, &mut encoder);
         let submission = context.queue.submit([encoder.finish()]);
@@ -241,23 +324,27 @@ impl GpuStream {
             }
         };
         readback.map_async(MapMode::Read, ..readback_bytes, count(&n_mapped));
-        slot.staging.map_async(MapMode::Write, .., count(&n_mapped));
+        if n_to_map == 2 {
+            slot.staging.map_async(MapMode::Write, .., count(&n_mapped));
+        }
         if matches!(self.tested, Tested::OnFirstUse(_)) {
             context.count_submit();
         }
         context.check()?;
-        Ok(Pending::Submitted { slot: index, plan, submission, n_mapped })
+        Ok(Pending::Submitted { slot: index, plan, submission, n_mapped, n_to_map })
     }
 
     fn finish_oldest(&mut self) -> Result<Option<Output>, KernelError> {
-        let (slot, plan, submission, n_mapped) = match self.pending.pop_front() {
+        let (slot, plan, submission, n_mapped, n_to_map) = match self.pending.pop_front() {
             None => return Ok(None),
             Some(Pending::Ready(output)) => return Ok(Some(output)),
-            Some(Pending::Submitted { slot, plan, submission, n_mapped }) => (slot, plan, submission, n_mapped),
+            Some(Pending::Submitted { slot, plan, submission, n_mapped, n_to_map }) => {
+                (slot, plan, submission, n_mapped, n_to_map)
+            }
         };
         self.context.wait(submission)?;
         let what = "mapping a buffer";
-        if n_mapped.load(Ordering::Acquire) != 2 {
+        if n_mapped.load(Ordering::Acquire) != n_to_map {
             return Err(KernelError::Device { what, message: "the buffer could not be mapped".to_owned() });
         }
         let readback = self.slots[slot].readback.as_ref().ok_or(KernelError::NoFreeSlot)?;

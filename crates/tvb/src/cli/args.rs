@@ -20,6 +20,9 @@ pub(super) struct CommonArgs {
     /// Cap on host buffers, such as 512M or 4G
     #[arg(long, global = true, default_value = "512M", value_name = "SIZE", value_parser = units::parse_bytes)]
     pub memory: u64,
+    /// Cap on what stays in a GPU's own memory between two passes, so that it is read and uploaded once; 0 for nothing
+    #[arg(long, global = true, env = "TVB_DEVICE_MEMORY", default_value = "2G", value_name = "SIZE", value_parser = units::parse_bytes)]
+    pub device_memory: u64,
     /// Threads to compute and read with; one per core by default
     #[arg(long, short = 'j', global = true, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
@@ -69,6 +72,7 @@ pub(super) struct Context {
     device: DeviceChoice,
     /// Cap on host buffers.
     pub memory_bytes: u64,
+    device_memory_bytes: u64,
 }
 
 impl Context {
@@ -80,6 +84,7 @@ impl Context {
             backend: common.backend.first().map(|name| name.kernel()),
             device: DeviceChoice::from_name(&common.device),
             memory_bytes: common.memory,
+            device_memory_bytes: common.device_memory,
             n_threads: common.threads.or(cores.ok()).map_or(1, NonZeroUsize::get),
         })
     }
@@ -106,6 +111,11 @@ impl Context {
         if let Some(warning) = &opened.warning {
             tracing::warn!("{warning}");
         }
-        Ok(Runtime { engine: opened.engine, n_threads: self.n_threads, memory_bytes: self.memory_bytes })
+        Ok(Runtime {
+            engine: opened.engine,
+            n_threads: self.n_threads,
+            memory_bytes: self.memory_bytes,
+            device_memory_bytes: self.device_memory_bytes,
+        })
     }
 }

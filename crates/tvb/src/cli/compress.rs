@@ -29,7 +29,8 @@ pub(super) struct Args {
     /// A Gram file of these inputs, from `tvb gram`: one read instead of two
     #[arg(long, value_name = "FILE")]
     pub gram: Option<PathBuf>,
-    /// Keep inputs that fit in --memory there between the two passes; auto: where the file system does not cache them
+    /// Keep inputs that fit in --memory there between the two passes; auto: where the file system does not cache them. A GPU
+    /// with memory of its own keeps what fits in --device-memory, unless this is never
     #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
     pub keep_inputs: KeepName,
     /// The basis folder
@@ -101,14 +102,13 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let started = Instant::now();
     let basis = compress(&plan, &options, &runtime, &context.progress)?;
     let elapsed = started.elapsed();
-    let n_reads = n_reads(&plan, &options, runtime.memory_bytes);
     let device = runtime.device_name();
     let mut json = super::inspect::basis_json(&basis);
     json["output"] = args.output.to_string_lossy().into();
     json["device"] = device.clone().into();
     json["seconds"] = elapsed.as_secs_f64().into();
-    json["read_bytes"] = (n_reads * plan.n_bytes()).into();
-    Ok(Answer::new(summary(&basis, &plan, n_reads, elapsed, &device), json))
+    json["read_bytes"] = plan.read_bytes().into();
+    Ok(Answer::new(summary(&basis, &plan, elapsed, &device), json))
 }
 
 fn dry_run(plan: &tvb::plan::Plan, options: &CompressOptions, memory_bytes: u64) -> Result<Answer> {
@@ -147,7 +147,7 @@ fn dry_run(plan: &tvb::plan::Plan, options: &CompressOptions, memory_bytes: u64)
     Ok(Answer::new(text, json))
 }
 
-fn summary(basis: &Basis, plan: &tvb::plan::Plan, n_reads: u64, elapsed: Duration, device: &str) -> String {
+fn summary(basis: &Basis, plan: &tvb::plan::Plan, elapsed: Duration, device: &str) -> String {
     let manifest = &basis.manifest;
     let mut table = Table::new([("task", Align::Left), ("norm", Align::Right), ("relative error", Align::Right)]);
     for task in &manifest.tasks {
@@ -176,11 +176,7 @@ fn summary(basis: &Basis, plan: &tvb::plan::Plan, n_reads: u64, elapsed: Duratio
     for note in &manifest.notes {
         text.push_str(&format!("note: {note}\n"));
     }
-    text.push_str(&format!(
-        "{} on {device} ({} read)\n",
-        units::duration(elapsed),
-        units::bytes(n_reads * plan.n_bytes())
-    ));
+    text.push_str(&format!("{} on {device} ({} read)\n", units::duration(elapsed), units::bytes(plan.read_bytes())));
     text
 }
 

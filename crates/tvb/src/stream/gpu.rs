@@ -2,7 +2,7 @@
 //!
 //! Readers go through a buffer of their own and then copy to the mapped memory, since digests are taken of what was read
 //! and mapped memory may be very slow to read. What the device cannot do (f64 results) the CPU engine does on the reader's
-//! thread. A device that fails mid-pass costs nothing that was folded: it is opened anew, once a pass, and goes on with the
+//! thread. Chunks that an earlier pass has left on the device are not read again. A device that fails mid-pass costs nothing that was folded: it is opened anew, once a pass, and goes on with the
 //! chunks that are left; where that fails too, or its memory is full, the CPU engine does them.
 
 use super::line::Line;
@@ -10,27 +10,42 @@ use super::{Done, Pass, Runtime, Visit, device_error};
 use crate::chunks::{Block, ChunkReader};
 use crate::digest::Digest;
 use crate::error::Result;
+use crate::kept::{BlockKey, DeviceChunk};
 use crate::progress::Progress;
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use tvb_kernels::{
-    ChunkLayout, CpuEngine, Dtype, GpuEngine, KernelError, Output, Scratch, StagingSlot, Work, staged_layout,
+    ChunkLayout, CpuEngine, Dtype, GpuEngine, GpuStream, KernelError, Output, Scratch, StagingSlot, Work, staged_layout,
 };
 
 /// Chunks that are read, uploaded or computed on at once.
 const N_SLOTS: usize = 4;
 
-/// A chunk that a reader is done with.
-struct ReadChunk {
+/// A chunk whose bytes are where they are worked on.
+struct Submitted {
     chunk: usize,
-    slot: StagingSlot,
     /// As it was read, for whoever gets the result.
     layout: ChunkLayout,
+    digests: Vec<Digest>,
+    /// What it adds to the progress.
+    n_bytes: u64,
+}
+
+impl Submitted {
+    fn kept(chunk: usize, found: DeviceChunk) -> Submitted {
+        let n_bytes = found.read_bytes() as u64;
+        Submitted { chunk, n_bytes, layout: found.layout, digests: found.digests }
+    }
+}
+
+/// A chunk that a reader is done with.
+struct ReadChunk {
+    submitted: Submitted,
+    slot: StagingSlot,
     /// As it lies in the slot; `None` where the CPU has done the work.
     staged: Option<ChunkLayout>,
     output: Option<Output>,
-    digests: Vec<Digest>,
 }
 
 /// Why a pass on a GPU ended early.
@@ -117,7 +132,7 @@ impl Pass<'_> {
             };
             // The channel closes when this closure returns, which ends the readers.
             let to_readers = to_readers;
-            let mut submitted: VecDeque<(usize, ChunkLayout, Vec<Digest>)> = VecDeque::new();
+            let mut submitted: VecDeque<Submitted> = VecDeque::new();
             let mut next = 0;
             let mut n_reading = 0;
             loop {
@@ -125,6 +140,13 @@ impl Pass<'_> {
                     return Err(reported(crate::Error::interrupted()));
                 }
                 while next < chunks.len() && n_reading + stream.in_flight() < n_slots {
+                    if let Some(found) = self.find_on_device(chunks[next], &stream) {
+                        line.take();
+                        stream.submit_kept(&found.chunk, &found.staged).map_err(Stop::Device)?;
+                        submitted.push_back(Submitted::kept(chunks[next], found));
+                        next += 1;
+                        continue;
+                    }
                     let slot = stream.acquire().map_err(Stop::Device)?;
                     line.take();
                     if to_readers.send((chunks[next], slot)).is_err() {
@@ -143,26 +165,25 @@ impl Pass<'_> {
                     let mut read = read.map_err(&reported)?;
                     match (&read.staged, &mut read.output) {
                         (Some(staged), _) => {
-                            stream.submit(read.slot, staged).map_err(Stop::Device)?;
-                            submitted.push_back((read.chunk, read.layout, read.digests));
+                            self.submit_read(&mut stream, read.slot, staged, &read.submitted).map_err(Stop::Device)?;
+                            submitted.push_back(read.submitted);
                         }
                         (None, output) => {
                             stream.release(read.slot);
                             let output = output
                                 .as_mut()
                                 .ok_or_else(|| reported(crate::Error::failed("a chunk has no result")))?;
-                            self.hand_in(read.chunk, &read.layout, &read.digests, output, each, line)
-                                .map_err(&reported)?;
-                            progress.advance(read.layout.n_bytes as u64);
+                            self.hand_in(&read.submitted, output, each, line).map_err(&reported)?;
+                            progress.advance(read.submitted.n_bytes);
                         }
                     }
                     continue;
                 }
-                if let Some((chunk, layout, digests)) = submitted.pop_front() {
+                if let Some(first) = submitted.pop_front() {
                     let output = stream.next().map_err(Stop::Device)?;
                     let mut output = output.ok_or_else(|| reported(crate::Error::failed("the device lost a chunk")))?;
-                    self.hand_in(chunk, &layout, &digests, &mut output, each, line).map_err(&reported)?;
-                    progress.advance(layout.n_bytes as u64);
+                    self.hand_in(&first, &mut output, each, line).map_err(&reported)?;
+                    progress.advance(first.n_bytes);
                 } else if n_reading == 0 && next >= chunks.len() {
                     return Ok(());
                 }
@@ -172,15 +193,45 @@ impl Pass<'_> {
 
     fn hand_in<R: Send, F: FnMut(&[Block], R) -> Result<()> + Send>(
         &self,
-        chunk: usize,
-        layout: &ChunkLayout,
-        digests: &[Digest],
+        done: &Submitted,
         output: &mut Output,
         each: &(impl Fn(Done<'_>) -> Result<R> + Sync),
         line: &Line<'_, R, F>,
     ) -> Result<()> {
-        let result = each(Done { blocks: self.grid.blocks(chunk), layout, digests, output })?;
-        line.put(chunk, result)
+        let Submitted { chunk, layout, digests, .. } = done;
+        let result = each(Done { blocks: self.grid.blocks(*chunk), layout, digests, output })?;
+        line.put(*chunk, result)
+    }
+
+    /// What an earlier pass has left of a chunk on the stream's device.
+    fn find_on_device(&self, chunk: usize, stream: &GpuStream) -> Option<DeviceChunk> {
+        let kept = self.plan.kept_on_device()?;
+        let keys: Vec<BlockKey> = self.grid.blocks(chunk).iter().map(|block| block.key(self.plan)).collect();
+        kept.find(&keys).filter(|found| stream.has(&found.chunk))
+    }
+
+    /// Submits a chunk that was read, and leaves it on the device where there is room.
+    fn submit_read(
+        &self,
+        stream: &mut GpuStream,
+        slot: StagingSlot,
+        staged: &ChunkLayout,
+        read: &Submitted,
+    ) -> std::result::Result<(), KernelError> {
+        let Some(kept) = self.plan.kept_on_device().filter(|kept| kept.has_room(staged.n_bytes)) else {
+            return stream.submit(slot, staged);
+        };
+        match stream.submit_keeping(slot, staged)? {
+            Some(chunk) => kept.keep(DeviceChunk {
+                chunk,
+                keys: self.grid.blocks(read.chunk).iter().map(|block| block.key(self.plan)).collect(),
+                layout: read.layout.clone(),
+                staged: staged.clone(),
+                digests: read.digests.clone(),
+            }),
+            None => kept.set_full(),
+        }
+        Ok(())
     }
 
     /// A reader thread: fills slots until no more come.
@@ -218,7 +269,10 @@ impl Pass<'_> {
             cpu.run(&self.work, read, scratch, &mut made).map_err(device_error)?;
             output = Some(made);
         }
-        Ok(ReadChunk { chunk, slot, layout: read.layout.clone(), staged, output, digests: reader.digests().to_vec() })
+        let layout = read.layout.clone();
+        let n_bytes = layout.n_bytes as u64;
+        let submitted = Submitted { chunk, layout, digests: reader.digests().to_vec(), n_bytes };
+        Ok(ReadChunk { submitted, slot, staged, output })
     }
 
     /// The largest chunk as it lies in a staging buffer: 4 bytes an element at most, each slice on a multiple of 4.

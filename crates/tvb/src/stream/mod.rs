@@ -26,7 +26,12 @@ pub struct Runtime {
     pub n_threads: usize,
     /// Cap on the host buffers of a pass, in bytes.
     pub memory_bytes: u64,
+    /// Cap on what stays in a GPU's own memory between the passes, in bytes.
+    pub device_memory_bytes: u64,
 }
+
+/// [`Runtime::device_memory_bytes`] where nobody says otherwise: what any card with memory of its own has to spare.
+pub const DEVICE_MEMORY_BYTES: u64 = 2 << 30;
 
 /// One pass over the chunks of a plan.
 pub struct Pass<'a> {
@@ -64,6 +69,14 @@ impl Runtime {
         match &self.engine {
             Engine::Cpu(engine) => format!("cpu ({}, {} threads)", engine.instruction_set(), self.n_threads),
             Engine::Gpu(engine) => engine.facts().to_string(),
+        }
+    }
+
+    /// Whether chunks can stay on the device between passes.
+    pub fn keeps_on_device(&self) -> bool {
+        match &self.engine {
+            Engine::Cpu(_) => false,
+            Engine::Gpu(engine) => engine.can_keep() && self.device_memory_bytes > 0,
         }
     }
 

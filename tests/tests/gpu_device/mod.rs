@@ -1,0 +1,40 @@
+//! The software adapter that passes on a GPU are tested on, and what such a pass says.
+
+use std::sync::Mutex;
+use tvb::progress::Progress;
+use tvb_kernels::{Backend, DeviceChoice, DeviceSetup, Engine, GpuEngine, open_as};
+
+/// llvmpipe with this setup; `None` where it is not there.
+pub(crate) fn llvmpipe(setup: DeviceSetup) -> Option<GpuEngine> {
+    let choice = DeviceChoice::Name("llvmpipe".to_owned());
+    match open_as(&choice, Some(Backend::Vulkan), setup).map(|opened| opened.engine) {
+        Ok(Engine::Gpu(engine)) => Some(engine),
+        other => {
+            let required = std::env::var("TVB_REQUIRE_GPU").is_ok_and(|value| value == "1");
+            assert!(!required, "TVB_REQUIRE_GPU=1, but {other:?}");
+            eprintln!("skipped: no llvmpipe (install mesa-vulkan-drivers for it)");
+            None
+        }
+    }
+}
+
+/// Keeps the notes of a run.
+#[derive(Default)]
+pub(crate) struct Notes(Mutex<Vec<String>>);
+
+impl Progress for Notes {
+    fn begin(&self, _stage: &'static str, _total_bytes: u64) {}
+    fn advance(&self, _n_bytes: u64) {}
+    fn finish(&self) {}
+
+    fn note(&self, line: &str) {
+        self.0.lock().expect("no panic").push(line.to_owned());
+    }
+}
+
+impl Notes {
+    /// The notes so far, which are forgotten.
+    pub(crate) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().expect("no panic"))
+    }
+}

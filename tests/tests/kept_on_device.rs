@@ -1,0 +1,106 @@
+//! What stays in the memory of a GPU between the passes is neither read nor uploaded again, and the basis is the same.
+
+mod gpu_device;
+mod small_models;
+
+use gpu_device::{Notes, llvmpipe};
+use small_models::{Random, Shape, Stored, contents, values, write_model};
+use std::path::{Path, PathBuf};
+use tvb::checkpoint::Checkpoint;
+use tvb::compress::{CompressOptions, Size, compress};
+use tvb::kept::Keep;
+use tvb::plan::{Plan, Selection, Task};
+use tvb::progress::Silent;
+use tvb::solve::Method;
+use tvb::stream::Runtime;
+use tvb_kernels::{DeviceSetup, Engine, GpuEngine, InjectedFault};
+
+const N_TASKS: usize = 3;
+
+/// llvmpipe as a card with memory of its own would be, to which chunks are copied.
+fn card() -> Option<GpuEngine> {
+    llvmpipe(DeviceSetup { copies: true, ..DeviceSetup::default() })
+}
+
+fn runtime(engine: &GpuEngine, device_memory_bytes: u64) -> Runtime {
+    Runtime { engine: Engine::Gpu(engine.clone()), n_threads: 2, memory_bytes: 256 << 20, device_memory_bytes }
+}
+
+/// Three chunks of a device; the second tensor and the fourth are the same in every fine-tune, so that every chunk of the
+/// Gram pass holds rows that the next pass leaves out.
+fn write_plan(folder: &Path, stored: Stored) -> Plan {
+    let shape = |name: &str, n_rows: usize| Shape { name: name.into(), shape: vec![n_rows], stored };
+    let shapes = [shape("a", 700_000), shape("b", 500_000), shape("c", 1_300_000), shape("d", 9), shape("e", 77)];
+    let (base, mut tasks) = values(&shapes, N_TASKS, &mut Random(11));
+    for task in &mut tasks {
+        for frozen in [1, 3] {
+            task[frozen] = base[frozen].clone();
+        }
+    }
+    let write = |name: &str, values| {
+        Checkpoint::open(&write_model(folder, name, &shapes, values, 1)).expect("a checkpoint that was just written")
+    };
+    let tasks = tasks.iter().enumerate().map(|(index, values)| {
+        let name = format!("task{index}");
+        Task { checkpoint: write(&name, values), name }
+    });
+    let tasks = tasks.collect();
+    Plan::new(write("base", &base), tasks, &Selection::default()).expect("a plan")
+}
+
+fn options(output: PathBuf, keep: Keep) -> CompressOptions {
+    CompressOptions { method: Method::Pca, size: Size::Atoms(2), keep, ..CompressOptions::new(output) }
+}
+
+#[test]
+fn what_is_kept_makes_the_same_basis_and_is_not_read_again() {
+    let Some(engine) = card() else { return };
+    for stored in [Stored::F32, Stored::Bf16] {
+        let top = tempfile::tempdir().expect("a folder");
+        let plan = write_plan(top.path(), stored);
+        let make = |name: &str, device_memory_bytes: u64, keep: Keep| {
+            let output = top.path().join(name);
+            let before = plan.read_bytes();
+            let runtime = runtime(&engine, device_memory_bytes);
+            compress(&plan, &options(output.clone(), keep), &runtime, &Silent).expect("a basis");
+            (plan.read_bytes() - before, contents(&output))
+        };
+        let (all, moved) = (plan.n_bytes(), plan.only(|index| index != 1 && index != 3).n_bytes());
+        let nothing = make("nothing", 0, Keep::Auto);
+        assert_eq!(nothing.0, all + moved, "read twice, the second time without what no task has moved");
+        let never = make("never", 1 << 30, Keep::Never);
+        let whole = make("whole", 1 << 30, Keep::Auto);
+        assert_eq!((never.0, whole.0), (all + moved, all));
+        // Room for some of the chunks.
+        let some = make("some", all / 2, Keep::Auto);
+        assert!(some.0 > all && some.0 < all + moved, "{} of {all} and {moved}", some.0);
+        for (name, other) in [("never", never.1), ("whole", whole.1), ("some", some.1)] {
+            assert!(other == nothing.1, "{name}: other bytes");
+        }
+    }
+}
+
+#[test]
+fn a_device_that_is_lost_has_kept_nothing() {
+    let Some(engine) = card() else { return };
+    let top = tempfile::tempdir().expect("a folder");
+    let plan = write_plan(top.path(), Stored::F32);
+    let runtime = runtime(&engine, 1 << 30);
+    let (expected, output) = (top.path().join("expected"), top.path().join("lost"));
+    compress(&plan, &options(expected.clone(), Keep::Auto), &runtime, &Silent).expect("a basis");
+    let before = plan.read_bytes();
+    let notes = Notes::default();
+    // In the second pass, which has read nothing until then.
+    engine.inject_fault(n_chunks(&plan, &runtime) + 1, InjectedFault::Lost);
+    compress(&plan, &options(output.clone(), Keep::Auto), &runtime, &notes).expect("a basis");
+    let said = notes.take();
+    assert!(said.iter().any(|line| line.contains("opened anew")), "{said:?}");
+    assert!(contents(&output) == contents(&expected), "other bytes");
+    assert!(plan.read_bytes() - before > plan.n_bytes(), "chunks that were lost with the device are read again");
+}
+
+fn n_chunks(plan: &Plan, runtime: &Runtime) -> u32 {
+    let rows = plan.tensors.iter().map(|tensor| tensor.n_rows);
+    let grid = tvb::chunks::Grid::new(rows, runtime.rows_per_chunk(plan.n_columns()));
+    u32::try_from(grid.n_chunks()).expect("a few chunks")
+}
