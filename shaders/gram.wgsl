@@ -14,10 +14,12 @@
 
 #import shared/dtype.wgsl
 #import shared/run.wgsl
-// Tasks of a tile: 8, 16, 32 or 64; at most 8 blocks.
+// Tasks of a tile: a multiple of BLOCK, at most 8 blocks.
 #constant TILE
 // Tasks of a block, either way: 4 or 8.
 #constant BLOCK
+// Rows decoded at a time: a power of two.
+#constant STAGE_ROWS
 // 2 where there is more than one tile, else 1: tiles held at a time.
 #constant TILES_HELD
 
@@ -25,7 +27,6 @@ const THREADS: u32 = 64u;
 // Products that a thread sums in registers.
 const SUMS: u32 = BLOCK * BLOCK;
 const BLOCKS: u32 = TILE / BLOCK;
-const STAGE_ROWS: u32 = 1024u / TILE;
 // Rows that a thread decodes at a time, and the threads that decode neighbouring rows of one task.
 const STEP_ROWS: u32 = 1u + PAIRED;
 const STEP_THREADS: u32 = min(STAGE_ROWS / STEP_ROWS, THREADS);

@@ -16,6 +16,8 @@
 #constant SKIP_ZEROS
 
 const THREADS: u32 = 64u;
+// Columns whose loads are on their way at once.
+const TOGETHER: u32 = 4u;
 
 struct CombineParams {
     // Columns beside the base.
@@ -66,14 +68,22 @@ fn combine(group: u32, thread: u32) {
             for (var k = 0u; k < OUTPUTS; k += 1u) {
                 sums[k] = start;
             }
-            for (var column = 0u; column < params.n_columns; column += 1u) {
-                let slice = slices[first_slice + 1u + column];
-                let stored = load_pair(slice, row, next);
-                let value = select(stored, stored - base, params.subtract_base == 1u);
-                let weight = first * params.n_columns + column * OUTPUTS;
-                for (var k = 0u; k < OUTPUTS; k += 1u) {
-                    let sum = sums[k] + value * weights[weight + k];
-                    sums[k] = select(sum, sums[k], SKIP_ZEROS == 1u && weights[weight + k] == 0.0);
+            for (var column = 0u; column < params.n_columns; column += TOGETHER) {
+                var values: array<vec2<f32>, TOGETHER>;
+                for (var c = 0u; c < TOGETHER; c += 1u) {
+                    // Beyond the last column, that one is read again and not used.
+                    let at = min(column + c, params.n_columns - 1u);
+                    let stored = load_pair(slices[first_slice + 1u + at], row, next);
+                    values[c] = select(stored, stored - base, params.subtract_base == 1u);
+                }
+                for (var c = 0u; c < TOGETHER; c += 1u) {
+                    if (column + c < params.n_columns) {
+                        let weight = first * params.n_columns + (column + c) * OUTPUTS;
+                        for (var k = 0u; k < OUTPUTS; k += 1u) {
+                            let sum = sums[k] + values[c] * weights[weight + k];
+                            sums[k] = select(sum, sums[k], SKIP_ZEROS == 1u && weights[weight + k] == 0.0);
+                        }
+                    }
                 }
             }
             for (var k = 0u; k < OUTPUTS; k += 1u) {

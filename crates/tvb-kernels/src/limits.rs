@@ -7,7 +7,10 @@ pub(crate) const THREADS: u32 = 64;
 pub(crate) const MOST_GROUPS: usize = 65_535;
 
 /// Tasks of a Gram tile, by how many tasks there are; beyond 64 there are several tiles.
-pub(crate) const TILES: [u32; 4] = [8, 16, 32, 64];
+pub(crate) const TILES: [u32; 8] = [8, 16, 24, 32, 40, 48, 56, 64];
+
+/// Decoded values of a Gram tile in a workgroup's memory, at most.
+pub(crate) const TILE_VALUES: u32 = 1024;
 
 /// Rows of a run where several threads share a block of products, each with its own rows.
 pub(crate) const RUN_ROWS_SHARED: usize = 1024;

@@ -150,7 +150,7 @@ fn every_format_in_small_blocks_and_large() {
     for small_blocks in [true, false] {
         let Some(engine) = device(DeviceSetup { small_blocks, ..DeviceSetup::default() }) else { return };
         for format in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
-            for (n_tasks, n_rows) in [(1, 1), (13, 999), (40, 513)] {
+            for (n_tasks, n_rows) in [(1, 1), (20, 999), (40, 513)] {
                 let case = Case {
                     n_tasks,
                     segments: vec![(n_rows, 0), (n_rows / 2, 0)],

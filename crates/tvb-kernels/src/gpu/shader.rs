@@ -1,6 +1,7 @@
 //! The WGSL files, put together: `#import` and `#constant` lines resolved (see shaders/README.md).
 
 use super::variant::Format;
+use crate::limits::TILE_VALUES;
 use std::fmt::Write;
 
 /// A shader and its variant: what a pipeline is made from.
@@ -46,7 +47,14 @@ impl Kernel {
     fn constants(self) -> Vec<(&'static str, u32)> {
         match self {
             Kernel::Gram { format, tile, block, tiles_held } => {
-                vec![("FORMAT", format.code()), ("TILE", tile), ("BLOCK", block), ("TILES_HELD", tiles_held)]
+                let stage_rows = 1 << (TILE_VALUES / tile).ilog2();
+                vec![
+                    ("FORMAT", format.code()),
+                    ("TILE", tile),
+                    ("BLOCK", block),
+                    ("TILES_HELD", tiles_held),
+                    ("STAGE_ROWS", stage_rows),
+                ]
             }
             Kernel::Project { format, outputs, skip_zeros } | Kernel::Reconstruct { format, outputs, skip_zeros } => {
                 vec![("FORMAT", format.code()), ("OUTPUTS", outputs), ("SKIP_ZEROS", u32::from(skip_zeros))]

@@ -72,7 +72,7 @@ impl Shape {
     /// blocks, one for each thread of a workgroup.
     pub(crate) fn tiles(self) -> &'static [u32] {
         match self.block {
-            4 => &TILES[..3],
+            4 => &TILES[..4],
             _ => &TILES,
         }
     }
