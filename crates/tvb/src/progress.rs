@@ -18,8 +18,13 @@ pub trait Progress: Sync {
     /// The running stage is over, whether or not every byte was counted.
     fn finish(&self);
 
-    /// One line worth knowing while the work runs, for example that the device was lost and rebuilt.
+    /// One line worth knowing while the work runs.
     fn note(&self, line: &str);
+
+    /// One line about something that went wrong and does not stop the work, for example that the device was lost.
+    fn warn(&self, line: &str) {
+        self.note(line);
+    }
 
     /// Whether the user asked to stop. Stages look between chunks, clean up and leave with [`Error::interrupted`].
     fn cancelled(&self) -> bool {

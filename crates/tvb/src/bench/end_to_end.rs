@@ -206,6 +206,10 @@ impl Progress for Quiet<'_> {
         self.0.note(line);
     }
 
+    fn warn(&self, line: &str) {
+        self.0.warn(line);
+    }
+
     fn cancelled(&self) -> bool {
         self.0.cancelled()
     }

@@ -104,6 +104,10 @@ impl Progress for Display {
         tracing::info!("{line}");
     }
 
+    fn warn(&self, line: &str) {
+        tracing::warn!("{line}");
+    }
+
     fn cancelled(&self) -> bool {
         interrupt::asked_to_stop()
     }

@@ -84,9 +84,9 @@ impl Pass<'_> {
                 false => Err(error.clone()),
             };
             match rebuilt {
-                Ok(()) => progress.note(&format!("{error}; the device was opened anew and goes on with {still}")),
+                Ok(()) => progress.warn(&format!("{error}; the device was opened anew and goes on with {still}")),
                 Err(_) => {
-                    progress.note(&format!("{error}; the CPU goes on with {still}"));
+                    progress.warn(&format!("{error}; the CPU goes on with {still}"));
                     break;
                 }
             }

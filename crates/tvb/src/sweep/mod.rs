@@ -235,6 +235,9 @@ impl Progress for Watched<'_> {
     fn note(&self, line: &str) {
         self.progress.note(line);
     }
+    fn warn(&self, line: &str) {
+        self.progress.warn(line);
+    }
     fn cancelled(&self) -> bool {
         self.is_stopped.load(Ordering::Relaxed) || self.progress.cancelled()
     }
