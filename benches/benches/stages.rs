@@ -66,5 +66,18 @@ fn stages(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, stages);
+/// Symmetric matrices of T tasks.
+fn eigh(criterion: &mut Criterion) {
+    let engine = CpuEngine::new();
+    let mut group = criterion.benchmark_group("eigh");
+    for n in [8, 20, 64] {
+        let matrix: Vec<f64> = (0..n * n).map(|at| 1.0 / (1 + at / n + at % n) as f64).collect();
+        group.bench_function(BenchmarkId::from_parameter(n), |bencher| {
+            bencher.iter(|| engine.eigh(&matrix, n, 1).expect("a symmetric matrix"));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, stages, eigh);
 criterion_main!(benches);

@@ -116,7 +116,8 @@ fn without_paths(mut args: impl Iterator<Item = String>) -> Vec<String> {
 }
 
 fn criterion(args: &Args) -> Result<()> {
-    let mut command = cargo(["bench", "--locked", "--package", "tvb-benches", "--benches"]);
+    let mut command =
+        cargo(["bench", "--locked", "--package", "tvb-benches", "--bench", "stages", "--bench", "end_to_end"]);
     let baselines = [("--save-baseline", &args.save_baseline), ("--baseline", &args.baseline)];
     let flags = baselines.into_iter().filter_map(|(flag, name)| name.as_ref().map(|name| [flag, name.as_str()]));
     let mut words: Vec<&str> = flags.flatten().collect();
