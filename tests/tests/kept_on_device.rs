@@ -8,12 +8,13 @@ use small_models::{Random, Shape, Stored, contents, values, write_model};
 use std::path::{Path, PathBuf};
 use tvb::checkpoint::Checkpoint;
 use tvb::compress::{CompressOptions, Size, compress};
-use tvb::kept::Keep;
+use tvb::digest::Digest;
+use tvb::kept::{DeviceChunk, Keep, KeptOnDevice};
 use tvb::plan::{Plan, Selection, Task};
 use tvb::progress::Silent;
 use tvb::solve::Method;
 use tvb::stream::Runtime;
-use tvb_kernels::{DeviceSetup, Engine, GpuEngine, InjectedFault};
+use tvb_kernels::{ChunkLayout, DeviceSetup, Dtype, Engine, GpuEngine, InjectedFault, Segment, Slice, Work};
 
 const N_TASKS: usize = 3;
 
@@ -97,6 +98,45 @@ fn a_device_that_is_lost_has_kept_nothing() {
     assert!(said.iter().any(|line| line.contains("opened anew")), "{said:?}");
     assert!(contents(&output) == contents(&expected), "other bytes");
     assert!(plan.read_bytes() - before > plan.n_bytes(), "chunks that were lost with the device are read again");
+}
+
+#[test]
+fn a_full_device_gives_up_its_last_chunks() {
+    let Some(engine) = card() else { return };
+    let layout = |n_rows: usize| ChunkLayout {
+        n_columns: 2,
+        segments: vec![Segment { n_rows, slot: 0 }, Segment { n_rows, slot: 0 }],
+        slices: (0..4).map(|at| Slice { offset: at * n_rows * 4, dtype: Dtype::F32 }).collect(),
+        n_bytes: 4 * n_rows * 4,
+    };
+    let kept = KeptOnDevice::new(2500);
+    let mut stream = engine.stream(&Work::Gram, 2000, 2).expect("a stream");
+    for number in 0..3u32 {
+        let layout = layout(50);
+        assert!(kept.has_room(layout.n_bytes));
+        let mut slot = stream.acquire().expect("a slot");
+        slot.write(0, &vec![0; layout.n_bytes]).expect("a slot large enough");
+        let chunk = stream.submit_keeping(slot, &layout).expect("a sound chunk").expect("memory of its own");
+        let keys = vec![(number, 0), (number, 50)];
+        kept.keep(DeviceChunk { chunk, keys, staged: layout.clone(), layout, digests: vec![Digest::default(); 4] });
+    }
+    assert!(!kept.has_room(800));
+    // Both blocks, one of them, and what no one chunk has.
+    let part = kept.find(&[(1, 50)]).expect("kept");
+    assert_eq!((part.staged.slices.len(), part.staged.slices[0].offset, part.read_bytes()), (2, 400, 400));
+    assert_eq!(kept.find(&[(1, 0), (1, 50)]).expect("kept").staged, layout(50));
+    for missing in [&[(1, 50), (1, 0)][..], &[(1, 50), (2, 0)], &[(7, 0)], &[]] {
+        assert!(kept.find(missing).is_none(), "{missing:?}");
+    }
+    // One block of a chunk is worked on alone.
+    stream.submit_kept(&part.chunk, &part.staged).expect("a kept chunk");
+    kept.set_full(801);
+    let left = [0, 1, 2].map(|number| kept.find(&[(number, 0)]).is_some());
+    assert_eq!(left, [true, false, false], "chunks of 800 bytes");
+    assert!(!kept.has_room(1));
+    for _ in 0..4 {
+        assert!(stream.next().expect("a result").is_some());
+    }
 }
 
 fn n_chunks(plan: &Plan, runtime: &Runtime) -> u32 {

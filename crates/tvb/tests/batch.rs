@@ -230,12 +230,12 @@ const ZOO: &str = "digits shapes stripes letters blobs mazes symmetry textures t
                    corners arrows faces parity noisy waves dice stencils occluded";
 
 #[test]
-#[ignore = "minutes: ninety outputs, made twice"]
+#[ignore = "minutes: a hundred outputs, made twice"]
 fn the_zoo_s_scenarios_interrupted_twice_end_with_the_same_bytes() {
     let zoo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tvb-zoo/checkpoints");
     let mut jobs = format!(
         "[defaults]\nbase = '{0}/base.safetensors'\nratio = [0.5, 0.25]\noutput = 'out/{{job}}-{{method}}-m{{m}}'\n\
-         method = ['anchored', 'exact', 'ae', 'pca', 'sample', 'cluster', 'nmf', 'identity']\n\
+         method = ['anchored', 'exact', 'ae', 'pca', 'sample', 'random', 'cluster', 'nmf', 'identity']\n\
          after = [{{ add = {{ scale = 0.5, output = 'out/{{job}}-{{method}}-m{{m}}-add.safetensors' }} }}]\n",
         zoo.display()
     );

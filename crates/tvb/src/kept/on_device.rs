@@ -6,7 +6,7 @@
 
 use super::BlockKey;
 use crate::digest::Digest;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tvb_kernels::{ChunkLayout, KeptChunk, Slice};
 
@@ -20,7 +20,7 @@ pub struct KeptOnDevice {
 struct State {
     left_bytes: u64,
     /// By every block that a chunk holds.
-    chunks: HashMap<BlockKey, Arc<DeviceChunk>>,
+    chunks: BTreeMap<BlockKey, Arc<DeviceChunk>>,
 }
 
 /// A chunk, or a part of one, with what was found out when it was read.
@@ -41,7 +41,7 @@ pub struct DeviceChunk {
 impl KeptOnDevice {
     /// Nothing yet, and room for `most_bytes`.
     pub fn new(most_bytes: u64) -> KeptOnDevice {
-        KeptOnDevice { state: Mutex::new(State { left_bytes: most_bytes, chunks: HashMap::new() }) }
+        KeptOnDevice { state: Mutex::new(State { left_bytes: most_bytes, chunks: BTreeMap::new() }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -53,9 +53,20 @@ impl KeptOnDevice {
         n_bytes as u64 <= self.lock().left_bytes
     }
 
-    /// The device had no room for a chunk: no more are kept.
-    pub fn set_full(&self) {
-        self.lock().left_bytes = 0;
+    /// The device had no room for a chunk: no more are kept, and the last ones are given up until `headroom_bytes` are free,
+    /// since the next pass wants buffers too.
+    pub fn set_full(&self, headroom_bytes: u64) {
+        let mut state = self.lock();
+        state.left_bytes = 0;
+        let mut freed_bytes = 0;
+        while freed_bytes < headroom_bytes
+            && let Some((_, last)) = state.chunks.pop_last()
+        {
+            freed_bytes += last.chunk.n_bytes();
+            for key in &last.keys {
+                state.chunks.remove(key);
+            }
+        }
     }
 
     /// Keeps one chunk.

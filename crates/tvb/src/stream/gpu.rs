@@ -22,6 +22,10 @@ use tvb_kernels::{
 /// Chunks that are read, uploaded or computed on at once.
 const N_SLOTS: usize = 4;
 
+/// What is left free of a device's memory once it was found full, in chunks: for the next pass's staging, columns, results
+/// and their readback.
+const HEADROOM_SLOTS: u64 = 4 * N_SLOTS as u64;
+
 /// A chunk whose bytes are where they are worked on.
 struct Submitted {
     chunk: usize,
@@ -229,7 +233,7 @@ impl Pass<'_> {
                 staged: staged.clone(),
                 digests: read.digests.clone(),
             }),
-            None => kept.set_full(),
+            None => kept.set_full(HEADROOM_SLOTS * self.slot_bytes() as u64),
         }
         Ok(())
     }
