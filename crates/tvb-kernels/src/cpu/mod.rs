@@ -61,11 +61,13 @@ impl CpuEngine {
     /// One engine for each code path that this processor can run, the plain one first and that of [`new`](Self::new)
     /// last: for tests and measurements of each.
     pub fn each() -> Vec<Self> {
-        let mut archs = vec![pulp::Arch::Scalar];
         #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-        archs.extend(pulp::x86::V3::try_new().map(pulp::Arch::V3));
+        let narrower = pulp::x86::V3::try_new().map(pulp::Arch::V3);
+        #[cfg(not(any(target_arch = "x86", target_arch = "x86_64")))]
+        let narrower = None;
+        let archs = [Some(pulp::Arch::Scalar), narrower].into_iter().flatten();
         let best = Self::new();
-        let mut engines: Vec<Self> = archs.into_iter().map(|arch| Self { arch }).collect();
+        let mut engines: Vec<Self> = archs.map(|arch| Self { arch }).collect();
         engines.retain(|engine| engine.instruction_set() != best.instruction_set());
         engines.push(best);
         engines
