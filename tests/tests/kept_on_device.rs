@@ -75,7 +75,10 @@ fn what_is_kept_makes_the_same_basis_and_is_not_read_again() {
         // Room for some of the chunks.
         let some = make("some", all / 2, Keep::Auto);
         assert!(some.0 > all && some.0 < all + moved, "{} of {all} and {moved}", some.0);
-        for (name, other) in [("never", never.1), ("whole", whole.1), ("some", some.1)] {
+        // The host keeps the others.
+        let both = make("both", all / 2, Keep::Always);
+        assert_eq!(both.0, all);
+        for (name, other) in [("never", never.1), ("whole", whole.1), ("some", some.1), ("both", both.1)] {
             assert!(other == nothing.1, "{name}: other bytes");
         }
     }

@@ -143,14 +143,19 @@ fn keeps_inputs(plan: &Plan, options: &CompressOptions, memory_bytes: u64) -> Re
     }
 }
 
-/// The plan with a place where its data stays between the passes, where there is one: the device, or else the host.
+/// The plan with a place where its data stays between the passes, where there is one: the device, and the host for what
+/// the device has no room for.
 fn keep_inputs(plan: &Plan, options: &CompressOptions, runtime: &Runtime) -> Result<Option<Plan>> {
     // The columns of `random` are multiplied on the host.
-    let on_device = n_passes(options) > 1 && runtime.keeps_on_device() && options.method.stores_atoms();
-    if on_device && options.keep != Keep::Never {
-        return Ok(Some(plan.keeping_on_device(runtime.device_memory_bytes)));
+    let has_passes = n_passes(options) > 1 && options.method.stores_atoms();
+    let on_device = has_passes && runtime.keeps_on_device() && options.keep != Keep::Never;
+    let device_bytes = if on_device { runtime.device_memory_bytes } else { 0 };
+    let on_host = plan.n_bytes() > device_bytes && keeps_inputs(plan, options, runtime.memory_bytes)?;
+    let kept = on_host.then(|| plan.keeping());
+    if !on_device {
+        return Ok(kept);
     }
-    Ok(keeps_inputs(plan, options, runtime.memory_bytes)?.then(|| plan.keeping()))
+    Ok(Some(kept.as_ref().unwrap_or(plan).keeping_on_device(device_bytes)))
 }
 
 /// Whether the last task's file system reads the same bytes as slowly the second time.

@@ -34,6 +34,8 @@ pub(crate) struct Context {
     pub(crate) facts: AdapterFacts,
     /// Whether staging buffers are bound as storage themselves, instead of being copied from.
     pub(crate) direct: bool,
+    /// Whether the device's memory is its own, and not the host's.
+    pub(crate) own_memory: bool,
     /// How kernels are cut among this device's threads.
     pub(crate) shape: Shape,
     pub(crate) bind_group_layout: wgpu::BindGroupLayout,
@@ -131,6 +133,7 @@ impl Context {
             queue,
             facts,
             direct,
+            own_memory: !shared || setup.copies,
             shape,
             bind_group_layout,
             pipeline_layout,

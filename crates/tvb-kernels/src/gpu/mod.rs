@@ -106,7 +106,7 @@ impl GpuEngine {
 
     /// Whether chunks can stay on the device between passes: where its memory is its own, and not the host's.
     pub fn can_keep(&self) -> bool {
-        !self.is_direct()
+        self.context().own_memory
     }
 
     /// The first error the device has reported, if any: after one, open the device anew or go on with the CPU engine.

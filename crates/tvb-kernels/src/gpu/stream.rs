@@ -187,9 +187,9 @@ impl GpuStream {
     ) -> Result<Option<KeptChunk>, KernelError> {
         self.give_back(slot)?;
         let n_bytes = layout.n_bytes;
-        let kept = match self.context.direct {
-            true => None,
-            false => KeptChunk::new(&self.context, n_bytes as u64)?,
+        let kept = match self.context.own_memory {
+            true => KeptChunk::new(&self.context, n_bytes as u64)?,
+            false => None,
         };
         let source = kept.as_ref().map_or(Source::Staged { n_bytes }, |kept| Source::Keeping { kept, n_bytes });
         self.submit_from(&source, layout)?;

@@ -30,9 +30,6 @@ pub struct Runtime {
     pub device_memory_bytes: u64,
 }
 
-/// [`Runtime::device_memory_bytes`] where nobody says otherwise: what any card with memory of its own has to spare.
-pub const DEVICE_MEMORY_BYTES: u64 = 2 << 30;
-
 /// One pass over the chunks of a plan.
 pub struct Pass<'a> {
     /// What is read.
