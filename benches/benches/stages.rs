@@ -25,7 +25,7 @@ fn chunk(n_columns: usize, dtype: Dtype) -> (ChunkLayout, Vec<u8>) {
 
 fn works(n_tasks: usize) -> [(&'static str, Work); 3] {
     let n_atoms = n_tasks.div_ceil(2);
-    let weights = |n: usize| (0..n).map(|index| (index % 7) as f32 * 0.1 - 0.3).collect();
+    let weights = |n: usize| (0..n).map(|index| (index % 7) as f32 * 0.1 - 0.35).collect();
     [
         ("gram", Work::Gram),
         ("project", Work::Project(Project { encode: weights(n_tasks * n_atoms), n_atoms, dtype: Dtype::F32 })),
