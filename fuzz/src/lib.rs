@@ -9,7 +9,7 @@ use tvb_kernels::{CpuEngine, Engine};
 
 /// One thread of the CPU.
 pub fn cpu() -> Runtime {
-    Runtime { engine: Engine::Cpu(CpuEngine::new()), n_threads: 1, memory_bytes: 64 << 20 }
+    Runtime { engine: Engine::Cpu(CpuEngine::new()), n_threads: 1, memory_bytes: 64 << 20, device_memory_bytes: 0 }
 }
 
 /// Stops every pass before its first chunk: headers are what is looked at.
