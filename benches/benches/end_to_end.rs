@@ -13,7 +13,6 @@ use tvb::progress::Silent;
 use tvb::solve::Rule;
 use tvb::stream::Runtime;
 use tvb_benches::make_inputs;
-use tvb_kernels::{CpuEngine, Engine};
 
 const N_TASKS: usize = 8;
 
@@ -50,8 +49,7 @@ fn jobs(criterion: &mut Criterion) {
     let paths = make_inputs(folder.path(), N_TASKS, n_parameters, false).expect("inputs");
     let plan = open(&paths);
     let n_threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let engine = Engine::Cpu(CpuEngine::new());
-    let runtime = Runtime { engine, n_threads, memory_bytes: 512 << 20, device_memory_bytes: 0 };
+    let runtime = Runtime::on_cpu(n_threads, 512 << 20);
 
     let mut group = criterion.benchmark_group("end_to_end");
     group.sample_size(10);

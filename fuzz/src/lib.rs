@@ -5,11 +5,10 @@ use tempfile::{NamedTempFile, TempDir};
 use tvb::basis::seal;
 use tvb::progress::Progress;
 use tvb::stream::Runtime;
-use tvb_kernels::{CpuEngine, Engine};
 
 /// One thread of the CPU.
 pub fn cpu() -> Runtime {
-    Runtime { engine: Engine::Cpu(CpuEngine::new()), n_threads: 1, memory_bytes: 64 << 20, device_memory_bytes: 0 }
+    Runtime::on_cpu(1, 64 << 20)
 }
 
 /// Stops every pass before its first chunk: headers are what is looked at.

@@ -23,10 +23,9 @@ use tvb::project::{Projection, find_bookmark, project_from};
 use tvb::solve::{Method, Rule};
 use tvb::stream::Runtime;
 use tvb::verify::verify_files;
-use tvb_kernels::{CpuEngine, Engine};
 
 fn runtime() -> Runtime {
-    Runtime { engine: Engine::Cpu(CpuEngine::new()), n_threads: 2, memory_bytes: 64 << 20, device_memory_bytes: 0 }
+    Runtime::on_cpu(2, 64 << 20)
 }
 
 fn plan(run: &Run) -> Plan {

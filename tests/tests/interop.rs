@@ -16,7 +16,6 @@ use tvb::recover::{RecoverOptions, recover};
 use tvb::solve::{Coordinates, MaxError, Method, Rule};
 use tvb::stream::Runtime;
 use tvb::verify::{verify_errors, verify_files};
-use tvb_kernels::{CpuEngine, Engine};
 
 /// How far inner products may be from the reference's, relative to the largest of their kind.
 const TOLERANCE: f64 = 1e-5;
@@ -26,7 +25,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn runtime() -> Runtime {
-    Runtime { engine: Engine::Cpu(CpuEngine::new()), n_threads: 2, memory_bytes: 64 << 20, device_memory_bytes: 0 }
+    Runtime::on_cpu(2, 64 << 20)
 }
 
 fn expected() -> Json {

@@ -13,7 +13,6 @@ use tvb::plan::{Plan, Selection, Task};
 use tvb::progress::Silent;
 use tvb::solve::Method;
 use tvb::stream::Runtime;
-use tvb_kernels::{CpuEngine, Engine};
 
 /// Several chunks, a tensor that shares a chunk with others, an empty one.
 const SHAPES: &[&[usize]] = &[&[40_000], &[3, 5], &[0], &[300, 100], &[2]];
@@ -29,7 +28,7 @@ fn plan(folder: &Path) -> Plan {
 }
 
 fn runtime(memory_bytes: u64) -> Runtime {
-    Runtime { engine: Engine::Cpu(CpuEngine::new()), n_threads: 2, memory_bytes, device_memory_bytes: 0 }
+    Runtime::on_cpu(2, memory_bytes)
 }
 
 #[test]

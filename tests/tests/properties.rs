@@ -20,10 +20,9 @@ use tvb::progress::Silent;
 use tvb::solve::{Method, Rule};
 use tvb::stream::Runtime;
 use tvb::verify::{verify_errors, verify_files};
-use tvb_kernels::{CpuEngine, Engine};
 
 fn runtime(n_threads: usize) -> Runtime {
-    Runtime { engine: Engine::Cpu(CpuEngine::new()), n_threads, memory_bytes: 64 << 20, device_memory_bytes: 0 }
+    Runtime::on_cpu(n_threads, 64 << 20)
 }
 
 fn number(variable: &str, default: u32) -> u32 {

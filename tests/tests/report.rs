@@ -12,7 +12,6 @@ use tvb::progress::Silent;
 use tvb::report::basis_report;
 use tvb::solve::Method;
 use tvb::stream::Runtime;
-use tvb_kernels::{CpuEngine, Engine};
 
 const HOSTILE: &str = "<img src=x onerror=alert(1)>\"'&";
 
@@ -25,8 +24,7 @@ fn basis(folder: &std::path::Path, method: Method) -> Basis {
     let tasks = run.tasks.iter().enumerate().map(task).collect();
     let plan = Plan::new(Checkpoint::open(&run.base).expect("a base"), tasks, &Selection::default()).expect("a plan");
     let options = CompressOptions { method, size: Size::Atoms(2), ..CompressOptions::new(folder.join("basis")) };
-    let runtime =
-        Runtime { engine: Engine::Cpu(CpuEngine::new()), n_threads: 1, memory_bytes: 64 << 20, device_memory_bytes: 0 };
+    let runtime = Runtime::on_cpu(1, 64 << 20);
     compress(&plan, &options, &runtime, &Silent).expect("a basis")
 }
 

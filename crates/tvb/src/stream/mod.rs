@@ -15,7 +15,7 @@ use crate::plan::Plan;
 use crate::progress::Progress;
 use line::Line;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tvb_kernels::{Chunk, ChunkLayout, Engine, Output, Scratch, Work};
+use tvb_kernels::{Chunk, ChunkLayout, CpuEngine, Engine, Output, Scratch, Work};
 
 /// What the work runs on.
 #[derive(Debug)]
@@ -61,6 +61,11 @@ const AHEAD_PER_THREAD: usize = 4;
 const GPU_CHUNK_BYTES: usize = 16 << 20;
 
 impl Runtime {
+    /// The CPU engine.
+    pub fn on_cpu(n_threads: usize, memory_bytes: u64) -> Runtime {
+        Runtime { engine: Engine::Cpu(CpuEngine::new()), n_threads, memory_bytes, device_memory_bytes: 0 }
+    }
+
     /// How the device is shown: "cpu (AVX-512, 2 threads)" or the adapter's name.
     pub fn device_name(&self) -> String {
         match &self.engine {
