@@ -5,12 +5,11 @@ mod gpu_device;
 mod small_models;
 
 use gpu_device::{Notes, llvmpipe};
-use small_models::{Random, Shape, Stored, contents, values, write_model};
+use small_models::{Random, Shape, Stored, contents, values};
 use std::path::Path;
-use tvb::checkpoint::Checkpoint;
 use tvb::compress::{CompressOptions, Size, compress};
 use tvb::gram::{Grams, gram};
-use tvb::plan::{Plan, Selection, Task};
+use tvb::plan::Plan;
 use tvb::solve::Method;
 use tvb::stream::Runtime;
 use tvb_kernels::{DeviceSetup, Engine, GpuEngine, InjectedFault};
@@ -23,15 +22,7 @@ fn write_plan(folder: &Path) -> Plan {
     let shape = |name: &str, n_rows: usize| Shape { name: name.into(), shape: vec![n_rows], stored: Stored::Bf16 };
     let shapes = [shape("large", N_ROWS), shape("small", 7)];
     let (base, tasks) = values(&shapes, N_TASKS, &mut Random(11));
-    let write = |name: &str, values| {
-        Checkpoint::open(&write_model(folder, name, &shapes, values, 1)).expect("a checkpoint that was just written")
-    };
-    let tasks = tasks.iter().enumerate().map(|(index, values)| {
-        let name = format!("task{index}");
-        Task { checkpoint: write(&name, values), name }
-    });
-    let tasks = tasks.collect();
-    Plan::new(write("base", &base), tasks, &Selection::default()).expect("a plan")
+    gpu_device::write_plan(folder, &shapes, &base, &tasks)
 }
 
 fn runtime(engine: &GpuEngine) -> Runtime {

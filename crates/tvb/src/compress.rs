@@ -48,7 +48,7 @@ pub struct CompressOptions {
     pub dtype: Option<tvb_kernels::Dtype>,
     /// A Gram file of these inputs: one read instead of two.
     pub gram: Option<PathBuf>,
-    /// Whether inputs that fit in memory are read once.
+    /// Whether inputs that fit in the host's memory are read once.
     pub keep: Keep,
     /// The basis folder.
     pub output: PathBuf,
@@ -78,7 +78,7 @@ impl CompressOptions {
     /// Usage: options that do not fit each other. Failed: an input that cannot be read.
     pub fn decided(self, plan: &Plan, memory_bytes: u64) -> Result<CompressOptions> {
         check_options(plan, &self)?;
-        let keep = if keeps_inputs(plan, &self, memory_bytes)? { Keep::Always } else { Keep::Never };
+        let keep = if keeps_on_host(plan, &self, memory_bytes)? { Keep::Always } else { Keep::Never };
         Ok(CompressOptions { keep, ..self })
     }
 
@@ -95,7 +95,7 @@ impl CompressOptions {
 /// same call goes on from there with the same result.
 pub fn compress(plan: &Plan, options: &CompressOptions, runtime: &Runtime, progress: &dyn Progress) -> Result<Basis> {
     check_options(plan, options)?;
-    let kept = keep_inputs(plan, options, runtime)?;
+    let kept = plan_that_keeps(plan, options, runtime)?;
     let plan = kept.as_ref().unwrap_or(plan);
     let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Keep)?;
     let mut bookmarks = BookmarkFolder::new(staged.path().join(bookmarks::FOLDER), plan, runtime);
@@ -134,8 +134,8 @@ fn fits(plan: &Plan, options: &CompressOptions, memory_bytes: u64) -> bool {
     n_passes(options) > 1 && plan.n_bytes() <= memory_bytes - memory_bytes / BUFFERS_PART
 }
 
-/// Whether the inputs are kept in memory between the passes: where they fit and it pays.
-fn keeps_inputs(plan: &Plan, options: &CompressOptions, memory_bytes: u64) -> Result<bool> {
+/// Whether the inputs are kept in the host's memory between the passes: where they fit and it pays.
+fn keeps_on_host(plan: &Plan, options: &CompressOptions, memory_bytes: u64) -> Result<bool> {
     match options.keep {
         Keep::Never => Ok(false),
         Keep::Always => Ok(fits(plan, options, memory_bytes)),
@@ -144,13 +144,14 @@ fn keeps_inputs(plan: &Plan, options: &CompressOptions, memory_bytes: u64) -> Re
 }
 
 /// The plan with a place where its data stays between the passes, where there is one: the device, and the host for what
-/// the device has no room for.
-fn keep_inputs(plan: &Plan, options: &CompressOptions, runtime: &Runtime) -> Result<Option<Plan>> {
+/// the device has no room for. What the device keeps is for [`Runtime::device_memory_bytes`] alone to say: [`Keep`] is about
+/// the host.
+fn plan_that_keeps(plan: &Plan, options: &CompressOptions, runtime: &Runtime) -> Result<Option<Plan>> {
     // The columns of `random` are multiplied on the host.
     let has_passes = n_passes(options) > 1 && options.method.stores_atoms();
-    let on_device = has_passes && runtime.keeps_on_device() && options.keep != Keep::Never;
+    let on_device = has_passes && runtime.keeps_on_device();
     let device_bytes = if on_device { runtime.device_memory_bytes } else { 0 };
-    let on_host = plan.n_bytes() > device_bytes && keeps_inputs(plan, options, runtime.memory_bytes)?;
+    let on_host = plan.n_bytes() > device_bytes && keeps_on_host(plan, options, runtime.memory_bytes)?;
     let kept = on_host.then(|| plan.keeping());
     if !on_device {
         return Ok(kept);

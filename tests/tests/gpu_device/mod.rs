@@ -1,6 +1,10 @@
-//! The software adapter that passes on a GPU are tested on, and what such a pass says.
+//! The software adapter that passes on a GPU are tested on, their inputs, and what such a pass says.
 
+use crate::small_models::{Shape, Values, write_model};
+use std::path::Path;
 use std::sync::Mutex;
+use tvb::checkpoint::Checkpoint;
+use tvb::plan::{Plan, Selection, Task};
 use tvb::progress::Progress;
 use tvb_kernels::{Backend, DeviceChoice, DeviceSetup, Engine, GpuEngine, open_as};
 
@@ -16,6 +20,19 @@ pub(crate) fn llvmpipe(setup: DeviceSetup) -> Option<GpuEngine> {
             None
         }
     }
+}
+
+/// Writes these models into `folder` and plans over them.
+pub(crate) fn write_plan(folder: &Path, shapes: &[Shape], base: &Values, tasks: &[Values]) -> Plan {
+    let write = |name: &str, values| {
+        Checkpoint::open(&write_model(folder, name, shapes, values, 1)).expect("a checkpoint that was just written")
+    };
+    let tasks = tasks.iter().enumerate().map(|(index, values)| {
+        let name = format!("task{index}");
+        Task { checkpoint: write(&name, values), name }
+    });
+    let tasks = tasks.collect();
+    Plan::new(write("base", base), tasks, &Selection::default()).expect("a plan")
 }
 
 /// Keeps the notes of a run.

@@ -30,7 +30,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     pub gram: Option<PathBuf>,
     /// Keep inputs that fit in --memory there between the two passes; auto: where the file system does not cache them. A GPU
-    /// with memory of its own keeps what fits in --device-memory, unless this is never
+    /// with memory of its own keeps what fits in --device-memory besides
     #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
     pub keep_inputs: KeepName,
     /// The basis folder
