@@ -126,7 +126,8 @@ pub fn check_atoms(n_atoms: usize, n_tasks: usize) -> Result<()> {
         return Ok(());
     }
     let tasks = if n_tasks == 1 { "task" } else { "tasks" };
-    Err(Error::rejected(format!("M = {n_atoms} atoms for {n_tasks} {tasks}: expected 1 to {n_tasks}")))
+    Err(Error::rejected(format!("M = {n_atoms} atoms for {n_tasks} {tasks}: expected 1 to {n_tasks}"))
+        .hint("give -m a number in that range, or --ratio 0.5 for half as many atoms as tasks"))
 }
 
 /// What a method sees.
