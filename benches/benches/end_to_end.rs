@@ -6,12 +6,12 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use std::path::{Path, PathBuf};
 use tvb::basis::Basis;
 use tvb::checkpoint::{Checkpoint, Existing};
-use tvb::compress::{CompressOptions, compress};
-use tvb::edit::{Edit, EditJob, EditOutput, Source};
-use tvb::plan::{Plan, Selection, Task};
+use tvb::columns::plan::{Plan, Selection, Task};
+use tvb::jobs::compress::{CompressOptions, compress};
+use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source};
+use tvb::pass::stream::Runtime;
 use tvb::progress::Silent;
 use tvb::solve::Rule;
-use tvb::stream::Runtime;
 use tvb_benches::make_inputs;
 
 const N_TASKS: usize = 8;
@@ -55,7 +55,7 @@ fn jobs(criterion: &mut Criterion) {
     group.sample_size(10);
     group.throughput(Throughput::Bytes(plan.n_bytes()));
     group.bench_function("gram", |bencher| {
-        bencher.iter(|| tvb::gram::gram(&plan, &runtime, &Silent).expect("a Gram matrix"));
+        bencher.iter(|| tvb::ops::gram::gram(&plan, &runtime, &Silent).expect("a Gram matrix"));
     });
     // Removing what the last run wrote is not this one's work.
     let basis_folder = folder.path().join("basis");

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use tvb::basis::Basis;
 use tvb::basis::manifest::Manifest;
 use tvb::digest::Digest;
-use tvb::edit::{Edit, Source};
+use tvb::jobs::edit::{Edit, Source};
 use tvb::solve::Rule;
 use tvb_fuzz::{probe, put};
 

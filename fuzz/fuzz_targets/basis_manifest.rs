@@ -6,10 +6,10 @@ use std::path::{Component, Path};
 use tempfile::TempDir;
 use tvb::basis::Basis;
 use tvb::basis::manifest::Manifest;
-use tvb::edit::{Edit, Source};
+use tvb::jobs::edit::{Edit, Source};
 use tvb::progress::Silent;
 use tvb::solve::Rule;
-use tvb::verify::verify_files;
+use tvb::jobs::verify::verify_files;
 use tvb_fuzz::{cpu, probe, put, resealed};
 
 thread_local! {

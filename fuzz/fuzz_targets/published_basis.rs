@@ -5,7 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
 use tvb::ErrorKind;
 use tvb::checkpoint::Existing;
-use tvb::interop::import;
+use tvb::jobs::interop::import;
 use tvb_fuzz::{HeadersOnly, cpu, probe, put};
 
 const FOLDERS: [(&str, [&str; 3]); 4] = [

@@ -7,11 +7,11 @@ mod small_models;
 use gpu_device::{Notes, llvmpipe};
 use small_models::{Random, Shape, Stored, contents, values};
 use std::path::Path;
-use tvb::compress::{CompressOptions, Size, compress};
-use tvb::gram::{Grams, gram};
-use tvb::plan::Plan;
+use tvb::columns::plan::Plan;
+use tvb::jobs::compress::{CompressOptions, Size, compress};
+use tvb::ops::gram::{Grams, gram};
+use tvb::pass::stream::Runtime;
 use tvb::solve::Method;
-use tvb::stream::Runtime;
 use tvb_kernels::{DeviceSetup, Engine, GpuEngine, InjectedFault};
 
 /// Three chunks of a device, of the base and three tasks.

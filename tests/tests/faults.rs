@@ -11,18 +11,18 @@ use tvb::basis::Basis;
 use tvb::basis::atom::AtomSink;
 use tvb::basis::bookmarks::BookmarkFolder;
 use tvb::basis::gram_file;
-use tvb::bookmark::{Bookmark, Bookmarks, PassName};
 use tvb::checkpoint::{Checkpoint, Dtype, Existing};
-use tvb::compress::{CompressOptions, Size, compress};
+use tvb::columns::plan::{Plan, Selection, Task};
 use tvb::digest::Digest;
-use tvb::edit::{Edit, EditJob, EditOutput, Source};
-use tvb::gram::{gram, gram_from};
-use tvb::plan::{Plan, Selection, Task};
+use tvb::jobs::compress::{CompressOptions, Size, compress};
+use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source};
+use tvb::jobs::verify::verify_files;
+use tvb::ops::gram::{gram, gram_from};
+use tvb::ops::project::{Projection, find_bookmark, project_from};
+use tvb::pass::bookmark::{Bookmark, Bookmarks, PassName};
+use tvb::pass::stream::Runtime;
 use tvb::progress::{Progress, Silent};
-use tvb::project::{Projection, find_bookmark, project_from};
 use tvb::solve::{Method, Rule};
-use tvb::stream::Runtime;
-use tvb::verify::verify_files;
 
 fn runtime() -> Runtime {
     Runtime::on_cpu(2, 64 << 20)

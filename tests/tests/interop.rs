@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use tvb::ErrorKind;
 use tvb::basis::Basis;
 use tvb::checkpoint::{Checkpoint, Existing};
-use tvb::compress::{CompressOptions, Size, compress};
-use tvb::edit::{Edit, EditJob, EditOutput, Source};
-use tvb::interop::{ExportOptions, export_basis, export_checkpoint, import};
-use tvb::plan::{Plan, Selection, Task};
+use tvb::columns::plan::{Plan, Selection, Task};
+use tvb::jobs::compress::{CompressOptions, Size, compress};
+use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source};
+use tvb::jobs::interop::{ExportOptions, export_basis, export_checkpoint, import};
+use tvb::jobs::recover::{RecoverOptions, recover};
+use tvb::jobs::verify::{verify_errors, verify_files};
+use tvb::pass::stream::Runtime;
 use tvb::progress::Silent;
-use tvb::recover::{RecoverOptions, recover};
 use tvb::solve::{Coordinates, MaxError, Method, Rule};
-use tvb::stream::Runtime;
-use tvb::verify::{verify_errors, verify_files};
 
 /// How far inner products may be from the reference's, relative to the largest of their kind.
 const TOLERANCE: f64 = 1e-5;

@@ -10,16 +10,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use tvb::basis::manifest::Manifest;
 use tvb::basis::{Basis, gram_file, seal};
-use tvb::batch::{Batch, JobFile};
 use tvb::checkpoint::{Checkpoint, Existing, ShardIndex};
-use tvb::compress::{CompressOptions, Size, compress};
+use tvb::columns::plan::{Plan, Selection, Task};
 use tvb::digest::Digest;
-use tvb::edit::{Edit, EditJob, EditOutput, Source};
-use tvb::plan::{Plan, Selection, Task};
+use tvb::jobs::batch::{Batch, JobFile};
+use tvb::jobs::compress::{CompressOptions, Size, compress};
+use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source};
+use tvb::jobs::verify::{verify_errors, verify_files};
+use tvb::pass::stream::Runtime;
 use tvb::progress::Silent;
 use tvb::solve::{Method, Rule};
-use tvb::stream::Runtime;
-use tvb::verify::{verify_errors, verify_files};
 
 fn runtime(n_threads: usize) -> Runtime {
     Runtime::on_cpu(n_threads, 64 << 20)
@@ -342,7 +342,7 @@ fn published_bases_with_a_mutilated_file_are_refused_or_read() {
             feed(&format!("published {method}, {file}"), std::slice::from_ref(&whole), |bytes| {
                 std::fs::write(probe.join(file), bytes).expect("written");
                 // Stopped at the first chunk: what is read before it is what can be hostile.
-                let result = tvb::interop::import(&probe, &output, Existing::Refuse, &runtime(1), &Stopped);
+                let result = tvb::jobs::interop::import(&probe, &output, Existing::Refuse, &runtime(1), &Stopped);
                 assert!(!output.exists(), "something was left");
                 result.is_err_and(|error| error.kind() == tvb::ErrorKind::Interrupted)
             });

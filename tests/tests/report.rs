@@ -6,12 +6,12 @@ use small_models::write_run;
 use std::path::PathBuf;
 use tvb::basis::Basis;
 use tvb::checkpoint::Checkpoint;
-use tvb::compress::{CompressOptions, Size, compress};
-use tvb::plan::{Plan, Selection, Task};
+use tvb::columns::plan::{Plan, Selection, Task};
+use tvb::jobs::compress::{CompressOptions, Size, compress};
+use tvb::jobs::report::basis_report;
+use tvb::pass::stream::Runtime;
 use tvb::progress::Silent;
-use tvb::report::basis_report;
 use tvb::solve::Method;
-use tvb::stream::Runtime;
 
 const HOSTILE: &str = "<img src=x onerror=alert(1)>\"'&";
 

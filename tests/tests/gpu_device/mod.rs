@@ -4,7 +4,7 @@ use crate::small_models::{Shape, Values, write_model};
 use std::path::Path;
 use std::sync::Mutex;
 use tvb::checkpoint::Checkpoint;
-use tvb::plan::{Plan, Selection, Task};
+use tvb::columns::plan::{Plan, Selection, Task};
 use tvb::progress::Progress;
 use tvb_kernels::{Backend, DeviceChoice, DeviceSetup, Engine, GpuEngine, open_as};
 

@@ -5,9 +5,9 @@
 
 use super::manifest::AtomRecord;
 use crate::checkpoint::{Checkpoint, Dtype, Place, SHARD_BYTES, ShardPlan, ShardedWriter, TensorSpec};
-use crate::chunks::Block;
 use crate::digest::{Digest, TableOfDigests};
 use crate::error::Result;
+use crate::pass::chunks::Block;
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -5,14 +5,14 @@
 //! inputs or options does not find it. The file ends in the digest of all before it, and appears by a rename.
 
 use super::gram_file;
-use crate::bookmark::{Bookmark, Bookmarks, PassName};
 use crate::checkpoint::FileStamp;
+use crate::columns::plan::Plan;
 use crate::digest::{Digest, TensorDigests};
 use crate::error::{Error, Result};
-use crate::gram::{Grams, gram_from};
-use crate::plan::Plan;
+use crate::ops::gram::{Grams, gram_from};
+use crate::pass::bookmark::{Bookmark, Bookmarks, PassName};
+use crate::pass::stream::Runtime;
 use crate::progress::Progress;
-use crate::stream::Runtime;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;

@@ -4,7 +4,7 @@ use super::gram_file::full_matrices;
 use super::manifest::{FileRecord, Manifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::gram::Grams;
+use crate::ops::gram::Grams;
 use faer::Mat;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};

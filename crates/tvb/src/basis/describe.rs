@@ -5,7 +5,7 @@ use super::manifest::{
     Manifest, MethodRecord, TaskRecord, VERSION,
 };
 use super::seal::UNSEALED;
-use crate::gram::Grams;
+use crate::ops::gram::Grams;
 use crate::solve::{Assessment, Gram, Method, Solved};
 use serde_json::{Value, json};
 use tvb_kernels::Dtype;

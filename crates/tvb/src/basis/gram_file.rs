@@ -7,12 +7,12 @@
 use super::bookmarks::BookmarkFolder;
 use super::seal;
 use crate::checkpoint::{Existing, SafetensorsLayout, StagedOutput, TensorSpec};
+use crate::columns::plan::{Plan, Skipped};
 use crate::digest::{Digest, TableOfDigests};
 use crate::error::{Error, ErrorKind, Result};
-use crate::gram::{GramTensor, Grams, Group, Origin, Per};
-use crate::plan::{Plan, Skipped};
+use crate::ops::gram::{GramTensor, Grams, Group, Origin, Per};
+use crate::pass::stream::Runtime;
 use crate::progress::Progress;
-use crate::stream::Runtime;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -2,10 +2,10 @@
 
 use super::seal;
 use crate::checkpoint::Dtype;
+use crate::columns::plan::Skipped;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::gram::dtype_name;
-use crate::plan::Skipped;
+use crate::ops::gram::dtype_name;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 

@@ -6,6 +6,7 @@ pub mod coefficients;
 pub mod describe;
 pub mod gram_file;
 pub mod manifest;
+pub mod random_atoms;
 pub mod seal;
 
 use crate::checkpoint::{Checkpoint, resolve_inside};

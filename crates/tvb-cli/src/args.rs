@@ -1,0 +1,121 @@
+//! The flags that every command has, as they were typed ([`CommonArgs`]) and as they are meant ([`Context`]).
+
+use crate::progress::Display;
+use clap::{ArgAction, ValueEnum};
+use std::num::NonZeroUsize;
+use tvb::pass::stream::Runtime;
+use tvb::{Error, Result, units};
+use tvb_kernels::{Backend, DeviceChoice};
+
+/// Flags common to all commands, as typed.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Common options")]
+pub(crate) struct CommonArgs {
+    /// Where to compute: auto, cpu, gpu, an index from `tvb devices`, or a part of an adapter's name
+    #[arg(long, global = true, env = "TVB_DEVICE", default_value = "auto")]
+    pub device: String,
+    /// Graphics interfaces to look for adapters on; all of them by default
+    #[arg(long, global = true, env = "WGPU_BACKEND", value_enum, value_delimiter = ',', ignore_case = true)]
+    pub backend: Vec<BackendName>,
+    /// Cap on host buffers, such as 512M or 4G
+    #[arg(long, global = true, default_value = "512M", value_name = "SIZE", value_parser = units::parse_bytes)]
+    pub memory: u64,
+    /// Cap on what stays in a GPU's own memory between two passes, so that it is read and uploaded once; 0 for nothing
+    #[arg(long, global = true, env = "TVB_DEVICE_MEMORY", default_value = "2G", value_name = "SIZE", value_parser = units::parse_bytes)]
+    pub device_memory: u64,
+    /// Threads to compute and read with; one per core by default
+    #[arg(long, short = 'j', global = true, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    /// More detail on stderr; twice for everything
+    #[arg(long, short = 'v', global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// No progress and no remarks on stderr; twice to drop warnings too
+    #[arg(long, short = 'q', global = true, action = ArgAction::Count, conflicts_with = "verbose")]
+    pub quiet: u8,
+    /// Print exactly one JSON object on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// `--backend`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BackendName {
+    #[value(alias = "vk")]
+    Vulkan,
+    #[value(alias = "mtl")]
+    Metal,
+    #[value(alias = "d3d12")]
+    Dx12,
+    #[value(aliases = ["gles", "opengl"])]
+    Gl,
+}
+
+impl BackendName {
+    fn kernel(self) -> Backend {
+        match self {
+            BackendName::Vulkan => Backend::Vulkan,
+            BackendName::Metal => Backend::Metal,
+            BackendName::Dx12 => Backend::Dx12,
+            BackendName::Gl => Backend::Gl,
+        }
+    }
+}
+
+/// What the common flags mean, shared by all commands.
+pub(crate) struct Context {
+    /// Shows how far long work is and hears Ctrl-C.
+    pub progress: Display,
+    /// The graphics interface asked for, where one was.
+    pub backend: Option<Backend>,
+    /// Threads to compute and read with.
+    pub n_threads: usize,
+    device: DeviceChoice,
+    /// Cap on host buffers.
+    pub memory_bytes: u64,
+    device_memory_bytes: u64,
+}
+
+impl Context {
+    /// Checks the common flags.
+    pub(crate) fn new(common: CommonArgs) -> Result<Self> {
+        let cores = std::thread::available_parallelism();
+        Ok(Self {
+            progress: Display::new(common.quiet > 0),
+            backend: common.backend.first().map(|name| name.kernel()),
+            device: DeviceChoice::from_name(&common.device),
+            memory_bytes: common.memory,
+            device_memory_bytes: common.device_memory,
+            n_threads: common.threads.or(cores.ok()).map_or(1, NonZeroUsize::get),
+        })
+    }
+
+    /// What `--device` means.
+    pub(crate) fn device(&self) -> &DeviceChoice {
+        &self.device
+    }
+
+    /// Opens the device that was asked for; a warning, where there is one, goes to the log.
+    pub(crate) fn runtime(&self) -> Result<Runtime> {
+        self.runtime_on(&self.device)
+    }
+
+    /// Opens another device than the one that was asked for, if any was.
+    pub(crate) fn runtime_on(&self, device: &DeviceChoice) -> Result<Runtime> {
+        let opened = tvb_kernels::open(device, self.backend).map_err(|error| {
+            let made = Error::failed(format!("device: {error}"));
+            match error.hint() {
+                Some(hint) => made.hint(hint),
+                None => made,
+            }
+        })?;
+        if let Some(warning) = &opened.warning {
+            tracing::warn!("{warning}");
+        }
+        Ok(Runtime {
+            engine: opened.engine,
+            n_threads: self.n_threads,
+            memory_bytes: self.memory_bytes,
+            device_memory_bytes: self.device_memory_bytes,
+        })
+    }
+}

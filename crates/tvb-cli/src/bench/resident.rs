@@ -1,0 +1,140 @@
+//! Work on data that lies in the device's memory already: on the CPU chunks larger together than its caches, taken by
+//! its threads as the stream's workers take them; on a GPU one large chunk, its upload and its readback left out.
+
+use super::data::{Cut, Data};
+use super::threads::for_each;
+use super::timing::{Budget, Timed, measure, measure_repeated};
+use std::sync::{Mutex, PoisonError};
+use tvb::digest::Digest;
+use tvb::error::{Error, Result};
+use tvb::pass::stream::{Runtime, device_error};
+use tvb_kernels::{CpuEngine, Dtype, Engine, Output, Resident, Scratch, Work, decode};
+
+/// Submits that a GPU is given at once, at most.
+const MOST_TOGETHER: u32 = 64;
+
+/// One kind of work, ready to be done again and again.
+pub(super) enum Loaded<'a> {
+    /// On the CPU engine's threads.
+    Cpu(OnCpu<'a>),
+    /// On a GPU.
+    Gpu(Box<Resident>),
+}
+
+/// Work on the CPU.
+pub(super) struct OnCpu<'a> {
+    engine: CpuEngine,
+    n_threads: usize,
+    work: &'a Work,
+    data: &'a Data,
+    /// Of every chunk, so that rows are written to memory as the stream's are to files; kept from run to run.
+    outputs: Vec<Output>,
+    scratches: Mutex<Vec<Scratch>>,
+}
+
+/// How data is cut for this device.
+pub(super) fn cut(runtime: &Runtime) -> Cut {
+    match runtime.engine {
+        Engine::Cpu(_) => Cut::Blocks,
+        Engine::Gpu(_) => Cut::Whole,
+    }
+}
+
+impl<'a> Loaded<'a> {
+    /// Brings the data to where the work is done.
+    ///
+    /// # Errors
+    /// Failed: the device.
+    pub(super) fn new(runtime: &Runtime, work: &'a Work, data: &'a Data) -> Result<Loaded<'a>> {
+        match &runtime.engine {
+            Engine::Cpu(engine) => Ok(Loaded::Cpu(OnCpu {
+                engine: *engine,
+                n_threads: runtime.n_threads,
+                work,
+                data,
+                outputs: data.chunks().map(|_| Output::Rows(Vec::new())).collect(),
+                scratches: Mutex::default(),
+            })),
+            Engine::Gpu(engine) => {
+                let chunk = data.chunks().next().ok_or_else(|| Error::failed("no data to measure on"))?;
+                Ok(Loaded::Gpu(Box::new(engine.resident(work, chunk).map_err(device_error)?)))
+            }
+        }
+    }
+
+    /// Does the work once and answers with what came out, chunk by chunk.
+    ///
+    /// # Errors
+    /// Failed: the device.
+    pub(super) fn results(&mut self) -> Result<Vec<Output>> {
+        match self {
+            Loaded::Cpu(on_cpu) => {
+                // What no kernel wrote is a NaN.
+                for output in &mut on_cpu.outputs {
+                    if let Output::Rows(rows) = output {
+                        rows.fill(0xff);
+                    }
+                }
+                on_cpu.run()?;
+                Ok(on_cpu.outputs.clone())
+            }
+            Loaded::Gpu(resident) => Ok(vec![resident.result().map_err(device_error)?]),
+        }
+    }
+
+    /// How long the work takes.
+    ///
+    /// # Errors
+    /// Failed: the device.
+    pub(super) fn time(&mut self, budget: Budget) -> Result<Timed> {
+        match self {
+            Loaded::Cpu(on_cpu) => measure(budget, || on_cpu.run()),
+            Loaded::Gpu(resident) => {
+                measure_repeated(budget, MOST_TOGETHER, |n_times| resident.run(n_times).map_err(device_error))
+            }
+        }
+    }
+}
+
+impl OnCpu<'_> {
+    fn run(&mut self) -> Result<()> {
+        let failed = Mutex::new(None);
+        let parts: Vec<_> = self.data.chunks().zip(&mut self.outputs).collect();
+        let (engine, work, scratches) = (self.engine, self.work, &self.scratches);
+        for_each(self.n_threads, parts, |_, (chunk, output)| {
+            let lock = || scratches.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut scratch = lock().pop().unwrap_or_else(|| engine.scratch());
+            if let Err(error) = engine.run(work, chunk, &mut scratch, output) {
+                *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(device_error(error));
+            }
+            lock().push(scratch);
+        });
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+}
+
+/// The Gram of all chunks together, folded in chunk order; `None` where a result is none.
+pub(super) fn total_gram(outputs: &[Output]) -> Option<Vec<f64>> {
+    let mut total: Vec<f64> = Vec::new();
+    for output in outputs {
+        let Output::Gram(part) = output else { return None };
+        total.resize(part.values.len().max(total.len()), 0.0);
+        total.iter_mut().zip(&part.values).for_each(|(sum, value)| *sum += value);
+    }
+    Some(total)
+}
+
+/// Row x of output k, where every chunk has `chunk_rows` rows stored as `dtype`.
+pub(super) fn row(outputs: &[Output], chunk_rows: usize, dtype: Dtype, k: usize, x: usize) -> Option<f64> {
+    let Output::Rows(rows) = outputs.get(x / chunk_rows)? else { return None };
+    let at = (k * chunk_rows + x % chunk_rows) * dtype.size();
+    decode(rows.get(at..at + dtype.size())?, dtype).first().map(|value| f64::from(*value))
+}
+
+/// A digest of the bits of a result.
+pub(super) fn digest(outputs: &[Output]) -> Digest {
+    Digest::of_digests(outputs.iter().map(|output| match output {
+        Output::Rows(rows) => Digest::of(rows),
+        Output::Gram(part) => Digest::of(bytemuck::cast_slice(&part.values)),
+    }))
+}

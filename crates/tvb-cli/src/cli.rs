@@ -1,0 +1,125 @@
+//! The command line: flags become options of the library, the library's answer becomes text or JSON.
+//!
+//! One file per command. A command is a function from what was typed and a [`Context`] to an [`Answer`]; nothing else
+//! reads the arguments, and nothing but `output.rs` writes to the terminal.
+
+use crate::args::{CommonArgs, Context};
+use crate::commands::{
+    batch, bench, check, completions, compress, devices, edit, export, gram, import, inspect, plan, recover, report,
+    sweep, verify,
+};
+use crate::output::{self, Answer};
+use crate::{interrupt, logging};
+use clap::{CommandFactory, Parser, Subcommand};
+use std::process::ExitCode;
+use tvb::Result;
+
+/// What follows every help page.
+const AFTER_HELP: &str = "\
+Exit codes:
+  0    done
+  1    failed: I/O, device, a failed job
+  2    wrong usage
+  3    input rejected: a checkpoint, basis or job file that is malformed or does not fit
+  130  interrupted
+
+Sizes: 512M and 512MiB count in 1024s, 5GB in 1000s.
+Results go to stdout; logs and progress to stderr.";
+
+/// Compress the task vectors of many fine-tuned checkpoints into a small basis, and do task arithmetic from it.
+#[derive(Debug, Parser)]
+#[command(name = "tvb", version, after_help = AFTER_HELP, max_term_width = 120, subcommand_required = true)]
+#[command(arg_required_else_help = true, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Devices(devices::Args),
+    Check(check::Args),
+    Gram(gram::Args),
+    Compress(Box<compress::Args>),
+    Plan(Box<plan::Args>),
+    Add(Box<edit::AddArgs>),
+    Negate(Box<edit::NegateArgs>),
+    Analogy(Box<edit::AnalogyArgs>),
+    Apply(Box<edit::ApplyArgs>),
+    Recover(recover::Args),
+    Sweep(sweep::Args),
+    Batch(batch::Args),
+    Bench(bench::Args),
+    Inspect(inspect::Args),
+    Verify(verify::Args),
+    Report(report::Args),
+    Import(import::Args),
+    Export(export::Args),
+    Completions(completions::Args),
+}
+
+impl Command {
+    fn run(self, context: &Context) -> Result<Answer> {
+        match self {
+            Command::Devices(_) => devices::run(context),
+            Command::Check(args) => check::run(&args),
+            Command::Gram(args) => gram::run(&args, context),
+            Command::Compress(args) => compress::run(&args, context),
+            Command::Plan(args) => plan::run(&args, context),
+            Command::Add(args) => edit::add(&args, context),
+            Command::Negate(args) => edit::negate(&args, context),
+            Command::Analogy(args) => edit::analogy(&args, context),
+            Command::Apply(args) => edit::apply(&args, context),
+            Command::Recover(args) => recover::run(&args, context),
+            Command::Sweep(args) => sweep::run(&args, context),
+            Command::Batch(args) => batch::run(&args, context),
+            Command::Bench(args) => bench::run(&args, context),
+            Command::Inspect(args) => inspect::run(&args),
+            Command::Verify(args) => verify::run(&args, context),
+            Command::Report(args) => report::run(&args, context),
+            Command::Import(args) => import::run(&args, context),
+            Command::Export(args) => export::run(&args, context),
+            Command::Completions(args) => completions::run(&args, Cli::command()),
+        }
+    }
+}
+
+/// Parses the process's arguments, runs the command they name, shows its answer, and returns the exit code.
+pub(crate) fn run() -> ExitCode {
+    keep_the_driver_quiet();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return output::show_usage(&error),
+    };
+    let is_json = cli.common.json;
+    logging::start(&cli.common);
+    let answer = Context::new(cli.common).and_then(|context| {
+        interrupt::listen()?;
+        cli.command.run(&context)
+    });
+    output::show(answer, is_json)
+}
+
+/// On a headless machine Mesa's device-selection layer complains on stderr that it finds no desktop to ask which GPU it
+/// prefers, once for every look at the adapters. It has nothing to select for us: adapters are chosen here.
+fn keep_the_driver_quiet() {
+    let has_desktop =
+        ["XDG_RUNTIME_DIR", "WAYLAND_DISPLAY", "DISPLAY"].iter().any(|name| std::env::var_os(name).is_some());
+    if cfg!(target_os = "linux") && !has_desktop {
+        // SAFETY: called first thing in `main`, while this is the process's only thread.
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Cli;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,86 @@
+//! `tvb check`: do these checkpoints fit together, and what will compressing them need? Headers only.
+
+use crate::inputs::InputArgs;
+use crate::output::{Align, Answer, Table};
+use serde_json::{Value, json};
+use tvb::columns::plan::Plan;
+use tvb::{Result, units};
+
+/// Read headers only: keys, shapes, types, mismatches, and what compressing needs
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub inputs: InputArgs,
+}
+
+pub(crate) fn run(args: &Args) -> Result<Answer> {
+    Ok(run_on(&args.inputs.plan()?))
+}
+
+/// The answer for inputs that are matched already: what `--dry-run` shows too.
+pub(crate) fn run_on(plan: &Plan) -> Answer {
+    Answer::new(text(plan), json(plan))
+}
+
+/// What a plan holds, for people.
+fn text(plan: &Plan) -> String {
+    let mut table = Table::new([("column", Align::Left), ("types", Align::Left), ("source", Align::Left)]);
+    for column in 0..plan.n_columns() {
+        let name = if column == 0 { "base".to_owned() } else { plan.tasks[column - 1].name.clone() };
+        table.row([name, dtypes(plan, column), plan.column_checkpoint(column).path().display().to_string()]);
+    }
+    let mut text = format!(
+        "{table}\n{} tensors, {} parameters, {} tasks\n",
+        plan.tensors.len(),
+        units::count(plan.n_rows()),
+        plan.tasks.len()
+    );
+    for (what, n) in [("carried over from the base", plan.carried.len()), ("left out", plan.skipped.len())] {
+        if n > 0 {
+            text.push_str(&format!("{n} tensors {what}\n"));
+        }
+    }
+    for skipped in plan.skipped.iter().take(20) {
+        text.push_str(&format!("  {}: {}\n", skipped.name, skipped.reason));
+    }
+    text.push_str(&format!(
+        "one read of all inputs: {}; each f32 atom: {}\n",
+        units::bytes(plan.n_bytes()),
+        units::bytes(plan.n_rows() * 4)
+    ));
+    text
+}
+
+fn dtypes(plan: &Plan, column: usize) -> String {
+    let counts = plan.column_dtypes(column);
+    match counts.as_slice() {
+        [(dtype, _)] => dtype.to_string(),
+        _ => counts.iter().map(|(dtype, n)| format!("{dtype} ×{n}")).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// What a plan holds, for programs.
+fn json(plan: &Plan) -> Value {
+    let column = |column: usize| {
+        let dtypes: serde_json::Map<String, Value> =
+            plan.column_dtypes(column).into_iter().map(|(dtype, n)| (dtype.to_string(), n.into())).collect();
+        json!({ "source": plan.column_checkpoint(column).path(), "dtypes": dtypes })
+    };
+    let tasks: Vec<Value> = (0..plan.tasks.len())
+        .map(|task| {
+            let mut object = column(task + 1);
+            object["name"] = plan.tasks[task].name.clone().into();
+            object
+        })
+        .collect();
+    json!({
+        "base": column(0),
+        "tasks": tasks,
+        "n_tensors": plan.tensors.len(),
+        "n_parameters": plan.n_rows(),
+        "read_bytes": plan.n_bytes(),
+        "atom_bytes": plan.n_rows() * 4,
+        "carried": plan.carried,
+        "skipped": plan.skipped,
+    })
+}

@@ -1,0 +1,193 @@
+//! `tvb compress`: base and fine-tunes → basis.
+
+use crate::args::Context;
+use crate::inputs::InputArgs;
+use crate::output::{Align, Answer, Table};
+use crate::solving::{MethodArgs, SizeArgs};
+use clap::ValueEnum;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tvb::basis::Basis;
+use tvb::checkpoint::Existing;
+use tvb::jobs::compress::{CompressOptions, compress, n_reads, predict_atoms};
+use tvb::pass::kept::Keep;
+use tvb::{Result, units};
+
+/// Compress the task vectors of fine-tuned checkpoints into a basis
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub inputs: InputArgs,
+    #[command(flatten)]
+    pub size: SizeArgs,
+    #[command(flatten)]
+    pub method: MethodArgs,
+    /// How atoms are stored
+    #[arg(long, value_enum, default_value = "f32")]
+    pub dtype: DtypeName,
+    /// A Gram file of these inputs, from `tvb gram`: one read instead of two
+    #[arg(long, value_name = "FILE")]
+    pub gram: Option<PathBuf>,
+    /// Keep inputs that fit in --memory there between the two passes; auto: where the file system does not cache them. A GPU
+    /// with memory of its own keeps what fits in --device-memory besides
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
+    pub keep_inputs: KeepName,
+    /// The basis folder
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Replace an existing output
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Say what would be done, and stop
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `--keep-inputs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeepName {
+    Auto,
+    Always,
+    Never,
+}
+
+impl KeepName {
+    fn keep(self) -> Keep {
+        match self {
+            KeepName::Auto => Keep::Auto,
+            KeepName::Always => Keep::Always,
+            KeepName::Never => Keep::Never,
+        }
+    }
+}
+
+/// `--dtype`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DtypeName {
+    F32,
+    Bf16,
+    F16,
+}
+
+impl DtypeName {
+    pub(crate) fn kernel(self) -> tvb_kernels::Dtype {
+        match self {
+            DtypeName::F32 => tvb_kernels::Dtype::F32,
+            DtypeName::Bf16 => tvb_kernels::Dtype::Bf16,
+            DtypeName::F16 => tvb_kernels::Dtype::F16,
+        }
+    }
+}
+
+pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
+    let plan = args.inputs.plan()?;
+    let names: Vec<String> = plan.tasks.iter().map(|task| task.name.clone()).collect();
+    let options = CompressOptions {
+        method: args.method.tuning.method(&args.method.method, &names)?,
+        size: args.size.size(),
+        balance: args.method.tuning.balance,
+        coordinates: args.method.tuning.coordinates(),
+        dtype: Some(args.dtype.kernel()),
+        gram: args.gram.clone(),
+        keep: args.keep_inputs.keep(),
+        output: args.output.clone(),
+        existing: if args.overwrite { Existing::Replace } else { Existing::Refuse },
+    };
+    let options = options.decided(&plan, context.memory_bytes)?;
+    if args.dry_run {
+        return dry_run(&plan, &options, context.memory_bytes);
+    }
+    let runtime = context.runtime()?;
+    let started = Instant::now();
+    let basis = compress(&plan, &options, &runtime, &context.progress)?;
+    let elapsed = started.elapsed();
+    let device = runtime.device_name();
+    let mut json = crate::commands::inspect::basis_json(&basis);
+    json["output"] = args.output.to_string_lossy().into();
+    json["device"] = device.clone().into();
+    json["seconds"] = elapsed.as_secs_f64().into();
+    json["read_bytes"] = plan.read_bytes().into();
+    Ok(Answer::new(summary(&basis, &plan, elapsed, &device), json))
+}
+
+fn dry_run(plan: &tvb::columns::plan::Plan, options: &CompressOptions, memory_bytes: u64) -> Result<Answer> {
+    let atoms = predict_atoms(plan, options)?;
+    let atom_bytes = plan.n_rows() * options.dtype.map_or(4, |dtype| dtype.size() as u64);
+    let n_reads = n_reads(plan, options, memory_bytes);
+    let read_bytes = n_reads * plan.n_bytes();
+    let write_bytes = atoms.map(|n| if options.method.stores_atoms() { n as u64 * atom_bytes } else { 0 });
+    let free_bytes = tvb::checkpoint::free_bytes(&options.output);
+    let shown = |bytes: Option<u64>| bytes.map_or("not known before the Gram is".to_owned(), units::bytes);
+    let text = format!(
+        "{} tasks × {} parameters in {} tensors ({} left out)\natoms   {}\nreads   {} ({n_reads} × {})\nwrites  at most {}, {} free\nwould write {}\n",
+        plan.tasks.len(),
+        units::count(plan.n_rows()),
+        plan.tensors.len(),
+        plan.skipped.len(),
+        atoms.map_or("decided from the Gram matrix".to_owned(), |n| n.to_string()),
+        units::bytes(read_bytes),
+        units::bytes(plan.n_bytes()),
+        shown(write_bytes),
+        free_bytes.map_or("unknown".to_owned(), units::bytes),
+        options.output.display(),
+    );
+    let json = json!({
+        "dry_run": true,
+        "n_tasks": plan.tasks.len(),
+        "n_parameters": plan.n_rows(),
+        "n_tensors": plan.tensors.len(),
+        "n_atoms": atoms,
+        "read_bytes": read_bytes,
+        "write_bytes": write_bytes,
+        "free_bytes": free_bytes,
+        "skipped": plan.skipped,
+        "output": options.output,
+    });
+    Ok(Answer::new(text, json))
+}
+
+fn summary(basis: &Basis, plan: &tvb::columns::plan::Plan, elapsed: Duration, device: &str) -> String {
+    let manifest = &basis.manifest;
+    let mut table = Table::new([("task", Align::Left), ("norm", Align::Right), ("relative error", Align::Right)]);
+    for task in &manifest.tasks {
+        let shown = |value: Option<f64>| value.map_or("unknown".to_owned(), |value| format!("{value:.4}"));
+        table.row([task.name.clone(), shown(task.norm), shown(task.relative_error)]);
+    }
+    let stored: u64 = manifest.atoms.iter().map(|atom| atom.bytes).sum();
+    let each = manifest.atoms.first().map_or(0, |atom| atom.bytes);
+    let sizes = match manifest.generated {
+        Some(_) => "made from a seed wherever they are needed".to_owned(),
+        None => format!("{} instead of {}", units::bytes(stored), units::bytes(each * manifest.tasks.len() as u64)),
+    };
+    let mut text = format!(
+        "{}: {} tasks in {} atoms ({}), {sizes}\n{table}",
+        basis.folder.display(),
+        manifest.tasks.len(),
+        manifest.n_vectors(),
+        manifest.method.name,
+    );
+    if let (Some(loss), Some(bound), Some(addition)) = (manifest.relative_loss, bound_share(basis), manifest.addition) {
+        text.push_str(&format!(
+            "relative loss {loss:.4} (no basis of this size has less than {bound:.4}); addition of all: cosine {:.4}, norm ratio {:.4}\n",
+            addition.projected.cosine, addition.projected.norm_ratio
+        ));
+    }
+    for note in &manifest.notes {
+        text.push_str(&format!("note: {note}\n"));
+    }
+    text.push_str(&format!("{} on {device} ({} read)\n", units::duration(elapsed), units::bytes(plan.read_bytes())));
+    text
+}
+
+/// The bound as a share of all squared norms, as the relative loss is one.
+fn bound_share(basis: &Basis) -> Option<f64> {
+    let manifest = &basis.manifest;
+    let (loss, bound, relative) = (manifest.loss?, manifest.spectral_bound?, manifest.relative_loss?);
+    Some(if loss > 0.0 { bound / loss * relative } else { 0.0 })
+}
+
+/// A JSON value where the number is finite, null otherwise.
+pub(crate) fn finite(value: f64) -> Value {
+    if value.is_finite() { json!(value) } else { Value::Null }
+}

@@ -1,0 +1,305 @@
+//! `tvb add`, `negate`, `analogy` and `apply`: an edit from a basis, or from the originals to compare with.
+
+use crate::args::Context;
+use crate::commands::compress::{DtypeName, finite};
+use crate::inputs::SelectionArgs;
+use crate::output::Answer;
+use crate::solving::parse_weighted;
+use clap::ValueEnum;
+use serde_json::{Value, json};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use tvb::basis::Basis;
+use tvb::checkpoint::{Checkpoint, Existing, OpenOptions};
+use tvb::columns::plan::Plan;
+use tvb::columns::tasks::TaskSource;
+use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source};
+use tvb::solve::{Fidelity, Rule};
+use tvb::{Error, Result, arithmetic, units};
+
+/// What every edit takes, as typed.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct EditArgs {
+    /// The base checkpoint θ0
+    #[arg(long, value_name = "PATH")]
+    pub base: Option<PathBuf>,
+    /// The edited checkpoint: a .safetensors file, or a folder
+    #[arg(short, long, value_name = "OUT")]
+    pub output: PathBuf,
+    /// Factor λ of the whole edit
+    #[arg(long, default_value_t = 1.0, value_name = "X", allow_negative_numbers = true)]
+    pub scale: f64,
+    /// Type of the float tensors; each keeps its own where nothing is said
+    #[arg(long, value_enum)]
+    pub dtype: Option<DtypeName>,
+    /// Write the bare edit, without the base
+    #[arg(long)]
+    pub delta: bool,
+    /// Replace an existing output
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Use a base that is not the one the basis was made from
+    #[arg(long)]
+    pub force: bool,
+    /// Say what would be done, and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub originals: OriginalsArgs,
+}
+
+/// The originals in place of a basis, as typed.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "From the originals")]
+pub(crate) struct OriginalsArgs {
+    /// Plain task arithmetic on these fine-tunes, in place of a basis
+    #[arg(long, value_name = "[NAME=]PATH", num_args = 1.., value_terminator = "--")]
+    pub from_checkpoints: Vec<OsString>,
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+}
+
+/// `--rule`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RuleName {
+    /// Recovered task vectors, weighted and added
+    #[default]
+    Projected,
+    /// The paper's unweighted sum of the atoms
+    Sum,
+}
+
+/// Add tasks to the base: θ0 + λ Σ αt τ̂t
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct AddArgs {
+    /// The basis folder
+    #[arg(required_unless_present = "from_checkpoints")]
+    pub basis: Option<PathBuf>,
+    /// A task to add, with its weight (default: all tasks, weight 1)
+    #[arg(long = "task", value_name = "NAME[:WEIGHT]", allow_hyphen_values = true)]
+    pub tasks: Vec<String>,
+    /// How atoms are combined
+    #[arg(long, value_enum, default_value = "projected")]
+    pub rule: RuleName,
+    #[command(flatten)]
+    pub edit: EditArgs,
+}
+
+/// Take a task out of the base: θ0 − λ τ̂
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct NegateArgs {
+    /// The basis folder, then the task; the task alone with --from-checkpoints
+    #[arg(value_name = "BASIS TASK", num_args = 1..=2, required = true)]
+    pub words: Vec<String>,
+    #[command(flatten)]
+    pub edit: EditArgs,
+}
+
+/// A is to B as C is to the result: θ0 + λ(τ̂C + τ̂B − τ̂A)
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct AnalogyArgs {
+    /// The basis folder, then tasks A, B and C; the tasks alone with --from-checkpoints
+    #[arg(value_name = "BASIS A B C", num_args = 3..=4, required = true)]
+    pub words: Vec<String>,
+    #[command(flatten)]
+    pub edit: EditArgs,
+}
+
+/// Apply a linear expression in task names, such as 'a + 0.5*b - c'
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ApplyArgs {
+    /// The basis folder, then the expression; the expression alone with --from-checkpoints
+    #[arg(value_name = "BASIS EXPRESSION", num_args = 1..=2, required = true)]
+    pub words: Vec<String>,
+    #[command(flatten)]
+    pub edit: EditArgs,
+}
+
+pub(crate) fn add(args: &AddArgs, context: &Context) -> Result<Answer> {
+    let (chosen, rule) = addition(&args.tasks, args.rule, args.basis.is_some())?;
+    run(args.basis.clone(), &args.edit, rule, context, |names| arithmetic::addition(names, &chosen))
+}
+
+/// The tasks that were chosen with their weights, and how atoms are combined.
+pub(crate) fn addition(tasks: &[String], rule: RuleName, from_basis: bool) -> Result<(Vec<(String, f64)>, Rule)> {
+    let chosen: Vec<(String, f64)> = tasks.iter().map(|text| parse_weighted(text)).collect::<Result<_>>()?;
+    let rule = match rule {
+        RuleName::Projected => Rule::Projected,
+        RuleName::Sum => Rule::Sum,
+    };
+    if rule == Rule::Sum && !chosen.is_empty() {
+        return Err(Error::usage("the rule `sum` adds all atoms and knows no tasks")
+            .hint("leave out --task, or use --rule projected"));
+    }
+    if rule == Rule::Sum && !from_basis {
+        return Err(Error::usage("the rule `sum` is about the atoms of a basis").hint("name a basis folder"));
+    }
+    Ok((chosen, rule))
+}
+
+pub(crate) fn negate(args: &NegateArgs, context: &Context) -> Result<Answer> {
+    let (basis, words) = split(&args.words, 1, &args.edit.originals)?;
+    run(basis, &args.edit, Rule::Projected, context, |names| arithmetic::negation(names, &words[0]))
+}
+
+pub(crate) fn analogy(args: &AnalogyArgs, context: &Context) -> Result<Answer> {
+    let (basis, words) = split(&args.words, 3, &args.edit.originals)?;
+    run(basis, &args.edit, Rule::Projected, context, |names| {
+        arithmetic::analogy(names, &words[0], &words[1], &words[2])
+    })
+}
+
+pub(crate) fn apply(args: &ApplyArgs, context: &Context) -> Result<Answer> {
+    let (basis, words) = split(&args.words, 1, &args.edit.originals)?;
+    run(basis, &args.edit, Rule::Projected, context, |names| arithmetic::expression(names, &words[0]))
+}
+
+/// The basis folder, where there is one, and the `n` words behind it.
+pub(crate) fn split<'a>(
+    words: &'a [String],
+    n: usize,
+    originals: &OriginalsArgs,
+) -> Result<(Option<PathBuf>, &'a [String])> {
+    let from_originals = !originals.from_checkpoints.is_empty();
+    match words {
+        [basis, rest @ ..] if !from_originals && rest.len() == n => Ok((Some(basis.into()), rest)),
+        rest if from_originals && rest.len() == n => Ok((None, rest)),
+        _ if from_originals => Err(Error::usage(format!("{n} words expected, {} found", words.len()))
+            .hint("with --from-checkpoints no basis folder is named")),
+        _ => Err(Error::usage(format!("a basis folder and {n} words expected, {} words found", words.len()))),
+    }
+}
+
+/// What an edit is formed from, opened.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    Basis(Box<Basis>),
+    Originals(Plan),
+}
+
+impl Opened {
+    /// Opens the basis, or the originals in its place.
+    pub(crate) fn new(basis: Option<&Path>, base: Option<&Path>, originals: &OriginalsArgs) -> Result<Opened> {
+        match basis {
+            Some(_) if !originals.from_checkpoints.is_empty() => {
+                Err(Error::usage("a basis folder or --from-checkpoints expected, both found"))
+            }
+            Some(folder) => Ok(Opened::Basis(Box::new(Basis::open(folder)?))),
+            None => {
+                let base = base.ok_or_else(|| {
+                    Error::usage("no base given")
+                        .hint("--from-checkpoints needs --base PATH to know what the fine-tunes moved from")
+                })?;
+                let sources = TaskSource::parse_all(&originals.from_checkpoints)?;
+                Ok(Opened::Originals(originals.selection.plan(base, &sources)?))
+            }
+        }
+    }
+
+    pub(crate) fn source(&self) -> Source<'_> {
+        match self {
+            Opened::Basis(basis) => Source::Basis(basis),
+            Opened::Originals(plan) => Source::Checkpoints(plan),
+        }
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        match self {
+            Opened::Basis(basis) => basis.task_names(),
+            Opened::Originals(plan) => plan.tasks.iter().map(|task| task.name.clone()).collect(),
+        }
+    }
+}
+
+/// Opens the base of an edit.
+pub(crate) fn open_base(path: &Path, originals: &OriginalsArgs) -> Result<Checkpoint> {
+    Checkpoint::open_with(path, &OpenOptions { key: originals.selection.key.clone() })
+        .map_err(|error| error.context("base"))
+}
+
+fn run(
+    basis: Option<PathBuf>,
+    args: &EditArgs,
+    rule: Rule,
+    context: &Context,
+    weights: impl Fn(&[String]) -> Result<Vec<f64>>,
+) -> Result<Answer> {
+    if !args.scale.is_finite() {
+        return Err(Error::usage(format!("--scale: a finite number expected, {} found", args.scale)));
+    }
+    let from = Opened::new(basis.as_deref(), args.base.as_deref(), &args.originals)?;
+    let (source, names) = (from.source(), from.names());
+    let edit = Edit { alpha: weights(&names)?, scale: args.scale, rule };
+    let base = args.base.as_deref().map(|path| open_base(path, &args.originals)).transpose()?;
+    let prediction = match &from {
+        Opened::Basis(basis) => edit.predict(basis)?.map(|fidelity| (fidelity, stored_rounding(basis, &fidelity))),
+        Opened::Originals(_) => None,
+    };
+    let mut text = prediction.map_or_else(String::new, |(fidelity, rounding)| {
+        format!(
+            "predicted against the same edit from the originals: cosine {:.6}, norm ratio {:.6}; storage rounding adds {rounding:.1e} of its squared norm\n",
+            fidelity.cosine, fidelity.norm_ratio
+        )
+    });
+    let mut json = json!({
+        "output": args.output,
+        "weights": names.iter().zip(&edit.alpha).filter(|(_, weight)| **weight != 0.0)
+            .map(|(name, weight)| (name.clone(), json!(weight * edit.scale))).collect::<serde_json::Map<String, Value>>(),
+        "scale": args.scale,
+        "predicted": prediction.map(|(fidelity, rounding)| json!({
+            "cosine": fidelity.cosine, "norm_ratio": finite(fidelity.norm_ratio), "rounding": finite(rounding),
+        })),
+        "dry_run": args.dry_run,
+    });
+    if args.dry_run {
+        text.push_str(&format!("would write {}\n", args.output.display()));
+        return Ok(Answer::new(text, json));
+    }
+    let output = EditOutput {
+        target: args.output.clone(),
+        dtype: args.dtype.map(DtypeName::kernel),
+        existing: if args.overwrite { Existing::Replace } else { Existing::Refuse },
+        delta: args.delta,
+        force: args.force,
+        command: command_line(),
+    };
+    let runtime = context.runtime()?;
+    // Said before anything is written, for whoever wants to stop here; once more with the answer.
+    if !text.is_empty() {
+        tvb::progress::Progress::note(&context.progress, text.trim_end());
+    }
+    let started = Instant::now();
+    EditJob { source, edit: &edit, base: base.as_ref(), output: &output }.write(&runtime, &context.progress)?;
+    let elapsed = started.elapsed();
+    text.push_str(&format!(
+        "{}: written in {} on {}\n",
+        args.output.display(),
+        units::duration(elapsed),
+        runtime.device_name()
+    ));
+    json["seconds"] = elapsed.as_secs_f64().into();
+    json["device"] = runtime.device_name().into();
+    Ok(Answer::new(text, json))
+}
+
+/// The part of the edit's squared norm that rounding the atoms to their stored type adds.
+fn stored_rounding(basis: &Basis, fidelity: &Fidelity) -> f64 {
+    let stored = basis.manifest.atoms.first().and_then(|atom| atom.dtype.float());
+    tvb::solve::STORAGE_DTYPES
+        .iter()
+        .zip(fidelity.rounding)
+        .find(|(dtype, _)| Some(**dtype) == stored)
+        .map_or(0.0, |(_, rounding)| rounding)
+}
+
+/// The command as it was typed, quoted where a shell needs it.
+pub(crate) fn command_line() -> String {
+    let quoted = |word: String| {
+        let plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
+        if !word.is_empty() && word.chars().all(plain) { word } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    };
+    let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let _program = words.next();
+    std::iter::once("tvb".to_owned()).chain(words.map(quoted)).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,172 @@
+//! `tvb inspect`: what a basis, a Gram file or a checkpoint holds.
+
+use crate::output::{Align, Answer, Table};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use tvb::basis::{Basis, gram_file};
+use tvb::checkpoint::Checkpoint;
+use tvb::ops::gram::Grams;
+use tvb::{Result, units};
+
+/// Say what a basis, a Gram file or a checkpoint holds
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A basis folder, a Gram file, or a checkpoint
+    pub path: PathBuf,
+}
+
+pub(crate) fn run(args: &Args) -> Result<Answer> {
+    if Basis::is_at(&args.path) {
+        let basis = Basis::open(&args.path)?;
+        return Ok(Answer::new(basis_text(&basis), basis_json(&basis)));
+    }
+    let checkpoint = Checkpoint::open(&args.path)?;
+    if checkpoint.metadata().get("format").is_some_and(|format| format == gram_file::FORMAT) {
+        let grams = gram_file::read(&args.path)?;
+        return Ok(Answer::new(gram_text(&args.path, &grams), gram_json(&grams)?));
+    }
+    Ok(Answer::new(checkpoint_text(&checkpoint), checkpoint_json(&checkpoint)))
+}
+
+fn basis_text(basis: &Basis) -> String {
+    let manifest = &basis.manifest;
+    let mut table = Table::new([
+        ("task", Align::Left),
+        ("norm", Align::Right),
+        ("relative error", Align::Right),
+        ("source", Align::Left),
+    ]);
+    let shown = |value: Option<f64>| value.map_or("unknown".to_owned(), |value| format!("{value:.4}"));
+    for task in &manifest.tasks {
+        table.row([
+            task.name.clone(),
+            shown(task.norm),
+            shown(task.relative_error),
+            task.source.clone().unwrap_or_else(|| "unknown".into()),
+        ]);
+    }
+    let stored: u64 = manifest.atoms.iter().map(|atom| atom.bytes).sum();
+    let n_tensors: usize = manifest.groups.iter().map(|group| group.tensors.len()).sum();
+    let mut text = format!(
+        "{}: basis of {} tasks in {} atoms, method {}, written by {}\nbase {}\n{} tensors in each, {} frozen, {} left out, {} carried over; {} in {}\n{table}",
+        basis.folder.display(),
+        manifest.tasks.len(),
+        manifest.n_vectors(),
+        manifest.method.name,
+        manifest.tool,
+        manifest.base.source,
+        n_tensors,
+        manifest.frozen.len(),
+        manifest.skipped.len(),
+        manifest.carried.len(),
+        units::bytes(stored),
+        manifest.atoms.first().map_or_else(|| "files: made from a seed".to_owned(), |atom| atom.dtype.to_string()),
+    );
+    if let Some(relative) = manifest.relative_loss {
+        text.push_str(&format!("relative loss {relative:.6}\n"));
+    }
+    if let Some(addition) = manifest.addition {
+        for (rule, of) in [("projected", addition.projected), ("sum", addition.sum)] {
+            text.push_str(&format!(
+                "addition of all, rule {rule}: cosine {:.4}, norm ratio {:.4}\n",
+                of.cosine, of.norm_ratio
+            ));
+        }
+    }
+    for (key, label) in [
+        ("mean_error", "mean relative error"),
+        ("worst_error", "worst relative error"),
+        ("effective_rank", "effective rank"),
+        ("epsilon", "largest |cosine| between tasks"),
+        ("condition", "condition of the atoms"),
+    ] {
+        if let Some(value) = manifest.diagnostics.get(key).and_then(Value::as_f64) {
+            text.push_str(&format!("{label}: {value:.4}\n"));
+        }
+    }
+    for note in &manifest.notes {
+        text.push_str(&format!("note: {note}\n"));
+    }
+    text
+}
+
+/// The manifest, and the coefficients where they are small.
+pub(crate) fn basis_json(basis: &Basis) -> Value {
+    let mut json = serde_json::to_value(&basis.manifest).unwrap_or_else(|_| json!({}));
+    let rows = |matrix: &faer::Mat<f64>| -> Vec<Vec<f64>> {
+        (0..matrix.nrows()).map(|i| (0..matrix.ncols()).map(|j| matrix[(i, j)]).collect()).collect()
+    };
+    let groups: Vec<Value> = basis
+        .coefficients
+        .groups
+        .iter()
+        .map(|group| json!({ "name": group.name, "encode": rows(&group.encode), "decode": rows(&group.decode), "eigenvalues": group.eigenvalues }))
+        .collect();
+    json["solution"] = groups.into();
+    json["gram"] = basis.total_gram().map_or(Value::Null, |gram| json!(rows(&gram)));
+    json
+}
+
+fn gram_text(path: &Path, grams: &Grams) -> String {
+    let total = grams.group_gram(0);
+    let mut table = Table::new([("task", Align::Left), ("norm", Align::Right), ("source", Align::Left)]);
+    for (task, origin) in grams.tasks.iter().enumerate() {
+        table.row([origin.name.clone(), format!("{:.4}", total[(task, task)].max(0.0).sqrt()), origin.source.clone()]);
+    }
+    format!(
+        "{}: Gram matrices of {} tasks, {} tensors ({} frozen), per {}\nbase {}\n{table}",
+        path.display(),
+        grams.tasks.len(),
+        grams.tensors.len(),
+        grams.tensors.iter().filter(|tensor| tensor.frozen).count(),
+        format!("{:?}", grams.per).to_lowercase(),
+        grams.base.source,
+    )
+}
+
+fn gram_json(grams: &Grams) -> Result<Value> {
+    let gram = tvb::solve::Gram::new(grams.group_gram(0))?;
+    let rows = |matrix: faer::MatRef<'_, f64>| -> Vec<Vec<f64>> {
+        (0..matrix.nrows()).map(|i| (0..matrix.ncols()).map(|j| matrix[(i, j)]).collect()).collect()
+    };
+    Ok(json!({
+        "format": gram_file::FORMAT,
+        "base": grams.base,
+        "tasks": grams.tasks,
+        "tensors": grams.tensors,
+        "groups": grams.groups,
+        "per": grams.per,
+        "skipped": grams.skipped,
+        "carried": grams.carried,
+        "gram": rows(gram.matrix()),
+        "norms": gram.norms(),
+        "cosines": rows(gram.cosines().as_ref()),
+        "eigenvalues": gram.spectrum().values,
+        "effective_rank": crate::commands::compress::finite(gram.spectrum().effective_rank()),
+        "epsilon": gram.epsilon(),
+    }))
+}
+
+fn checkpoint_text(checkpoint: &Checkpoint) -> String {
+    let mut table = Table::new([("tensor", Align::Left), ("type", Align::Left), ("shape", Align::Left)]);
+    for tensor in checkpoint.tensors() {
+        table.row([tensor.name.clone(), tensor.dtype.to_string(), format!("{:?}", tensor.shape)]);
+    }
+    let bytes: u64 = checkpoint.tensors().iter().map(|tensor| tensor.n_bytes()).sum();
+    format!(
+        "{}: {} tensors, {} in {} files\n{table}",
+        checkpoint.path().display(),
+        checkpoint.tensors().len(),
+        units::bytes(bytes),
+        checkpoint.files().len()
+    )
+}
+
+fn checkpoint_json(checkpoint: &Checkpoint) -> Value {
+    let tensors: Vec<Value> = checkpoint
+        .tensors()
+        .iter()
+        .map(|tensor| json!({ "name": tensor.name, "dtype": tensor.dtype.to_string(), "shape": tensor.shape }))
+        .collect();
+    json!({ "path": checkpoint.path(), "tensors": tensors, "metadata": checkpoint.metadata() })
+}

@@ -1,0 +1,18 @@
+//! One file per command: flags become options of the library, its answer becomes text or JSON.
+
+pub(crate) mod batch;
+pub(crate) mod bench;
+pub(crate) mod check;
+pub(crate) mod completions;
+pub(crate) mod compress;
+pub(crate) mod devices;
+pub(crate) mod edit;
+pub(crate) mod export;
+pub(crate) mod gram;
+pub(crate) mod import;
+pub(crate) mod inspect;
+pub(crate) mod plan;
+pub(crate) mod recover;
+pub(crate) mod report;
+pub(crate) mod sweep;
+pub(crate) mod verify;

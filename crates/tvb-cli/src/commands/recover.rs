@@ -1,0 +1,63 @@
+//! `tvb recover`: the recovered task vectors, or with a base the recovered checkpoints.
+
+use crate::args::Context;
+use crate::commands::compress::DtypeName;
+use crate::output::Answer;
+use serde_json::json;
+use std::path::PathBuf;
+use tvb::basis::Basis;
+use tvb::checkpoint::{Checkpoint, Existing};
+use tvb::jobs::recover::{RecoverOptions, recover};
+use tvb::{Result, arithmetic};
+
+/// Recover task vectors from a basis, or with --base whole checkpoints
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The basis folder
+    pub basis: PathBuf,
+    /// Tasks to recover (default: all)
+    pub tasks: Vec<String>,
+    /// The base: recovered checkpoints instead of task vectors
+    #[arg(long, value_name = "PATH")]
+    pub base: Option<PathBuf>,
+    /// The folder for the outputs, one for each task
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Type of the float tensors; each keeps its own where nothing is said
+    #[arg(long, value_enum)]
+    pub dtype: Option<DtypeName>,
+    /// Replace existing outputs
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Use a base that is not the one the basis was made from
+    #[arg(long)]
+    pub force: bool,
+}
+
+pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
+    let basis = Basis::open(&args.basis)?;
+    let names = basis.task_names();
+    let tasks: Vec<usize> = match args.tasks.is_empty() {
+        true => (0..names.len()).collect(),
+        false => args.tasks.iter().map(|name| arithmetic::find_task(&names, name)).collect::<Result<_>>()?,
+    };
+    let base = args.base.as_deref().map(Checkpoint::open).transpose().map_err(|error| error.context("base"))?;
+    let options = RecoverOptions {
+        tasks: tasks.clone(),
+        folder: args.output.clone(),
+        dtype: args.dtype.map(DtypeName::kernel),
+        existing: if args.overwrite { Existing::Replace } else { Existing::Refuse },
+        force: args.force,
+        command: crate::commands::edit::command_line(),
+    };
+    let written = recover(&basis, base.as_ref(), &options, &context.runtime()?, &context.progress)?;
+    let mut text = String::new();
+    let mut rows = Vec::new();
+    for (&task, path) in tasks.iter().zip(&written) {
+        let error = basis.manifest.tasks[task].relative_error;
+        let shown = error.map_or("unknown".to_owned(), |error| format!("{error:.4}"));
+        text.push_str(&format!("{}: {} (relative error {shown})\n", names[task], path.display()));
+        rows.push(json!({ "task": names[task], "output": path, "relative_error": error }));
+    }
+    Ok(Answer::new(text, json!({ "recovered": rows })))
+}

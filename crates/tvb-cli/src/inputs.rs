@@ -1,0 +1,77 @@
+//! The inputs that several commands take: a base, fine-tunes, and which tensors take part.
+
+use regex::Regex;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use tvb::checkpoint::{Checkpoint, raise_open_file_limit};
+use tvb::columns::plan::{Plan, Selection, Task};
+use tvb::columns::tasks::TaskSource;
+use tvb::{Error, Result};
+
+/// A base and fine-tunes, as typed.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Inputs")]
+pub(crate) struct InputArgs {
+    /// The base checkpoint: a file, or a Hugging Face folder
+    #[arg(long, value_name = "PATH", required_unless_present = "from")]
+    pub base: Option<PathBuf>,
+    /// Fine-tuned checkpoints; names default to the file's or the folder's
+    #[arg(value_name = "[NAME=]PATH", required_unless_present = "from")]
+    pub tasks: Vec<OsString>,
+    /// A run folder with zeroshot.pt and */finetuned.pt, in place of --base and tasks
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["base", "tasks"])]
+    pub from: Option<PathBuf>,
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+}
+
+/// Which tensors take part, as typed.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Inputs")]
+pub(crate) struct SelectionArgs {
+    /// Only tensors whose name matches
+    #[arg(long, value_name = "REGEX")]
+    pub include: Option<Regex>,
+    /// No tensor whose name matches
+    #[arg(long, value_name = "REGEX")]
+    pub exclude: Option<Regex>,
+    /// Leave out tensors that do not match instead of stopping
+    #[arg(long)]
+    pub skip_mismatched: bool,
+    /// The key of a PyTorch file under which its state dict lies; dots separate nested keys
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
+}
+
+impl InputArgs {
+    /// Opens every header and matches them.
+    pub(crate) fn plan(&self) -> Result<Plan> {
+        let (base, sources) = match (&self.from, &self.base) {
+            (Some(folder), _) => tvb::columns::tasks::find_run(folder)?,
+            (None, Some(base)) => (base.clone(), TaskSource::parse_all(&self.tasks)?),
+            (None, None) => return Err(Error::usage("no base given").hint("--base PATH, or --from DIR")),
+        };
+        self.selection.plan(&base, &sources)
+    }
+}
+
+impl SelectionArgs {
+    /// Opens `base` and every source and matches them.
+    pub(crate) fn plan(&self, base: &std::path::Path, sources: &[TaskSource]) -> Result<Plan> {
+        raise_open_file_limit();
+        let open = |path: &std::path::Path| {
+            Checkpoint::open_with(path, &tvb::checkpoint::OpenOptions { key: self.key.clone() })
+        };
+        let base = open(base).map_err(|error| error.context("base"))?;
+        let tasks = sources.iter().map(|source| {
+            let checkpoint = open(&source.path).map_err(|error| error.context(format!("task {}", source.name)))?;
+            Ok(Task { name: source.name.clone(), checkpoint })
+        });
+        let selection = Selection {
+            include: self.include.clone(),
+            exclude: self.exclude.clone(),
+            skip_mismatched: self.skip_mismatched,
+        };
+        Plan::new(base, tasks.collect::<Result<_>>()?, &selection)
+    }
+}

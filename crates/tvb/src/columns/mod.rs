@@ -1,0 +1,4 @@
+//! What the user named, matched: tasks and their places, then a plan of which tensors take part, from headers alone.
+
+pub mod tasks;
+pub mod plan;

@@ -1,0 +1,155 @@
+//! Looks at a whole batch before it runs: headers, memory and disk of every job, all problems at once.
+
+use super::expand::{Batch, Unit};
+use super::inputs::Inputs;
+use super::run::{current_basis, gram_path};
+use crate::basis::gram_file;
+use crate::checkpoint::free_bytes;
+use crate::columns::plan::Plan;
+use crate::pass::stream::Runtime;
+use crate::units;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// What a batch would do, and what stands in its way.
+#[derive(Clone, Debug, Default)]
+pub struct Check {
+    /// One line each, naming the job.
+    pub problems: Vec<String>,
+    /// Outputs that would be made.
+    pub n_to_make: usize,
+    /// Outputs that are there already.
+    pub n_current: usize,
+    /// Passes over the inputs for Gram matrices.
+    pub n_gram_passes: usize,
+    /// Bytes that would be read.
+    pub read_bytes: u64,
+    /// Bytes that would be written, at most.
+    pub write_bytes: u64,
+}
+
+/// Bytes wanted on one disk.
+struct Disk {
+    id: u64,
+    place: PathBuf,
+    wanted_bytes: u64,
+}
+
+/// Opens the headers of every job's inputs and adds up what the batch needs.
+pub fn check(batch: &Batch, runtime: &Runtime) -> Check {
+    let mut check = Check::default();
+    let mut disks: Vec<Disk> = Vec::new();
+    check.problems.extend(batch.unusable.iter().map(|(job, error)| format!("job {job:?}: {error}")));
+    let mut seen: Vec<(Rc<Inputs>, Option<Plan>)> = Vec::new();
+    for unit in &batch.units {
+        let known = seen.iter().position(|(inputs, _)| *inputs == unit.inputs);
+        let index = known.unwrap_or_else(|| {
+            let plan = check.open(batch, unit, runtime, &mut disks);
+            seen.push((unit.inputs.clone(), plan));
+            seen.len() - 1
+        });
+        if let Some(plan) = &seen[index].1 {
+            check.unit(batch, unit, plan, &mut disks);
+        }
+    }
+    for disk in &disks {
+        match free_bytes(&disk.place) {
+            Some(free) if free < disk.wanted_bytes => check.problems.push(format!(
+                "{}: at most {} needed on this disk, {} free",
+                disk.place.display(),
+                units::bytes(disk.wanted_bytes),
+                units::bytes(free)
+            )),
+            _ => {}
+        }
+    }
+    check
+}
+
+impl Check {
+    /// The plan of a unit's inputs; problems are noted once, for the first job that has them.
+    fn open(&mut self, batch: &Batch, unit: &Unit, runtime: &Runtime, disks: &mut Vec<Disk>) -> Option<Plan> {
+        let plan = match unit.inputs.plan() {
+            Ok(plan) => plan,
+            Err(error) => {
+                self.problems.push(format!("job {:?}: {error}", unit.job));
+                return None;
+            }
+        };
+        let chunk_bytes = (runtime.rows_per_chunk(plan.n_columns()) * plan.n_columns() * 4) as u64;
+        if chunk_bytes > runtime.memory_bytes {
+            self.problems.push(format!(
+                "job {:?}: {} of memory needed for one chunk of {} checkpoints, --memory is {}",
+                unit.job,
+                units::bytes(chunk_bytes),
+                plan.n_columns(),
+                units::bytes(runtime.memory_bytes)
+            ));
+        }
+        if gram_file::read(&gram_path(&batch.work, &plan)).is_err() {
+            self.n_gram_passes += 1;
+            self.read_bytes += plan.n_bytes();
+            let n_tasks = plan.tasks.len() as u64;
+            want(disks, &batch.work, plan.tensors.len() as u64 * n_tasks * n_tasks * 8);
+        }
+        Some(plan)
+    }
+
+    fn unit(&mut self, batch: &Batch, unit: &Unit, plan: &Plan, disks: &mut Vec<Disk>) {
+        let grams = gram_file::read(&gram_path(&batch.work, plan)).ok();
+        let is_current = grams.as_ref().is_some_and(|grams| current_basis(unit, grams).is_some());
+        if is_current {
+            self.n_current += 1;
+        } else {
+            if unit.output.exists() && !unit.overwrite && grams.is_some() {
+                self.problems.push(format!(
+                    "job {:?}: {} is there and is not what the job says, and overwrite is not set",
+                    unit.job,
+                    unit.output.display()
+                ));
+            }
+            let rows = grams.as_ref().map_or(plan.n_rows(), |grams| grams.n_moved_rows());
+            let bytes = rows * unit.size.n_atoms as u64 * unit.dtype.size() as u64;
+            self.n_to_make += 1;
+            self.read_bytes += plan.n_bytes();
+            self.write_bytes += bytes;
+            want(disks, &unit.output, bytes);
+        }
+        let base_bytes: u64 = plan.base.tensors().iter().map(|tensor| tensor.n_bytes()).sum();
+        for (after, output) in &unit.after {
+            if is_current && output.exists() {
+                self.n_current += 1;
+                continue;
+            }
+            let bytes = match after.dtype {
+                Some(dtype) => {
+                    plan.base.tensors().iter().map(|tensor| (tensor.n_elements() * dtype.size()) as u64).sum()
+                }
+                None => base_bytes,
+            };
+            self.n_to_make += 1;
+            self.read_bytes += bytes + plan.n_rows() * unit.size.n_atoms as u64 * unit.dtype.size() as u64;
+            self.write_bytes += bytes;
+            want(disks, output, bytes);
+        }
+    }
+}
+
+/// Adds to what is wanted on the disk of `path`.
+fn want(disks: &mut Vec<Disk>, path: &Path, bytes: u64) {
+    let existing = path.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+    #[cfg(unix)]
+    let id = {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(existing).map_or(0, |found| found.dev())
+    };
+    #[cfg(not(unix))]
+    let id = existing
+        .components()
+        .next()
+        .map_or(0, |drive| drive.as_os_str().as_encoded_bytes().iter().map(|&b| u64::from(b)).sum());
+    match disks.iter_mut().find(|disk| disk.id == id) {
+        Some(disk) => disk.wanted_bytes = disk.wanted_bytes.saturating_add(bytes),
+        None => disks.push(Disk { id, place: existing.to_owned(), wanted_bytes: bytes }),
+    }
+}

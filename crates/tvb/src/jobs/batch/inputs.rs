@@ -1,0 +1,102 @@
+//! Which checkpoints a job reads: what jobs share when they share a Gram pass.
+
+use super::file::Job;
+use crate::checkpoint::{Checkpoint, OpenOptions, raise_open_file_limit};
+use crate::columns::plan::{Plan, Selection, Task};
+use crate::columns::tasks::{self, TaskSource};
+use crate::error::{Error, Result};
+use regex::Regex;
+use std::path::{Path, PathBuf};
+
+/// A base, its fine-tunes, and which tensors take part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inputs {
+    /// The base.
+    pub base: PathBuf,
+    /// The fine-tunes, in column order.
+    pub tasks: Vec<TaskSource>,
+    /// Only tensors whose name matches.
+    pub include: Option<String>,
+    /// No tensor whose name matches.
+    pub exclude: Option<String>,
+    /// Leave out what does not match.
+    pub skip_mismatched: bool,
+    /// Where in a PyTorch file the state dict lies.
+    pub key: Option<String>,
+}
+
+impl Inputs {
+    /// Finds the inputs of a job; `folder` is what its paths are relative to. A run folder is listed, nothing is opened.
+    ///
+    /// # Errors
+    /// Rejected: no base or task in a run folder, two tasks of one name.
+    pub(super) fn of(job: &Job, folder: &Path) -> Result<Inputs> {
+        let (base, tasks) = match (&job.from, &job.base) {
+            (Some(from), _) => tasks::find_run(&folder.join(from))?,
+            (None, Some(base)) => {
+                let tasks: Vec<TaskSource> =
+                    job.tasks.iter().map(|text| source(text, folder)).collect::<Result<_>>()?;
+                tasks::check_unique(&tasks)?;
+                (folder.join(base), tasks)
+            }
+            (None, None) => return Err(Error::rejected("base and tasks, or from, expected, none found")),
+        };
+        Ok(Inputs {
+            base,
+            tasks,
+            include: job.include.clone(),
+            exclude: job.exclude.clone(),
+            skip_mismatched: job.skip_mismatched,
+            key: job.key.clone(),
+        })
+    }
+
+    /// Names of the tasks, in column order.
+    pub fn names(&self) -> Vec<String> {
+        self.tasks.iter().map(|task| task.name.clone()).collect()
+    }
+
+    /// Opens a checkpoint of these inputs.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open_with`].
+    pub fn open(&self, path: &Path) -> Result<Checkpoint> {
+        raise_open_file_limit();
+        Checkpoint::open_with(path, &OpenOptions { key: self.key.clone() })
+    }
+
+    /// Opens every header and matches them.
+    ///
+    /// # Errors
+    /// Rejected: a malformed checkpoint, or mismatches. Failed: I/O.
+    pub fn plan(&self) -> Result<Plan> {
+        let regex = |text: &Option<String>| {
+            text.as_deref().map(Regex::new).transpose().map_err(|error| {
+                let reason = error.to_string();
+                Error::rejected(format!(
+                    "not a regular expression: {}",
+                    reason.lines().last().unwrap_or_default().trim()
+                ))
+            })
+        };
+        let selection = Selection {
+            include: regex(&self.include).map_err(|error| error.context("include"))?,
+            exclude: regex(&self.exclude).map_err(|error| error.context("exclude"))?,
+            skip_mismatched: self.skip_mismatched,
+        };
+        let base = self.open(&self.base).map_err(|error| error.context("base"))?;
+        let tasks = self.tasks.iter().map(|source| {
+            let checkpoint = self.open(&source.path).map_err(|error| error.context(format!("task {}", source.name)))?;
+            Ok(Task { name: source.name.clone(), checkpoint })
+        });
+        Plan::new(base, tasks.collect::<Result<_>>()?, &selection)
+    }
+}
+
+/// A task whose path is relative to `folder`; its default name is that of the whole path.
+fn source(text: &str, folder: &Path) -> Result<TaskSource> {
+    let written = TaskSource::parse(text.as_ref())?;
+    let path = folder.join(&written.path);
+    let is_named = written.path.as_os_str() != text;
+    Ok(if is_named { TaskSource { path, ..written } } else { TaskSource::parse(path.as_os_str())? })
+}

@@ -1,0 +1,423 @@
+//! A basis → the folder that the reference code writes, which its addition script and its loader take unchanged; and a
+//! checkpoint → a PyTorch state dict.
+//!
+//! A basis of any method is written as an autoencoder's with a linear encoder: B = A/1 and W as they are. A PCA basis
+//! stays one, since its mean takes no part in the sum of the vectors. The reference applies a vector only where it has
+//! every tensor of the model, so frozen tensors are written too: views into one shared storage of zeros.
+
+use super::generated::make_atoms;
+use crate::basis::{Basis, atom};
+use crate::checkpoint::torch::{SaveStorage, SaveTensor, SaveValue, TorchWriter};
+use crate::checkpoint::{Checkpoint, Dtype, Existing, Leftover, StagedOutput, Tensor, TensorSpec};
+use crate::columns::plan::{Plan, Task};
+use crate::digest::BLOCK_ROWS;
+use crate::error::{Error, Result};
+use crate::pass::chunks::{Block, Grid};
+use crate::pass::stream::{Pass, Runtime, Visit};
+use crate::progress::Progress;
+use faer::Mat;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use tvb_kernels::Work;
+
+/// Where a basis is written, and what is known beside it.
+#[derive(Clone, Debug)]
+pub struct ExportOptions {
+    /// The folder.
+    pub output: PathBuf,
+    /// What to do with one that is there already.
+    pub existing: Existing,
+    /// The base, for the shapes of frozen tensors; `None` tries where the basis was made from.
+    pub base: Option<Checkpoint>,
+}
+
+/// What was written.
+#[derive(Clone, Debug)]
+pub struct Exported {
+    /// The reference's name for the method.
+    pub method: &'static str,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+/// Writes a basis in the reference's layout.
+///
+/// # Errors
+/// Rejected: a damaged basis, an existing output, frozen tensors of unknown shape. Failed: I/O. Interrupted.
+pub fn export_basis(
+    basis: &Basis,
+    options: &ExportOptions,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+) -> Result<Exported> {
+    let n_stored = basis.manifest.n_vectors();
+    let is_pca = basis.manifest.method.name == "pca";
+    let mut notes = Vec::new();
+    let frozen = frozen_tensors(basis, options.base.as_ref())?;
+    let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Clear)?;
+    let scratch = staged.path().join("atoms");
+    let atoms = match basis.manifest.generated {
+        Some(_) => make_atoms(basis, &scratch, runtime, progress)?,
+        None => (0..n_stored).map(|index| basis.open_atom(index)).collect::<Result<_>>()?,
+    };
+    let plan = atoms_plan(basis, atoms)?;
+    let method = if is_pca { "PCABasisMethod" } else { "AutoencoderBasisMethod" };
+    let n_vectors = n_stored - usize::from(is_pca);
+    let vectors = VectorsFile::create(staged.path(), &plan, n_vectors, &frozen, method)?;
+    let info = match is_pca {
+        true => pca_info(basis, n_vectors),
+        false => autoencoder_info(basis),
+    };
+    let mean = match is_pca {
+        true => Some(write_components(staged.path(), basis, &plan, &frozen)?),
+        false => {
+            let solved = basis.solved()?;
+            if solved.encode.ncols() == 0 {
+                notes.push("the atoms are no mixtures of the tasks: A and B are written as zeros".into());
+            }
+            write_awb(staged.path(), &solved.encode, &solved.decode, &info)?;
+            None
+        }
+    };
+    stream(&plan, n_vectors, &vectors, mean.as_ref(), runtime, progress)?;
+    if scratch.exists() {
+        std::fs::remove_dir_all(&scratch).map_err(|error| Error::io("removing", &scratch, &error))?;
+    }
+    vectors.finish()?;
+    if let Some(mean) = mean {
+        mean.finish()?;
+    }
+    let text = serde_json::to_vec_pretty(&info).map_err(|error| Error::failed(format!("method_info.json: {error}")))?;
+    let path = staged.path().join("method_info.json");
+    std::fs::write(&path, text).map_err(|error| Error::io("writing", &path, &error))?;
+    staged.commit()?;
+    if !frozen.is_empty() {
+        notes.push(format!("{} frozen tensors are written as zeros", frozen.len()));
+    }
+    Ok(Exported { method, notes })
+}
+
+/// Names and shapes of the tensors that the atoms leave out, from the base's headers.
+fn frozen_tensors(basis: &Basis, base: Option<&Checkpoint>) -> Result<Vec<(String, Vec<usize>)>> {
+    let manifest = &basis.manifest;
+    if manifest.frozen.is_empty() {
+        return Ok(Vec::new());
+    }
+    let source = Path::new(&manifest.base.source);
+    let base = match base {
+        Some(base) => base.clone(),
+        None => Checkpoint::open(source).map_err(|_| {
+            Error::rejected(format!(
+                "{}: {} frozen tensors are not in the basis, and their shapes are not known: the base {} cannot be read",
+                basis.folder.display(),
+                manifest.frozen.len(),
+                source.display()
+            ))
+            .hint("name the base: --base PATH")
+        })?,
+    };
+    let frozen = manifest.frozen.iter().map(|name| {
+        let tensor = base.get(name).ok_or_else(|| {
+            Error::rejected(format!(
+                "{}: frozen tensor {name} of the basis expected, none found",
+                base.path().display()
+            ))
+        })?;
+        Ok((name.clone(), tensor.shape.clone()))
+    });
+    frozen.collect()
+}
+
+fn atoms_plan(basis: &Basis, atoms: Vec<Checkpoint>) -> Result<Plan> {
+    let n_atoms = atoms.len();
+    let names: Vec<String> = basis.manifest.groups.iter().flat_map(|group| group.tensors.iter().cloned()).collect();
+    let mut columns =
+        atoms.into_iter().enumerate().map(|(index, checkpoint)| Task { name: atom::stem(index, n_atoms), checkpoint });
+    let first = columns.next().ok_or_else(|| Error::rejected(format!("{}: no atoms", basis.folder.display())))?;
+    Plan::of_columns(first.checkpoint, columns.collect(), &names)
+}
+
+/// `basis_vectors.pt` on its way: one storage for each tensor of each vector, and the zeros of the frozen ones.
+struct VectorsFile {
+    writer: TorchWriter,
+    n_tensors: usize,
+    /// (storage, elements).
+    zeros: Option<(usize, u64)>,
+}
+
+impl VectorsFile {
+    fn create(
+        folder: &Path,
+        plan: &Plan,
+        n_vectors: usize,
+        frozen: &[(String, Vec<usize>)],
+        method: &str,
+    ) -> Result<VectorsFile> {
+        let n_tensors = plan.tensors.len();
+        let f32s = |n_elements: usize| SaveStorage { dtype: Dtype::F32, n_elements: n_elements as u64 };
+        let mut storages: Vec<SaveStorage> =
+            (0..n_vectors).flat_map(|_| plan.tensors.iter().map(|tensor| f32s(tensor.n_rows))).collect();
+        let n_zeros = frozen.iter().map(|(_, shape)| shape.iter().product::<usize>()).max();
+        let zeros = n_zeros.map(|n_zeros| (storages.len(), n_zeros as u64));
+        storages.extend(n_zeros.map(f32s));
+        let vector = |number: usize| {
+            let stored = plan.tensors.iter().enumerate().map(|(index, tensor)| {
+                let view = SaveTensor::contiguous(number * n_tensors + index, 0, Dtype::F32, &tensor.shape);
+                (SaveValue::Str(tensor.name.clone()), SaveValue::Tensor(view))
+            });
+            let still = frozen.iter().filter_map(|(name, shape)| {
+                let view = SaveTensor::contiguous(zeros?.0, 0, Dtype::F32, shape);
+                Some((SaveValue::Str(name.clone()), SaveValue::Tensor(view)))
+            });
+            SaveValue::Dict(stored.chain(still).collect())
+        };
+        let value = SaveValue::Dict(vec![
+            ("basis_vectors".into(), SaveValue::List((0..n_vectors).map(vector).collect())),
+            ("num_basis".into(), SaveValue::Int(n_vectors as i64)),
+            ("method".into(), method.into()),
+        ]);
+        let writer = TorchWriter::create(&folder.join("basis_vectors.pt"), "basis_vectors", &value, &storages)?;
+        Ok(VectorsFile { writer, n_tensors, zeros })
+    }
+
+    fn write(&self, vector: usize, block: &Block, rows: &[u8]) -> Result<()> {
+        self.writer.write_at(vector * self.n_tensors + block.tensor, (block.first_row * size_of::<f32>()) as u64, rows)
+    }
+
+    fn finish(self) -> Result<()> {
+        if let Some((storage, n_elements)) = self.zeros {
+            write_zeros(&self.writer, storage, 0, n_elements)?;
+        }
+        self.writer.finish()
+    }
+}
+
+/// Fills the f32 elements `first..end` of a storage with zeros.
+fn write_zeros(writer: &TorchWriter, storage: usize, first: u64, end: u64) -> Result<()> {
+    let block = vec![0; BLOCK_ROWS * size_of::<f32>()];
+    for row in (first..end).step_by(BLOCK_ROWS) {
+        let n_rows = (end - row).min(BLOCK_ROWS as u64) as usize;
+        writer.write_at(storage, row * size_of::<f32>() as u64, &block[..n_rows * size_of::<f32>()])?;
+    }
+    Ok(())
+}
+
+/// The mean of a PCA basis on its way: one vector, tensor after tensor in the order of the vectors, the frozen ones last.
+struct MeanFile {
+    writer: TorchWriter,
+    storage: usize,
+    /// First element of each planned tensor.
+    firsts: Vec<usize>,
+    /// Elements of the stored tensors, and with the frozen ones.
+    n_stored: u64,
+    n_rows: u64,
+}
+
+impl MeanFile {
+    fn finish(self) -> Result<()> {
+        write_zeros(&self.writer, self.storage, self.n_stored, self.n_rows)?;
+        self.writer.finish()
+    }
+}
+
+/// Reads every atom once and writes it where it belongs, in f32.
+fn stream(
+    plan: &Plan,
+    n_vectors: usize,
+    vectors: &VectorsFile,
+    mean: Option<&MeanFile>,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let rows = plan.tensors.iter().map(|tensor| tensor.n_rows);
+    let pass = Pass { plan, grid: Grid::new(rows, BLOCK_ROWS), work: Work::Gram, slots: Vec::new() };
+    progress.begin("export", plan.n_bytes());
+    let each = |(): &mut (), visit: Visit<'_>| {
+        for column in 0..plan.n_columns() {
+            for (index, block) in visit.blocks.iter().enumerate() {
+                let slice = visit.chunk.layout.slice(index, column);
+                let raw = &visit.chunk.bytes[slice.offset..slice.offset + block.n_rows * slice.dtype.size()];
+                let converted = (slice.dtype != tvb_kernels::Dtype::F32)
+                    .then(|| tvb_kernels::convert(raw, slice.dtype, tvb_kernels::Dtype::F32));
+                let rows = converted.as_deref().unwrap_or(raw);
+                match mean {
+                    Some(mean) if column == n_vectors => {
+                        let at = (mean.firsts[block.tensor] + block.first_row) * size_of::<f32>();
+                        mean.writer.write_at(mean.storage, at as u64, rows)?;
+                    }
+                    _ => vectors.write(column, block, rows)?,
+                }
+            }
+        }
+        Ok(())
+    };
+    pass.visit(runtime, progress, || (), each, |_, ()| Ok(()))?;
+    progress.finish();
+    Ok(())
+}
+
+fn autoencoder_info(basis: &Basis) -> Value {
+    json!({
+        "model": basis.manifest.base.source,
+        "finetuning_mode": "standard",
+        "datasets": basis.task_names(),
+        "M": basis.manifest.n_vectors(),
+        "steps": 0,
+        "lr": 0.01,
+        "tau_init": 1.0,
+        "anneal_every": null,
+        "anneal_factor": null,
+        "weight_decay": 0.0,
+        "grad_clip": null,
+        "batch_cols": null,
+        "device": "cpu",
+        "seed": 0,
+        "softmax_w": false,
+        "encoder": "linear",
+        "w_activation": "linear",
+        "gram_dtype": "float64",
+        "notes": note(basis),
+        "task_scenario": basis.n_tasks().to_string(),
+        "timestamp": null,
+        "method": "AutoencoderBasisMethod",
+    })
+}
+
+fn pca_info(basis: &Basis, n_vectors: usize) -> Value {
+    json!({
+        "method": "PCABasisMethod",
+        "M": n_vectors,
+        "seed": 0,
+        "datasets": basis.task_names(),
+        "timestamp": null,
+        "finetuning_mode": "standard",
+        "task_scenario": basis.n_tasks().to_string(),
+        "notes": note(basis),
+    })
+}
+
+fn note(basis: &Basis) -> String {
+    format!("exported by {} from a basis of method {}", crate::TOOL, basis.manifest.method.name)
+}
+
+/// `AWB.pt`: A and B the encode, W the decode.
+fn write_awb(folder: &Path, encode: &Mat<f64>, decode: &Mat<f64>, info: &Value) -> Result<()> {
+    let (n_atoms, n_tasks) = (decode.nrows(), decode.ncols());
+    let zeros = Mat::zeros(n_tasks, n_atoms);
+    let encode = if encode.ncols() == 0 { &zeros } else { encode };
+    let storage = SaveStorage { dtype: Dtype::F32, n_elements: (n_atoms * n_tasks) as u64 };
+    let tensor = |number, shape: [usize; 2]| SaveValue::Tensor(SaveTensor::contiguous(number, 0, Dtype::F32, &shape));
+    let value = SaveValue::Dict(vec![
+        ("A".into(), tensor(0, [n_tasks, n_atoms])),
+        ("W".into(), tensor(1, [n_atoms, n_tasks])),
+        ("B".into(), tensor(2, [n_tasks, n_atoms])),
+        ("metadata".into(), save_value(info)),
+    ]);
+    let writer = TorchWriter::create(&folder.join("AWB.pt"), "AWB", &value, &[storage; 3])?;
+    for (number, matrix) in [encode, decode, encode].into_iter().enumerate() {
+        writer.write_at(number, 0, &f32_bytes(matrix))?;
+    }
+    writer.finish()
+}
+
+/// `pca_components.pt`, complete but for the mean, which is streamed.
+fn write_components(folder: &Path, basis: &Basis, plan: &Plan, frozen: &[(String, Vec<usize>)]) -> Result<MeanFile> {
+    let solved = basis.solved()?;
+    let n_components = solved.decode.nrows() - 1;
+    let coefficients = solved.decode.submatrix(0, 0, n_components, solved.decode.ncols()).to_owned();
+    let n_rows =
+        plan.n_rows() as usize + frozen.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>();
+    let stored = plan.tensors.iter().map(|tensor| (&tensor.name, &tensor.shape));
+    let tensors: Vec<_> = stored.chain(frozen.iter().map(|(name, shape)| (name, shape))).collect();
+    let starts = plan.tensors.iter().scan(0, |end, tensor| {
+        *end += tensor.n_rows;
+        Some(*end - tensor.n_rows)
+    });
+    let firsts: Vec<usize> = starts.collect();
+    let tensor = |number, shape: &[usize]| SaveValue::Tensor(SaveTensor::contiguous(number, 0, Dtype::F32, shape));
+    let storage = |n_elements: usize| SaveStorage { dtype: Dtype::F32, n_elements: n_elements as u64 };
+    let text = |name: &String| SaveValue::Str(name.clone());
+    let shapes = tensors.iter().map(|(name, shape)| (text(name), SaveValue::Size(shape.to_vec())));
+    let value = SaveValue::Dict(vec![
+        ("coefficients".into(), tensor(0, &[n_components, coefficients.ncols()])),
+        ("mean_vector".into(), tensor(1, &[n_rows])),
+        ("singular_values".into(), tensor(2, &[n_components])),
+        ("M_actual".into(), SaveValue::Int(n_components as i64)),
+        ("total_dim".into(), SaveValue::Int(n_rows as i64)),
+        ("keys_order".into(), SaveValue::List(tensors.iter().map(|(name, _)| text(name)).collect())),
+        ("param_shapes".into(), SaveValue::Dict(shapes.collect())),
+        ("dataset_names".into(), SaveValue::List(basis.task_names().iter().map(text).collect())),
+        ("storage_info".into(), SaveValue::Dict(Vec::new())),
+    ]);
+    let storages = [storage(n_components * coefficients.ncols()), storage(n_rows), storage(n_components)];
+    let writer = TorchWriter::create(&folder.join("pca_components.pt"), "pca_components", &value, &storages)?;
+    writer.write_at(0, 0, &f32_bytes(&coefficients))?;
+    writer.write_at(2, 0, &f32_bytes(&singular_values(basis, &solved.encode, n_components)))?;
+    Ok(MeanFile { writer, storage: 1, firsts, n_stored: plan.n_rows(), n_rows: n_rows as u64 })
+}
+
+/// Norms of the components, √(bᵀGb); zero where the Gram matrix is not known. The loader keeps and never uses them.
+fn singular_values(basis: &Basis, encode: &Mat<f64>, n_components: usize) -> Mat<f64> {
+    let gram = basis.total_gram();
+    Mat::from_fn(1, n_components, |_, m| {
+        let column = encode.col(m);
+        gram.as_ref().map_or(0.0, |gram| (column.transpose() * gram * column).max(0.0).sqrt())
+    })
+}
+
+fn f32_bytes(matrix: &Mat<f64>) -> Vec<u8> {
+    let rows = (0..matrix.nrows()).flat_map(|i| (0..matrix.ncols()).map(move |j| matrix[(i, j)] as f32));
+    rows.flat_map(f32::to_le_bytes).collect()
+}
+
+fn save_value(json: &Value) -> SaveValue {
+    match json {
+        Value::Null => SaveValue::None,
+        Value::Bool(value) => SaveValue::Bool(*value),
+        Value::Number(number) => match number.as_i64() {
+            Some(value) => SaveValue::Int(value),
+            None => SaveValue::Float(number.as_f64().unwrap_or_default()),
+        },
+        Value::String(text) => SaveValue::Str(text.clone()),
+        Value::Array(items) => SaveValue::List(items.iter().map(save_value).collect()),
+        Value::Object(entries) => SaveValue::Dict(
+            entries.iter().map(|(key, value)| (SaveValue::Str(key.clone()), save_value(value))).collect(),
+        ),
+    }
+}
+
+/// Writes a checkpoint as a PyTorch state dict, tensors in the order of its keys.
+///
+/// # Errors
+/// Rejected: an element type PyTorch lacks, an existing output. Failed: I/O. Interrupted.
+pub fn export_checkpoint(
+    checkpoint: &Checkpoint,
+    output: &Path,
+    existing: Existing,
+    progress: &dyn Progress,
+) -> Result<()> {
+    const PIECE_BYTES: u64 = 1 << 20;
+    let staged = StagedOutput::file(output, existing)?;
+    let tensors: Vec<&Tensor> = checkpoint.in_key_order().collect();
+    let specs: Vec<TensorSpec> = tensors
+        .iter()
+        .map(|tensor| TensorSpec { name: tensor.name.clone(), dtype: tensor.dtype, shape: tensor.shape.clone() })
+        .collect();
+    let stem = output.file_stem().map_or_else(|| "archive".into(), |stem| stem.to_string_lossy().into_owned());
+    let writer = TorchWriter::create_state_dict(staged.path(), &stem, &specs)?;
+    progress.begin("export", tensors.iter().map(|tensor| tensor.n_bytes()).sum());
+    let mut buffer = vec![0; PIECE_BYTES as usize];
+    for (number, tensor) in tensors.iter().enumerate() {
+        for offset in (0..tensor.n_bytes()).step_by(PIECE_BYTES as usize) {
+            progress.check()?;
+            let piece = &mut buffer[..(tensor.n_bytes() - offset).min(PIECE_BYTES) as usize];
+            checkpoint.read(tensor, offset, piece)?;
+            writer.write_at(number, offset, piece)?;
+            progress.advance(piece.len() as u64);
+        }
+    }
+    progress.finish();
+    checkpoint.check_unchanged()?;
+    writer.finish()?;
+    staged.commit()
+}

@@ -1,0 +1,38 @@
+//! Atoms that are made from a seed, written as files for formats that know stored atoms only.
+
+use crate::basis::{Basis, atom};
+use crate::checkpoint::{Checkpoint, CheckpointWriter, Existing};
+use crate::error::{Error, Result};
+use crate::jobs::edit::{EditOutput, writer_for};
+use crate::ops::reconstruct::{Edits, reconstruct};
+use crate::pass::stream::Runtime;
+use crate::progress::Progress;
+use std::path::Path;
+
+/// Writes the atoms into a new folder: they are the edits with weight 1 on one atom each.
+pub(super) fn make_atoms(
+    basis: &Basis,
+    folder: &Path,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+) -> Result<Vec<Checkpoint>> {
+    let n_atoms = basis.manifest.n_vectors();
+    let alone = |atom: usize| (0..n_atoms).map(|m| if m == atom { 1.0 } else { 0.0 }).collect();
+    let edits = Edits::from_basis(basis, &(0..n_atoms).map(alone).collect::<Vec<Vec<f64>>>())?;
+    std::fs::create_dir(folder).map_err(|error| Error::io("making", folder, &error))?;
+    let output = |index: usize| EditOutput {
+        target: folder.join(atom::stem(index, n_atoms)).with_extension("safetensors"),
+        dtype: None,
+        existing: Existing::Refuse,
+        delta: true,
+        force: false,
+        command: String::new(),
+    };
+    let writers: Vec<CheckpointWriter> =
+        (0..n_atoms).map(|index| writer_for(&edits, None, &output(index))).collect::<Result<_>>()?;
+    reconstruct(None, edits, None, &writers, runtime, progress)?;
+    for writer in writers {
+        writer.commit()?;
+    }
+    (0..n_atoms).map(|index| Checkpoint::open(&output(index).target)).collect()
+}

@@ -1,0 +1,294 @@
+//! A published basis folder → a basis: its atoms streamed into plain state dicts, its coefficients in f64.
+//!
+//! Every atom is a set of views into one PyTorch file; the mean of a PCA basis is one long vector that is cut up in the
+//! saved order of the parameters and becomes the last atom. Nothing is known of the base and of the true task vectors, so
+//! fingerprints, norms and errors are left unknown.
+
+use super::published::{self, Published};
+use crate::basis::atom::{self, AtomSink};
+use crate::basis::coefficients::{self, GroupCoefficients};
+use crate::basis::manifest::{
+    AtomRecord, BaseRecord, FORMAT, GroupRecord, Manifest, MethodRecord, TaskRecord, VERSION,
+};
+use crate::basis::{Basis, seal};
+use crate::checkpoint::torch::{TorchFile, ValueRef};
+use crate::checkpoint::{Checkpoint, Dtype, Existing, Leftover, Place, StagedOutput, Tensor};
+use crate::columns::plan::{Plan, Skipped, Task};
+use crate::digest::{BLOCK_ROWS, Digest, TensorDigests};
+use crate::error::{Error, Result};
+use crate::pass::chunks::{Block, Grid};
+use crate::pass::stream::{Pass, Runtime, Visit};
+use crate::progress::Progress;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+use tvb_kernels::Work;
+
+/// Makes a basis folder of a published one.
+///
+/// # Errors
+/// Rejected: not a published basis, damaged or hostile files, parts that do not fit together, an existing output.
+/// Failed: I/O. Interrupted. Nothing is left behind in either case.
+pub fn import(
+    folder: &Path,
+    output: &Path,
+    existing: Existing,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+) -> Result<Basis> {
+    let published = published::read(folder)?;
+    let staged = StagedOutput::folder(output, existing, Leftover::Clear)?;
+    let (atoms, skipped) = open_atoms(folder, &published)?;
+    let n_stored = published.decode.nrows();
+    if atoms.len() != n_stored {
+        return Err(Error::rejected(format!(
+            "{}: {} vectors expected, as the coefficients have it, {} found",
+            folder.join("basis_vectors.pt").display(),
+            n_stored - usize::from(published.mean.is_some()),
+            atoms.len() - usize::from(published.mean.is_some())
+        )));
+    }
+    let plan = plan(atoms)?;
+    let records = write_atoms(&plan, staged.path(), runtime, progress)?;
+    let group = GroupCoefficients {
+        name: "model".into(),
+        encode: published.encode.clone(),
+        decode: published.decode.clone(),
+        mix: faer::Mat::new(),
+        eigenvalues: Vec::new(),
+    };
+    let file = coefficients::write(staged.path(), None, std::slice::from_ref(&group))?;
+    let manifest = Manifest { coefficients: file, skipped, ..describe(folder, published, &plan, records) };
+    manifest.write(staged.path())?;
+    staged.commit()?;
+    Basis::open(output)
+}
+
+fn describe(folder: &Path, published: Published, plan: &Plan, atoms: Vec<AtomRecord>) -> Manifest {
+    let Published { method, tasks, decode, notes, mean, info, .. } = published;
+    let model =
+        info["model"].as_str().map_or_else(|| "unknown".to_owned(), |model| format!("unknown, of model {model}"));
+    let task = |name: String| TaskRecord { name, source: None, fingerprint: None, norm: None, relative_error: None };
+    let options = json!({
+        "n_atoms": decode.nrows() - usize::from(mean.is_some()),
+        "n_stored": decode.nrows(),
+        "imported": folder.display().to_string(),
+        "reference": info,
+    });
+    Manifest {
+        format: FORMAT.into(),
+        version: VERSION,
+        checksum: seal::UNSEALED,
+        tool: crate::TOOL.into(),
+        method: MethodRecord { name: method.into(), options },
+        base: BaseRecord { source: model, fingerprint: None },
+        tasks: tasks.into_iter().map(task).collect(),
+        groups: vec![GroupRecord {
+            name: "model".into(),
+            tensors: plan.tensors.iter().map(|tensor| tensor.name.clone()).collect(),
+            n_atoms: atoms.len(),
+        }],
+        atoms,
+        generated: None,
+        coefficients: crate::basis::manifest::FileRecord { file: String::new(), checksum: Digest::default() },
+        frozen: Vec::new(),
+        skipped: Vec::new(),
+        carried: Vec::new(),
+        loss: None,
+        spectral_bound: None,
+        relative_loss: None,
+        addition: None,
+        diagnostics: Value::Object(Default::default()),
+        notes,
+    }
+}
+
+/// Every atom as a checkpoint of its own, the mean last, and what was left out of them.
+fn open_atoms(folder: &Path, published: &Published) -> Result<(Vec<Checkpoint>, Vec<Skipped>)> {
+    let path = folder.join("basis_vectors.pt");
+    let rejected = |what: String| Error::rejected(format!("{}: {what}", path.display()));
+    let first = TorchFile::open(&path)?;
+    let n_vectors = vectors(&first)
+        .and_then(|vectors| vectors.items())
+        .map(|items| items.len())
+        .filter(|&n_vectors| n_vectors > 0)
+        .ok_or_else(|| rejected("a dict with a list of basis_vectors expected".into()))?;
+    if n_vectors > published.decode.nrows() {
+        return Err(rejected(format!("at most {} vectors expected, {n_vectors} found", published.decode.nrows())));
+    }
+    let mut skipped = Vec::new();
+    let mut atoms = Vec::with_capacity(n_vectors + 1);
+    for number in 0..n_vectors {
+        // Each has the file for itself: a checkpoint owns its files.
+        let file = TorchFile::open(&path)?;
+        let vector = vectors(&file).and_then(|vectors| vectors.items()).and_then(|mut items| items.nth(number));
+        let entries = vector.and_then(|vector| vector.entries());
+        let entries = entries.ok_or_else(|| rejected(format!("basis vector {number}: a dict of tensors expected")))?;
+        let mut tensors = Vec::with_capacity(entries.len());
+        for (key, value) in entries {
+            let name = key
+                .as_str()
+                .ok_or_else(|| rejected(format!("basis vector {number}: a name expected, {} found", key.describe())))?;
+            let tensor = value.tensor(name)?;
+            match tensor.dtype.float() {
+                Some(_) => tensors.push(tensor),
+                None if number == 0 => {
+                    skipped.push(Skipped {
+                        name: name.into(),
+                        reason: format!("{} in the published basis", tensor.dtype),
+                    });
+                }
+                None => {}
+            }
+        }
+        atoms.push(Checkpoint::of_torch(file, tensors)?);
+    }
+    if let Some(path) = &published.mean {
+        let mean = open_mean(path, &atoms[0])?;
+        atoms.push(mean);
+    }
+    Ok((atoms, skipped))
+}
+
+fn vectors(file: &TorchFile) -> Option<ValueRef<'_>> {
+    file.root().get("basis_vectors")
+}
+
+/// The mean vector [total_dim] as tensors with the names and shapes of an atom's, in `keys_order`.
+fn open_mean(path: &Path, atom: &Checkpoint) -> Result<Checkpoint> {
+    let rejected = |what: String| Error::rejected(format!("{}: {what}", path.display()));
+    let file = TorchFile::open(path)?;
+    let value = file.root().get("mean_vector").ok_or_else(|| rejected("mean_vector expected, none found".into()))?;
+    let mean = value.tensor("mean_vector")?;
+    let keys = file
+        .root()
+        .get("keys_order")
+        .and_then(|keys| keys.items())
+        .ok_or_else(|| rejected("keys_order expected, none found".into()))?;
+    if mean.dtype.float().is_none() || mean.shape.len() != 1 {
+        return Err(rejected(format!("mean_vector: a float vector expected, {} {:?} found", mean.dtype, mean.shape)));
+    }
+    if keys.len() != atom.tensors().len() {
+        return Err(rejected(format!("keys_order: {} names expected, {} found", atom.tensors().len(), keys.len())));
+    }
+    let mut at = 0;
+    let mut tensors = Vec::with_capacity(keys.len());
+    for key in keys {
+        let known = key.as_str().and_then(|name| atom.get(name));
+        let known = known.ok_or_else(|| {
+            rejected(format!("keys_order: {} is no tensor of the basis vectors", key.as_str().unwrap_or("a value")))
+        })?;
+        let place = part(&mean, at, known.n_elements()).ok_or_else(|| {
+            rejected(format!("mean_vector: {} elements found, tensor {} needs more", mean.n_elements(), known.name))
+        })?;
+        at += known.n_elements();
+        tensors.push(Tensor { name: known.name.clone(), dtype: mean.dtype, shape: known.shape.clone(), place });
+    }
+    if at != mean.n_elements() {
+        return Err(rejected(format!("mean_vector: {at} elements expected, {} found", mean.n_elements())));
+    }
+    Checkpoint::of_torch(file, tensors)
+}
+
+/// The place of `n_elements` elements of a contiguous vector from element `first` on.
+fn part(vector: &Tensor, first: usize, n_elements: usize) -> Option<Place> {
+    let size = vector.dtype.size();
+    let end = first.checked_add(n_elements).filter(|&end| end <= vector.n_elements())?;
+    Some(match &vector.place {
+        Place::Contiguous { file, offset } => Place::Contiguous { file: *file, offset: offset + (first * size) as u64 },
+        Place::Strided { file, offset, strides } => {
+            let offset = offset + (first * strides[0] * size) as u64;
+            Place::Strided { file: *file, offset, strides: strides.clone() }
+        }
+        Place::Held(bytes) => Place::Held(Arc::new(bytes[first * size..end * size].to_vec())),
+    })
+}
+
+/// The atoms' tensors, which must be the same in all of them. The first atom is the plan's first column.
+fn plan(atoms: Vec<Checkpoint>) -> Result<Plan> {
+    let names: Vec<String> = atoms[0].tensors().iter().map(|tensor| tensor.name.clone()).collect();
+    if names.is_empty() {
+        return Err(Error::rejected(format!("{}: basis vector 0 has no float tensor", atoms[0].path().display())));
+    }
+    for (number, atom) in atoms.iter().enumerate() {
+        let rejected =
+            |what: String| Err(Error::rejected(format!("{}: basis vector {number}: {what}", atom.path().display())));
+        if atom.tensors().len() != names.len() {
+            return rejected(format!("{} tensors expected, {} found", names.len(), atom.tensors().len()));
+        }
+        for tensor in atoms[0].tensors() {
+            match atom.get(&tensor.name) {
+                None => return rejected(format!("tensor {} expected, none found", tensor.name)),
+                Some(found)
+                    if found.shape.iter().product::<usize>() != tensor.n_elements() || found.shape != tensor.shape =>
+                {
+                    return rejected(format!(
+                        "tensor {}: shape {:?} expected, {:?} found",
+                        tensor.name, tensor.shape, found.shape
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    let n_atoms = atoms.len();
+    let mut atoms = atoms.into_iter();
+    let first = atoms.next().ok_or_else(|| Error::rejected("no basis vectors"))?;
+    let rest = atoms.enumerate().map(|(index, checkpoint)| Task { name: atom::stem(index + 1, n_atoms), checkpoint });
+    Plan::of_columns(first, rest.collect(), &names)
+}
+
+/// The type all tensors share, or f32.
+fn stored_dtype(plan: &Plan) -> tvb_kernels::Dtype {
+    let mut dtypes = (0..plan.n_columns())
+        .flat_map(|column| plan.tensors.iter().map(move |tensor| plan.column_tensor(tensor, column).dtype.float()));
+    match dtypes.next().flatten() {
+        Some(first) if first != tvb_kernels::Dtype::F64 && dtypes.all(|dtype| dtype == Some(first)) => first,
+        _ => tvb_kernels::Dtype::F32,
+    }
+}
+
+/// Streams every atom into its file.
+fn write_atoms(plan: &Plan, folder: &Path, runtime: &Runtime, progress: &dyn Progress) -> Result<Vec<AtomRecord>> {
+    let n_atoms = plan.n_columns();
+    let dtype = stored_dtype(plan);
+    let tensors: Vec<_> = plan.tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
+    let sink = AtomSink::create(folder, n_atoms, &tensors, Dtype::from(dtype))?;
+    let rows = plan.tensors.iter().map(|tensor| tensor.n_rows);
+    let pass = Pass { plan, grid: Grid::new(rows, BLOCK_ROWS), work: Work::Gram, slots: Vec::new() };
+    let mut digests = TensorDigests::new(n_atoms);
+    progress.begin("import", plan.n_bytes());
+    let each = |bytes: &mut Vec<u8>, visit: Visit<'_>| {
+        bytes.clear();
+        for column in 0..n_atoms {
+            for (index, block) in visit.blocks.iter().enumerate() {
+                let slice = visit.chunk.layout.slice(index, column);
+                let raw = &visit.chunk.bytes[slice.offset..slice.offset + block.n_rows * slice.dtype.size()];
+                let stored = bytes.len();
+                match slice.dtype == dtype {
+                    true => bytes.extend_from_slice(raw),
+                    false => bytes.extend(tvb_kernels::convert(raw, slice.dtype, dtype)),
+                }
+                let values = tvb_kernels::decode(&bytes[stored..], dtype);
+                if let Some(row) = values.iter().position(|value| !value.is_finite()) {
+                    return Err(Error::rejected(format!(
+                        "{}: basis vector {column}, tensor {}: a finite value expected, another found at element {}",
+                        plan.column_checkpoint(column).path().display(),
+                        plan.tensors[block.tensor].name,
+                        block.first_row + row
+                    )));
+                }
+            }
+        }
+        sink.write_rows(visit.blocks, bytes)
+    };
+    let fold = |blocks: &[Block], written: Vec<Digest>| {
+        for (block, row) in blocks.iter().zip(written.chunks_exact(n_atoms)) {
+            digests.push(block.tensor, row);
+        }
+        Ok(())
+    };
+    pass.visit(runtime, progress, Vec::new, each, fold)?;
+    progress.finish();
+    sink.finish(&digests.finish(plan.tensors.len()))
+}

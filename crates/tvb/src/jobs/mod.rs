@@ -1,0 +1,12 @@
+//! What a user asks for, from end to end.
+
+pub mod compress;
+pub mod verify;
+pub mod card;
+pub mod edit;
+pub mod recover;
+pub mod batch;
+pub mod interop;
+pub mod evaluate;
+pub mod report;
+pub mod sweep;

@@ -1,0 +1,84 @@
+//! Recovered task vectors, or with a base recovered checkpoints: several at once in each pass over the atoms.
+
+use crate::basis::Basis;
+use crate::checkpoint::{Checkpoint, CheckpointWriter, Existing, Layout};
+use crate::error::Result;
+use crate::jobs::edit::{Edit, EditOutput, Source, writer_for};
+use crate::ops::reconstruct::{Edits, reconstruct};
+use crate::pass::stream::Runtime;
+use crate::progress::Progress;
+use crate::solve::Rule;
+use std::path::{Path, PathBuf};
+
+/// Outputs formed in one pass over the atoms.
+const OUTPUTS_PER_PASS: usize = 8;
+
+/// What is recovered, and how it is stored.
+#[derive(Clone, Debug)]
+pub struct RecoverOptions {
+    /// Positions of the tasks.
+    pub tasks: Vec<usize>,
+    /// The folder for the outputs, one for each task, named after it.
+    pub folder: PathBuf,
+    /// Format of the float tensors; `None` keeps each tensor's.
+    pub dtype: Option<tvb_kernels::Dtype>,
+    /// What to do with an output that is there already.
+    pub existing: Existing,
+    /// Use a base that is not the one the basis was made from.
+    pub force: bool,
+    /// The command line, for model cards.
+    pub command: String,
+}
+
+/// Recovers the chosen tasks; answers where each was written.
+///
+/// # Errors
+/// Rejected: an output that exists, a damaged basis, another base. Failed: I/O, device. Interrupted.
+pub fn recover(
+    basis: &Basis,
+    base: Option<&Checkpoint>,
+    options: &RecoverOptions,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+) -> Result<Vec<PathBuf>> {
+    let names = basis.task_names();
+    let mut written = Vec::new();
+    for tasks in options.tasks.chunks(OUTPUTS_PER_PASS) {
+        let single = |task: usize| {
+            let mut alpha = vec![0.0; names.len()];
+            alpha[task] = 1.0;
+            Edit { alpha, scale: 1.0, rule: Rule::Projected }
+        };
+        let weights: Vec<Vec<f64>> =
+            tasks.iter().map(|&task| single(task).weights(Source::Basis(basis))).collect::<Result<_>>()?;
+        let edits = Edits::from_basis(basis, &weights)?;
+        let output = |task: usize| EditOutput {
+            target: target(&options.folder, &names[task], base),
+            dtype: options.dtype,
+            existing: options.existing,
+            delta: base.is_none(),
+            force: options.force,
+            command: options.command.clone(),
+        };
+        let writers: Vec<CheckpointWriter> =
+            tasks.iter().map(|&task| writer_for(&edits, base, &output(task))).collect::<Result<_>>()?;
+        let read = reconstruct(base, edits, options.dtype, &writers, runtime, progress)?;
+        read.check(basis, base.filter(|_| !options.force))?;
+        for (writer, &task) in writers.into_iter().zip(tasks) {
+            if let Some(base) = base {
+                let card = crate::jobs::card::model_card(base, Source::Basis(basis), &single(task), &options.command);
+                writer.add_side_files(base, options.dtype.map(Into::into), &card)?;
+            }
+            written.push(writer.target().to_owned());
+            writer.commit()?;
+        }
+    }
+    Ok(written)
+}
+
+/// `FOLDER/NAME.safetensors`, or a folder of that name where the base is one.
+pub(crate) fn target(folder: &Path, name: &str, base: Option<&Checkpoint>) -> PathBuf {
+    let is_folder =
+        base.is_some_and(|base| matches!(base.layout(), Layout::SafetensorsFolder { .. } | Layout::TorchFolder { .. }));
+    if is_folder { folder.join(name) } else { folder.join(format!("{name}.safetensors")) }
+}

@@ -1,0 +1,112 @@
+//! Candidates: the edit formed once, as one f32 delta, and every scale one pass over the base and that delta.
+
+use super::SweepOptions;
+use crate::checkpoint::{Checkpoint, Existing};
+use crate::error::{Error, Result};
+use crate::jobs::edit::{Edit, EditJob, EditOutput, Source};
+use crate::jobs::evaluate::Metrics;
+use crate::jobs::recover;
+use crate::ops::reconstruct::Edits;
+use crate::pass::stream::Runtime;
+use crate::progress::Progress;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// Forms and evaluates candidates; what it wrote for itself is removed when it is dropped.
+pub(super) struct Candidates<'a> {
+    pub source: Source<'a>,
+    pub edit: &'a Edit,
+    pub base: &'a Checkpoint,
+    pub options: &'a SweepOptions,
+    pub runtime: &'a Runtime,
+    /// The bare edit at scale 1, once it was formed. Candidates are formed one at a time, each by all threads.
+    delta: Mutex<Option<Checkpoint>>,
+}
+
+impl<'a> Candidates<'a> {
+    pub(super) fn new(
+        source: Source<'a>,
+        edit: &'a Edit,
+        base: &'a Checkpoint,
+        options: &'a SweepOptions,
+        runtime: &'a Runtime,
+    ) -> Candidates<'a> {
+        Candidates { source, edit, base, options, runtime, delta: Mutex::new(None) }
+    }
+
+    fn delta_path(&self) -> PathBuf {
+        self.options.output.join("edit.safetensors")
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.options.output.join("candidates")
+    }
+
+    /// Where the best candidate is kept.
+    pub(super) fn best_path(&self) -> PathBuf {
+        recover::target(&self.options.output, "best", Some(self.base))
+    }
+
+    /// Writes the candidate at `scale`, evaluates it and, unless it is to be kept, removes it.
+    pub(super) fn evaluate(&self, scale: f64, progress: &dyn Progress) -> Result<Metrics> {
+        let path = recover::target(&self.folder(), &format!("scale-{scale}"), Some(self.base));
+        self.form(scale, &path, progress)?;
+        let metrics = self.options.evaluator.run(&path, scale, progress);
+        if !self.options.keep_all {
+            remove(&path)?;
+        }
+        metrics
+    }
+
+    /// Writes the candidate at `scale` to `target`.
+    pub(super) fn form(&self, scale: f64, target: &Path, progress: &dyn Progress) -> Result<()> {
+        let mut delta = self.delta.lock().unwrap_or_else(PoisonError::into_inner);
+        let formed = match &*delta {
+            Some(formed) => formed.clone(),
+            None => {
+                let path = self.delta_path();
+                let unscaled = Edit { scale: 1.0, ..self.edit.clone() };
+                let output = EditOutput { delta: true, dtype: Some(tvb_kernels::Dtype::F32), ..self.output(&path) };
+                EditJob { source: self.source, edit: &unscaled, base: None, output: &output }
+                    .write(self.runtime, progress)?;
+                delta.insert(Checkpoint::open(&path)?).clone()
+            }
+        };
+        let scaled = Edit { scale, ..self.edit.clone() };
+        let edits = Edits::from_delta(formed, scale);
+        let output = self.output(target);
+        let job = EditJob { source: self.source, edit: &scaled, base: Some(self.base), output: &output };
+        job.write_formed(edits, self.runtime, progress)
+    }
+
+    fn output(&self, target: &Path) -> EditOutput {
+        EditOutput {
+            target: target.to_owned(),
+            dtype: self.options.dtype,
+            // What a killed run left is in the way of nothing.
+            existing: Existing::Replace,
+            delta: false,
+            force: self.options.force,
+            command: self.options.command.clone(),
+        }
+    }
+}
+
+impl Drop for Candidates<'_> {
+    fn drop(&mut self) {
+        let _ = remove(&self.delta_path());
+        // Only when it is empty.
+        let _ = std::fs::remove_dir(self.folder());
+    }
+}
+
+/// Removes a file or a folder that the sweep wrote.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    let removed = match std::fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => Err(error),
+    };
+    removed.map_err(|error| Error::io("removing", path, &error))
+}
