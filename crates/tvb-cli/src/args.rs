@@ -3,7 +3,7 @@
 use crate::progress::Display;
 use clap::{ArgAction, ValueEnum};
 use std::num::NonZeroUsize;
-use tvb::pass::stream::Runtime;
+use tvb::pass::Runtime;
 use tvb::{Error, Result, units};
 use tvb_kernels::{Backend, DeviceChoice};
 

@@ -13,7 +13,7 @@ use tvb::columns::plan::{Plan, Selection, Task};
 use tvb::digest::Digest;
 use tvb::error::{Error, Result};
 use tvb::jobs::compress::{CompressOptions, Size, compress};
-use tvb::pass::stream::Runtime;
+use tvb::pass::Runtime;
 use tvb::progress::Progress;
 use tvb::solve::{AnchoredOptions, Method};
 use tvb::units;
@@ -160,7 +160,7 @@ impl Files {
         if let Err(wrong) = check::gram(&self.values, n_tasks, n_rows, &triangle, n_threads) {
             return Ok(Err(format!("Gram: {wrong}")));
         }
-        let encode = &basis.coefficients.groups[0].encode;
+        let encode = &basis.coefficients.encode;
         let n_atoms = basis.n_atoms();
         let atoms = (0..n_atoms).map(|index| basis.open_atom(index)).collect::<Result<Vec<_>>>()?;
         let weights: Vec<f32> = (0..n_tasks).flat_map(|t| (0..n_atoms).map(move |m| encode[(t, m)] as f32)).collect();

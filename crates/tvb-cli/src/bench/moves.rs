@@ -5,7 +5,7 @@ use super::timing::{Budget, Timed, measure, measure_repeated};
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, PoisonError};
 use tvb::error::{Error, Result};
-use tvb::pass::stream::device_error;
+use tvb::pass::device_error;
 use tvb_kernels::{ChunkLayout, Dtype, GpuEngine, GramPart, Output, Segment, Slice, StagingSlot, Work};
 
 /// Bytes of a buffer of the ring: as the stream has them.

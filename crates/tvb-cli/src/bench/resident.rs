@@ -7,7 +7,7 @@ use super::timing::{Budget, Timed, measure, measure_repeated};
 use std::sync::{Mutex, PoisonError};
 use tvb::digest::Digest;
 use tvb::error::{Error, Result};
-use tvb::pass::stream::{Runtime, device_error};
+use tvb::pass::{Runtime, device_error};
 use tvb_kernels::{CpuEngine, Dtype, Engine, Output, Resident, Scratch, Work, decode};
 
 /// Submits that a GPU is given at once, at most.

@@ -11,7 +11,7 @@ use super::values::Values;
 use tvb::digest::Digest;
 use tvb::error::{ErrorKind, Result};
 use tvb::ops::gram::unpack_triangle;
-use tvb::pass::stream::{Runtime, device_error};
+use tvb::pass::{Runtime, device_error};
 use tvb::progress::Progress;
 use tvb_kernels::{Base, Columns, Dtype, Engine, Output, Project, Reconstruct, Work};
 

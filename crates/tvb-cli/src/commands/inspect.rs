@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tvb::basis::{Basis, gram_file};
 use tvb::checkpoint::Checkpoint;
-use tvb::ops::gram::Grams;
+use tvb::ops::Grams;
 use tvb::{Result, units};
 
 /// Say what a basis, a Gram file or a checkpoint holds
@@ -46,7 +46,7 @@ fn basis_text(basis: &Basis) -> String {
         ]);
     }
     let stored: u64 = manifest.atoms.iter().map(|atom| atom.bytes).sum();
-    let n_tensors: usize = manifest.groups.iter().map(|group| group.tensors.len()).sum();
+    let n_tensors: usize = manifest.stored.tensors.len();
     let mut text = format!(
         "{}: basis of {} tasks in {} atoms, method {}, written by {}\nbase {}\n{} tensors in each, {} frozen, {} left out, {} carried over; {} in {}\n{table}",
         basis.folder.display(),
@@ -108,7 +108,7 @@ pub(crate) fn basis_json(basis: &Basis) -> Value {
 }
 
 fn gram_text(path: &Path, grams: &Grams) -> String {
-    let total = grams.group_gram(0);
+    let total = grams.total();
     let mut table = Table::new([("task", Align::Left), ("norm", Align::Right), ("source", Align::Left)]);
     for (task, origin) in grams.tasks.iter().enumerate() {
         table.row([origin.name.clone(), format!("{:.4}", total[(task, task)].max(0.0).sqrt()), origin.source.clone()]);
@@ -125,7 +125,7 @@ fn gram_text(path: &Path, grams: &Grams) -> String {
 }
 
 fn gram_json(grams: &Grams) -> Result<Value> {
-    let gram = tvb::solve::Gram::new(grams.group_gram(0))?;
+    let gram = tvb::solve::Gram::new(grams.total())?;
     let rows = |matrix: faer::MatRef<'_, f64>| -> Vec<Vec<f64>> {
         (0..matrix.nrows()).map(|i| (0..matrix.ncols()).map(|j| matrix[(i, j)]).collect()).collect()
     };
