@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tvb::basis::{Basis, gram_file};
 use tvb::checkpoint::Checkpoint;
-use tvb::ops::Grams;
+use tvb::ops::{Grams, Per};
 use tvb::{Result, units};
 
 /// Say what a basis, a Gram file or a checkpoint holds
@@ -96,13 +96,13 @@ pub(crate) fn basis_json(basis: &Basis) -> Value {
     let rows = |matrix: &faer::Mat<f64>| -> Vec<Vec<f64>> {
         (0..matrix.nrows()).map(|i| (0..matrix.ncols()).map(|j| matrix[(i, j)]).collect()).collect()
     };
-    let groups: Vec<Value> = basis
-        .coefficients
-        .groups
-        .iter()
-        .map(|group| json!({ "name": group.name, "encode": rows(&group.encode), "decode": rows(&group.decode), "eigenvalues": group.eigenvalues }))
-        .collect();
-    json["solution"] = groups.into();
+    let coefficients = &basis.coefficients;
+    json["solution"] = json!([{
+        "name": basis.manifest.stored.name,
+        "encode": rows(&coefficients.encode),
+        "decode": rows(&coefficients.decode),
+        "eigenvalues": coefficients.eigenvalues,
+    }]);
     json["gram"] = basis.total_gram().map_or(Value::Null, |gram| json!(rows(&gram)));
     json
 }
@@ -119,7 +119,10 @@ fn gram_text(path: &Path, grams: &Grams) -> String {
         grams.tasks.len(),
         grams.tensors.len(),
         grams.tensors.iter().filter(|tensor| tensor.frozen).count(),
-        format!("{:?}", grams.per).to_lowercase(),
+        match grams.per {
+            Per::Tensor => "tensor",
+            Per::Whole => "model",
+        },
         grams.base.source,
     )
 }
@@ -134,7 +137,7 @@ fn gram_json(grams: &Grams) -> Result<Value> {
         "base": grams.base,
         "tasks": grams.tasks,
         "tensors": grams.tensors,
-        "groups": grams.groups,
+        "groups": [{ "name": "model", "tensors": (0..grams.tensors.len()).collect::<Vec<_>>() }],
         "per": grams.per,
         "skipped": grams.skipped,
         "carried": grams.carried,
