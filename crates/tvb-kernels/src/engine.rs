@@ -53,7 +53,8 @@ impl Engine {
         }
     }
 
-    /// Eigendecomposition of `n_matrices` symmetric n×n matrices laid one after another; lower triangles are read.
+    /// Eigendecomposition of `n_matrices` symmetric n×n matrices laid one after another, column-major
+    /// \[n_matrices, n, n\]; lower triangles are read.
     ///
     /// # Errors
     /// [`KernelError`] when the length is not n_matrices · n², an entry is not finite, or the iteration fails.

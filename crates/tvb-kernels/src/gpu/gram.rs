@@ -207,7 +207,7 @@ impl<'a> Planner<'a> {
         let kernel = Kernel::Gram { format, tile: self.tile, block: self.shape.block, tiles_held };
         self.steps.push(Step::Dispatch { kernel, params, groups: [n_runs as u32, n_tile_pairs as u32, 1] });
         if !self.cut.folded {
-            self.read_back(0, marks_end, pieces, 0, &[marks_at..marks_end]);
+            self.read_back(0, marks_end, pieces, 0, std::slice::from_ref(&(marks_at..marks_end)));
             return;
         }
         let n_folds = pieces.len();
@@ -259,5 +259,63 @@ impl<'a> Planner<'a> {
                 pieces: self.pieces,
             },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::{Dtype, Segment, Slice};
+
+    fn layout(n_tasks: usize, rows: &[usize]) -> ChunkLayout {
+        ChunkLayout {
+            n_columns: n_tasks + 1,
+            segments: rows.iter().map(|&n_rows| Segment { n_rows }).collect(),
+            slices: vec![Slice { offset: 0, dtype: Dtype::F32 }; rows.len() * (n_tasks + 1)],
+            n_bytes: 1 << 24,
+        }
+    }
+
+    /// Where a segment's runs are cut and which of them are folded must not depend on what comes before it.
+    #[test]
+    fn a_segment_is_cut_the_same_way_wherever_it_lies() {
+        for (n_tasks, n_rows) in [(20, 9000), (33, 70_000), (300, 60_000), (1024, 10_000)] {
+            for shape in [Shape::LARGE, Shape::SMALL] {
+                let cuts = |rows: &[usize]| {
+                    let cut = Cut::of(n_tasks, shape);
+                    let pieces: Vec<Piece> =
+                        rows.iter().enumerate().flat_map(|(at, &n_rows)| cut.pieces(at, n_rows)).collect();
+                    let batches: Vec<&[Piece]> = cut.batches(&pieces).collect();
+                    assert_eq!(batches.concat(), pieces, "every piece is in one dispatch");
+                    for batch in &batches {
+                        let n_runs: usize = batch.iter().map(|&piece| cut.runs(piece).count()).sum();
+                        assert!(n_runs <= cut.dispatch_runs, "{n_tasks} tasks: {n_runs} runs in a dispatch");
+                    }
+                    let last = pieces.iter().filter(|piece| piece.segment + 1 == rows.len());
+                    let cuts: Vec<(usize, usize)> = last.map(|piece| (piece.start, piece.n_rows)).collect();
+                    (cuts, batches.len())
+                };
+                let (alone, n_alone) = cuts(&[n_rows]);
+                assert_eq!(alone.iter().map(|(_, n_rows)| n_rows).sum::<usize>(), n_rows);
+                for before in [1, 5, 150, 4000] {
+                    let (found, n_batches) = cuts(&[&vec![1; before][..], &[n_rows]].concat());
+                    assert_eq!(found, alone, "{n_tasks} tasks, {before} segments before");
+                    assert!(n_batches >= n_alone);
+                }
+            }
+        }
+    }
+
+    /// Kernels are chosen by a segment's own format, so that its neighbours' cannot show in its bits.
+    #[test]
+    fn a_segments_kernel_is_of_its_own_format() {
+        let mut layout = layout(2, &[10, 10, 10]);
+        for slice in &mut layout.slices[3..6] {
+            slice.dtype = Dtype::Bf16;
+        }
+        layout.slices[8].dtype = Dtype::F16;
+        let plan = Gram.plan(&layout, Shape::LARGE, 1).expect("a sound layout");
+        let formats: Vec<Format> = plan.formats().collect();
+        assert_eq!(formats, [Format::F32, Format::Bf16, Format::Mixed]);
     }
 }

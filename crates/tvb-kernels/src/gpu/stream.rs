@@ -40,6 +40,40 @@ impl FirstUse {
 }
 
 /// Chunks of one pass on their way through the GPU.
+///
+/// ```
+/// use tvb_kernels::{Chunk, Engine, KernelError, Work, staged_layout};
+///
+/// /// Does `work` on every chunk, on whichever engine; results in the order of the chunks.
+/// fn run_all<W: Work>(engine: &Engine, work: &W, chunks: &[Chunk<'_>]) -> Result<Vec<W::Output>, KernelError> {
+///     let mut results = Vec::new();
+///     match engine {
+///         Engine::Cpu(engine) => {
+///             let mut scratch = engine.scratch();
+///             for chunk in chunks {
+///                 let mut out = W::Output::default();
+///                 engine.run(work, *chunk, &mut scratch, &mut out)?;
+///                 results.push(out);
+///             }
+///         }
+///         Engine::Gpu(engine) => {
+///             let mut stream = engine.stream(work, 16 << 20, 4)?;
+///             for chunk in chunks {
+///                 let staged = staged_layout(chunk.layout)?;
+///                 let mut slot = stream.acquire()?;
+///                 slot.pack(*chunk, &staged)?;
+///                 stream.submit(slot, &staged)?;
+///             }
+///             while let Some(out) = stream.next()? {
+///                 results.push(out);
+///             }
+///         }
+///     }
+///     Ok(results)
+/// }
+///
+/// // run_all(&engine, &Gram, &chunks)? is a Vec<Triangles>.
+/// ```
 pub struct GpuStream<W: Work> {
     context: Arc<Context>,
     first_use: FirstUse,
