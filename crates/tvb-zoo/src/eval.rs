@@ -19,6 +19,8 @@ pub const MEAN: &str = "mean";
 pub struct Accuracy {
     /// The task's name, or [`CONTROL`].
     pub task: &'static str,
+    /// Images in the right class.
+    pub n_right: usize,
     /// Share of images in the right class.
     pub value: f64,
 }
@@ -78,7 +80,7 @@ impl Evaluator {
                 n_right += question.n_right(model)?;
                 n_images += question.set.n_images();
             }
-            Ok(Accuracy { task, value: n_right as f64 / n_images.max(1) as f64 })
+            Ok(Accuracy { task, n_right, value: n_right as f64 / n_images.max(1) as f64 })
         })
     }
 }

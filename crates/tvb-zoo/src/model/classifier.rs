@@ -58,3 +58,39 @@ impl Model {
 fn dot(a: &[f32; EMBED], b: &[f32; EMBED]) -> f32 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::Model;
+    use crate::checkpoint;
+    use crate::data::{Split, eval_set};
+    use crate::tasks::TASKS;
+
+    /// Every instruction set that this processor has.
+    fn archs() -> Vec<pulp::Arch> {
+        let mut archs = vec![pulp::Arch::new(), pulp::Arch::Scalar];
+        #[cfg(target_arch = "x86_64")]
+        archs.extend(pulp::x86::V3::try_new().map(pulp::Arch::V3));
+        archs
+    }
+
+    #[test]
+    fn embeddings_are_the_same_bits_on_every_instruction_set_and_in_any_company() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoints/base.safetensors");
+        let mut model = Model::new(&checkpoint::read(&path).unwrap()).unwrap();
+        let set = eval_set(&TASKS[0], Split::Val).unwrap();
+        let bits = |model: &Model, n_images: usize| -> Vec<u32> {
+            let pixels = (0..n_images).flat_map(|image| set.image(image)).copied().collect::<Vec<f32>>();
+            model.encode(&pixels).as_flattened().iter().map(|value| value.to_bits()).collect()
+        };
+        let expected = bits(&model, 21);
+        for arch in archs() {
+            model.arch = arch;
+            for n_images in [0, 1, 7, 8, 16, 21] {
+                assert_eq!(bits(&model, n_images), expected[..n_images * 64], "{n_images} images");
+            }
+        }
+    }
+}

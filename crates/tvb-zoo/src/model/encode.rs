@@ -12,6 +12,12 @@ use crate::model::weights::{ALL_TOKENS, Block, HEAD, Head, PATCH_PIXELS, Weights
 /// `N` numbers of every token of an image.
 type Rows<S, const N: usize> = [[Lanes<S>; N]; N_TOKENS];
 
+/// Outputs of a product that are summed up together.
+const TILE: usize = 4;
+
+/// Images in the widest vector there is.
+const MOST_LANES: usize = 16;
+
 /// Turns images into unit vectors, on the processor's widest vectors.
 pub(super) struct Encode<'a> {
     pub(super) weights: &'a Weights,
@@ -27,6 +33,7 @@ impl WithSimd for Encode<'_> {
     // Everything is inlined into this function, which alone is compiled for the instruction set.
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
+        const { assert!(S::F32_LANES <= MOST_LANES) };
         let n_images = Lanes::<S>::COUNT;
         let images = self.pixels.chunks(n_images * N_PIXELS);
         let mut buffers = Buffers::new(simd);
@@ -71,8 +78,8 @@ impl<S: Simd> Buffers<S> {
     #[inline(always)]
     fn gather(&mut self, simd: S, pixels: &[f32]) {
         let n_images = pixels.len() / N_PIXELS;
-        // One pixel of every image; no vector holds more.
-        let mut levels = [0.0; 16];
+        // One pixel of every image.
+        let mut levels = [0.0; MOST_LANES];
         for (token, patch) in self.patches.iter_mut().enumerate() {
             let (top, left) = (token / (SIDE / PATCH) * PATCH, token % (SIDE / PATCH) * PATCH);
             for (index, pixel) in patch.iter_mut().enumerate() {
@@ -91,7 +98,7 @@ impl<S: Simd> Buffers<S> {
     #[inline(always)]
     fn scatter(&self, embeddings: &mut [f32]) {
         let n_images = embeddings.len() / EMBED;
-        let mut values = [0.0; 16];
+        let mut values = [0.0; MOST_LANES];
         for (index, lanes) in self.embedding.iter().enumerate() {
             lanes.store(&mut values[..Lanes::<S>::COUNT]);
             let mut image = 0;
@@ -240,9 +247,6 @@ fn sum_of_squares<S: Simd, const N: usize>(simd: S, row: &[Lanes<S>; N]) -> Lane
     }
     sum
 }
-
-/// Outputs of a product that are summed up together.
-const TILE: usize = 4;
 
 /// W·x of each row x of `inputs`: added to the row of `outputs` where `ADDS`, else put in its place.
 #[inline(always)]

@@ -19,7 +19,7 @@ mod weights;
 
 pub use classifier::Model;
 pub use layout::{
-    EMBED, HIDDEN, LOGIT_SCALE, N_BLOCKS, N_HEADS, N_TOKENS, PATCH, POSITION_IDS, Start, TensorSpec, WIDTH,
-    WORD_TABLE, layout,
+    EMBED, HIDDEN, LOGIT_SCALE, N_BLOCKS, N_HEADS, N_TOKENS, PATCH, POSITION_IDS, Start, TensorSpec, WIDTH, WORD_TABLE,
+    layout,
 };
 pub use tensors::{Elements, Tensor, Tensors};
