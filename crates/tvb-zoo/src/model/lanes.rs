@@ -61,7 +61,7 @@ impl<S: Simd> Lanes<S> {
         // and n in the lowest bits.
         const ROUND: f32 = 12_582_912.0;
         // ln 2 in two parts, the first with so few bits that n times it is exact.
-        const LN_2_HIGH: f32 = 0.693_359_375;
+        const LN_2_HIGH: f32 = 355.0 / 512.0;
         const LN_2_LOW: f32 = -2.121_944_4e-4;
         // The Cephes library's polynomial for (e^rest − 1 − rest) / rest².
         const COEFFICIENTS: [f32; 6] =
@@ -80,10 +80,11 @@ impl<S: Simd> Lanes<S> {
         // 2ⁿ: n is added to the exponent. The rest of the constant's bits are shifted out.
         let exponent = simd.wrapping_dyn_shl_u32s(simd.transmute_u32s_f32s(shifted.values), simd.splat_u32s(23));
         let bits = simd.add_u32s(simd.transmute_u32s_f32s(power.values), exponent);
-        // x − x is 0, or not a number where x is not one.
-        let power = Self { simd, values: simd.transmute_f32s_u32s(bits) } + (self - self);
+        let power = simd.transmute_f32s_u32s(bits);
+        let is_number = simd.equal_f32s(self.values, self.values);
+        let power = simd.select_f32s(is_number, power, self.values);
         let is_tiny = simd.less_than_f32s(self.values, simd.splat_f32s(-87.0));
-        Self { simd, values: simd.select_f32s(is_tiny, simd.splat_f32s(0.0), power.values) }
+        Self { simd, values: simd.select_f32s(is_tiny, simd.splat_f32s(0.0), power) }
     }
 }
 
