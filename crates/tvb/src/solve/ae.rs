@@ -7,8 +7,9 @@
 //! G/tr G alone gradients fall like T⁻⁴ and vanish beside Adam's eps from some hundred tasks on.
 
 use super::adam::{Dense, Parameter};
+use super::linear;
 use super::method::{Activation, AeOptions};
-use super::{Found, Problem, linear};
+use super::problem::{Found, Problem};
 use crate::error::{Error, Result};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatMut, MatRef, Par};

@@ -5,10 +5,11 @@
 //! best, so only the direct term counts. a = exp(z), z boxed to ±[`REACH`] so that no atom is squeezed to nothing;
 //! projected gradient steps of Barzilai–Borwein length, not every one of which must go down.
 
-use super::anchored::{deflated, uncancelled};
+use super::deflate::{CANCELS, deflated, uncancelled};
 use super::gram::Spectrum;
+use super::linear;
 use super::method::ExactOptions;
-use super::{Problem, linear};
+use super::problem::Problem;
 use crate::error::Result;
 use faer::{Mat, MatRef};
 use rand::SeedableRng;
@@ -94,7 +95,7 @@ fn evaluate(problem: &Problem<'_>, z: &[f64]) -> (f64, Vec<f64>) {
     let kept = problem.n_atoms - 1;
     let Spectrum { values, vectors, .. } = deflated(problem.gram, &a);
     let left: f64 = values.iter().skip(kept).sum();
-    if uncancelled(problem.gram, &a) <= 1e-10 {
+    if uncancelled(problem.gram, &a) <= CANCELS {
         return (left, vec![0.0; a.len()]);
     }
     let ga = linear::times(problem.gram.matrix(), &a);

@@ -4,7 +4,8 @@
 //! length, are clustered by k-means with k-means++ starts. Every cluster keeps at least one task.
 
 use super::gram::Spectrum;
-use super::{Found, Gram, Problem, linear};
+use super::problem::{Found, Problem};
+use super::{ClusterOptions, Gram, linear};
 use crate::error::{Error, Result};
 use faer::Mat;
 use rand::{RngExt, SeedableRng};
@@ -16,7 +17,7 @@ const STARTS: usize = 10;
 /// Multiplications all starts together may cost before their number is cut.
 const WORK: f64 = 4e9;
 
-pub(super) fn solve(problem: &Problem<'_>, options: &super::ClusterOptions) -> Result<Found> {
+pub(super) fn solve(problem: &Problem<'_>, options: &ClusterOptions) -> Result<Found> {
     let n_tasks = problem.gram.n_tasks();
     let spectrum = affinity_spectrum(problem.gram);
     let mut notes = Vec::new();

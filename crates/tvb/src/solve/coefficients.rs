@@ -54,17 +54,6 @@ impl Generated {
     }
 }
 
-/// Coefficients with the Gram matrix they were found for and everything known of them from it.
-#[derive(Clone, Debug)]
-pub struct Solved {
-    /// G.
-    pub gram: super::Gram,
-    /// B and W.
-    pub coefficients: Coefficients,
-    /// Their exact errors.
-    pub assessment: super::Assessment,
-}
-
 impl Coefficients {
     /// B and W from a basis that was read: every vector takes part in rule `sum`, but the last of `pca`. B may have no
     /// columns, where the atoms are no mixtures of the tasks. Rejected unless the shapes fit and all is finite.

@@ -9,7 +9,8 @@
 //! `anchored`, Σ_{k≥M} λk(G'_a), over positive a alone (see [`super::anchor`]).
 
 use super::method::ExactOptions;
-use super::{Found, Problem, anchor, linear, positive, simplex};
+use super::problem::{Found, Problem};
+use super::{anchor, linear, positive, simplex};
 use crate::error::Result;
 use faer::Mat;
 

@@ -6,7 +6,8 @@
 //! others fixed; it reaches losses that thousands of multiplicative rounds do not. W is part of the method here, so it is
 //! not replaced by the unconstrained best one.
 
-use super::{Found, NmfOptions, Problem, cluster, linear};
+use super::problem::{Found, Problem};
+use super::{NmfOptions, cluster, linear};
 use crate::error::Result;
 use faer::{Mat, MatRef};
 

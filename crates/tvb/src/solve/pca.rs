@@ -5,7 +5,8 @@
 //! how the reference adds and why its PCA baseline fails at addition.
 
 use super::gram::Spectrum;
-use super::{Found, Problem, linear};
+use super::linear;
+use super::problem::{Found, Problem};
 use crate::error::Result;
 use faer::Mat;
 

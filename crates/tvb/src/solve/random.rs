@@ -9,6 +9,7 @@
 //! RᵀV [M, T]; then, with RᵀR = LLᵀ, the atoms are R·L^{-T} and their weights W = L^{-1}·RᵀV. Arithmetic goes straight
 //! to the raw columns: weights w over atoms are weights L^{-T}·w over R ([`Generated::raw_weights`]).
 
+use super::checks::check_atoms;
 use super::coefficients::{Coefficients, Generated};
 use super::{Coordinates, Gram, linear};
 use crate::error::{Error, Result};
@@ -65,7 +66,7 @@ pub fn random_coefficients(
     raw_task: MatRef<'_, f64>,
 ) -> Result<Coefficients> {
     let (n_tasks, n_atoms) = (gram.n_tasks(), raw_gram.nrows());
-    super::check_atoms(n_atoms, n_tasks)?;
+    check_atoms(n_atoms, n_tasks)?;
     if raw_gram.ncols() != n_atoms || (raw_task.nrows(), raw_task.ncols()) != (n_atoms, n_tasks) {
         return Err(Error::rejected(format!(
             "random: products are {} x {} and {} x {}: expected {n_atoms} x {n_atoms} and {n_atoms} x {n_tasks}",

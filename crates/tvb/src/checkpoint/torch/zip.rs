@@ -3,7 +3,7 @@
 //! Only the directory at the end is read, and an entry's own header when its bytes are wanted. PyTorch stores its
 //! entries uncompressed, so a tensor can be read in place; compressed entries are what someone packed again.
 
-use super::file::rejected;
+use super::errors::rejected;
 use crate::checkpoint::DataFile;
 use crate::checkpoint::limits::{N_ZIP_ENTRIES_MAX, ZIP_DIRECTORY_BYTES_MAX};
 use crate::checkpoint::shown::shown;
