@@ -43,6 +43,9 @@ impl FileStamp {
 
 impl DataFile {
     /// Opens a regular file for reading. Refuses anything else, since a pipe would block and a folder has no bytes.
+    ///
+    /// # Errors
+    /// Rejected when it is no regular file, Failed when the system cannot open it.
     pub fn open(path: &Path) -> Result<DataFile> {
         let before = std::fs::metadata(path).map_err(|error| Error::io("opening", path, &error))?;
         if !before.is_file() {
@@ -138,7 +141,8 @@ pub(super) fn read_fully(file: &File, path: &Path, offset: u64, out: &mut [u8]) 
                     path.display(),
                     out.len(),
                 ))
-                .hint("check the disk or the network mount"));
+                .hint("check the disk or the network mount")
+                .caused_by(error));
             }
         }
     }

@@ -140,7 +140,7 @@ impl Archive {
             true => flate2::read::DeflateDecoder::new(reader).take(entry.n_bytes + 1).read_to_end(&mut bytes),
             false => reader.take(entry.n_bytes).read_to_end(&mut bytes),
         };
-        read.map_err(|error| damaged(format!("reading it failed: {error}")))?;
+        read.map_err(|error| damaged(format!("reading it failed: {error}")).caused_by(error))?;
         if bytes.len() as u64 != entry.n_bytes {
             return Err(damaged(format!("expected {} bytes, found {}", entry.n_bytes, bytes.len())));
         }
