@@ -82,12 +82,8 @@ fn matrix_bytes(matrix: &Mat<f64>) -> Vec<u8> {
 /// Rejected: missing, damaged, or shapes that disagree with the manifest. Failed: I/O.
 pub fn read(folder: &Path, manifest: &Manifest) -> Result<StoredCoefficients> {
     let path = crate::checkpoint::resolve_inside(folder, &manifest.coefficients.file)?;
-    let n_bytes = std::fs::metadata(&path).map_err(|error| Error::io("reading", &path, &error))?.len();
     let rejected = |what: String| Error::rejected(format!("{}: {what}", path.display()));
-    if n_bytes > MAX_BYTES {
-        return Err(rejected(format!("at most {MAX_BYTES} bytes expected, {n_bytes} found")));
-    }
-    let bytes = std::fs::read(&path).map_err(|error| Error::io("reading", &path, &error))?;
+    let bytes = crate::checkpoint::read_capped(&path, "coefficients", MAX_BYTES)?;
     if Digest::of(&bytes) != manifest.coefficients.checksum {
         return Err(rejected("its checksum does not match: the file was damaged".into())
             .hint("make the basis again, or copy it again"));

@@ -9,7 +9,7 @@ pub mod manifest;
 pub mod random_atoms;
 pub mod seal;
 
-use crate::checkpoint::{Checkpoint, resolve_inside};
+use crate::checkpoint::{Checkpoint, read_capped, resolve_inside};
 use crate::error::{Error, Result};
 use crate::solve::{Coefficients, Generated};
 use coefficients::StoredCoefficients;
@@ -53,14 +53,7 @@ impl Basis {
         }
         // A basis may come from others: not even its manifest may be a link out of its folder.
         let path = resolve_inside(folder, manifest::FILE_NAME)?;
-        let n_bytes = std::fs::metadata(&path).map_err(|error| Error::io("reading", &path, &error))?.len();
-        if n_bytes > MAX_MANIFEST_BYTES {
-            return Err(Error::rejected(format!(
-                "{}: at most {MAX_MANIFEST_BYTES} bytes expected, {n_bytes} found",
-                path.display()
-            )));
-        }
-        let bytes = std::fs::read(&path).map_err(|error| Error::io("reading", &path, &error))?;
+        let bytes = read_capped(&path, "a manifest", MAX_MANIFEST_BYTES)?;
         let manifest = Manifest::from_bytes(&bytes, &path)?;
         let coefficients = coefficients::read(folder, &manifest)?;
         Ok(Basis { folder: folder.to_owned(), manifest, coefficients })

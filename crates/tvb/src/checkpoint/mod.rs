@@ -7,6 +7,7 @@
 //! Everything in a checkpoint may be hostile. Bounds stand in `limits`, and every reader checks a header completely
 //! before it answers, so that later stages may rely on shapes, sizes and offsets.
 
+mod capped;
 mod data_file;
 mod dtype;
 mod edited;
@@ -25,6 +26,7 @@ mod staged;
 mod tensor;
 pub mod torch;
 
+pub(crate) use capped::{read_capped, read_capped_or_pipe};
 pub use data_file::{DataFile, FileStamp, raise_open_file_limit};
 pub use dtype::Dtype;
 pub use edited::CheckpointWriter;

@@ -214,18 +214,11 @@ fn tasks_of(names: &Value, path: &Path) -> Result<Vec<String>> {
 
 fn read_json(path: &Path) -> Result<Value> {
     let rejected = |what: String| Error::rejected(format!("{}: {what}", path.display()));
-    let found = match std::fs::metadata(path) {
-        Ok(found) => found,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && path.parent().is_some_and(Path::is_dir) => {
-            return Err(rejected("expected, none found".into())
-                .hint("a published basis folder holds basis_vectors.pt, method_info.json and its coefficients"));
-        }
-        Err(error) => return Err(Error::io("reading", path, &error)),
-    };
-    if found.len() > JSON_BYTES_MAX {
-        return Err(rejected(format!("at most {JSON_BYTES_MAX} bytes expected, {} found", found.len())));
+    if !path.exists() && path.parent().is_some_and(Path::is_dir) {
+        return Err(rejected("expected, none found".into())
+            .hint("a published basis folder holds basis_vectors.pt, method_info.json and its coefficients"));
     }
-    let bytes = std::fs::read(path).map_err(|error| Error::io("reading", path, &error))?;
+    let bytes = crate::checkpoint::read_capped(path, "JSON", JSON_BYTES_MAX)?;
     let value: Value = serde_json::from_slice(&bytes).map_err(|error| rejected(format!("not JSON: {error}")))?;
     if value.is_object() { Ok(value) } else { Err(rejected("a JSON object expected".into())) }
 }
