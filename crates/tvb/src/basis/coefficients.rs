@@ -4,8 +4,8 @@ use super::gram_file::full_matrices;
 use super::manifest::{FileRecord, Manifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::matrix::Matrix;
 use crate::ops::gram::Grams;
-use faer::Mat;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use std::path::Path;
@@ -21,11 +21,11 @@ pub struct GroupCoefficients {
     /// The group's name.
     pub name: String,
     /// B [T, M]; empty (0 × 0) where the atoms are no combination of the task vectors.
-    pub encode: Mat<f64>,
+    pub encode: Matrix,
     /// W [M, T].
-    pub decode: Mat<f64>,
+    pub decode: Matrix,
     /// What makes the raw columns of generated atoms orthonormal, [M, M]; empty where atoms are stored.
-    pub mix: Mat<f64>,
+    pub mix: Matrix,
     /// Eigenvalues of the group's Gram matrix, descending; empty where it is unknown.
     pub eigenvalues: Vec<f64>,
 }
@@ -34,7 +34,7 @@ pub struct GroupCoefficients {
 #[derive(Clone, Debug)]
 pub struct StoredCoefficients {
     /// [n_slots, T, T]: per tensor, or per group; empty where it is unknown.
-    pub grams: Vec<Mat<f64>>,
+    pub grams: Vec<Matrix>,
     /// Each group's.
     pub groups: Vec<GroupCoefficients>,
 }
@@ -51,11 +51,11 @@ pub fn write(folder: &Path, grams: Option<&Grams>, groups: &[GroupCoefficients])
     }
     for group in groups {
         for (word, matrix) in [("encode", &group.encode), ("decode", &group.decode)] {
-            let shape = vec![matrix.nrows(), matrix.ncols()];
+            let shape = vec![matrix.n_rows(), matrix.n_columns()];
             tensors.push((format!("{word}.{}", group.name), shape, matrix_bytes(matrix)));
         }
-        if group.mix.nrows() > 0 {
-            let shape = vec![group.mix.nrows(), group.mix.ncols()];
+        if group.mix.n_rows() > 0 {
+            let shape = vec![group.mix.n_rows(), group.mix.n_columns()];
             tensors.push((format!("mix.{}", group.name), shape, matrix_bytes(&group.mix)));
         }
         let eigenvalues = group.eigenvalues.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -71,8 +71,8 @@ pub fn write(folder: &Path, grams: Option<&Grams>, groups: &[GroupCoefficients])
     Ok(FileRecord { file: FILE_NAME.into(), checksum: Digest::of(&bytes) })
 }
 
-fn matrix_bytes(matrix: &Mat<f64>) -> Vec<u8> {
-    let rows = (0..matrix.nrows()).flat_map(|i| (0..matrix.ncols()).map(move |j| matrix[(i, j)]));
+fn matrix_bytes(matrix: &Matrix) -> Vec<u8> {
+    let rows = (0..matrix.n_rows()).flat_map(|i| (0..matrix.n_columns()).map(move |j| matrix[(i, j)]));
     rows.flat_map(f64::to_le_bytes).collect()
 }
 
@@ -109,9 +109,9 @@ fn parse(bytes: &[u8], manifest: &Manifest) -> std::result::Result<StoredCoeffic
     let matrix = |name: String, rows: usize, columns: usize, may_be_empty: bool| {
         let (shape, data) = values(&name)?;
         if shape == [rows, columns] {
-            Ok(Mat::from_fn(rows, columns, |i, j| data[i * columns + j]))
+            Ok(Matrix::from_fn(rows, columns, |i, j| data[i * columns + j]))
         } else if may_be_empty && shape == [0, 0] {
-            Ok(Mat::new())
+            Ok(Matrix::empty())
         } else {
             Err(format!("tensor {name}: shape [{rows}, {columns}] expected, {shape:?} found"))
         }
@@ -125,7 +125,7 @@ fn parse(bytes: &[u8], manifest: &Manifest) -> std::result::Result<StoredCoeffic
             decode: matrix(format!("decode.{}", group.name), n_atoms, n_tasks, false)?,
             mix: match manifest.generated {
                 Some(_) => matrix(format!("mix.{}", group.name), n_atoms, n_atoms, false)?,
-                None => Mat::new(),
+                None => Matrix::empty(),
             },
             eigenvalues,
         });
@@ -137,7 +137,7 @@ fn parse(bytes: &[u8], manifest: &Manifest) -> std::result::Result<StoredCoeffic
             return Err(format!("tensor gram: shape [n, {n_tasks}, {n_tasks}] expected, {shape:?} found"));
         }
         let matrices = data.chunks_exact(n_tasks * n_tasks);
-        grams = matrices.map(|m| Mat::from_fn(n_tasks, n_tasks, |i, j| m[i * n_tasks + j])).collect();
+        grams = matrices.map(|m| Matrix::from_fn(n_tasks, n_tasks, |i, j| m[i * n_tasks + j])).collect();
     }
     Ok(StoredCoefficients { grams, groups })
 }

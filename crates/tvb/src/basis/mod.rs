@@ -11,9 +11,9 @@ pub mod seal;
 
 use crate::checkpoint::{Checkpoint, read_capped, resolve_inside};
 use crate::error::{Error, Result};
+use crate::matrix::Matrix;
 use crate::solve::{Coefficients, Generated};
 use coefficients::StoredCoefficients;
-use faer::Mat;
 use manifest::Manifest;
 use std::path::{Path, PathBuf};
 
@@ -90,9 +90,10 @@ impl Basis {
     }
 
     /// The Gram matrix of all tensors together, where it is known.
-    pub fn total_gram(&self) -> Option<Mat<f64>> {
+    pub fn total_gram(&self) -> Option<Matrix> {
         let (first, rest) = self.coefficients.grams.split_first()?;
-        Some(rest.iter().fold(first.clone(), |sum, gram| sum + gram))
+        let entry = |i, j| rest.iter().fold(first[(i, j)], |sum, gram| sum + gram[(i, j)]);
+        Some(Matrix::from_fn(first.n_rows(), first.n_columns(), entry))
     }
 
     /// Opens one atom's header and checks it against the manifest.

@@ -10,6 +10,7 @@ use crate::basis::{Basis, gram_file};
 use crate::checkpoint::{Existing, Leftover, StagedOutput, free_bytes};
 use crate::columns::plan::Plan;
 use crate::error::{Error, ErrorKind, Result};
+use crate::matrix::Matrix;
 use crate::ops::gram::Grams;
 use crate::ops::project::{Projection, check_same_inputs, find_bookmark, project_from};
 use crate::pass::kept::{Keep, stays_slow};
@@ -17,7 +18,6 @@ use crate::pass::stream::Runtime;
 use crate::progress::Progress;
 use crate::solve::{self, AnchoredOptions, Coordinates, Gram, MaxError, Method, SolveOptions, Solved};
 use crate::units;
-use faer::Mat;
 use std::path::{Path, PathBuf};
 
 /// How many atoms.
@@ -220,9 +220,9 @@ fn make(
     let coefficients = &solved.coefficients;
     let group = GroupCoefficients {
         name: grams.groups[0].name.clone(),
-        encode: if coefficients.encode.ncols() == 0 { Mat::new() } else { coefficients.encode.clone() },
+        encode: if coefficients.encode.n_columns() == 0 { Matrix::empty() } else { coefficients.encode.clone() },
         decode: coefficients.decode.clone(),
-        mix: coefficients.generated.as_ref().map_or_else(Mat::new, |generated| generated.mix.clone()),
+        mix: coefficients.generated.as_ref().map_or_else(Matrix::empty, |generated| generated.mix.clone()),
         eigenvalues: solved.gram.spectrum().values.clone(),
     };
     let file = coefficients::write(staged.path(), Some(&grams), &[group])?;
@@ -241,7 +241,7 @@ fn make_atoms(
     staged: &StagedOutput,
     bookmarks: &mut BookmarkFolder,
 ) -> Result<Vec<AtomRecord>> {
-    let (n_atoms, dtype) = (projection.encode.ncols(), projection.dtype);
+    let (n_atoms, dtype) = (projection.encode.n_columns(), projection.dtype);
     let bookmark = find_bookmark(projection, runtime, bookmarks);
     let reopened = bookmark.and_then(|bookmark| {
         let sink = AtomSink::reopen(staged.path(), n_atoms, tensors, dtype.into())?;
@@ -306,7 +306,7 @@ fn solve_random(
     let gram = Gram::new(grams.group_gram(0))?;
     let raw = RawColumns::new(seed, choose_atoms(&gram, grams, options, progress)?, tensors)?;
     let (raw_gram, raw_task) = raw.products(plan, grams, runtime, progress)?;
-    let coefficients = solve::random_coefficients(&gram, seed, raw_gram.as_ref(), raw_task.as_ref())?;
+    let coefficients = solve::random_coefficients(&gram, seed, &raw_gram, &raw_task)?;
     let assessment = solve::assess(&gram, &coefficients)?;
     Ok(Solved { gram, coefficients, assessment })
 }

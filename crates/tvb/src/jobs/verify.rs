@@ -98,7 +98,7 @@ pub fn verify_errors(basis: &Basis, plan: &Plan, runtime: &Runtime, progress: &d
     });
     let generated = match (RawColumns::of(basis)?, basis.solved()?.generated) {
         (Some(raw), Some(generated)) => {
-            let column = |t: usize| (0..decode.nrows()).map(|m| decode[(m, t)]).collect::<Vec<f64>>();
+            let column = |t: usize| (0..decode.n_rows()).map(|m| decode[(m, t)]).collect::<Vec<f64>>();
             let weights: Vec<Vec<f64>> = which.iter().map(|&t| generated.raw_weights(&column(t))).collect();
             Some((raw, weights))
         }

@@ -4,11 +4,11 @@ use crate::checkpoint::Dtype;
 use crate::columns::plan::{Plan, Skipped};
 use crate::digest::{Digest, TableOfDigests, fingerprint};
 use crate::error::{Error, Result};
+use crate::matrix::Matrix;
 use crate::pass::bookmark::{Bookmark, Bookmarks, NoBookmarks, PassName};
 use crate::pass::chunks::{Block, ChunkReader, Grid};
 use crate::pass::stream::{Pass, Runtime};
 use crate::progress::Progress;
-use faer::Mat;
 use serde::{Deserialize, Serialize};
 use tvb_kernels::{GramPart, Output, Work, triangle_len};
 
@@ -103,7 +103,7 @@ impl Grams {
     }
 
     /// The T×T Gram matrix of one group: the sum over its tensors.
-    pub fn group_gram(&self, group: usize) -> Mat<f64> {
+    pub fn group_gram(&self, group: usize) -> Matrix {
         let n = self.n_tasks();
         let mut sum = vec![0.0; triangle_len(n)];
         let slots: &[usize] = match self.per {
@@ -131,8 +131,8 @@ impl Grams {
 }
 
 /// A packed lower triangle as a full symmetric matrix.
-pub fn unpack_triangle(triangle: &[f64], n: usize) -> Mat<f64> {
-    Mat::from_fn(n, n, |i, j| {
+pub fn unpack_triangle(triangle: &[f64], n: usize) -> Matrix {
+    Matrix::from_fn(n, n, |i, j| {
         let (i, j) = (i.max(j), i.min(j));
         triangle[triangle_len(i) + j]
     })

@@ -9,12 +9,12 @@ use crate::checkpoint::Dtype;
 use crate::columns::plan::Plan;
 use crate::digest::{Digest, TableOfDigests};
 use crate::error::{Error, Result};
+use crate::matrix::Matrix;
 use crate::ops::gram::Grams;
 use crate::pass::bookmark::{Bookmark, Bookmarks, NoBookmarks, PassName};
 use crate::pass::chunks::{Block, Grid};
 use crate::pass::stream::{Done, Pass, Runtime};
 use crate::progress::Progress;
-use faer::Mat;
 use tvb_kernels::{Output, Project, Work};
 
 /// What is projected onto what.
@@ -25,7 +25,7 @@ pub struct Projection<'a> {
     /// Their Gram matrices, for what is frozen and what was read.
     pub grams: &'a Grams,
     /// B [T, M].
-    pub encode: &'a Mat<f64>,
+    pub encode: &'a Matrix,
     /// How atoms are stored.
     pub dtype: tvb_kernels::Dtype,
 }
@@ -33,8 +33,9 @@ pub struct Projection<'a> {
 impl Projection<'_> {
     /// The digest of everything beside the input files that decides the atoms' bytes.
     pub fn recipe(&self) -> Digest {
-        let encode = (0..self.encode.nrows()).flat_map(|t| (0..self.encode.ncols()).map(move |m| (t, m)));
-        let mut bytes = format!("{:?} {:?} {:?}\n", self.dtype, self.encode.nrows(), self.encode.ncols()).into_bytes();
+        let encode = (0..self.encode.n_rows()).flat_map(|t| (0..self.encode.n_columns()).map(move |m| (t, m)));
+        let mut bytes =
+            format!("{:?} {:?} {:?}\n", self.dtype, self.encode.n_rows(), self.encode.n_columns()).into_bytes();
         bytes.extend(encode.flat_map(|at| self.encode[at].to_le_bytes()));
         bytes.extend(self.grams.tensors.iter().map(|tensor| u8::from(tensor.frozen)));
         bytes.extend(self.grams.digests.digests.iter().flat_map(|digest| digest.0.to_le_bytes()));
@@ -49,7 +50,7 @@ impl Projection<'_> {
 pub fn project(
     plan: &Plan,
     grams: &Grams,
-    encode: &Mat<f64>,
+    encode: &Matrix,
     dtype: tvb_kernels::Dtype,
     sink: AtomSink,
     runtime: &Runtime,
@@ -72,7 +73,7 @@ pub fn project_from(
 ) -> Result<Vec<AtomRecord>> {
     let Projection { plan, grams, encode, dtype } = *projection;
     let moved = plan.only(|index| !grams.tensors[index].frozen);
-    let (n_tasks, n_atoms) = (encode.nrows(), encode.ncols());
+    let (n_tasks, n_atoms) = (encode.n_rows(), encode.n_columns());
     let work = Work::Project(Project {
         encode: (0..n_tasks).flat_map(|t| (0..n_atoms).map(move |m| encode[(t, m)] as f32)).collect(),
         n_atoms,
@@ -129,7 +130,7 @@ pub(crate) fn check_digests(plan: &Plan, grams: &Grams, inputs: &TableOfDigests)
 
 /// The bookmark at the start of a projection.
 fn start(projection: &Projection<'_>) -> Bookmark {
-    Bookmark::start(0, &[projection.plan.n_columns(), projection.encode.ncols()])
+    Bookmark::start(0, &[projection.plan.n_columns(), projection.encode.n_columns()])
 }
 
 /// The bookmark of an interrupted run of the same projection, where there is one.

@@ -50,7 +50,7 @@ pub(super) fn solve(problem: &Problem<'_>, weights: Option<&[f64]>) -> Result<Fo
         own = deflated(problem.gram, &anchor);
         &own
     };
-    let mut directions = spectrum.vectors.subcols(0, problem.n_atoms - 1).to_owned();
+    let mut directions = spectrum.vectors.view().subcols(0, problem.n_atoms - 1).to_owned();
     problem.unstretch(&mut directions);
     Ok(Found { notes, ..Found::encoded(simplex::cover(&a, directions.as_ref())) })
 }

@@ -59,7 +59,7 @@ fn labels(problem: &Problem<'_>, spectrum: &Spectrum, n_clusters: usize, seed: u
     let n_tasks = problem.gram.n_tasks();
     // One point per column, contiguous.
     let points = Mat::from_fn(n_clusters, n_tasks, |k, t| {
-        let row = linear::norm(&linear::row(spectrum.vectors.subcols(0, n_clusters), t));
+        let row = linear::norm(&linear::row(spectrum.vectors.view().subcols(0, n_clusters), t));
         if row > 0.0 { spectrum.vectors[(t, k)] / row } else { 0.0 }
     });
     let cost = 20.0 * (n_tasks * n_clusters * n_clusters) as f64;

@@ -9,7 +9,7 @@ pub(super) const CANCELS: f64 = 1e-10;
 /// ‖Va‖² over (Σ|at|‖τt‖)²: 1 where the tasks are parallel, 1/T where orthogonal and equal, 0 where they cancel.
 pub(super) fn uncancelled(gram: &Gram, a: &[f64]) -> f64 {
     let most: f64 = gram.norms().iter().zip(a).map(|(norm, weight)| norm * weight.abs()).sum();
-    if most > 0.0 { linear::form(gram.matrix(), a, a) / (most * most) } else { 0.0 }
+    if most > 0.0 { linear::form(gram.view(), a, a) / (most * most) } else { 0.0 }
 }
 
 /// Spectrum of G' with a itself as the last vector, below all others, so that the vectors before it are orthogonal to a
@@ -18,7 +18,7 @@ pub(super) fn deflated(gram: &Gram, a: &[f64]) -> Spectrum {
     let n_tasks = gram.n_tasks();
     let length = linear::norm(a);
     let unit: Vec<f64> = a.iter().map(|weight| weight / length).collect();
-    let ga = linear::times(gram.matrix(), &unit);
+    let ga = linear::times(gram.view(), &unit);
     let along = linear::dot(&unit, &ga);
     let inverse = if uncancelled(gram, a) > CANCELS { 1.0 / along } else { 0.0 };
     // Beyond the reach of rounding: eigenvalues of G' lie between 0 and tr G.

@@ -6,13 +6,18 @@ use super::{Coefficients, Coordinates, Gram, Method, SolveOptions};
 use super::{ae, anchored, cluster, exact, identity, nmf, pca, sample};
 use super::{linear, orthogonal, weights};
 use crate::error::{Error, Result};
+use crate::matrix::Matrix;
 
 /// An eigenvalue below −this·λ1 is more than rounding of f32 products: the matrix is no Gram matrix.
 const INDEFINITE: f64 = 1e-3;
 
-/// Finds B and W for `gram`. `progress` is told the part done, 0 to 1, and stops the work by answering false, which is
-/// then an interrupted error. Rejected: M outside 1..T, options that do not fit the tasks, a matrix with clearly negative
-/// eigenvalues. `random` needs the data too: see [`random_coefficients`].
+/// Finds B \[n_tasks, n_stored\] and W \[n_stored, n_tasks\] for `gram`. `progress` is told the part done, 0 to 1, and stops the
+/// work by answering false.
+///
+/// # Errors
+/// Rejected: M outside 1..T, options that do not fit the tasks, a matrix with clearly negative eigenvalues. Usage: options
+/// that do not fit the method, and `random`, which needs the data too (see [`random_coefficients`](super::random_coefficients)).
+/// Failed: a training that diverged. Interrupted: `progress` answered false.
 pub fn solve(
     gram: &Gram,
     method: &Method,
@@ -76,15 +81,15 @@ fn finish(problem: &Problem<'_>, found: Found, method: &Method, options: &SolveO
             notes.push(format!("{} atoms are enough: the tasks span no more dimensions", encode.ncols()));
         }
     }
-    let decode = decode.unwrap_or_else(|| weights::best_decode(gram.unit().matrix(), encode.as_ref()));
+    let decode = decode.unwrap_or_else(|| weights::best_decode(gram.unit().view(), encode.as_ref()));
     Coefficients {
         method: method.name(),
         n_atoms: options.n_atoms,
         balance: options.balance,
         coordinates: options.coordinates,
         in_sum: in_sum.unwrap_or_else(|| vec![true; encode.ncols()]),
-        encode,
-        decode,
+        encode: Matrix::of(encode),
+        decode: Matrix::of(decode),
         generated: None,
         notes,
     }

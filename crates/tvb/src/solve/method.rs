@@ -1,7 +1,7 @@
 //! Which methods there are and what each can be told.
 
 use crate::error::{Error, Result};
-use faer::Mat;
+use crate::matrix::Matrix;
 
 /// How a basis is found from the Gram matrix. B is \[n_tasks, n_atoms\], W is \[n_atoms, n_tasks\].
 #[derive(Clone, Debug, PartialEq)]
@@ -80,7 +80,7 @@ pub struct AeOptions {
     /// Decides A's start and the random columns.
     pub seed: u64,
     /// A's start, \[n_tasks, n_atoms\]; `None` draws it from N(0, 1).
-    pub init: Option<Mat<f64>>,
+    pub init: Option<Matrix>,
     /// The reference's recipe: the Gram as it is (not scaled to trace 1), and W as trained (not the best for B).
     pub paper: bool,
 }
@@ -186,7 +186,10 @@ impl Method {
         }
     }
 
-    /// The method of that name with its default options; an unknown name is a usage error that lists the known ones.
+    /// The method of that name with its default options.
+    ///
+    /// # Errors
+    /// Usage: an unknown name; lists the known ones.
     pub fn parse(name: &str) -> Result<Method> {
         Method::all().into_iter().find(|method| method.name() == name).ok_or_else(|| {
             let names: Vec<&str> = Method::all().iter().map(Method::name).collect();

@@ -12,13 +12,13 @@ use crate::basis::Basis;
 use crate::columns::plan::Plan;
 use crate::digest::{BLOCK_ROWS, Digest, TensorDigests};
 use crate::error::{Error, Result};
+use crate::matrix::Matrix;
 use crate::ops::gram::Grams;
 use crate::ops::project::check_digests;
 use crate::pass::chunks::{Block, Grid};
 use crate::pass::stream::{Pass, Runtime, Visit};
 use crate::progress::Progress;
 use crate::solve::Generator;
-use faer::Mat;
 use std::collections::HashMap;
 use tvb_kernels::Work;
 
@@ -103,7 +103,7 @@ impl RawColumns {
         grams: &Grams,
         runtime: &Runtime,
         progress: &dyn Progress,
-    ) -> Result<(Mat<f64>, Mat<f64>)> {
+    ) -> Result<(Matrix, Matrix)> {
         let moved = plan.only(|index| !grams.tensors[index].frozen);
         let (n_atoms, n_tasks) = (self.n_columns, plan.tasks.len());
         let rows = moved.tensors.iter().map(|tensor| tensor.n_rows);
@@ -135,7 +135,7 @@ impl RawColumns {
         progress.finish();
         check_digests(plan, grams, &digests.finish(moved.tensors.len()))?;
         let at = |m: usize, other: usize| sums[m * (n_atoms + n_tasks) + other];
-        Ok((Mat::from_fn(n_atoms, n_atoms, at), Mat::from_fn(n_atoms, n_tasks, |m, t| at(m, n_atoms + t))))
+        Ok((Matrix::from_fn(n_atoms, n_atoms, at), Matrix::from_fn(n_atoms, n_tasks, |m, t| at(m, n_atoms + t))))
     }
 
     /// The raw columns, then the task vectors, over one block.
