@@ -19,8 +19,8 @@ use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source};
 use tvb::jobs::verify::verify_files;
 use tvb::ops::gram::{gram, gram_from};
 use tvb::ops::project::{Projection, find_bookmark, project_from};
+use tvb::pass::Runtime;
 use tvb::pass::bookmark::{Bookmark, Bookmarks, PassName};
-use tvb::pass::stream::Runtime;
 use tvb::progress::{Progress, Silent};
 use tvb::solve::{Method, Rule};
 

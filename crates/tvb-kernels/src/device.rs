@@ -1,6 +1,6 @@
 //! Listing the adapters and choosing one.
 
-use crate::KernelError;
+use crate::error::KernelError;
 use std::fmt;
 
 /// The graphics interface an adapter is reached through.

@@ -108,6 +108,13 @@ impl IndexMut<(usize, usize)> for Matrix {
     }
 }
 
+/// As a list of rows.
+impl serde::Serialize for Matrix {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.rows())
+    }
+}
+
 impl fmt::Debug for Matrix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -126,6 +133,7 @@ mod tests {
         assert_eq!(matrix.columns().collect::<Vec<_>>(), [[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]]);
         assert_eq!(matrix, Matrix::from_fn(2, 3, |i, j| rows[i][j]));
         assert!(matrix.is_finite());
+        assert_eq!(serde_json::to_string(&matrix).unwrap(), "[[1.0,2.0,3.0],[4.0,5.0,6.0]]");
         matrix[(1, 0)] = f64::NAN;
         assert!(!matrix.is_finite());
     }

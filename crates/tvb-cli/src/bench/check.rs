@@ -5,7 +5,7 @@
 
 use super::values::Values;
 use std::sync::{Mutex, PoisonError};
-use tvb::ops::gram::unpack_triangle;
+use tvb::ops::grams::unpack_triangle;
 use tvb_kernels::{Dtype, Eigh, triangle_len};
 
 /// Largest error of a Gram entry, in parts of the two norms.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tvb::basis::{Basis, gram_file};
 use tvb::checkpoint::Checkpoint;
 use tvb::matrix::Matrix;
-use tvb::ops::gram::Grams;
+use tvb::ops::{Grams, Per};
 use tvb::{Result, units};
 
 /// Say what a basis, a Gram file or a checkpoint holds
@@ -47,7 +47,7 @@ fn basis_text(basis: &Basis) -> String {
         ]);
     }
     let stored: u64 = manifest.atoms.iter().map(|atom| atom.bytes).sum();
-    let n_tensors: usize = manifest.groups.iter().map(|group| group.tensors.len()).sum();
+    let n_tensors: usize = manifest.stored.tensors.len();
     let mut text = format!(
         "{}: basis of {} tasks in {} atoms, method {}, written by {}\nbase {}\n{} tensors in each, {} frozen, {} left out, {} carried over; {} in {}\n{table}",
         basis.folder.display(),
@@ -95,19 +95,19 @@ fn basis_text(basis: &Basis) -> String {
 pub(crate) fn basis_json(basis: &Basis) -> Value {
     let mut json = serde_json::to_value(&basis.manifest).unwrap_or_else(|_| json!({}));
     let rows = |matrix: &Matrix| -> Vec<Vec<f64>> { matrix.rows().collect() };
-    let groups: Vec<Value> = basis
-        .coefficients
-        .groups
-        .iter()
-        .map(|group| json!({ "name": group.name, "encode": rows(&group.encode), "decode": rows(&group.decode), "eigenvalues": group.eigenvalues }))
-        .collect();
-    json["solution"] = groups.into();
+    let coefficients = &basis.coefficients;
+    json["solution"] = json!([{
+        "name": basis.manifest.stored.name,
+        "encode": rows(&coefficients.encode),
+        "decode": rows(&coefficients.decode),
+        "eigenvalues": coefficients.eigenvalues,
+    }]);
     json["gram"] = basis.total_gram().map_or(Value::Null, |gram| json!(rows(&gram)));
     json
 }
 
 fn gram_text(path: &Path, grams: &Grams) -> String {
-    let total = grams.group_gram(0);
+    let total = grams.total();
     let mut table = Table::new([("task", Align::Left), ("norm", Align::Right), ("source", Align::Left)]);
     for (task, origin) in grams.tasks.iter().enumerate() {
         table.row([origin.name.clone(), format!("{:.4}", total[(task, task)].max(0.0).sqrt()), origin.source.clone()]);
@@ -118,20 +118,23 @@ fn gram_text(path: &Path, grams: &Grams) -> String {
         grams.tasks.len(),
         grams.tensors.len(),
         grams.tensors.iter().filter(|tensor| tensor.frozen).count(),
-        format!("{:?}", grams.per).to_lowercase(),
+        match grams.per {
+            Per::Tensor => "tensor",
+            Per::Whole => "model",
+        },
         grams.base.source,
     )
 }
 
 fn gram_json(grams: &Grams) -> Result<Value> {
-    let gram = tvb::solve::Gram::new(grams.group_gram(0))?;
+    let gram = tvb::solve::Gram::new(grams.total())?;
     let rows = |matrix: &Matrix| -> Vec<Vec<f64>> { matrix.rows().collect() };
     Ok(json!({
         "format": gram_file::FORMAT,
         "base": grams.base,
         "tasks": grams.tasks,
         "tensors": grams.tensors,
-        "groups": grams.groups,
+        "groups": [{ "name": "model", "tensors": (0..grams.tensors.len()).collect::<Vec<_>>() }],
         "per": grams.per,
         "skipped": grams.skipped,
         "carried": grams.carried,

@@ -1,66 +1,65 @@
 //! `coefficients.safetensors`: Gram, encode, decode and eigenvalues in f64, small enough to be read at once.
 
 use super::gram_file::full_matrices;
-use super::manifest::{FileRecord, Manifest};
+use super::manifest::{FileRecord, Manifest, StoredTensors};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
-use crate::ops::gram::Grams;
+use crate::ops::Grams;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use std::path::Path;
 
 /// The file's name inside a basis folder.
 pub const FILE_NAME: &str = "coefficients.safetensors";
-/// Larger files are not ours: Grams are kept per group before they get there.
+/// Larger files are not ours: Grams are kept as one before they get there.
 const MAX_BYTES: u64 = 4 << 30;
 
-/// One group's share of the coefficients.
+/// What the file holds.
 #[derive(Clone, Debug)]
-pub struct GroupCoefficients {
-    /// The group's name.
-    pub name: String,
+pub struct StoredCoefficients {
+    /// [n_slots, T, T]: one Gram matrix for each tensor, or one for everything; empty where it is unknown.
+    pub grams: Vec<Matrix>,
     /// B [T, M]; empty (0 × 0) where the atoms are no combination of the task vectors.
     pub encode: Matrix,
     /// W [M, T].
     pub decode: Matrix,
     /// What makes the raw columns of generated atoms orthonormal, [M, M]; empty where atoms are stored.
     pub mix: Matrix,
-    /// Eigenvalues of the group's Gram matrix, descending; empty where it is unknown.
+    /// Eigenvalues of the Gram matrix of everything, descending; empty where it is unknown.
     pub eigenvalues: Vec<f64>,
 }
 
-/// What the file holds.
-#[derive(Clone, Debug)]
-pub struct StoredCoefficients {
-    /// [n_slots, T, T]: per tensor, or per group; empty where it is unknown.
-    pub grams: Vec<Matrix>,
-    /// Each group's.
-    pub groups: Vec<GroupCoefficients>,
+/// What is written beside the Gram matrices.
+#[derive(Clone, Copy, Debug)]
+pub struct Solution<'a> {
+    /// B [T, M]; empty (0 × 0) where the atoms are no combination of the task vectors.
+    pub encode: &'a Matrix,
+    /// W [M, T].
+    pub decode: &'a Matrix,
+    /// [M, M] for generated atoms.
+    pub mix: Option<&'a Matrix>,
+    /// Eigenvalues of the Gram matrix, descending; empty where it is unknown.
+    pub eigenvalues: &'a [f64],
 }
 
 /// Writes the file into a basis folder that is being made.
 ///
 /// # Errors
 /// Failed: the system cannot write.
-pub fn write(folder: &Path, grams: Option<&Grams>, groups: &[GroupCoefficients]) -> Result<FileRecord> {
+pub fn write(folder: &Path, grams: Option<&Grams>, solution: &Solution<'_>) -> Result<FileRecord> {
+    const NAME: &str = StoredTensors::NAME;
     let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
     if let Some(grams) = grams {
         let n = grams.n_tasks();
         tensors.push(("gram".into(), vec![grams.n_slots(), n, n], full_matrices(&grams.triangles, n)));
     }
-    for group in groups {
-        for (word, matrix) in [("encode", &group.encode), ("decode", &group.decode)] {
-            let shape = vec![matrix.n_rows(), matrix.n_columns()];
-            tensors.push((format!("{word}.{}", group.name), shape, matrix_bytes(matrix)));
-        }
-        if group.mix.n_rows() > 0 {
-            let shape = vec![group.mix.n_rows(), group.mix.n_columns()];
-            tensors.push((format!("mix.{}", group.name), shape, matrix_bytes(&group.mix)));
-        }
-        let eigenvalues = group.eigenvalues.iter().flat_map(|value| value.to_le_bytes()).collect();
-        tensors.push((format!("eigenvalues.{}", group.name), vec![group.eigenvalues.len()], eigenvalues));
+    let matrices = [("encode", Some(solution.encode)), ("decode", Some(solution.decode)), ("mix", solution.mix)];
+    for (word, matrix) in matrices.into_iter().filter_map(|(word, matrix)| Some((word, matrix?))) {
+        tensors.push((format!("{word}.{NAME}"), vec![matrix.n_rows(), matrix.n_columns()], matrix_bytes(matrix)));
     }
+    let eigenvalues = solution.eigenvalues.iter().flat_map(|value| value.to_le_bytes()).collect();
+    tensors.push((format!("eigenvalues.{NAME}"), vec![solution.eigenvalues.len()], eigenvalues));
     let failed = |error: safetensors::SafeTensorError| Error::failed(format!("{FILE_NAME}: {error}"));
     let views = tensors.iter().map(|(name, shape, data)| {
         TensorView::new(Dtype::F64, shape.clone(), data).map(|view| (name.as_str(), view)).map_err(failed)
@@ -116,20 +115,14 @@ fn parse(bytes: &[u8], manifest: &Manifest) -> std::result::Result<StoredCoeffic
             Err(format!("tensor {name}: shape [{rows}, {columns}] expected, {shape:?} found"))
         }
     };
-    let mut groups = Vec::new();
-    for group in &manifest.groups {
-        let (_, eigenvalues) = values(&format!("eigenvalues.{}", group.name))?;
-        groups.push(GroupCoefficients {
-            name: group.name.clone(),
-            encode: matrix(format!("encode.{}", group.name), n_tasks, n_atoms, true)?,
-            decode: matrix(format!("decode.{}", group.name), n_atoms, n_tasks, false)?,
-            mix: match manifest.generated {
-                Some(_) => matrix(format!("mix.{}", group.name), n_atoms, n_atoms, false)?,
-                None => Matrix::empty(),
-            },
-            eigenvalues,
-        });
-    }
+    let name = &manifest.stored.name;
+    let (_, eigenvalues) = values(&format!("eigenvalues.{name}"))?;
+    let encode = matrix(format!("encode.{name}"), n_tasks, n_atoms, true)?;
+    let decode = matrix(format!("decode.{name}"), n_atoms, n_tasks, false)?;
+    let mix = match manifest.generated {
+        Some(_) => matrix(format!("mix.{name}"), n_atoms, n_atoms, false)?,
+        None => Matrix::empty(),
+    };
     let mut grams = Vec::new();
     if file.tensor("gram").is_ok() {
         let (shape, data) = values("gram")?;
@@ -139,5 +132,5 @@ fn parse(bytes: &[u8], manifest: &Manifest) -> std::result::Result<StoredCoeffic
         let matrices = data.chunks_exact(n_tasks * n_tasks);
         grams = matrices.map(|m| Matrix::from_fn(n_tasks, n_tasks, |i, j| m[i * n_tasks + j])).collect();
     }
-    Ok(StoredCoefficients { grams, groups })
+    Ok(StoredCoefficients { grams, encode, decode, mix, eigenvalues })
 }

@@ -5,11 +5,8 @@
 
 use crate::checkpoint::{Checkpoint, Dtype, Tensor};
 use crate::error::{Error, Result};
-use crate::pass::kept::{Kept, KeptOnDevice};
 use regex::Regex;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Mismatches listed in full before the rest become a count.
 const MISMATCHES_LISTED: usize = 20;
@@ -90,12 +87,6 @@ pub struct Plan {
     pub carried: Vec<String>,
     /// Float tensors that were left out, and why.
     pub skipped: Vec<Skipped>,
-    /// Where what is read is kept for the next pass; `None` where every pass reads the files.
-    kept: Option<Arc<Kept>>,
-    /// The same in the memory of a GPU.
-    kept_on_device: Option<Arc<KeptOnDevice>>,
-    /// Bytes that were read of the columns, by this plan and all that were made from it.
-    read_bytes: Arc<AtomicU64>,
 }
 
 /// A tensor that takes part.
@@ -175,16 +166,7 @@ impl Plan {
 
     /// No tensor yet.
     fn of_nothing(base: Checkpoint, tasks: Vec<Task>) -> Plan {
-        Plan {
-            base,
-            tasks,
-            tensors: Vec::new(),
-            carried: Vec::new(),
-            skipped: Vec::new(),
-            kept: None,
-            kept_on_device: None,
-            read_bytes: Arc::default(),
-        }
+        Plan { base, tasks, tensors: Vec::new(), carried: Vec::new(), skipped: Vec::new() }
     }
 
     /// A plan over chosen tensors of `base` in its file order, every one of them in every column with the same shape.
@@ -255,38 +237,6 @@ impl Plan {
                 self.skipped.push(Skipped { name: mismatch.tensor, reason });
             }
         }
-    }
-
-    /// The same plan, whose data is kept in memory once it has been read.
-    #[must_use]
-    pub fn keeping(&self) -> Plan {
-        Plan { kept: Some(Arc::default()), ..self.clone() }
-    }
-
-    /// Where what is read is kept, if it is.
-    pub fn kept(&self) -> Option<&Kept> {
-        self.kept.as_deref()
-    }
-
-    /// The same plan, of whose data at most `most_bytes` stay on the GPU that has seen them.
-    #[must_use]
-    pub fn keeping_on_device(&self, most_bytes: u64) -> Plan {
-        Plan { kept_on_device: Some(Arc::new(KeptOnDevice::new(most_bytes))), ..self.clone() }
-    }
-
-    /// Where chunks are kept on a GPU, if they are.
-    pub fn kept_on_device(&self) -> Option<&KeptOnDevice> {
-        self.kept_on_device.as_deref()
-    }
-
-    /// Bytes that were read of the columns so far, by this plan and all that were made from it.
-    pub fn read_bytes(&self) -> u64 {
-        self.read_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Counts bytes that were read.
-    pub(crate) fn count_read(&self, n_bytes: u64) {
-        self.read_bytes.fetch_add(n_bytes, Ordering::Relaxed);
     }
 
     /// The same plan over fewer tensors: those whose index `keep` answers true for.

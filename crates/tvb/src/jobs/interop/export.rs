@@ -6,19 +6,18 @@
 //! every tensor of the model, so frozen tensors are written too: views into one shared storage of zeros.
 
 use super::generated::make_atoms;
-use crate::basis::{Basis, atom};
+use crate::basis::Basis;
+use crate::basis::atoms::{Atoms, plain};
 use crate::checkpoint::torch::{SaveStorage, SaveTensor, SaveValue, TorchWriter};
 use crate::checkpoint::{Checkpoint, Dtype, Existing, Leftover, StagedOutput, Tensor, TensorSpec};
 use crate::columns::plan::{Plan, Task};
 use crate::digest::BLOCK_ROWS;
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
-use crate::pass::chunks::{Block, Grid};
-use crate::pass::stream::{Pass, Runtime, Visit};
+use crate::pass::{Block, HostOperation, Pass, ReadChunk, Reads, Runtime};
 use crate::progress::Progress;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use tvb_kernels::Work;
 
 /// Where a basis is written, and what is known beside it.
 #[derive(Clone, Debug)]
@@ -56,9 +55,9 @@ pub fn export_basis(
     let frozen = frozen_tensors(basis, options.base.as_ref())?;
     let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Clear)?;
     let scratch = staged.path().join("atoms");
-    let atoms = match basis.manifest.generated {
-        Some(_) => make_atoms(basis, &scratch, runtime, progress)?,
-        None => (0..n_stored).map(|index| basis.open_atom(index)).collect::<Result<_>>()?,
+    let atoms = match basis.atoms()? {
+        Atoms::Generated(_) => make_atoms(basis, &scratch, runtime, progress)?,
+        Atoms::Plain(atoms) => atoms.into_iter().map(|atom| atom.checkpoint).collect(),
     };
     let plan = atoms_plan(basis, atoms)?;
     let method = if is_pca { "PCABasisMethod" } else { "AutoencoderBasisMethod" };
@@ -79,7 +78,8 @@ pub fn export_basis(
             None
         }
     };
-    stream(&plan, n_vectors, &vectors, mean.as_ref(), runtime, progress)?;
+    let operation = WriteVectors { n_vectors, vectors: &vectors, mean: mean.as_ref() };
+    stream(&plan, &operation, runtime, progress)?;
     if scratch.exists() {
         std::fs::remove_dir_all(&scratch).map_err(|error| Error::io("removing", &scratch, &error))?;
     }
@@ -130,11 +130,10 @@ fn frozen_tensors(basis: &Basis, base: Option<&Checkpoint>) -> Result<Vec<(Strin
 
 fn atoms_plan(basis: &Basis, atoms: Vec<Checkpoint>) -> Result<Plan> {
     let n_atoms = atoms.len();
-    let names: Vec<String> = basis.manifest.groups.iter().flat_map(|group| group.tensors.iter().cloned()).collect();
     let mut columns =
-        atoms.into_iter().enumerate().map(|(index, checkpoint)| Task { name: atom::stem(index, n_atoms), checkpoint });
+        atoms.into_iter().enumerate().map(|(index, checkpoint)| Task { name: plain::stem(index, n_atoms), checkpoint });
     let first = columns.next().ok_or_else(|| Error::rejected(format!("{}: no atoms", basis.folder.display())))?;
-    Plan::of_columns(first.checkpoint, columns.collect(), &names)
+    Plan::of_columns(first.checkpoint, columns.collect(), basis.stored_tensors())
 }
 
 /// `basis_vectors.pt` on its way: one storage for each tensor of each vector, and the zeros of the frozen ones.
@@ -220,38 +219,44 @@ impl MeanFile {
     }
 }
 
-/// Reads every atom once and writes it where it belongs, in f32.
-fn stream(
-    plan: &Plan,
+/// The operation: every column written where it belongs, in f32.
+struct WriteVectors<'a> {
     n_vectors: usize,
-    vectors: &VectorsFile,
-    mean: Option<&MeanFile>,
-    runtime: &Runtime,
-    progress: &dyn Progress,
-) -> Result<()> {
-    let rows = plan.tensors.iter().map(|tensor| tensor.n_rows);
-    let pass = Pass { plan, grid: Grid::new(rows, BLOCK_ROWS), work: Work::Gram, slots: Vec::new() };
-    progress.begin("export", plan.n_bytes());
-    let each = |(): &mut (), visit: Visit<'_>| {
-        for column in 0..plan.n_columns() {
-            for (index, block) in visit.blocks.iter().enumerate() {
-                let slice = visit.chunk.layout.slice(index, column);
-                let raw = &visit.chunk.bytes[slice.offset..slice.offset + block.n_rows * slice.dtype.size()];
+    vectors: &'a VectorsFile,
+    mean: Option<&'a MeanFile>,
+}
+
+impl HostOperation for WriteVectors<'_> {
+    type Part = ();
+    type Buffers = ();
+
+    fn on_chunk(&self, read: ReadChunk<'_>, _buffers: &mut ()) -> Result<()> {
+        let layout = read.chunk.layout;
+        for column in 0..layout.n_columns {
+            for (index, block) in read.blocks.iter().enumerate() {
+                let slice = layout.slice(index, column);
+                let raw = &read.chunk.bytes[slice.offset..slice.offset + block.n_rows * slice.dtype.size()];
                 let converted = (slice.dtype != tvb_kernels::Dtype::F32)
                     .then(|| tvb_kernels::convert(raw, slice.dtype, tvb_kernels::Dtype::F32));
                 let rows = converted.as_deref().unwrap_or(raw);
-                match mean {
-                    Some(mean) if column == n_vectors => {
+                match self.mean {
+                    Some(mean) if column == self.n_vectors => {
                         let at = (mean.firsts[block.tensor] + block.first_row) * size_of::<f32>();
                         mean.writer.write_at(mean.storage, at as u64, rows)?;
                     }
-                    _ => vectors.write(column, block, rows)?,
+                    _ => self.vectors.write(column, block, rows)?,
                 }
             }
         }
         Ok(())
-    };
-    pass.visit(runtime, progress, || (), each, |_, ()| Ok(()))?;
+    }
+}
+
+/// Reads every atom once and writes it where it belongs, in f32.
+fn stream(plan: &Plan, operation: &WriteVectors<'_>, runtime: &Runtime, progress: &dyn Progress) -> Result<()> {
+    progress.begin("export", plan.n_bytes());
+    let reads = Reads::new();
+    Pass::over(plan, runtime, &reads).visit(operation, runtime, progress, |_| Ok(()))?;
     progress.finish();
     Ok(())
 }

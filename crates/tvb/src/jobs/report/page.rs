@@ -153,8 +153,7 @@ impl Page {
     fn spectrum(&mut self, basis: &Basis) -> Result<()> {
         let manifest = &basis.manifest;
         self.heading("How many vectors these tasks need", "The least loss of any basis of each size, and this one's.");
-        let svg =
-            spectrum_svg(&basis.coefficients.groups[0].eigenvalues, manifest.n_vectors(), manifest.relative_loss)?;
+        let svg = spectrum_svg(&basis.coefficients.eigenvalues, manifest.n_vectors(), manifest.relative_loss)?;
         self.plot(&svg);
         Ok(())
     }
@@ -206,7 +205,7 @@ impl Page {
 
     fn coefficients(&mut self, basis: &Basis) {
         let names = basis.task_names();
-        let group = &basis.coefficients.groups[0];
+        let group = &basis.coefficients;
         let atoms: Vec<String> = (0..basis.manifest.n_vectors()).map(|m| format!("atom {m}")).collect();
         self.heading(
             "How tasks become atoms, and atoms tasks",
@@ -235,7 +234,7 @@ impl Page {
         // Tensors that no task moves have a Gram of zeros and are not among the group's.
         let moved: Vec<&Matrix> =
             basis.coefficients.grams.iter().filter(|gram| (0..names.len()).any(|t| gram[(t, t)] > 0.0)).collect();
-        let tensors = &basis.manifest.groups[0].tensors;
+        let tensors = &basis.manifest.stored.tensors;
         if moved.len() != tensors.len() || moved.len() < 2 {
             return;
         }

@@ -18,7 +18,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::jobs::edit::{Edit, Source};
 use crate::jobs::evaluate::{Evaluator, Metrics, parse_metrics};
-use crate::pass::stream::Runtime;
+use crate::pass::Runtime;
 use crate::progress::Progress;
 use crate::units;
 use candidates::Candidates;

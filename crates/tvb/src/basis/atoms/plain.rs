@@ -3,17 +3,18 @@
 //! An atom's checksum is the digest over, file by file, of the header's digest and the tensors' digests (see
 //! [`crate::digest`]): writers and readers take it from the blocks as they pass, in any chunking.
 
-use super::manifest::AtomRecord;
+use crate::basis::manifest::AtomRecord;
 use crate::checkpoint::{Checkpoint, Dtype, Place, SHARD_BYTES, ShardPlan, ShardedWriter, TensorSpec};
 use crate::digest::{Digest, TableOfDigests};
 use crate::error::Result;
-use crate::pass::chunks::Block;
+use crate::ops::project::AtomSink;
+use crate::pass::Block;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Every atom of a basis while it is written.
 #[derive(Debug)]
-pub struct AtomSink {
+pub struct AtomFiles {
     dtype: Dtype,
     atoms: Vec<(ShardPlan, ShardedWriter)>,
 }
@@ -29,59 +30,31 @@ fn specs(tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Vec<TensorSpec> {
     tensors.iter().map(spec).collect()
 }
 
-impl AtomSink {
+impl AtomFiles {
     /// Creates the files of `n_atoms` atoms in `folder`, at their full size; an atom larger than 5 GB in shards.
     ///
     /// # Errors
     /// Failed: the disk has too little room, or the system refuses.
-    pub fn create(folder: &Path, n_atoms: usize, tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Result<AtomSink> {
+    pub fn create(folder: &Path, n_atoms: usize, tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Result<AtomFiles> {
         let specs = specs(tensors, dtype);
         let atoms = (0..n_atoms).map(|atom| {
             let plan = ShardPlan::greedy(&specs, &stem(atom, n_atoms), SHARD_BYTES)?;
             let writer = ShardedWriter::create(folder, &plan, &specs, &BTreeMap::new())?;
             Ok((plan, writer))
         });
-        Ok(AtomSink { dtype, atoms: atoms.collect::<Result<_>>()? })
+        Ok(AtomFiles { dtype, atoms: atoms.collect::<Result<_>>()? })
     }
 
     /// Opens the files that an interrupted run left, to write on; `None` where they are not all there as
-    /// [`create`](AtomSink::create) made them.
-    pub fn reopen(folder: &Path, n_atoms: usize, tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Option<AtomSink> {
+    /// [`create`](AtomFiles::create) made them.
+    pub fn reopen(folder: &Path, n_atoms: usize, tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Option<AtomFiles> {
         let specs = specs(tensors, dtype);
         let atoms = (0..n_atoms).map(|atom| {
             let plan = ShardPlan::greedy(&specs, &stem(atom, n_atoms), SHARD_BYTES).ok()?;
             let writer = ShardedWriter::reopen(folder, &plan, &specs, &BTreeMap::new()).ok()??;
             Some((plan, writer))
         });
-        Some(AtomSink { dtype, atoms: atoms.collect::<Option<_>>()? })
-    }
-
-    /// Waits until what was written so far is on the disk.
-    ///
-    /// # Errors
-    /// Failed: the system cannot write.
-    pub fn sync(&self) -> Result<()> {
-        self.atoms.iter().try_for_each(|(_, writer)| writer.sync())
-    }
-
-    /// Writes one chunk's rows: `bytes` holds for each atom in turn the blocks in order, tightly packed.
-    /// Answers [n_blocks, n_atoms] digests.
-    ///
-    /// # Errors
-    /// Failed: the system cannot write.
-    pub fn write_rows(&self, blocks: &[Block], bytes: &[u8]) -> Result<Vec<Digest>> {
-        let size = self.dtype.size();
-        let mut digests = vec![Digest::default(); blocks.len() * self.atoms.len()];
-        let mut at = 0;
-        for (atom, (_, writer)) in self.atoms.iter().enumerate() {
-            for (index, block) in blocks.iter().enumerate() {
-                let rows = &bytes[at..at + block.n_rows * size];
-                at += rows.len();
-                writer.write_at(block.tensor, (block.first_row * size) as u64, rows)?;
-                digests[index * self.atoms.len() + atom] = Digest::of(rows);
-            }
-        }
-        Ok(digests)
+        Some(AtomFiles { dtype, atoms: atoms.collect::<Option<_>>()? })
     }
 
     /// Puts everything on the disk. `digests` is [n_tensors, n_atoms].
@@ -109,6 +82,29 @@ impl AtomSink {
             })
         });
         records.collect()
+    }
+}
+
+impl AtomSink for AtomFiles {
+    ///
+    fn sync(&self) -> Result<()> {
+        self.atoms.iter().try_for_each(|(_, writer)| writer.sync())
+    }
+
+    ///
+    fn write_rows(&self, blocks: &[Block], rows: &[u8]) -> Result<Vec<Digest>> {
+        let size = self.dtype.size();
+        let mut digests = vec![Digest::default(); blocks.len() * self.atoms.len()];
+        let mut at = 0;
+        for (atom, (_, writer)) in self.atoms.iter().enumerate() {
+            for (index, block) in blocks.iter().enumerate() {
+                let own = &rows[at..at + block.n_rows * size];
+                at += own.len();
+                writer.write_at(block.tensor, (block.first_row * size) as u64, own)?;
+                digests[index * self.atoms.len() + atom] = Digest::of(own);
+            }
+        }
+        Ok(digests)
     }
 }
 

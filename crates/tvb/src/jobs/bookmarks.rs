@@ -4,15 +4,14 @@
 //! opened (path, length, time of change, inode), the tensors, the device, and the pass's own recipe. A run with any other
 //! inputs or options does not find it. The file ends in the digest of all before it, and appears by a rename.
 
-use super::gram_file;
+use crate::basis::gram_file;
 use crate::checkpoint::FileStamp;
 use crate::columns::plan::Plan;
 use crate::digest::{Digest, TensorDigests};
 use crate::error::{Error, Result};
-use crate::ops::gram::{Grams, gram_from};
+use crate::ops::Grams;
 use crate::pass::bookmark::{Bookmark, Bookmarks, PassName};
-use crate::pass::stream::Runtime;
-use crate::progress::Progress;
+use crate::pass::{Runtime, Span, SpanSums};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
@@ -26,7 +25,7 @@ pub const FOLDER: &str = "bookmarks";
 pub const EVERY_VARIABLE: &str = "TVB_BOOKMARK_SECONDS";
 /// Seconds of work that a kill may cost.
 const EVERY_SECONDS: f64 = 30.0;
-const MAGIC: &[u8] = b"tvb-bookmark 1\n";
+const MAGIC: &[u8] = b"tvb-bookmark 2\n";
 /// Larger files are not ours: sums and open digests together stay far below.
 const MAX_BYTES: u64 = 4 << 30;
 
@@ -44,12 +43,13 @@ impl BookmarkFolder {
     /// For an output made from `plan`; the folder is made when the first bookmark is due.
     pub fn new(folder: PathBuf, plan: &Plan, runtime: &Runtime) -> BookmarkFolder {
         let seconds = std::env::var(EVERY_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(EVERY_SECONDS);
-        // Not the number of threads: the bits do not hang on it, so a run with another may go on.
+        // Not the number of threads: the bits do not depend on it, so a run with another may resume.
         let device = match &runtime.engine {
             Engine::Cpu(engine) => engine.instruction_set().to_string(),
             Engine::Gpu(engine) => engine.facts().to_string(),
         };
-        let device = format!("{device} {}", runtime.rows_per_chunk(plan.n_columns()));
+        let chunk_size = runtime.chunk_size(plan.n_columns());
+        let device = format!("{device} {} {}", chunk_size.n_rows, chunk_size.n_blocks);
         BookmarkFolder {
             folder,
             key: Digest::of_digests([inputs_key(plan), Digest::of(device.as_bytes())]),
@@ -58,23 +58,25 @@ impl BookmarkFolder {
         }
     }
 
-    /// The Gram matrices of the plan: as an interrupted run finished them, or from where it stopped, or from the start.
+    /// The Gram matrices that an interrupted run finished, where it did.
+    pub fn find_grams(&self) -> Option<Grams> {
+        let path = self.grams_path();
+        is_plain_file(&path).then(|| gram_file::read(&path).ok()).flatten()
+    }
+
+    /// Keeps finished Gram matrices that took `elapsed`, where forming them again would cost more than a bookmark may.
     ///
     /// # Errors
-    /// As [`gram_from`].
-    pub fn gram(&mut self, plan: &Plan, runtime: &Runtime, progress: &dyn Progress) -> Result<Grams> {
-        let path = self.path("gram", "safetensors", Digest::default());
-        if is_plain_file(&path)
-            && let Ok(grams) = gram_file::read(&path)
-        {
-            return Ok(grams);
+    /// Failed: the system cannot write.
+    pub fn put_grams(&self, grams: &Grams, elapsed: Duration) -> Result<()> {
+        if elapsed >= self.every {
+            self.write(&self.grams_path(), &gram_file::to_bytes(grams)?)?;
         }
-        let started = Instant::now();
-        let grams = gram_from(plan, runtime, progress, self)?;
-        if started.elapsed() >= self.every {
-            self.write(&path, &gram_file::to_bytes(&grams)?)?;
-        }
-        Ok(grams)
+        Ok(())
+    }
+
+    fn grams_path(&self) -> PathBuf {
+        self.path("gram", "safetensors", Digest::default())
     }
 
     /// Whether an interrupted run would go on from here.
@@ -82,7 +84,7 @@ impl BookmarkFolder {
         self.folder.is_dir()
     }
 
-    /// Removes everything that lies beside the bookmarks: parts of an output that cannot be taken up.
+    /// Removes everything that lies beside the bookmarks: parts of an output that cannot be resumed.
     ///
     /// # Errors
     /// Failed: the system refuses.
@@ -191,6 +193,12 @@ fn to_bytes(bookmark: &Bookmark) -> Vec<u8> {
     count(bookmark.sums.len(), &mut bytes);
     count(bookmark.digests.len(), &mut bytes);
     bytes.extend(bookmark.sums.iter().flat_map(|sum| sum.to_le_bytes()));
+    let (span, span_sums) = bookmark.spans.parts();
+    // The span's tensor counted from 1; 0 where there is none.
+    for n in [span.map_or(0, |span| span.tensor + 1), span.map_or(0, |span| span.index), span_sums.len()] {
+        count(n, &mut bytes);
+    }
+    bytes.extend(span_sums.iter().flat_map(|sum| sum.to_le_bytes()));
     for digests in &bookmark.digests {
         let (n_columns, closed, open) = digests.parts();
         for n in [n_columns, closed.len(), open.len()] {
@@ -212,8 +220,10 @@ fn parse(bytes: &[u8]) -> Option<Bookmark> {
     let mut rest = body.strip_prefix(MAGIC)?;
     let n_folded = count(&mut rest)?;
     let (n_sums, n_tables) = (count(&mut rest)?, count(&mut rest)?);
-    let sums = take(&mut rest, n_sums.checked_mul(8)?)?;
-    let sums = sums.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap_or_default())).collect();
+    let sums = floats(&mut rest, n_sums)?;
+    let (span_tensor, index, n_span_sums) = (count(&mut rest)?, count(&mut rest)?, count(&mut rest)?);
+    let span = span_tensor.checked_sub(1).map(|tensor| Span { tensor, index });
+    let spans = SpanSums::from_parts(span, floats(&mut rest, n_span_sums)?);
     let mut digests = Vec::new();
     for _ in 0..n_tables {
         let (n_columns, n_closed, n_open) = (count(&mut rest)?, count(&mut rest)?, count(&mut rest)?);
@@ -224,13 +234,18 @@ fn parse(bytes: &[u8]) -> Option<Bookmark> {
         };
         digests.push(TensorDigests::from_parts(n_columns, table(n_closed)?, table(n_open)?)?);
     }
-    rest.is_empty().then_some(Bookmark { n_folded, sums, digests })
+    rest.is_empty().then_some(Bookmark { n_folded, sums, spans, digests })
 }
 
 fn take<'a>(rest: &mut &'a [u8], n_bytes: usize) -> Option<&'a [u8]> {
     let (taken, left) = rest.split_at_checked(n_bytes)?;
     *rest = left;
     Some(taken)
+}
+
+fn floats(rest: &mut &[u8], n: usize) -> Option<Vec<f64>> {
+    let bytes = take(rest, n.checked_mul(8)?)?;
+    Some(bytes.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap_or_default())).collect())
 }
 
 fn count(rest: &mut &[u8]) -> Option<usize> {
@@ -244,7 +259,9 @@ mod tests {
 
     #[test]
     fn bookmarks_come_back_and_damaged_ones_do_not() {
-        let mut bookmark = Bookmark::start(3, &[2, 1]);
+        let mut bookmark = Bookmark::start(3, 2, &[2, 1]);
+        let block = crate::pass::Block { tensor: 5, first_row: 1 << 22, n_rows: 7 };
+        bookmark.spans.add(&block, &[0.25, -8.0], |_, _| {});
         bookmark.n_folded = 7;
         bookmark.sums[1] = -0.5;
         bookmark.digests[0].push(0, &[Digest(1), Digest(2)]);
@@ -266,7 +283,7 @@ mod tests {
     fn sealed_bookmarks_with_wild_counts_are_refused() {
         for count in [1, 1 << 40, u64::MAX / 8, u64::MAX] {
             let mut bytes = MAGIC.to_vec();
-            for n in [0, count, 0] {
+            for n in [0, count, 0, 0, 0, 0] {
                 bytes.extend(n.to_le_bytes());
             }
             let seal = Digest::of(&bytes);

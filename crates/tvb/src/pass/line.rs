@@ -1,7 +1,9 @@
 //! Results waiting their turn: whatever order chunks are finished in, they are folded in chunk order.
 
+use super::chunks::Grid;
+use super::op::Folded;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::pass::chunks::{Block, Grid};
 use crate::progress::Progress;
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,13 +19,14 @@ struct LineState<R, F> {
     fold: F,
     /// Chunks folded so far: the number of the next in line.
     n_folded: usize,
-    waiting: BTreeMap<usize, R>,
+    /// Digests and parts of the chunks that were finished ahead of their turn.
+    waiting: BTreeMap<usize, (Vec<Digest>, R)>,
     error: Option<Error>,
     /// Chunks taken by a worker and neither folded nor waiting.
     n_taken: usize,
 }
 
-impl<'a, R: Send, F: FnMut(&[Block], R) -> Result<()> + Send> Line<'a, R, F> {
+impl<'a, R: Send, F: FnMut(Folded<'_, R>) -> Result<()> + Send> Line<'a, R, F> {
     pub(super) fn new(grid: &'a Grid, fold: F) -> Self {
         let state = LineState { fold, n_folded: 0, waiting: BTreeMap::new(), error: None, n_taken: 0 };
         Line { grid, state: Mutex::new(state), moved: Condvar::new() }
@@ -46,15 +49,26 @@ impl<'a, R: Send, F: FnMut(&[Block], R) -> Result<()> + Send> Line<'a, R, F> {
         state.error.is_none()
     }
 
-    /// Hands in the result of one chunk and folds whatever is next in line.
-    pub(super) fn put(&self, chunk: usize, result: R) -> Result<()> {
+    /// Hands in the digests and the part of one chunk, and folds whatever is next in line.
+    pub(super) fn put(&self, chunk: usize, digests: &[Digest], part: R) -> Result<()> {
         let mut state = self.lock();
         state.n_taken -= 1;
-        state.waiting.insert(chunk, result);
         let state = &mut *state;
-        while let Some(result) = state.waiting.remove(&state.n_folded) {
-            (state.fold)(self.grid.blocks(state.n_folded), result)?;
+        let mut next = match chunk == state.n_folded {
+            true => Some(part),
+            false => {
+                state.waiting.insert(chunk, (digests.to_vec(), part));
+                None
+            }
+        };
+        let mut digests = std::borrow::Cow::Borrowed(digests);
+        while let Some(part) = next.take() {
+            (state.fold)(Folded { blocks: self.grid.blocks(state.n_folded), digests: &digests, part })?;
             state.n_folded += 1;
+            if let Some((waiting_digests, waiting)) = state.waiting.remove(&state.n_folded) {
+                digests = waiting_digests.into();
+                next = Some(waiting);
+            }
         }
         self.moved.notify_all();
         Ok(())

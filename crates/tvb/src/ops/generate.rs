@@ -1,24 +1,23 @@
 //! Edits formed from generated atoms: every thread makes the rows of one run of blocks after another, adds the base's and
 //! writes them where they belong.
 
-use super::RawColumns;
-use crate::basis::Basis;
+use super::generated::RawColumns;
 use crate::checkpoint::{Checkpoint, CheckpointWriter, Tensor};
 use crate::digest::{BLOCK_ROWS, Digest};
 use crate::error::{Error, Result};
-use crate::pass::stream::Runtime;
+use crate::pass::Runtime;
 use crate::progress::Progress;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tvb_kernels::Dtype;
 
-/// What takes the place of columns that are read.
-#[derive(Clone, Debug)]
-pub struct GeneratedEdits {
+/// Edits Σ_m weights\[k\]\[m\]·R_m, for every output k.
+#[derive(Clone, Copy, Debug)]
+pub struct GeneratedEdits<'a> {
     /// The raw columns.
-    pub raw: RawColumns,
+    pub raw: &'a RawColumns,
     /// \[n_outputs\]\[n_columns\]: weights over the raw columns.
-    pub weights: Vec<Vec<f64>>,
+    pub weights: &'a [Vec<f64>],
 }
 
 /// One piece of work: a block of a tensor.
@@ -37,17 +36,7 @@ struct Edited<'a> {
     dtype: Dtype,
 }
 
-impl GeneratedEdits {
-    /// Edits with these weights over the atoms of `basis`; `None` where its atoms are stored.
-    ///
-    /// # Errors
-    /// Rejected: atoms made by another generator, coefficients that do not fit together.
-    pub fn of(basis: &Basis, atom_weights: &[Vec<f64>]) -> Result<Option<GeneratedEdits>> {
-        let (Some(raw), Some(generated)) = (RawColumns::of(basis)?, basis.solved()?.generated) else { return Ok(None) };
-        let weights = atom_weights.iter().map(|weights| generated.raw_weights(weights)).collect();
-        Ok(Some(GeneratedEdits { raw, weights }))
-    }
-
+impl GeneratedEdits<'_> {
     /// Forms the edits and writes them, one writer for each; answers the digests of the base's tensors by name.
     ///
     /// # Errors
@@ -102,7 +91,7 @@ impl GeneratedEdits {
         let name = &self.raw.tensors[piece.tensor].0;
         let stored = dtype.or(edited.map(|edited| edited.dtype)).unwrap_or(Dtype::F32);
         let first_row = self.raw.first_row(name)? + piece.first_row as u64;
-        let mut outputs = self.raw.mixed(first_row, piece.n_rows, &self.weights);
+        let mut outputs = self.raw.mixed(first_row, piece.n_rows, self.weights);
         let mut digest = None;
         if let Some(Edited { base, tensor, dtype: own }) = edited {
             let mut bytes = vec![0; piece.n_rows * own.size()];
