@@ -2,7 +2,7 @@
 //!
 //! B = softmax(A/τ) down the columns, W free; loss Σ E∘(GE)/T² with E = BW − I. All in f64, with memory laid out once.
 //!
-//! The reference trains on G as it is, so its effective learning rate and weight decay hang on the length of the task
+//! The reference trains on G as it is, so its effective learning rate and weight decay depend on the length of the task
 //! vectors; `AeOptions::paper` keeps that. The default trains on G·T²/tr G, where recovering nothing is a loss of 1: with
 //! G/tr G alone gradients fall like T⁻⁴ and vanish beside Adam's eps from some hundred tasks on.
 

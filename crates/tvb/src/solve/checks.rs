@@ -17,7 +17,7 @@ pub fn check_options(method: &Method, balance: bool, coordinates: Coordinates) -
         .hint("leave the coordinates out"));
     }
     if balance && !method.stores_atoms() {
-        return Err(Error::usage("balance with method 'random': its atoms do not hang on the tasks' norms")
+        return Err(Error::usage("balance with method 'random': its atoms do not depend on the tasks' norms")
             .hint("leave --balance out"));
     }
     Ok(())

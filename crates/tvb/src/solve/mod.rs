@@ -17,7 +17,7 @@
 //!
 //! Every method sees G/tr G, or with `balance` the Gram of the tasks scaled to one length. A task of length g then is g
 //! times its scaled self, so a mixture b of the scaled tasks is the mixture b/g of the true ones (`Problem`). The best
-//! W does not hang on how the tasks are scaled, so it is always computed on the true Gram.
+//! W does not depend on how the tasks are scaled, so it is always computed on the true Gram.
 
 pub mod ae;
 pub mod random;

@@ -9,7 +9,7 @@ use faer::Mat;
 pub(super) struct Problem<'a> {
     /// The Gram to solve on: trace 1 (0 where all tasks are zero).
     pub(super) gram: &'a Gram,
-    /// The Gram as it was given, for a recipe that hangs on its scale; scaled to one length where that was asked for.
+    /// The Gram as it was given, for a recipe that depends on its scale; scaled to one length where that was asked for.
     pub(super) paper_gram: &'a Gram,
     /// \[n_tasks\]: how many times longer each task is than `gram` has it, up to a common factor.
     pub(super) stretch: Vec<f64>,

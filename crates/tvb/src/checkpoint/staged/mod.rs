@@ -2,7 +2,7 @@
 //! renamed when it is complete.
 //!
 //! A kill at any moment leaves the old output, the complete new one, or `NAME.partial`, which the next run clears or
-//! takes up. A lock file `NAME.partial.lock` keeps two runs from writing one output; the system lets go of the lock when its
+//! resumes. A lock file `NAME.partial.lock` keeps two runs from writing one output; the system lets go of the lock when its
 //! process dies, so a file that is left over locks nobody out.
 
 mod files;

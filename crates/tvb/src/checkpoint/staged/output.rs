@@ -25,9 +25,9 @@ pub enum Existing {
 /// What to do with a `NAME.partial` that an interrupted run left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leftover {
-    /// Delete it and begin anew.
+    /// Delete it and start over.
     Clear,
-    /// Take it up; [`StagedOutput::resumed`] says whether there was one.
+    /// Resume it; [`StagedOutput::resumed`] says whether there was one.
     Keep,
 }
 
@@ -113,7 +113,7 @@ impl StagedOutput {
         self.resumed
     }
 
-    /// Leaves the partial output for a later run to take up, instead of removing it.
+    /// Leaves the partial output for a later run to resume, instead of removing it.
     pub fn keep(mut self) {
         self.remove = false;
         self.made_folders.clear();
