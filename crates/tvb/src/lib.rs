@@ -1,6 +1,7 @@
 //! Compress many fine-tuned checkpoints into a small task vector basis, and do task arithmetic from it.
 
 pub mod error;
+pub mod matrix;
 pub mod units;
 pub mod progress;
 pub mod checkpoint;

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 use faer::Mat;
+use tvb::matrix::Matrix;
 use tvb::solve::Gram;
 
 /// splitmix64: enough randomness for test data, the same on every machine.
@@ -38,8 +39,18 @@ pub fn gaussian(d: usize, n_tasks: usize, seed: u64) -> Mat<f64> {
     v
 }
 
+/// The library's matrix with the entries of the linear algebra's.
+pub fn own(m: &Mat<f64>) -> Matrix {
+    Matrix::from_fn(m.nrows(), m.ncols(), |i, j| m[(i, j)])
+}
+
+/// The way back.
+pub fn mat(m: &Matrix) -> Mat<f64> {
+    Mat::from_fn(m.n_rows(), m.n_columns(), |i, j| m[(i, j)])
+}
+
 pub fn gram_of(v: &Mat<f64>) -> Gram {
-    Gram::new(v.transpose() * v).expect("a Gram matrix")
+    Gram::new(own(&(v.transpose() * v))).expect("a Gram matrix")
 }
 
 /// Scales task t by `factors(t)`.
@@ -100,9 +111,9 @@ pub fn reference() -> serde_json::Value {
     serde_json::from_str(include_str!("../../fixtures/reference/expected.json")).expect("expected.json parses")
 }
 
-pub fn matrix(value: &serde_json::Value) -> Mat<f64> {
+pub fn matrix(value: &serde_json::Value) -> Matrix {
     let rows: Vec<Vec<f64>> = value.as_array().expect("rows").iter().map(numbers).collect();
-    Mat::from_fn(rows.len(), rows[0].len(), |i, j| rows[i][j])
+    Matrix::from_rows(&rows).expect("rows of one length")
 }
 
 pub fn numbers(value: &serde_json::Value) -> Vec<f64> {

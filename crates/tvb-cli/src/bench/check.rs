@@ -151,7 +151,8 @@ pub(super) fn eigh(triangle: &[f64], n: usize, found: &Eigh) -> Result<(), Wrong
     if found.values.len() != n || found.vectors.len() != n * n {
         return Err(format!("{} eigenvalues where {n} were expected", found.values.len()));
     }
-    let gram = unpack_triangle(triangle, n);
+    let entries = unpack_triangle(triangle, n);
+    let gram = faer::Mat::from_fn(n, n, |i, j| entries[(i, j)]);
     let u = faer::MatRef::from_column_major_slice(&found.vectors, n, n);
     let scale = found.values.first().map_or(0.0, |first| first.abs()).max(f64::MIN_POSITIVE);
     let (gu, utu) = (&gram * u, u.transpose() * u);

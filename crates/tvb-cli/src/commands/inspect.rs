@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tvb::basis::{Basis, gram_file};
 use tvb::checkpoint::Checkpoint;
+use tvb::matrix::Matrix;
 use tvb::ops::{Grams, Per};
 use tvb::{Result, units};
 
@@ -93,9 +94,7 @@ fn basis_text(basis: &Basis) -> String {
 /// The manifest, and the coefficients where they are small.
 pub(crate) fn basis_json(basis: &Basis) -> Value {
     let mut json = serde_json::to_value(&basis.manifest).unwrap_or_else(|_| json!({}));
-    let rows = |matrix: &faer::Mat<f64>| -> Vec<Vec<f64>> {
-        (0..matrix.nrows()).map(|i| (0..matrix.ncols()).map(|j| matrix[(i, j)]).collect()).collect()
-    };
+    let rows = |matrix: &Matrix| -> Vec<Vec<f64>> { matrix.rows().collect() };
     let coefficients = &basis.coefficients;
     json["solution"] = json!([{
         "name": basis.manifest.stored.name,
@@ -129,9 +128,7 @@ fn gram_text(path: &Path, grams: &Grams) -> String {
 
 fn gram_json(grams: &Grams) -> Result<Value> {
     let gram = tvb::solve::Gram::new(grams.total())?;
-    let rows = |matrix: faer::MatRef<'_, f64>| -> Vec<Vec<f64>> {
-        (0..matrix.nrows()).map(|i| (0..matrix.ncols()).map(|j| matrix[(i, j)]).collect()).collect()
-    };
+    let rows = |matrix: &Matrix| -> Vec<Vec<f64>> { matrix.rows().collect() };
     Ok(json!({
         "format": gram_file::FORMAT,
         "base": grams.base,
@@ -143,7 +140,7 @@ fn gram_json(grams: &Grams) -> Result<Value> {
         "carried": grams.carried,
         "gram": rows(gram.matrix()),
         "norms": gram.norms(),
-        "cosines": rows(gram.cosines().as_ref()),
+        "cosines": rows(&gram.cosines()),
         "eigenvalues": gram.spectrum().values,
         "effective_rank": crate::commands::compress::finite(gram.spectrum().effective_rank()),
         "epsilon": gram.epsilon(),

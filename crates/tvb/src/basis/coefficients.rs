@@ -4,8 +4,8 @@ use super::gram_file::full_matrices;
 use super::manifest::{FileRecord, Manifest, StoredTensors};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::matrix::Matrix;
 use crate::ops::Grams;
-use faer::Mat;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use std::path::Path;
@@ -19,13 +19,13 @@ const MAX_BYTES: u64 = 4 << 30;
 #[derive(Clone, Debug)]
 pub struct StoredCoefficients {
     /// [n_slots, T, T]: one Gram matrix for each tensor, or one for everything; empty where it is unknown.
-    pub grams: Vec<Mat<f64>>,
+    pub grams: Vec<Matrix>,
     /// B [T, M]; empty (0 × 0) where the atoms are no combination of the task vectors.
-    pub encode: Mat<f64>,
+    pub encode: Matrix,
     /// W [M, T].
-    pub decode: Mat<f64>,
+    pub decode: Matrix,
     /// What makes the raw columns of generated atoms orthonormal, [M, M]; empty where atoms are stored.
-    pub mix: Mat<f64>,
+    pub mix: Matrix,
     /// Eigenvalues of the Gram matrix of everything, descending; empty where it is unknown.
     pub eigenvalues: Vec<f64>,
 }
@@ -34,11 +34,11 @@ pub struct StoredCoefficients {
 #[derive(Clone, Copy, Debug)]
 pub struct Solution<'a> {
     /// B [T, M]; empty (0 × 0) where the atoms are no combination of the task vectors.
-    pub encode: &'a Mat<f64>,
+    pub encode: &'a Matrix,
     /// W [M, T].
-    pub decode: &'a Mat<f64>,
+    pub decode: &'a Matrix,
     /// [M, M] for generated atoms.
-    pub mix: Option<&'a Mat<f64>>,
+    pub mix: Option<&'a Matrix>,
     /// Eigenvalues of the Gram matrix, descending; empty where it is unknown.
     pub eigenvalues: &'a [f64],
 }
@@ -56,7 +56,7 @@ pub fn write(folder: &Path, grams: Option<&Grams>, solution: &Solution<'_>) -> R
     }
     let matrices = [("encode", Some(solution.encode)), ("decode", Some(solution.decode)), ("mix", solution.mix)];
     for (word, matrix) in matrices.into_iter().filter_map(|(word, matrix)| Some((word, matrix?))) {
-        tensors.push((format!("{word}.{NAME}"), vec![matrix.nrows(), matrix.ncols()], matrix_bytes(matrix)));
+        tensors.push((format!("{word}.{NAME}"), vec![matrix.n_rows(), matrix.n_columns()], matrix_bytes(matrix)));
     }
     let eigenvalues = solution.eigenvalues.iter().flat_map(|value| value.to_le_bytes()).collect();
     tensors.push((format!("eigenvalues.{NAME}"), vec![solution.eigenvalues.len()], eigenvalues));
@@ -70,8 +70,8 @@ pub fn write(folder: &Path, grams: Option<&Grams>, solution: &Solution<'_>) -> R
     Ok(FileRecord { file: FILE_NAME.into(), checksum: Digest::of(&bytes) })
 }
 
-fn matrix_bytes(matrix: &Mat<f64>) -> Vec<u8> {
-    let rows = (0..matrix.nrows()).flat_map(|i| (0..matrix.ncols()).map(move |j| matrix[(i, j)]));
+fn matrix_bytes(matrix: &Matrix) -> Vec<u8> {
+    let rows = (0..matrix.n_rows()).flat_map(|i| (0..matrix.n_columns()).map(move |j| matrix[(i, j)]));
     rows.flat_map(f64::to_le_bytes).collect()
 }
 
@@ -81,12 +81,8 @@ fn matrix_bytes(matrix: &Mat<f64>) -> Vec<u8> {
 /// Rejected: missing, damaged, or shapes that disagree with the manifest. Failed: I/O.
 pub fn read(folder: &Path, manifest: &Manifest) -> Result<StoredCoefficients> {
     let path = crate::checkpoint::resolve_inside(folder, &manifest.coefficients.file)?;
-    let n_bytes = std::fs::metadata(&path).map_err(|error| Error::io("reading", &path, &error))?.len();
     let rejected = |what: String| Error::rejected(format!("{}: {what}", path.display()));
-    if n_bytes > MAX_BYTES {
-        return Err(rejected(format!("at most {MAX_BYTES} bytes expected, {n_bytes} found")));
-    }
-    let bytes = std::fs::read(&path).map_err(|error| Error::io("reading", &path, &error))?;
+    let bytes = crate::checkpoint::read_capped(&path, "coefficients", MAX_BYTES)?;
     if Digest::of(&bytes) != manifest.coefficients.checksum {
         return Err(rejected("its checksum does not match: the file was damaged".into())
             .hint("make the basis again, or copy it again"));
@@ -112,9 +108,9 @@ fn parse(bytes: &[u8], manifest: &Manifest) -> std::result::Result<StoredCoeffic
     let matrix = |name: String, rows: usize, columns: usize, may_be_empty: bool| {
         let (shape, data) = values(&name)?;
         if shape == [rows, columns] {
-            Ok(Mat::from_fn(rows, columns, |i, j| data[i * columns + j]))
+            Ok(Matrix::from_fn(rows, columns, |i, j| data[i * columns + j]))
         } else if may_be_empty && shape == [0, 0] {
-            Ok(Mat::new())
+            Ok(Matrix::empty())
         } else {
             Err(format!("tensor {name}: shape [{rows}, {columns}] expected, {shape:?} found"))
         }
@@ -125,7 +121,7 @@ fn parse(bytes: &[u8], manifest: &Manifest) -> std::result::Result<StoredCoeffic
     let decode = matrix(format!("decode.{name}"), n_atoms, n_tasks, false)?;
     let mix = match manifest.generated {
         Some(_) => matrix(format!("mix.{name}"), n_atoms, n_atoms, false)?,
-        None => Mat::new(),
+        None => Matrix::empty(),
     };
     let mut grams = Vec::new();
     if file.tensor("gram").is_ok() {
@@ -134,7 +130,7 @@ fn parse(bytes: &[u8], manifest: &Manifest) -> std::result::Result<StoredCoeffic
             return Err(format!("tensor gram: shape [n, {n_tasks}, {n_tasks}] expected, {shape:?} found"));
         }
         let matrices = data.chunks_exact(n_tasks * n_tasks);
-        grams = matrices.map(|m| Mat::from_fn(n_tasks, n_tasks, |i, j| m[i * n_tasks + j])).collect();
+        grams = matrices.map(|m| Matrix::from_fn(n_tasks, n_tasks, |i, j| m[i * n_tasks + j])).collect();
     }
     Ok(StoredCoefficients { grams, encode, decode, mix, eigenvalues })
 }

@@ -55,7 +55,7 @@ pub fn describe(described: &Described<'_>, atoms: Vec<AtomRecord>, coefficients:
         generated: solved.coefficients.generated.as_ref().map(|generated| GeneratedRecord {
             generator: GENERATOR.into(),
             seed: generated.seed,
-            n_atoms: generated.mix.ncols(),
+            n_atoms: generated.mix.n_columns(),
             shapes: stored.map(|tensor| tensor.shape.clone()).collect(),
         }),
         coefficients,
@@ -127,8 +127,8 @@ fn atoms_for_error(gram: &Gram) -> Value {
     json!({ "0.2": needed(0.2), "0.1": needed(0.1), "0.05": needed(0.05), "0.01": needed(0.01) })
 }
 
-fn rows(matrix: &faer::Mat<f64>) -> Vec<Vec<f64>> {
-    (0..matrix.nrows()).map(|i| (0..matrix.ncols()).map(|j| matrix[(i, j)]).collect()).collect()
+fn rows(matrix: &crate::matrix::Matrix) -> Vec<Vec<f64>> {
+    (0..matrix.n_rows()).map(|i| (0..matrix.n_columns()).map(|j| matrix[(i, j)]).collect()).collect()
 }
 
 /// Says so where rounding the atoms to their storage format is a noticeable part of the error.

@@ -99,14 +99,7 @@ pub(super) fn full_matrices(triangles: &[f64], n_tasks: usize) -> Vec<u8> {
 /// # Errors
 /// Rejected: not a Gram file, another version, damaged, or counts that disagree. Failed: I/O.
 pub fn read(path: &Path) -> Result<Grams> {
-    let n_bytes = std::fs::metadata(path).map_err(|error| Error::io("reading", path, &error))?.len();
-    if n_bytes > MAX_BYTES {
-        return Err(Error::rejected(format!(
-            "{}: a Gram file of at most {MAX_BYTES} bytes expected, {n_bytes} found",
-            path.display()
-        )));
-    }
-    let bytes = std::fs::read(path).map_err(|error| Error::io("reading", path, &error))?;
+    let bytes = crate::checkpoint::read_capped_or_pipe(path, "a Gram file", MAX_BYTES)?;
     from_bytes(&bytes)
         .map_err(|what| Error::rejected(format!("{}: {what}", path.display())).hint("make it again with `tvb gram`"))
 }

@@ -4,11 +4,11 @@ use super::atoms::plain::stem;
 use super::atoms::{Atoms, GeneratedAtoms};
 use super::coefficients::{self, StoredCoefficients};
 use super::manifest::{self, Manifest};
-use crate::checkpoint::{Checkpoint, resolve_inside};
+use crate::checkpoint::{Checkpoint, read_capped, resolve_inside};
 use crate::columns::plan::Task;
 use crate::error::{Error, Result};
+use crate::matrix::Matrix;
 use crate::solve::{Coefficients, Generated};
-use faer::Mat;
 use std::path::{Path, PathBuf};
 
 /// A basis whose small files were read and checked; atoms are opened when they are needed.
@@ -47,14 +47,7 @@ impl Basis {
         }
         // A basis may come from others: not even its manifest may be a link out of its folder.
         let path = resolve_inside(folder, manifest::FILE_NAME)?;
-        let n_bytes = std::fs::metadata(&path).map_err(|error| Error::io("reading", &path, &error))?.len();
-        if n_bytes > MAX_MANIFEST_BYTES {
-            return Err(Error::rejected(format!(
-                "{}: at most {MAX_MANIFEST_BYTES} bytes expected, {n_bytes} found",
-                path.display()
-            )));
-        }
-        let bytes = std::fs::read(&path).map_err(|error| Error::io("reading", &path, &error))?;
+        let bytes = read_capped(&path, "a manifest", MAX_MANIFEST_BYTES)?;
         let manifest = Manifest::from_bytes(&bytes, &path)?;
         let coefficients = coefficients::read(folder, &manifest)?;
         Ok(Basis { folder: folder.to_owned(), manifest, coefficients })
@@ -109,9 +102,10 @@ impl Basis {
     }
 
     /// The Gram matrix of all tensors together, where it is known.
-    pub fn total_gram(&self) -> Option<Mat<f64>> {
+    pub fn total_gram(&self) -> Option<Matrix> {
         let (first, rest) = self.coefficients.grams.split_first()?;
-        Some(rest.iter().fold(first.clone(), |sum, gram| sum + gram))
+        let entry = |i, j| rest.iter().fold(first[(i, j)], |sum, gram| sum + gram[(i, j)]);
+        Some(Matrix::from_fn(first.n_rows(), first.n_columns(), entry))
     }
 
     /// Opens one atom's header and checks it against the manifest.

@@ -20,22 +20,58 @@ pub struct Task {
     pub checkpoint: Checkpoint,
 }
 
-/// Which tensors take part.
+/// Which tensors take part: all, unless told otherwise.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// Only tensors whose name matches.
-    pub include: Option<Regex>,
-    /// No tensor whose name matches.
-    pub exclude: Option<Regex>,
-    /// Leave out what does not match instead of stopping.
-    pub skip_mismatched: bool,
+    include: Option<Regex>,
+    exclude: Option<Regex>,
+    skip_mismatched: bool,
 }
 
 impl Selection {
+    /// Every float tensor, and every mismatch is an error.
+    pub fn all() -> Selection {
+        Selection::default()
+    }
+
+    /// Only tensors in whose name the regular expression matches somewhere.
+    ///
+    /// # Errors
+    /// Usage: not a regular expression.
+    pub fn include(mut self, pattern: &str) -> Result<Selection> {
+        self.include = Some(regex(pattern)?);
+        Ok(self)
+    }
+
+    /// No tensor in whose name the regular expression matches somewhere.
+    ///
+    /// # Errors
+    /// Usage: not a regular expression.
+    pub fn exclude(mut self, pattern: &str) -> Result<Selection> {
+        self.exclude = Some(regex(pattern)?);
+        Ok(self)
+    }
+
+    /// Leave out what does not match between base and fine-tunes instead of stopping.
+    #[must_use]
+    pub fn skip_mismatched(mut self, skip: bool) -> Selection {
+        self.skip_mismatched = skip;
+        self
+    }
+
     fn takes(&self, name: &str) -> bool {
         self.include.as_ref().is_none_or(|re| re.is_match(name))
             && !self.exclude.as_ref().is_some_and(|re| re.is_match(name))
     }
+}
+
+/// The message is one line: the library's own draws the pattern over several.
+fn regex(pattern: &str) -> Result<Regex> {
+    Regex::new(pattern).map_err(|error| {
+        let text = error.to_string();
+        let reason = text.lines().last().unwrap_or_default().trim().trim_start_matches("error: ");
+        Error::usage(format!("not a regular expression: {pattern:?}: {reason}")).caused_by(error)
+    })
 }
 
 /// Headers of a base and its fine-tunes, matched.
@@ -320,4 +356,27 @@ fn mismatch_error(base: &Checkpoint, mismatches: &[Mismatch]) -> Error {
         message.push_str(&format!("\n  … and {} more", mismatches.len() - MISMATCHES_LISTED));
     }
     Error::rejected(message).hint("--skip-mismatched leaves these tensors out; --exclude REGEX chooses by name")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn a_selection_takes_what_is_included_and_not_excluded() {
+        let selection = Selection::all().include("^h\\.").unwrap().exclude("bias$").unwrap();
+        for (name, taken) in [("h.0.weight", true), ("h.0.bias", false), ("emb.weight", false)] {
+            assert_eq!(selection.takes(name), taken, "{name}");
+        }
+        assert!(Selection::all().takes("emb.weight"));
+    }
+
+    #[test]
+    fn a_bad_pattern_is_a_usage_error_on_one_line() {
+        for error in [Selection::all().include("a(").unwrap_err(), Selection::all().exclude("a(").unwrap_err()] {
+            assert_eq!(error.kind(), ErrorKind::Usage);
+            assert_eq!(error.message(), "not a regular expression: \"a(\": unclosed group");
+        }
+    }
 }

@@ -135,10 +135,10 @@ impl BookmarkFolder {
 impl Bookmarks for BookmarkFolder {
     fn find(&mut self, pass: PassName, recipe: Digest) -> Option<Bookmark> {
         let path = self.bookmark_path(pass, recipe);
-        if !is_plain_file(&path) || std::fs::metadata(&path).ok()?.len() > MAX_BYTES {
+        if !is_plain_file(&path) {
             return None;
         }
-        parse(&std::fs::read(&path).ok()?)
+        parse(&crate::checkpoint::read_capped(&path, "a bookmark", MAX_BYTES).ok()?)
     }
 
     fn is_due(&self) -> bool {

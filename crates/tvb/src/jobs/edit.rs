@@ -65,7 +65,7 @@ impl Edit {
     pub fn predict(&self, basis: &Basis) -> Result<Option<Fidelity>> {
         let Some(gram) = basis.total_gram() else { return Ok(None) };
         let coefficients = basis.solved()?;
-        if coefficients.encode.ncols() == 0 && coefficients.generated.is_none() {
+        if coefficients.encode.n_columns() == 0 && coefficients.generated.is_none() {
             return Ok(None);
         }
         edit_fidelity(&Gram::new(gram)?, &coefficients, &self.alpha, self.rule).map(Some)

@@ -75,7 +75,7 @@ pub fn verify_errors(basis: &Basis, plan: &Plan, runtime: &Runtime, progress: &d
         plan.tasks.iter().map(|task| crate::arithmetic::find_task(&names, &task.name)).collect::<Result<_>>()?;
     let decode = &basis.coefficients.decode;
     let weights: Vec<Vec<f64>> =
-        which.iter().map(|&task| (0..decode.nrows()).map(|m| decode[(m, task)]).collect()).collect();
+        which.iter().map(|&task| (0..decode.n_rows()).map(|m| decode[(m, task)]).collect()).collect();
     let mut columns = plan.tasks.clone();
     let atoms = basis.atoms()?;
     let (recovery, weights) = match &atoms {

@@ -4,8 +4,8 @@ use super::dtype_name;
 use crate::checkpoint::Dtype;
 use crate::columns::plan::Skipped;
 use crate::digest::{Digest, TableOfDigests};
+use crate::matrix::Matrix;
 use crate::pass::add_to;
-use faer::Mat;
 use serde::{Deserialize, Serialize};
 use tvb_kernels::triangle_len;
 
@@ -87,7 +87,7 @@ impl Grams {
     }
 
     /// G \[T, T\]: the sum over all tensors.
-    pub fn total(&self) -> Mat<f64> {
+    pub fn total(&self) -> Matrix {
         let n = self.n_tasks();
         let mut sum = vec![0.0; triangle_len(n)];
         (0..self.n_slots()).for_each(|slot| add_to(&mut sum, self.triangle(slot)));
@@ -107,8 +107,8 @@ impl Grams {
 }
 
 /// A packed lower triangle as a full symmetric matrix.
-pub fn unpack_triangle(triangle: &[f64], n: usize) -> Mat<f64> {
-    Mat::from_fn(n, n, |i, j| {
+pub fn unpack_triangle(triangle: &[f64], n: usize) -> Matrix {
+    Matrix::from_fn(n, n, |i, j| {
         let (i, j) = (i.max(j), i.min(j));
         triangle[triangle_len(i) + j]
     })

@@ -6,9 +6,9 @@ use super::same_inputs::check_digests;
 use crate::columns::plan::Plan;
 use crate::digest::TensorDigests;
 use crate::error::Result;
+use crate::matrix::Matrix;
 use crate::pass::{ChunkSize, Folded, Grid, HostOperation, Pass, ReadChunk, Reads, Runtime, TotalSums, decode_deltas};
 use crate::progress::Progress;
-use faer::Mat;
 
 /// The operation: R\[m\]·R\[k\] and R\[m\]·τt of every block.
 struct Products<'a> {
@@ -62,7 +62,7 @@ pub fn products(
     reads: &Reads,
     runtime: &Runtime,
     progress: &dyn Progress,
-) -> Result<(Mat<f64>, Mat<f64>)> {
+) -> Result<(Matrix, Matrix)> {
     let moved = plan.only(|index| !grams.tensors[index].frozen);
     let operation = Products { raw, moved: &moved };
     let (n_atoms, n_others) = (raw.n_columns, operation.n_others());
@@ -84,7 +84,7 @@ pub fn products(
     check_digests(plan, grams, &table.finish(moved.tensors.len()))?;
     let sums = sums.finish();
     let at = |m: usize, other: usize| sums[m * n_others + other];
-    Ok((Mat::from_fn(n_atoms, n_atoms, at), Mat::from_fn(n_atoms, n_others - n_atoms, |m, t| at(m, n_atoms + t))))
+    Ok((Matrix::from_fn(n_atoms, n_atoms, at), Matrix::from_fn(n_atoms, n_others - n_atoms, |m, t| at(m, n_atoms + t))))
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {

@@ -9,10 +9,10 @@ use super::same_inputs::check_digests;
 use crate::columns::plan::Plan;
 use crate::digest::{Digest, TableOfDigests};
 use crate::error::{Error, Result};
+use crate::matrix::Matrix;
 use crate::pass::bookmark::{Bookmark, Bookmarks, NoBookmarks, PassName};
 use crate::pass::{Block, Done, Folded, Grid, Operation, Pass, Reads, Runtime};
 use crate::progress::Progress;
-use faer::Mat;
 use tvb_kernels::Project;
 
 /// Where atoms go as they are formed.
@@ -39,7 +39,7 @@ pub struct Projection<'a> {
     /// Their Gram matrices, for what is frozen and what was read.
     pub grams: &'a Grams,
     /// B [T, M].
-    pub encode: &'a Mat<f64>,
+    pub encode: &'a Matrix,
     /// How atoms are stored.
     pub dtype: tvb_kernels::Dtype,
 }
@@ -47,9 +47,9 @@ pub struct Projection<'a> {
 impl Projection<'_> {
     /// The digest of everything beside the input files that decides the atoms' bytes.
     pub fn recipe(&self) -> Digest {
-        let encode = (0..self.encode.nrows()).flat_map(|t| (0..self.encode.ncols()).map(move |m| (t, m)));
+        let encode = (0..self.encode.n_rows()).flat_map(|t| (0..self.encode.n_columns()).map(move |m| (t, m)));
         let dtype = crate::checkpoint::Dtype::from(self.dtype);
-        let mut bytes = format!("{dtype} {} {}\n", self.encode.nrows(), self.encode.ncols()).into_bytes();
+        let mut bytes = format!("{dtype} {} {}\n", self.encode.n_rows(), self.encode.n_columns()).into_bytes();
         bytes.extend(encode.flat_map(|at| self.encode[at].to_le_bytes()));
         bytes.extend(self.grams.tensors.iter().map(|tensor| u8::from(tensor.frozen)));
         bytes.extend(self.grams.digests.digests.iter().flat_map(|digest| digest.0.to_le_bytes()));
@@ -105,7 +105,7 @@ pub fn project_from(
 ) -> Result<TableOfDigests> {
     let Projection { plan, grams, encode, dtype } = *projection;
     let moved = plan.only(|index| !grams.tensors[index].frozen);
-    let (n_tasks, n_atoms) = (encode.nrows(), encode.ncols());
+    let (n_tasks, n_atoms) = (encode.n_rows(), encode.n_columns());
     let work = Project {
         encode: (0..n_tasks).flat_map(|t| (0..n_atoms).map(move |m| encode[(t, m)] as f32)).collect(),
         n_atoms,
@@ -140,7 +140,7 @@ pub fn project_from(
 
 /// The bookmark at the start of a projection.
 fn start(projection: &Projection<'_>) -> Bookmark {
-    Bookmark::start(0, 0, &[projection.plan.n_columns(), projection.encode.ncols()])
+    Bookmark::start(0, 0, &[projection.plan.n_columns(), projection.encode.n_columns()])
 }
 
 /// The bookmark of an interrupted run of the same projection, where there is one.

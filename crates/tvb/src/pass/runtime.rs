@@ -116,9 +116,9 @@ impl Runtime {
 
 /// An engine's error as one of the library's.
 pub fn device_error(error: KernelError) -> Error {
-    let made = Error::failed(error.to_string());
-    match error.hint() {
-        Some(hint) => made.hint(hint),
-        None => made,
-    }
+    let made = match error.hint() {
+        Some(hint) => Error::failed(error.to_string()).hint(hint),
+        None => Error::failed(error.to_string()),
+    };
+    made.caused_by(error)
 }

@@ -1,7 +1,7 @@
 //! Which methods there are and what each can be told.
 
 use crate::error::{Error, Result};
-use faer::Mat;
+use crate::matrix::Matrix;
 use serde::Serialize;
 
 /// How a basis is found from the Gram matrix. B is \[n_tasks, n_atoms\], W is \[n_atoms, n_tasks\].
@@ -82,17 +82,9 @@ pub struct AeOptions {
     /// Decides A's start and the random columns.
     pub seed: u64,
     /// A's start, \[n_tasks, n_atoms\]; `None` draws it from N(0, 1).
-    #[serde(serialize_with = "as_rows")]
-    pub init: Option<Mat<f64>>,
+    pub init: Option<Matrix>,
     /// The reference's recipe: the Gram as it is (not scaled to trace 1), and W as trained (not the best for B).
     pub paper: bool,
-}
-
-fn as_rows<S: serde::Serializer>(matrix: &Option<Mat<f64>>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-    let rows = |matrix: &Mat<f64>| -> Vec<Vec<f64>> {
-        (0..matrix.nrows()).map(|i| (0..matrix.ncols()).map(|j| matrix[(i, j)]).collect()).collect()
-    };
-    matrix.as_ref().map(rows).serialize(serializer)
 }
 
 /// What a trained matrix goes through before use.
@@ -197,7 +189,10 @@ impl Method {
         }
     }
 
-    /// The method of that name with its default options; an unknown name is a usage error that lists the known ones.
+    /// The method of that name with its default options.
+    ///
+    /// # Errors
+    /// Usage: an unknown name; lists the known ones.
     pub fn parse(name: &str) -> Result<Method> {
         Method::all().into_iter().find(|method| method.name() == name).ok_or_else(|| {
             let names: Vec<&str> = Method::all().iter().map(Method::name).collect();

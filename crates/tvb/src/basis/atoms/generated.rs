@@ -6,9 +6,9 @@
 
 use crate::basis::manifest::Manifest;
 use crate::error::Result;
+use crate::matrix::Matrix;
 use crate::ops::generated::RawColumns;
 use crate::solve::Generated;
-use faer::Mat;
 
 /// Raw columns, and what makes atoms of them.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ impl GeneratedAtoms {
     ///
     /// # Errors
     /// Rejected: more elements than can be counted.
-    pub fn of(manifest: &Manifest, mix: &Mat<f64>) -> Result<Option<GeneratedAtoms>> {
+    pub fn of(manifest: &Manifest, mix: &Matrix) -> Result<Option<GeneratedAtoms>> {
         let Some(record) = &manifest.generated else { return Ok(None) };
         let names = manifest.stored.tensors.iter().cloned();
         let raw = RawColumns::new(record.seed, record.n_atoms, names.zip(record.shapes.iter().cloned()).collect())?;

@@ -13,12 +13,12 @@ use crate::columns::plan::Plan;
 use crate::error::Result;
 use crate::jobs::bookmarks::BookmarkFolder;
 use crate::jobs::gram::resumed_gram;
+use crate::matrix::Matrix;
 use crate::ops::project::{Projection, find_bookmark, project_from};
 use crate::ops::same_inputs::check_same_inputs;
 use crate::pass::{Reads, Runtime};
 use crate::progress::Progress;
 use crate::solve::Method;
-use faer::Mat;
 
 /// Everything that is given.
 #[derive(Clone, Copy)]
@@ -61,9 +61,9 @@ impl Make<'_> {
             }
         };
         let coefficients = &solved.coefficients;
-        let no_encode = Mat::new();
+        let no_encode = Matrix::empty();
         let solution = Solution {
-            encode: if coefficients.encode.ncols() == 0 { &no_encode } else { &coefficients.encode },
+            encode: if coefficients.encode.n_columns() == 0 { &no_encode } else { &coefficients.encode },
             decode: &coefficients.decode,
             mix: coefficients.generated.as_ref().map(|generated| &generated.mix),
             eigenvalues: &solved.gram.spectrum().values,
@@ -82,7 +82,7 @@ impl Make<'_> {
         bookmarks: &mut BookmarkFolder,
     ) -> Result<Vec<AtomRecord>> {
         let Make { options, reads, runtime, progress, staged, .. } = *self;
-        let (n_atoms, dtype) = (projection.encode.ncols(), projection.dtype);
+        let (n_atoms, dtype) = (projection.encode.n_columns(), projection.dtype);
         let bookmark = find_bookmark(projection, runtime, bookmarks);
         let reopened = bookmark.and_then(|bookmark| {
             let sink = AtomFiles::reopen(staged.path(), n_atoms, tensors, dtype.into())?;

@@ -38,7 +38,7 @@ pub(super) fn solve_random(
     let gram = Gram::new(grams.total())?;
     let raw = RawColumns::new(seed, choose_atoms(&gram, grams, options, progress)?, tensors)?;
     let (raw_gram, raw_task) = products(&raw, plan, grams, reads, runtime, progress)?;
-    let coefficients = solve::random_coefficients(&gram, seed, raw_gram.as_ref(), raw_task.as_ref())?;
+    let coefficients = solve::random_coefficients(&gram, seed, &raw_gram, &raw_task)?;
     let assessment = solve::assess(&gram, &coefficients)?;
     Ok(Solved { gram, coefficients, assessment })
 }

@@ -13,9 +13,9 @@ use crate::checkpoint::{Checkpoint, Dtype, Existing, Leftover, StagedOutput, Ten
 use crate::columns::plan::{Plan, Task};
 use crate::digest::BLOCK_ROWS;
 use crate::error::{Error, Result};
+use crate::matrix::Matrix;
 use crate::pass::{Block, HostOperation, Pass, ReadChunk, Reads, Runtime};
 use crate::progress::Progress;
-use faer::Mat;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -71,7 +71,7 @@ pub fn export_basis(
         true => Some(write_components(staged.path(), basis, &plan, &frozen)?),
         false => {
             let solved = basis.solved()?;
-            if solved.encode.ncols() == 0 {
+            if solved.encode.n_columns() == 0 {
                 notes.push("the atoms are no mixtures of the tasks: A and B are written as zeros".into());
             }
             write_awb(staged.path(), &solved.encode, &solved.decode, &info)?;
@@ -306,10 +306,10 @@ fn note(basis: &Basis) -> String {
 }
 
 /// `AWB.pt`: A and B the encode, W the decode.
-fn write_awb(folder: &Path, encode: &Mat<f64>, decode: &Mat<f64>, info: &Value) -> Result<()> {
-    let (n_atoms, n_tasks) = (decode.nrows(), decode.ncols());
-    let zeros = Mat::zeros(n_tasks, n_atoms);
-    let encode = if encode.ncols() == 0 { &zeros } else { encode };
+fn write_awb(folder: &Path, encode: &Matrix, decode: &Matrix, info: &Value) -> Result<()> {
+    let (n_atoms, n_tasks) = (decode.n_rows(), decode.n_columns());
+    let zeros = Matrix::zeros(n_tasks, n_atoms);
+    let encode = if encode.n_columns() == 0 { &zeros } else { encode };
     let storage = SaveStorage { dtype: Dtype::F32, n_elements: (n_atoms * n_tasks) as u64 };
     let tensor = |number, shape: [usize; 2]| SaveValue::Tensor(SaveTensor::contiguous(number, 0, Dtype::F32, &shape));
     let value = SaveValue::Dict(vec![
@@ -328,8 +328,8 @@ fn write_awb(folder: &Path, encode: &Mat<f64>, decode: &Mat<f64>, info: &Value) 
 /// `pca_components.pt`, complete but for the mean, which is streamed.
 fn write_components(folder: &Path, basis: &Basis, plan: &Plan, frozen: &[(String, Vec<usize>)]) -> Result<MeanFile> {
     let solved = basis.solved()?;
-    let n_components = solved.decode.nrows() - 1;
-    let coefficients = solved.decode.submatrix(0, 0, n_components, solved.decode.ncols()).to_owned();
+    let n_components = solved.decode.n_rows() - 1;
+    let coefficients = Matrix::from_fn(n_components, solved.decode.n_columns(), |m, t| solved.decode[(m, t)]);
     let n_rows =
         plan.n_rows() as usize + frozen.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>();
     let stored = plan.tensors.iter().map(|tensor| (&tensor.name, &tensor.shape));
@@ -344,7 +344,7 @@ fn write_components(folder: &Path, basis: &Basis, plan: &Plan, frozen: &[(String
     let text = |name: &String| SaveValue::Str(name.clone());
     let shapes = tensors.iter().map(|(name, shape)| (text(name), SaveValue::Size(shape.to_vec())));
     let value = SaveValue::Dict(vec![
-        ("coefficients".into(), tensor(0, &[n_components, coefficients.ncols()])),
+        ("coefficients".into(), tensor(0, &[n_components, coefficients.n_columns()])),
         ("mean_vector".into(), tensor(1, &[n_rows])),
         ("singular_values".into(), tensor(2, &[n_components])),
         ("M_actual".into(), SaveValue::Int(n_components as i64)),
@@ -354,7 +354,7 @@ fn write_components(folder: &Path, basis: &Basis, plan: &Plan, frozen: &[(String
         ("dataset_names".into(), SaveValue::List(basis.task_names().iter().map(text).collect())),
         ("storage_info".into(), SaveValue::Dict(Vec::new())),
     ]);
-    let storages = [storage(n_components * coefficients.ncols()), storage(n_rows), storage(n_components)];
+    let storages = [storage(n_components * coefficients.n_columns()), storage(n_rows), storage(n_components)];
     let writer = TorchWriter::create(&folder.join("pca_components.pt"), "pca_components", &value, &storages)?;
     writer.write_at(0, 0, &f32_bytes(&coefficients))?;
     writer.write_at(2, 0, &f32_bytes(&singular_values(basis, &solved.encode, n_components)))?;
@@ -362,16 +362,21 @@ fn write_components(folder: &Path, basis: &Basis, plan: &Plan, frozen: &[(String
 }
 
 /// Norms of the components, √(bᵀGb); zero where the Gram matrix is not known. The loader keeps and never uses them.
-fn singular_values(basis: &Basis, encode: &Mat<f64>, n_components: usize) -> Mat<f64> {
+fn singular_values(basis: &Basis, encode: &Matrix, n_components: usize) -> Matrix {
     let gram = basis.total_gram();
-    Mat::from_fn(1, n_components, |_, m| {
-        let column = encode.col(m);
-        gram.as_ref().map_or(0.0, |gram| (column.transpose() * gram * column).max(0.0).sqrt())
+    Matrix::from_fn(1, n_components, |_, m| {
+        let column = encode.column(m);
+        gram.as_ref().map_or(0.0, |gram| form(gram, column).max(0.0).sqrt())
     })
 }
 
-fn f32_bytes(matrix: &Mat<f64>) -> Vec<u8> {
-    let rows = (0..matrix.nrows()).flat_map(|i| (0..matrix.ncols()).map(move |j| matrix[(i, j)] as f32));
+/// xᵀ·g·x.
+fn form(g: &Matrix, x: &[f64]) -> f64 {
+    g.columns().zip(x).map(|(column, weight)| weight * column.iter().zip(x).map(|(a, b)| a * b).sum::<f64>()).sum()
+}
+
+fn f32_bytes(matrix: &Matrix) -> Vec<u8> {
+    let rows = (0..matrix.n_rows()).flat_map(|i| (0..matrix.n_columns()).map(move |j| matrix[(i, j)] as f32));
     rows.flat_map(f32::to_le_bytes).collect()
 }
 

@@ -38,7 +38,7 @@ pub fn import(
     let published = published::read(folder)?;
     let staged = StagedOutput::folder(output, existing, Leftover::Clear)?;
     let (atoms, skipped) = open_atoms(folder, &published)?;
-    let n_stored = published.decode.nrows();
+    let n_stored = published.decode.n_rows();
     if atoms.len() != n_stored {
         return Err(Error::rejected(format!(
             "{}: {} vectors expected, as the coefficients have it, {} found",
@@ -64,8 +64,8 @@ fn describe(folder: &Path, published: Published, plan: &Plan, atoms: Vec<AtomRec
         info["model"].as_str().map_or_else(|| "unknown".to_owned(), |model| format!("unknown, of model {model}"));
     let task = |name: String| TaskRecord { name, source: None, fingerprint: None, norm: None, relative_error: None };
     let options = json!({
-        "n_atoms": decode.nrows() - usize::from(mean.is_some()),
-        "n_stored": decode.nrows(),
+        "n_atoms": decode.n_rows() - usize::from(mean.is_some()),
+        "n_stored": decode.n_rows(),
         "imported": folder.display().to_string(),
         "reference": info,
     });
@@ -107,8 +107,8 @@ fn open_atoms(folder: &Path, published: &Published) -> Result<(Vec<Checkpoint>, 
         .map(|items| items.len())
         .filter(|&n_vectors| n_vectors > 0)
         .ok_or_else(|| rejected("a dict with a list of basis_vectors expected".into()))?;
-    if n_vectors > published.decode.nrows() {
-        return Err(rejected(format!("at most {} vectors expected, {n_vectors} found", published.decode.nrows())));
+    if n_vectors > published.decode.n_rows() {
+        return Err(rejected(format!("at most {} vectors expected, {n_vectors} found", published.decode.n_rows())));
     }
     let mut skipped = Vec::new();
     let mut atoms = Vec::with_capacity(n_vectors + 1);

@@ -1,17 +1,9 @@
-//! Output that appears whole or not at all: everything is written beside its final place, as `NAME.partial`, and
-//! renamed when it is complete.
-//!
-//! A kill at any moment leaves the old output, the complete new one, or `NAME.partial`, which the next run clears or
-//! takes up. A lock file `NAME.partial.lock` keeps two runs from writing one output; the system lets go of the lock when its
-//! process dies, so a file that is left over locks nobody out.
+//! An output on its way: prepared, written to, then committed or removed.
 
-mod lock;
-mod replace;
-
+use super::files::{parent, remove, sibling, sync_all, sync_folder};
+use super::lock::OutputLock;
+use super::replace;
 use crate::error::{Error, Result};
-use lock::OutputLock;
-use std::ffi::OsString;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// Whether the output is one file or a folder.
@@ -33,9 +25,9 @@ pub enum Existing {
 /// What to do with a `NAME.partial` that an interrupted run left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leftover {
-    /// Delete it and begin anew.
+    /// Delete it and start over.
     Clear,
-    /// Take it up; [`StagedOutput::resumed`] says whether there was one.
+    /// Resume it; [`StagedOutput::resumed`] says whether there was one.
     Keep,
 }
 
@@ -121,7 +113,7 @@ impl StagedOutput {
         self.resumed
     }
 
-    /// Leaves the partial output for a later run to take up, instead of removing it.
+    /// Leaves the partial output for a later run to resume, instead of removing it.
     pub fn keep(mut self) {
         self.remove = false;
         self.made_folders.clear();
@@ -225,51 +217,3 @@ fn create_parents(target: &Path) -> Result<Vec<PathBuf>> {
     std::fs::create_dir_all(above).map_err(|error| Error::io("creating", above, &error))?;
     Ok(missing)
 }
-
-fn parent(target: &Path) -> &Path {
-    target.parent().unwrap_or(Path::new("/"))
-}
-
-/// `NAME` + `end` in the same folder.
-fn sibling(target: &Path, end: &str) -> PathBuf {
-    let mut name = OsString::from(target.file_name().unwrap_or_default());
-    name.push(end);
-    target.with_file_name(name)
-}
-
-/// Removes a file, a link or a whole folder; a link is never followed.
-fn remove(path: &Path) -> std::io::Result<()> {
-    match std::fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => std::fs::remove_dir_all(path),
-        Ok(_) => std::fs::remove_file(path),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-/// Waits until a file, or everything below a folder, is on the disk.
-fn sync_all(path: &Path) -> Result<()> {
-    let io = |error: std::io::Error| Error::io("writing", path, &error);
-    if path.is_dir() {
-        for entry in std::fs::read_dir(path).map_err(io)? {
-            sync_all(&entry.map_err(io)?.path())?;
-        }
-        sync_folder(path);
-        Ok(())
-    } else {
-        File::open(path).and_then(|file| file.sync_all()).map_err(io)
-    }
-}
-
-/// Makes renames in a folder last. Some systems cannot sync a folder; then they need it not.
-fn sync_folder(path: &Path) {
-    #[cfg(unix)]
-    if let Ok(folder) = File::open(path) {
-        let _ = folder.sync_all();
-    }
-    #[cfg(not(unix))]
-    let _ = path;
-}
-
-#[cfg(test)]
-mod tests;
