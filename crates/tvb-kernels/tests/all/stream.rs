@@ -1,9 +1,7 @@
 //! Chunks streamed through the GPU: slots in several hands, results in order, batches beyond one dispatch's limits.
 
-mod common;
-
-use common::device::gpu;
-use common::{Case, Formats, make, reference_gram};
+use crate::common::device::gpu;
+use crate::common::{Case, Formats, make, reference_gram};
 use tvb_kernels::{Chunk, ChunkLayout, CpuEngine, Dtype, KernelError, Output, Project, Work, staged_layout};
 
 fn case(n_tasks: usize, segments: Vec<(usize, usize)>, seed: u64) -> Case {

@@ -1,9 +1,7 @@
 //! The paths that this machine's adapter would not take by itself: a device with the least limits there are (wgpu refuses
 //! what goes beyond them), to which chunks are copied instead of bound.
 
-mod common;
-
-use common::{Case, Formats, make};
+use crate::common::{Case, Formats, make};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tvb_kernels::{
     Backend, Base, Columns, CpuEngine, DeviceChoice, DeviceSetup, Dtype, Engine, GpuEngine, KernelError, Output,
