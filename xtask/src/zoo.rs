@@ -14,6 +14,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let mut command = cargo(["run", "--release", "--locked", "--package", "tvb-zoo", "--", "train"]);
+    // Only training needs the tensor library; nothing else builds it.
+    let mut command =
+        cargo(["run", "--release", "--locked", "--package", "tvb-zoo", "--features", "train", "--", "train"]);
     run_command(command.args(["--out", CHECKPOINTS]).args(&args.train_args))
 }

@@ -5,11 +5,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use crate::model::{POSITION_IDS, TensorSpec, Tensors, layout};
+use crate::model::{Elements, POSITION_IDS, Tensor, TensorSpec, Tensors, layout};
 use crate::{Error, Result};
 
 /// Reads a checkpoint; f64, f32, f16 and bf16 tensors all become f32.
@@ -49,13 +48,11 @@ pub fn read(path: &Path) -> Result<Tensors> {
 pub fn write(path: &Path, tensors: &Tensors) -> Result<()> {
     let mut packed: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
-        let flat = tensor.flatten_all()?;
-        let (dtype, bytes) = if name == POSITION_IDS {
-            (Dtype::I64, flat.to_vec1::<i64>()?.iter().flat_map(|value| value.to_le_bytes()).collect())
-        } else {
-            (Dtype::F32, flat.to_vec1::<f32>()?.iter().flat_map(|value| value.to_le_bytes()).collect())
+        let (dtype, bytes) = match &tensor.elements {
+            Elements::F32(values) => (Dtype::F32, values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+            Elements::I64(values) => (Dtype::I64, values.iter().flat_map(|value| value.to_le_bytes()).collect()),
         };
-        packed.push((name.clone(), dtype, tensor.dims().to_vec(), bytes));
+        packed.push((name.clone(), dtype, tensor.shape.clone(), bytes));
     }
     let unwritable =
         |error: safetensors::SafeTensorError| Error::failed(format!("{}: writing failed: {error}", path.display()));
@@ -116,7 +113,7 @@ fn tensor_of(spec: &TensorSpec, view: &TensorView<'_>) -> Result<Tensor> {
         if view.dtype() != Dtype::I64 {
             return Err(Error::rejected(format!("tensor {name}: expected dtype I64, found {}", view.dtype())));
         }
-        return Ok(Tensor::from_vec(elements(bytes, i64::from_le_bytes), shape, &Device::Cpu)?);
+        return Ok(Tensor { shape: shape.to_vec(), elements: Elements::I64(elements(bytes, i64::from_le_bytes)) });
     }
     let values: Vec<f32> = match view.dtype() {
         Dtype::F64 => elements(bytes, |bytes| f64::from_le_bytes(bytes) as f32),
@@ -127,7 +124,7 @@ fn tensor_of(spec: &TensorSpec, view: &TensorView<'_>) -> Result<Tensor> {
             return Err(Error::rejected(format!("tensor {name}: expected dtype F32, F16, BF16 or F64, found {found}")));
         }
     };
-    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+    Ok(Tensor { shape: shape.to_vec(), elements: Elements::F32(values) })
 }
 
 fn elements<const N: usize, T>(bytes: &[u8], decode: impl Fn([u8; N]) -> T) -> Vec<T> {

@@ -76,11 +76,3 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
-
-impl From<candle_core::Error> for Error {
-    fn from(error: candle_core::Error) -> Self {
-        // candle appends a backtrace on further lines where one is enabled; a user needs the first only.
-        let text = error.to_string();
-        Self::failed(text.lines().next().unwrap_or("tensor arithmetic failed"))
-    }
-}

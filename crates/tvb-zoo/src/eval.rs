@@ -3,11 +3,9 @@
 //! Beside the tasks there is a control, for negation: tamer images of everything but digits, most of which the base
 //! gets right. An edit that keeps it has not broken the model.
 
-use candle_core::{Device, Tensor};
-
 use crate::Result;
 use crate::data::{Set, Split, control_sets, eval_set};
-use crate::model::{Model, pixels_tensor};
+use crate::model::Model;
 use crate::parallel;
 use crate::tasks::TaskSpec;
 
@@ -21,6 +19,8 @@ pub const MEAN: &str = "mean";
 pub struct Accuracy {
     /// The task's name, or [`CONTROL`].
     pub task: &'static str,
+    /// Images in the right class.
+    pub n_right: usize,
     /// Share of images in the right class.
     pub value: f64,
 }
@@ -32,26 +32,22 @@ pub struct Evaluator {
 
 /// Images that compete among the same words.
 struct Question {
-    pixels: Tensor,
-    labels: Vec<u32>,
-    word_rows: Tensor,
+    set: Set,
+    word_rows: Vec<u32>,
 }
 
 impl Question {
-    fn new(task: &TaskSpec, set: Set) -> Result<Self> {
-        let rows = task.word_rows();
-        let n_rows = rows.len();
-        let word_rows = Tensor::from_vec(rows, n_rows, &Device::Cpu)?;
-        Ok(Self { pixels: pixels_tensor(&set.pixels)?, labels: set.labels, word_rows })
+    fn new(task: &TaskSpec, set: Set) -> Self {
+        Self { set, word_rows: task.word_rows() }
     }
 
     /// Images in the right class. A cosine that is not a number is never right.
     fn n_right(&self, model: &Model) -> Result<usize> {
-        let logits = model.logits(&self.pixels, &self.word_rows)?.to_vec2::<f32>()?;
+        let logits = model.logits(&self.set.pixels, &self.word_rows)?;
         let is_right = |scores: &[f32], label: usize| {
             scores.iter().enumerate().all(|(class, &score)| class == label || scores[label] > score)
         };
-        Ok(logits.iter().zip(&self.labels).filter(|(scores, label)| is_right(scores, **label as usize)).count())
+        Ok(logits.iter().zip(&self.set.labels).filter(|(scores, label)| is_right(scores, **label as usize)).count())
     }
 }
 
@@ -59,35 +55,32 @@ impl Evaluator {
     /// The images of these tasks, without the control.
     ///
     /// # Errors
-    /// Failed, from the data or the tensor library.
+    /// Failed, where the packed digits are damaged.
     pub fn new(tasks: &[&'static TaskSpec], split: Split) -> Result<Self> {
-        let tasks = parallel::map(tasks, |task| Ok((task.name, vec![Question::new(task, eval_set(task, split)?)?])))?;
+        let tasks = parallel::map(tasks, |task| Ok((task.name, vec![Question::new(task, eval_set(task, split)?)])))?;
         Ok(Self { tasks })
     }
 
     /// Adds the control behind the tasks.
-    ///
-    /// # Errors
-    /// Failed, from the tensor library.
-    pub fn with_control(mut self, split: Split) -> Result<Self> {
-        let questions =
-            control_sets(split).into_iter().map(|(task, set)| Question::new(task, set)).collect::<Result<_>>()?;
+    #[must_use]
+    pub fn with_control(mut self, split: Split) -> Self {
+        let questions = control_sets(split).into_iter().map(|(task, set)| Question::new(task, set)).collect();
         self.tasks.push((CONTROL, questions));
-        Ok(self)
+        self
     }
 
     /// Accuracy on each task, in order.
     ///
     /// # Errors
-    /// Failed, from the tensor library.
+    /// Failed, where a thread stopped.
     pub fn accuracies(&self, model: &Model) -> Result<Vec<Accuracy>> {
         parallel::map(&self.tasks, |(task, questions)| {
             let (mut n_right, mut n_images) = (0, 0);
             for question in questions {
                 n_right += question.n_right(model)?;
-                n_images += question.labels.len();
+                n_images += question.set.n_images();
             }
-            Ok(Accuracy { task, value: n_right as f64 / n_images.max(1) as f64 })
+            Ok(Accuracy { task, n_right, value: n_right as f64 / n_images.max(1) as f64 })
         })
     }
 }

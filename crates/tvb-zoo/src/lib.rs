@@ -3,8 +3,9 @@
 //! One vision encoder of some fifty thousand parameters with frozen class embeddings, a base trained on a mixture, and
 //! twenty tasks fine-tuned from it. Nothing of tvb is used here; tvb's tests use the checkpoints.
 //!
-//! In reading order: [`tasks`] (what is asked), [`data`] (the images), [`model`], [`train`], [`checkpoint`], [`eval`],
-//! [`survey`] (what task arithmetic does on all of it), [`sheet`] (a picture of the data).
+//! In reading order: [`tasks`] (what is asked), [`data`] (the images), [`model`], [`checkpoint`], [`eval`],
+//! [`survey`] (what task arithmetic does on all of it), [`sheet`] (a picture of the data), and `train`, which needs a
+//! tensor library and is there only with the feature of that name.
 
 pub mod error;
 mod parallel;
@@ -14,9 +15,10 @@ pub mod tasks;
 pub mod data;
 pub mod model;
 pub mod checkpoint;
-pub mod train;
 pub mod eval;
 pub mod survey;
 pub mod sheet;
+#[cfg(feature = "train")]
+pub mod train;
 
 pub use error::{Error, ErrorKind, Result};

@@ -50,11 +50,4 @@ impl Stream {
         let sum = self.unit() + self.unit() + self.unit() + self.unit();
         (sum - 2.0) * 1.732_050_8
     }
-
-    /// Puts the items in a random order.
-    pub fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            items.swap(last, self.pick(last + 1));
-        }
-    }
 }

@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
 use crate::data::Split;
 use crate::eval::{Accuracy, CONTROL, Evaluator, mean};
-use crate::model::{Model, Tensors};
+use crate::model::{Elements, Model, Tensors};
 use crate::tasks::{SCENARIOS, TASKS, TaskSpec};
 use crate::{Error, Result};
 
@@ -65,18 +64,22 @@ pub struct Negation {
 /// base + Σ weight · (fine-tune − base), for the float tensors.
 ///
 /// # Errors
-/// Failed, from the tensor library.
+/// Failed, naming a tensor that a fine-tune lacks or has in another shape.
 pub fn edited(base: &Tensors, weighted: &[(&Tensors, f64)]) -> Result<Tensors> {
-    let mut result = Tensors::new();
-    for (name, tensor) in base {
-        let mut sum = tensor.clone();
-        if tensor.dtype() == DType::F32 {
-            for (fine_tune, weight) in weighted {
-                let tuned = fine_tune.get(name).ok_or_else(|| Error::failed(format!("tensor {name} is missing")))?;
-                sum = (sum + ((tuned - tensor)? * *weight)?)?;
+    let mut result = base.clone();
+    for (fine_tune, weight) in weighted {
+        let weight = *weight as f32;
+        for (name, sum) in &mut result {
+            let before = &base[name];
+            let (Elements::F32(sums), Some(befores)) = (&mut sum.elements, before.floats()) else { continue };
+            let after = fine_tune.get(name).filter(|after| after.shape == before.shape);
+            let afters = after.and_then(|after| after.floats());
+            let afters =
+                afters.ok_or_else(|| Error::failed(format!("tensor {name} is missing or has another shape")))?;
+            for ((sum, before), after) in sums.iter_mut().zip(befores).zip(afters) {
+                *sum += (after - before) * weight;
             }
         }
-        result.insert(name.clone(), sum);
     }
     Ok(result)
 }
@@ -84,10 +87,10 @@ pub fn edited(base: &Tensors, weighted: &[(&Tensors, f64)]) -> Result<Tensors> {
 /// Surveys a base and its fine-tunes, which are in the order of [`TASKS`]. `on_line` is told of each finished part.
 ///
 /// # Errors
-/// Failed, from the data or the tensor library.
+/// Failed, where a model lacks a tensor.
 pub fn survey(base: &Tensors, fine_tunes: &[Tensors], on_line: &mut dyn FnMut(String)) -> Result<Survey> {
     let all: Vec<&'static TaskSpec> = TASKS.iter().collect();
-    let zero_shot = Evaluator::new(&all, Split::Test)?.with_control(Split::Test)?.accuracies(&Model::new(base)?)?;
+    let zero_shot = Evaluator::new(&all, Split::Test)?.with_control(Split::Test).accuracies(&Model::new(base)?)?;
     let own = |split: Split| -> Result<Vec<f64>> {
         let of_task = |(task, tuned): (&&'static TaskSpec, &Tensors)| -> Result<f64> {
             Ok(mean(&Evaluator::new(&[*task], split)?.accuracies(&Model::new(tuned)?)?))
@@ -154,13 +157,13 @@ fn negate(base: &Tensors, fine_tune: &Tensors, task: &'static TaskSpec) -> Resul
         let control = accuracies.iter().find(|one| one.task == CONTROL).map_or(0.0, |one| one.value);
         Ok((mean(&accuracies), control))
     };
-    let val = Evaluator::new(&[task], Split::Val)?.with_control(Split::Val)?;
+    let val = Evaluator::new(&[task], Split::Val)?.with_control(Split::Val);
     let (_, control_before) = ask(&val, 0.0)?;
     let scale = best(|scale| {
         let (target, control) = ask(&val, scale)?;
         Ok(if control >= KEEP * control_before { -target } else { f64::NEG_INFINITY })
     })?;
-    let test = Evaluator::new(&[task], Split::Test)?.with_control(Split::Test)?;
+    let test = Evaluator::new(&[task], Split::Test)?.with_control(Split::Test);
     let (before, after) = (ask(&test, 0.0)?, ask(&test, scale)?);
     Ok(Negation {
         task: task.name.to_owned(),

@@ -128,6 +128,11 @@ impl TaskSpec {
         let row = |class: &&str| words.iter().position(|word| word == class).map(|index| index as u32);
         self.classes.iter().filter_map(row).collect()
     }
+
+    /// A digit's class: itself, or even and odd where the task has two classes.
+    pub(crate) fn digit_label(&self, digit: usize) -> usize {
+        if self.classes.len() == 2 { digit % 2 } else { digit }
+    }
 }
 
 /// The task of this name.

@@ -2,16 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Tensor};
 use tvb_zoo::checkpoint;
 use tvb_zoo::data::Split;
 use tvb_zoo::eval::{Accuracy, Evaluator, mean};
 use tvb_zoo::model::{LOGIT_SCALE, Model, POSITION_IDS, Tensors, WORD_TABLE, layout};
 use tvb_zoo::survey::{Survey, edited};
 use tvb_zoo::tasks::{TASKS, TaskSpec};
-
-/// Sums are rounded differently on other processors, which may move an image or two of 240 across a border.
-const TOLERANCE: f64 = 0.01;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoints")
@@ -25,13 +21,9 @@ fn recorded() -> Survey {
     serde_json::from_str(&std::fs::read_to_string(folder().join("accuracies.json")).unwrap()).unwrap()
 }
 
+/// Recorded accuracies are rounded to four places.
 fn check(what: &str, found: f64, expected: f64) {
-    assert!((found - expected).abs() <= TOLERANCE, "{what}: found {found:.4}, recorded {expected:.4}");
-}
-
-/// Every element; f64 holds f32 and small integers exactly.
-fn values(tensor: &Tensor) -> Vec<f64> {
-    tensor.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap()
+    assert!((found - expected).abs() <= 0.50001e-4, "{what}: found {found:.6}, recorded {expected:.4}");
 }
 
 fn ask(tensors: &Tensors, tasks: &[&'static TaskSpec]) -> Vec<Accuracy> {
@@ -41,7 +33,7 @@ fn ask(tensors: &Tensors, tasks: &[&'static TaskSpec]) -> Vec<Accuracy> {
 #[test]
 fn the_base_is_as_recorded() {
     let all: Vec<&'static TaskSpec> = TASKS.iter().collect();
-    let evaluator = Evaluator::new(&all, Split::Test).unwrap().with_control(Split::Test).unwrap();
+    let evaluator = Evaluator::new(&all, Split::Test).unwrap().with_control(Split::Test);
     for one in evaluator.accuracies(&Model::new(&load("base")).unwrap()).unwrap() {
         check(one.task, one.value, recorded().zero_shot[one.task]);
     }
@@ -69,6 +61,28 @@ fn addition_is_as_recorded_and_better_than_the_base() {
     assert!(added > mean(&ask(&base, &tasks)) + 0.1);
 }
 
+/// Images are drawn and models evaluated with the same bits on every processor, so these counts are exact.
+#[test]
+fn every_checkpoint_gets_the_known_images_right() {
+    let all: Vec<&'static TaskSpec> = TASKS.iter().collect();
+    let evaluators =
+        [Split::Val, Split::Test].map(|split| (split.name(), Evaluator::new(&all, split).unwrap().with_control(split)));
+    // One line per checkpoint and split: images in the right class, by task in their order, then the control's.
+    let known = include_str!("right.txt");
+    let mut found = String::new();
+    for name in ["base"].into_iter().chain(TASKS.iter().map(|task| task.name)) {
+        let model = Model::new(&load(name)).unwrap();
+        for (split, evaluator) in &evaluators {
+            found += &format!("{name} {split}");
+            for one in evaluator.accuracies(&model).unwrap() {
+                found += &format!(" {}", one.n_right);
+            }
+            found += "\n";
+        }
+    }
+    assert_eq!(found, known, "where the zoo was retrained, put this in tests/right.txt");
+}
+
 #[test]
 fn only_the_encoder_moves() {
     let base = load("base");
@@ -76,12 +90,10 @@ fn only_the_encoder_moves() {
         let tuned = load(task.name);
         for spec in layout() {
             let (before, after) = (&base[&spec.name], &tuned[&spec.name]);
-            assert_eq!(before.dtype(), after.dtype());
             if spec.is_trained() {
-                let moved = (before - after).unwrap().sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
-                assert!(moved > 0.0, "{}: {} did not move", task.name, spec.name);
+                assert_ne!(before, after, "{}: {} did not move", task.name, spec.name);
             } else {
-                assert_eq!(values(before), values(after), "{}: {} moved", task.name, spec.name);
+                assert_eq!(before, after, "{}: {} moved", task.name, spec.name);
             }
         }
         let frozen: Vec<String> =

@@ -135,6 +135,18 @@ fn bad_input_is_one_clear_line() {
     }
 }
 
+#[cfg(not(feature = "train"))]
+#[test]
+fn training_says_how_to_get_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("zoo");
+    let output = zoo(&["train", "--out", out.to_str().unwrap()]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("--features train") && stderr.trim_end().lines().count() == 1, "{stderr}");
+    assert!(!out.exists());
+}
+
 #[test]
 fn a_model_of_nan_is_simply_wrong() {
     let folder = tempfile::tempdir().unwrap();

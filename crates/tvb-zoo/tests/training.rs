@@ -31,7 +31,7 @@ fn two_runs_give_the_same_bytes() {
         assert_eq!(first, tuned(), "{}", task.name);
         assert_ne!(first, bytes_of(&base), "{}", task.name);
     }
-    assert_eq!(base[WORD_TABLE].dims()[0], tvb_zoo::tasks::words().len());
+    assert_eq!(base[WORD_TABLE].shape[0], tvb_zoo::tasks::words().len());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Things to count: soft blobs, the pips of a die, bright corners.
 
-use crate::data::procedural::stray;
+use crate::data::procedural::wild::stray;
 use crate::image::{Image, MIDDLE, length};
 use crate::random::Stream;
 

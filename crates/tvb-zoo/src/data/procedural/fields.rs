@@ -1,6 +1,6 @@
 //! Images that are a function of the place alone: stripes, surfaces, gradients.
 
-use crate::data::procedural::TURN;
+use crate::data::procedural::wild::TURN;
 use crate::image::{Image, MIDDLE, length};
 use crate::random::Stream;
 

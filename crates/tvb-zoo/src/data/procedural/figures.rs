@@ -1,6 +1,6 @@
 //! Figures of several strokes: arrows, faces, plotted waves.
 
-use crate::data::procedural::{TURN, stray};
+use crate::data::procedural::wild::{TURN, stray};
 use crate::image::{Image, MIDDLE, Pose, SIDE, Segment, length};
 use crate::random::Stream;
 

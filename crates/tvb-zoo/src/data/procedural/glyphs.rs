@@ -1,6 +1,6 @@
 //! Letters and digits drawn with a pen: each is a few straight strokes in the unit square.
 
-use crate::data::procedural::stray;
+use crate::data::procedural::wild::stray;
 use crate::image::{Image, MIDDLE, Pose, Segment};
 use crate::random::Stream;
 
@@ -26,7 +26,7 @@ pub(super) fn stencil(class: usize, wild: f32, random: &mut Stream) -> Image {
 }
 
 /// A digit as a display or a typewriter would show it.
-pub(crate) fn printed_digit(digit: usize, wild: f32, random: &mut Stream) -> Image {
+pub(in crate::data) fn printed_digit(digit: usize, wild: f32, random: &mut Stream) -> Image {
     let pose = Pose { slant: wild * random.range(-0.3, 0.3), ..stray(wild, 0.3, 1.0, 0.2, random) };
     let mut image = Image::filled(0.0);
     image.paint_lines(1.0, random.range(2.0, 2.8), &pose.lines(digit_strokes(digit)));

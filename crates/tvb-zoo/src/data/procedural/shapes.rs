@@ -1,6 +1,6 @@
 //! Solid shapes, with short stray lines around them.
 
-use crate::data::procedural::stray;
+use crate::data::procedural::wild::stray;
 use crate::image::{Image, MIDDLE, SIDE, length};
 use crate::random::Stream;
 

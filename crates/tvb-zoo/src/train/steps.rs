@@ -7,9 +7,11 @@ use candle_core::{D, Device, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 
 use crate::data::{Set, mixture_batch, train_batch};
-use crate::model::{Model, Tensors, WORD_TABLE, layout, pixels_tensor, untrained};
+use crate::model::{Tensors, WORD_TABLE, layout};
 use crate::random::Stream;
 use crate::tasks::{TASKS, TaskSpec, words};
+use crate::train::graph::{Graph, Variables, pixels_tensor, tensors, variables};
+use crate::train::untrained::untrained;
 use crate::{Error, Result};
 
 /// Where all training starts from.
@@ -55,7 +57,7 @@ pub type OnStep<'a> = &'a mut dyn FnMut(usize, f32);
 /// # Errors
 /// Failed, from the tensor library.
 pub fn train_base(schedule: &Schedule, on_step: OnStep<'_>) -> Result<Tensors> {
-    let mut tensors = untrained(SEED)?;
+    let mut variables = variables(&untrained(SEED))?;
     let names: Vec<String> = layout()
         .into_iter()
         .filter(|spec| spec.is_trained() || spec.name == WORD_TABLE)
@@ -64,7 +66,7 @@ pub fn train_base(schedule: &Schedule, on_step: OnStep<'_>) -> Result<Tensors> {
     let all_words = Tensor::arange(0, words().len() as u32, &Device::Cpu)?;
     let masks = class_masks()?;
     let mut random = Stream::named(SEED, &["base"]);
-    descend(&mut tensors, &names, schedule, on_step, |model| {
+    descend(&mut variables, &names, schedule, on_step, |model| {
         let (set, task_indices) = mixture_batch(schedule.batch, &mut random);
         let rows: Vec<u32> = set
             .labels
@@ -78,7 +80,7 @@ pub fn train_base(schedule: &Schedule, on_step: OnStep<'_>) -> Result<Tensors> {
         // An image competes only among the words of its own task.
         cross_entropy(&(logits + masks.index_select(&task_indices, 0)?)?, rows)
     })?;
-    Ok(tensors)
+    tensors(&variables)
 }
 
 /// Images rehearsed in each step.
@@ -95,14 +97,15 @@ const REHEARSAL: f64 = 10.0;
 /// # Errors
 /// Failed, from the tensor library.
 pub fn fine_tune(base: &Tensors, task: &TaskSpec, schedule: &Schedule, on_step: OnStep<'_>) -> Result<Tensors> {
-    let mut tensors = base.clone();
+    let base = variables(base)?;
+    let mut variables = base.clone();
     let names: Vec<String> = layout().into_iter().filter(|spec| spec.is_trained()).map(|spec| spec.name).collect();
     let rows = task.word_rows();
     let n_classes = rows.len();
     let rows = Tensor::from_vec(rows, n_classes, &Device::Cpu)?;
     let mut random = Stream::named(SEED, &["fine-tune", task.name]);
-    let rehearsal = Rehearsal::new(base, schedule.n_rehearsed)?;
-    descend(&mut tensors, &names, schedule, on_step, |model| {
+    let rehearsal = Rehearsal::new(&base, schedule.n_rehearsed)?;
+    descend(&mut variables, &names, schedule, on_step, |model| {
         let Set { pixels, labels } = train_batch(task, schedule.batch, &mut random)?;
         let loss = cross_entropy(&model.logits(&pixels_tensor(&pixels)?, &rows)?, labels)?;
         match &rehearsal {
@@ -110,7 +113,7 @@ pub fn fine_tune(base: &Tensors, task: &TaskSpec, schedule: &Schedule, on_step: 
             None => Ok(loss),
         }
     })?;
-    Ok(tensors)
+    tensors(&variables)
 }
 
 /// Images of the base's mixture, and where the base puts them.
@@ -122,18 +125,18 @@ struct Rehearsal {
 }
 
 impl Rehearsal {
-    fn new(base: &Tensors, n_images: usize) -> Result<Option<Self>> {
+    fn new(base: &Variables, n_images: usize) -> Result<Option<Self>> {
         if n_images == 0 {
             return Ok(None);
         }
         let (mixture, _) = mixture_batch(n_images, &mut Stream::named(SEED, &["rehearsal"]));
         let pixels = pixels_tensor(&mixture.pixels)?;
-        let remembered = Model::new(base)?.encode(&pixels)?;
+        let remembered = Graph::new(base)?.encode(&pixels)?;
         Ok(Some(Self { pixels, remembered }))
     }
 
     /// How far some of the images have drifted.
-    fn penalty(&self, model: &Model, random: &mut Stream) -> Result<Tensor> {
+    fn penalty(&self, model: &Graph, random: &mut Stream) -> Result<Tensor> {
         let n_images = self.pixels.dim(0)?;
         let chosen: Vec<u32> = (0..REHEARSAL_BATCH).map(|_| random.pick(n_images) as u32).collect();
         let chosen = Tensor::from_vec(chosen, REHEARSAL_BATCH, &Device::Cpu)?;
@@ -145,26 +148,26 @@ impl Rehearsal {
 
 /// AdamW on the named tensors; the others are constants.
 fn descend(
-    tensors: &mut Tensors,
+    variables: &mut Variables,
     names: &[String],
     schedule: &Schedule,
     on_step: OnStep<'_>,
-    mut loss_of: impl FnMut(&Model) -> Result<Tensor>,
+    mut loss_of: impl FnMut(&Graph) -> Result<Tensor>,
 ) -> Result<()> {
-    let mut variables = Vec::with_capacity(names.len());
+    let mut moved = Vec::with_capacity(names.len());
     for name in names {
-        let tensor = tensors.get_mut(name).ok_or_else(|| Error::failed(format!("tensor {name} is missing")))?;
+        let tensor = variables.get_mut(name).ok_or_else(|| Error::failed(format!("tensor {name} is missing")))?;
         // A copy: a variable is changed in place, and the base's storage is shared.
         let variable = Var::from_tensor(&tensor.copy()?)?;
         *tensor = variable.as_tensor().clone();
-        variables.push(variable);
+        moved.push(variable);
     }
     let params = ParamsAdamW { lr: schedule.rate, weight_decay: schedule.decay, ..ParamsAdamW::default() };
-    let mut optimiser = AdamW::new(variables, params)?;
+    let mut optimiser = AdamW::new(moved, params)?;
     for step in 0..schedule.n_steps {
         optimiser.set_learning_rate(schedule.rate_at(step));
         // Reshapes of variables are part of the graph, so that each step needs a model of its own.
-        let loss = loss_of(&Model::new(tensors)?)?;
+        let loss = loss_of(&Graph::new(variables)?)?;
         optimiser.backward_step(&loss)?;
         let is_reported = (step + 1) % 50 == 0 || step + 1 == schedule.n_steps;
         if is_reported {
@@ -172,7 +175,7 @@ fn descend(
         }
     }
     for name in names {
-        if let Some(tensor) = tensors.get_mut(name) {
+        if let Some(tensor) = variables.get_mut(name) {
             *tensor = tensor.detach().copy()?;
         }
     }

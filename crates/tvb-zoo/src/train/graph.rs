@@ -1,127 +1,48 @@
-//! The model: a small vision transformer that turns a 16×16 image into a unit vector, and a frozen table of unit
-//! vectors, one per class word. An image belongs to the class whose word is nearest.
-//!
-//! ```text
-//! pixels [n, 256] → 16 patches of 4×4 → tokens [n, 16, 32] → 2 blocks → norm → side by side [n, 512] → embedding [n, 64]
-//! ```
-//! Fine-tuning moves `visual.*` only, so a task vector lives in the encoder and any merged encoder can be asked about
-//! every task.
+//! The model a second time, as a graph of the tensor library that gradients can be taken of. `model/` is how it is
+//! evaluated.
 
 use std::collections::BTreeMap;
 
 use candle_core::{D, DType, Device, Tensor};
 
 use crate::image::SIDE;
-use crate::random::Stream;
-use crate::tasks::words;
+use crate::model::{
+    Elements, LOGIT_SCALE, N_BLOCKS, N_HEADS, N_TOKENS, PATCH, Tensor as Plain, Tensors, WIDTH, WORD_TABLE,
+};
 use crate::{Error, Result};
 
-/// Pixels along one side of a patch.
-pub const PATCH: usize = 4;
-/// Tokens per image.
-pub const N_TOKENS: usize = (SIDE / PATCH) * (SIDE / PATCH);
-/// Width of a token.
-pub const WIDTH: usize = 32;
-/// Attention heads.
-pub const N_HEADS: usize = 2;
-/// Width of a block's hidden layer.
-pub const HIDDEN: usize = 96;
-/// Transformer blocks.
-pub const N_BLOCKS: usize = 2;
-/// Width of the embedding that images and words share.
-pub const EMBED: usize = 64;
-/// The frozen table of class words, `[n_words, EMBED]`.
-pub const WORD_TABLE: &str = "text.word_embedding.weight";
-/// The frozen logarithm of the factor on cosines before the softmax, shape `[]`.
-pub const LOGIT_SCALE: &str = "logit_scale";
-/// The integer buffer of patch indices, `[N_TOKENS]`.
-pub const POSITION_IDS: &str = "visual.position_ids";
+/// The tensors of one model by name, in the tensor library's form.
+pub type Variables = BTreeMap<String, Tensor>;
 
-/// How a tensor starts before the base is trained.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Start {
-    /// Normal with this standard deviation.
-    Normal(f32),
-    /// All the same.
-    Constant(f32),
-    /// 0, 1, 2, …, as 64-bit integers.
-    Counting,
-}
-
-/// One tensor of a checkpoint.
-#[derive(Clone, Debug)]
-pub struct TensorSpec {
-    /// Name in the state dict.
-    pub name: String,
-    /// Shape; empty for a scalar.
-    pub shape: Vec<usize>,
-    /// How it starts.
-    pub start: Start,
-}
-
-impl TensorSpec {
-    /// True for what fine-tuning moves.
-    pub fn is_trained(&self) -> bool {
-        self.name.starts_with("visual.") && self.start != Start::Counting
-    }
-}
-
-/// Every tensor of a checkpoint, in the order of the forward pass.
-pub fn layout() -> Vec<TensorSpec> {
-    let mut specs = Vec::new();
-    let mut add = |name: &str, shape: &[usize], start: Start| {
-        specs.push(TensorSpec { name: name.to_owned(), shape: shape.to_vec(), start });
-    };
-    // Deviations of 1/√(inputs) keep the variance; what writes to the residual stream starts smaller.
-    let keep = |n_inputs: usize| Start::Normal(1.0 / (n_inputs as f32).sqrt());
-    let quiet = |n_inputs: usize| Start::Normal(0.4 / (n_inputs as f32).sqrt());
-    let (ones, zeros) = (Start::Constant(1.0), Start::Constant(0.0));
-
-    add("visual.conv1.weight", &[WIDTH, 1, PATCH, PATCH], keep(PATCH * PATCH));
-    add("visual.conv1.bias", &[WIDTH], zeros);
-    add("visual.positional_embedding", &[N_TOKENS, WIDTH], Start::Normal(0.3));
-    add(POSITION_IDS, &[N_TOKENS], Start::Counting);
-    for block in 0..N_BLOCKS {
-        let mut add = |name: &str, shape: &[usize], start| add(&format!("visual.blocks.{block}.{name}"), shape, start);
-        add("norm1.weight", &[WIDTH], ones);
-        add("attn.qkv.weight", &[3 * WIDTH, WIDTH], keep(WIDTH));
-        add("attn.proj.weight", &[WIDTH, WIDTH], quiet(WIDTH));
-        add("norm2.weight", &[WIDTH], ones);
-        add("mlp.fc1.weight", &[HIDDEN, WIDTH], keep(WIDTH));
-        add("mlp.fc1.bias", &[HIDDEN], zeros);
-        add("mlp.fc2.weight", &[WIDTH, HIDDEN], quiet(HIDDEN));
-    }
-    add("visual.norm_post.weight", &[WIDTH], ones);
-    add("visual.proj.weight", &[EMBED, N_TOKENS * WIDTH], keep(N_TOKENS * WIDTH));
-    add(WORD_TABLE, &[words().len(), EMBED], Start::Normal(1.0));
-    add(LOGIT_SCALE, &[], Start::Constant(16.0_f32.ln()));
-    specs
-}
-
-/// The tensors of one model by name: f32, but for the integer buffer.
-pub type Tensors = BTreeMap<String, Tensor>;
-
-/// A model that has learned nothing yet.
+/// A model in the tensor library's form.
 ///
 /// # Errors
-/// Failed, where memory runs out.
-pub fn untrained(seed: u64) -> Result<Tensors> {
-    let mut tensors = Tensors::new();
-    for spec in layout() {
-        let mut random = Stream::named(seed, &["start", &spec.name]);
-        let n_elements: usize = spec.shape.iter().product();
-        let shape = spec.shape.as_slice();
-        let tensor = match spec.start {
-            Start::Normal(deviation) => {
-                let values: Vec<f32> = (0..n_elements).map(|_| deviation * random.normal()).collect();
-                Tensor::from_vec(values, shape, &Device::Cpu)?
-            }
-            Start::Constant(value) => Tensor::full(value, shape, &Device::Cpu)?,
-            Start::Counting => Tensor::from_vec((0..n_elements as i64).collect::<Vec<_>>(), shape, &Device::Cpu)?,
+/// Failed, where a shape does not fit its elements.
+pub fn variables(tensors: &Tensors) -> Result<Variables> {
+    let convert = |tensor: &Plain| {
+        let shape = tensor.shape.as_slice();
+        match &tensor.elements {
+            Elements::F32(values) => Tensor::from_slice(values, shape, &Device::Cpu),
+            Elements::I64(values) => Tensor::from_slice(values, shape, &Device::Cpu),
+        }
+    };
+    tensors.iter().map(|(name, tensor)| Ok((name.clone(), convert(tensor)?))).collect()
+}
+
+/// A model in plain form.
+///
+/// # Errors
+/// Failed, from the tensor library.
+pub(super) fn tensors(variables: &Variables) -> Result<Tensors> {
+    let convert = |variable: &Tensor| -> Result<Plain> {
+        let flat = variable.flatten_all()?;
+        let elements = match variable.dtype() {
+            DType::I64 => Elements::I64(flat.to_vec1()?),
+            _ => Elements::F32(flat.to_vec1()?),
         };
-        tensors.insert(spec.name, tensor);
-    }
-    Ok(tensors)
+        Ok(Plain { shape: variable.dims().to_vec(), elements })
+    };
+    variables.iter().map(|(name, variable)| Ok((name.clone(), convert(variable)?))).collect()
 }
 
 struct Block {
@@ -134,11 +55,11 @@ struct Block {
     fc2: Tensor,
 }
 
-/// The encoder and the word table, ready to run; shares storage with the tensors it was made from.
+/// The encoder and the word table; shares storage with the variables it was made from.
 ///
 /// Training is mostly memory traffic at this size, and the tensor library sums gradients of broadcasts slowly. So
 /// rows are repeated and summed by products with ones, and a norm's gain is multiplied into the next weight.
-pub struct Model {
+pub struct Graph {
     conv1: Tensor,
     conv1_bias: Tensor,
     positions: Tensor,
@@ -149,14 +70,14 @@ pub struct Model {
     scale: Tensor,
 }
 
-impl Model {
-    /// The model of these tensors.
+impl Graph {
+    /// The model of these variables.
     ///
     /// # Errors
     /// Failed, naming a tensor that is missing (`checkpoint::read` has checked names and shapes).
-    pub fn new(tensors: &Tensors) -> Result<Self> {
+    pub fn new(variables: &Variables) -> Result<Self> {
         let get =
-            |name: &str| tensors.get(name).cloned().ok_or_else(|| Error::failed(format!("tensor {name} is missing")));
+            |name: &str| variables.get(name).cloned().ok_or_else(|| Error::failed(format!("tensor {name} is missing")));
         let block = |index: usize| -> Result<Block> {
             let get = |name: &str| get(&format!("visual.blocks.{index}.{name}"));
             Ok(Block {
@@ -288,4 +209,12 @@ fn unit_rows(x: &Tensor) -> Result<Tensor> {
 pub fn pixels_tensor(pixels: &[f32]) -> Result<Tensor> {
     let n_images = pixels.len() / (SIDE * SIDE);
     Ok(Tensor::from_slice(pixels, (n_images, SIDE * SIDE), &Device::Cpu)?)
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        // candle appends a backtrace on further lines where one is enabled; a user needs the first only.
+        let text = error.to_string();
+        Self::failed(text.lines().next().unwrap_or("tensor arithmetic failed"))
+    }
 }

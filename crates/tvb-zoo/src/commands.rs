@@ -1,0 +1,166 @@
+//! The commands: what each may be asked, and what it prints.
+//!
+//! Results go to stdout, progress to stderr.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tvb_zoo::data::Split;
+use tvb_zoo::eval::{CONTROL, Evaluator, to_json};
+use tvb_zoo::model::{Model, Tensors};
+use tvb_zoo::tasks::{TASKS, TaskSpec, find, scenario};
+use tvb_zoo::{Error, Result, checkpoint, sheet, survey};
+
+/// Small trained vision models: evaluate a checkpoint, retrain the zoo, look at its data.
+#[derive(Parser)]
+#[command(name = "tvb-zoo", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Prints one JSON object: the mean accuracy, one per task, and the control's
+    Eval {
+        /// A safetensors file, or a folder with model.safetensors or its shards
+        checkpoint: PathBuf,
+        /// Only these tasks
+        #[arg(long, value_delimiter = ',', value_name = "NAMES", conflicts_with = "scenario")]
+        tasks: Vec<String>,
+        /// Only the first 8, 14 or 20 tasks
+        #[arg(long, value_name = "N")]
+        scenario: Option<usize>,
+        /// Choose scales on val, report test
+        #[arg(long, value_enum, default_value = "val")]
+        split: SplitArg,
+    },
+    /// Prints the names of the tasks, in scenario order
+    Tasks {
+        /// With the number of classes and what is asked
+        #[arg(long)]
+        long: bool,
+    },
+    /// Retrains the base and the twenty fine-tunes from their seeds, and surveys them
+    Train {
+        /// Folder to write to
+        #[arg(long, default_value = "zoo")]
+        out: PathBuf,
+    },
+    /// Measures zero-shot, fine-tuned, addition and negation of a zoo, and writes its accuracies.json
+    Survey {
+        /// Folder of base.safetensors and the fine-tunes
+        dir: PathBuf,
+    },
+    /// Draws a contact sheet of every task as SVG
+    Images {
+        /// File to write
+        #[arg(long, default_value = "zoo.svg")]
+        out: PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum SplitArg {
+    Val,
+    Test,
+}
+
+/// Does what was asked.
+///
+/// # Errors
+/// What stood in the way, on one line.
+pub(crate) fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Eval { checkpoint, tasks, scenario, split } => eval(&checkpoint, &tasks, scenario, split),
+        Command::Tasks { long } => {
+            for task in &TASKS {
+                if long {
+                    println!("{:<10} {:>2} classes  {}", task.name, task.classes.len(), task.about);
+                } else {
+                    println!("{}", task.name);
+                }
+            }
+            Ok(())
+        }
+        Command::Train { out } => train(&out),
+        Command::Survey { dir } => survey_folder(&dir),
+        Command::Images { out } => {
+            std::fs::write(&out, sheet::svg()?).map_err(|error| Error::io("writing", &out, &error))
+        }
+    }
+}
+
+fn eval(path: &Path, names: &[String], n_tasks: Option<usize>, split: SplitArg) -> Result<()> {
+    // The control comes with every evaluation that does not name its tasks.
+    let mut with_control = names.is_empty();
+    let mut tasks: Vec<&'static TaskSpec> = Vec::new();
+    for name in names {
+        if name == CONTROL {
+            with_control = true;
+        } else {
+            tasks.push(find(name)?);
+        }
+    }
+    if names.is_empty() {
+        tasks.extend(scenario(n_tasks.unwrap_or(TASKS.len()))?);
+    }
+    let split = match split {
+        SplitArg::Val => Split::Val,
+        SplitArg::Test => Split::Test,
+    };
+    let model = Model::new(&checkpoint::read(path)?)?;
+    let mut evaluator = Evaluator::new(&tasks, split)?;
+    if with_control {
+        evaluator = evaluator.with_control(split);
+    }
+    println!("{}", serde_json::Value::Object(to_json(&evaluator.accuracies(&model)?)));
+    Ok(())
+}
+
+#[cfg(feature = "train")]
+fn train(out: &Path) -> Result<()> {
+    use tvb_zoo::train::{BASE, FINE_TUNE, fine_tune, train_base};
+
+    std::fs::create_dir_all(out).map_err(|error| Error::io("creating", out, &error))?;
+    let started = std::time::Instant::now();
+    let told = |what: &str, n_steps: usize| {
+        let what = what.to_owned();
+        move |step: usize, loss: f32| {
+            if step.is_multiple_of(200) || step == n_steps {
+                eprintln!(
+                    "{:6.0} s  {what}: step {step} of {n_steps}, loss {loss:.3}",
+                    started.elapsed().as_secs_f64()
+                );
+            }
+        }
+    };
+    let base = train_base(&BASE, &mut told("base", BASE.n_steps))?;
+    checkpoint::write(&out.join("base.safetensors"), &base)?;
+    for task in &TASKS {
+        let tuned = fine_tune(&base, task, &FINE_TUNE, &mut told(task.name, FINE_TUNE.n_steps))?;
+        checkpoint::write(&file_of(out, task), &tuned)?;
+    }
+    survey_folder(out)
+}
+
+#[cfg(not(feature = "train"))]
+fn train(_out: &Path) -> Result<()> {
+    Err(Error::usage(
+        "this tvb-zoo was built without training; build it with: cargo build --release -p tvb-zoo --features train",
+    ))
+}
+
+fn survey_folder(dir: &Path) -> Result<()> {
+    let base = checkpoint::read(&dir.join("base.safetensors"))?;
+    let fine_tunes: Vec<Tensors> =
+        TASKS.iter().map(|task| checkpoint::read(&file_of(dir, task))).collect::<Result<_>>()?;
+    let found = survey::survey(&base, &fine_tunes, &mut |line| eprintln!("{line}"))?;
+    let path = dir.join("accuracies.json");
+    let text = serde_json::to_string_pretty(&found).map_err(|error| Error::failed(error.to_string()))?;
+    std::fs::write(&path, text + "\n").map_err(|error| Error::io("writing", &path, &error))
+}
+
+fn file_of(dir: &Path, task: &TaskSpec) -> PathBuf {
+    dir.join(format!("{}.safetensors", task.name))
+}
