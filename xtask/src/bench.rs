@@ -130,7 +130,7 @@ fn criterion(args: &Args) -> Result<()> {
 
 /// Builds the programs that are measured.
 fn build() -> Result<Programs> {
-    run_command(&mut cargo(["build", "--release", "--locked", "-p", "tvb", "-p", "tvb-zoo"]))?;
+    run_command(&mut cargo(["build", "--release", "--locked", "-p", "tvb-cli", "-p", "tvb-zoo"]))?;
     // These have no dependencies; built together with the others they would ask for other features of theirs.
     run_command(&mut cargo(["build", "--release", "--locked", "-p", "tvb-benches", "--bins"]))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);

@@ -100,7 +100,7 @@ fn build(is_dev: bool) -> Result<PathBuf> {
     // are compiled once more.
     let words: &[&str] = match is_dev {
         true => &["build", "--locked", "--workspace", "--all-targets"],
-        false => &["build", "--locked", "--release", "--package", "tvb", "--package", "tvb-zoo", "--bins"],
+        false => &["build", "--locked", "--release", "--package", "tvb-cli", "--package", "tvb-zoo", "--bins"],
     };
     run_command(&mut cargo(words))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);

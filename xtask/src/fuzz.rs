@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz`: the readers of everything that comes from others, fed by libFuzzer.
 //!
 //! The targets are a workspace of their own in `fuzz/`. Seeds come from the committed fixtures and from the test that feeds
-//! the same readers in every run (`tests/tests/properties.rs`).
+//! the same readers in every run (`crates/tvb/tests/all/properties.rs`).
 
 use crate::process::{Result, cargo, root, run as run_command, succeeds};
 use std::path::Path;
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Seeds and whole folders to put mutilated files into, from the fixtures and from the tests' own.
 fn make_seeds() -> Result<()> {
-    let mut command = cargo(["test", "--locked", "--workspace", "--test", "properties", "--", "mutilated"]);
+    let mut command = cargo(["test", "--locked", "--package", "tvb", "--test", "all", "--", "mutilated"]);
     run_command(command.env("TVB_SEEDS", root().join("fuzz")).env("TVB_MUTATIONS", "1"))?;
     let corpus = root().join("fuzz/corpus/torch_file");
     std::fs::create_dir_all(&corpus).map_err(|error| format!("{}: {error}", corpus.display()))?;

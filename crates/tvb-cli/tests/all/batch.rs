@@ -1,12 +1,10 @@
 //! `tvb batch` as a user meets it.
 
-#[path = "../../../tests/tests/small_models/mod.rs"]
-mod small_models;
-
 use serde_json::Value;
-use small_models::{Random, contents, write_run};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use tvb_tests::number;
+use tvb_tests::small_models::{Random, contents, write_run};
 
 fn tvb(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tvb"));
@@ -179,7 +177,6 @@ fn a_batch_killed_anywhere_goes_on_to_the_same_outputs() {
     let started = std::time::Instant::now();
     assert_eq!(batch(&files[0], &[]).0, Some(0));
     let length = started.elapsed();
-    let number = |name: &str, default| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
     let mut random = Random(number("TVB_KILL_SEED", 10));
     for _ in 0..number("TVB_KILLS", 12) / 2 {
         let mut command = tvb(&["batch", "-q"]);
@@ -251,7 +248,7 @@ fn the_zoo_s_scenarios_interrupted_twice_end_with_the_same_bytes() {
     let (code, answer) = batch(&files[0], &[]);
     assert_eq!((code, outcomes(&answer)), (Some(0), vec!["made"; 102]), "{answer:#}");
     let length = started.elapsed();
-    let mut random = Random(std::env::var("TVB_KILL_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1));
+    let mut random = Random(number("TVB_KILL_SEED", 1));
     for _ in 0..2 {
         let mut child = tvb(&["batch", "-q"]).arg(&files[1]).stdout(Stdio::null()).spawn().expect("starts");
         std::thread::sleep(length.mul_f64(0.05 + random.below(400) as f64 / 1000.0));

@@ -1,8 +1,5 @@
 //! Inputs that fit in memory are read once: the same bytes come out, and nothing is read after the first pass.
 
-mod small_models;
-
-use small_models::{contents, write_run};
 use std::path::Path;
 use tvb::ErrorKind;
 use tvb::checkpoint::Checkpoint;
@@ -13,6 +10,7 @@ use tvb::pass::Runtime;
 use tvb::pass::kept::Keep;
 use tvb::progress::Silent;
 use tvb::solve::Method;
+use tvb_tests::small_models::{contents, write_run};
 
 /// Several chunks, a tensor that shares a chunk with others, an empty one.
 const SHAPES: &[&[usize]] = &[&[40_000], &[3, 5], &[0], &[300, 100], &[2]];

@@ -1,12 +1,12 @@
 //! The software adapter that passes on a GPU are tested on, their inputs, and what such a pass says.
 
-use crate::small_models::{Shape, Values, write_model};
 use std::path::Path;
 use std::sync::Mutex;
 use tvb::checkpoint::Checkpoint;
 use tvb::columns::plan::{Plan, Selection, Task};
 use tvb::progress::Progress;
 use tvb_kernels::{Backend, DeviceChoice, DeviceSetup, Engine, GpuEngine, open_as};
+use tvb_tests::small_models::{Shape, Values, write_model};
 
 /// llvmpipe with this setup; `None` where it is not there.
 pub(crate) fn llvmpipe(setup: DeviceSetup) -> Option<GpuEngine> {

@@ -1,9 +1,7 @@
 //! Every operation of every engine against a plain f64 loop, over a table of shapes, formats and tails.
 
-mod common;
-
-use common::device::gpu;
-use common::{Case, Formats, Made, Random, load, make, reference_gram, reference_rows};
+use crate::common::device::gpu;
+use crate::common::{Case, Formats, Made, Random, load, make, reference_gram, reference_rows};
 use std::sync::MutexGuard;
 use tvb_kernels::{
     Base, Chunk, Columns, CpuEngine, Dtype, GpuEngine, Gram, KernelError, MAX_TASKS, Project, Reconstruct, Triangles,

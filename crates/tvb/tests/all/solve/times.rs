@@ -1,10 +1,8 @@
 //! How long each method takes, in seconds of processor time. Nothing is asserted about time; run it in release and read:
-//! `cargo test --release -p tvb-tests --test solve_times -- --ignored --nocapture`
+//! `cargo test --release -p tvb --test all -- solve::times --ignored --nocapture`
 //! (`TVB_TIMES=20,256` chooses the numbers of tasks.)
 
-mod solve_common;
-
-use solve_common::{gaussian, gram_of, scaled, sharing};
+use super::cases::{gaussian, gram_of, scaled, sharing};
 use tvb::solve::{AeOptions, Method, SolveOptions, ae, assess, plan_table, solve};
 
 /// Seconds this thread has run, other work on the machine not counted, where the system tells (Linux).

@@ -1,11 +1,7 @@
 //! Devices that fail in the middle of a pass: the pass goes on where it was, on the device made anew or on the CPU, and its
 //! result is the one of an undisturbed run.
 
-mod gpu_device;
-mod small_models;
-
-use gpu_device::{Notes, llvmpipe};
-use small_models::{Random, Shape, Stored, contents, values};
+use crate::gpu_device::{Notes, llvmpipe};
 use std::path::Path;
 use tvb::columns::plan::Plan;
 use tvb::jobs::compress::{CompressOptions, Size, compress};
@@ -13,6 +9,7 @@ use tvb::ops::gram::gram;
 use tvb::pass::Runtime;
 use tvb::solve::Method;
 use tvb_kernels::{DeviceSetup, Engine, GpuEngine, InjectedFault};
+use tvb_tests::small_models::{Random, Shape, Stored, contents, values};
 
 /// Three chunks of a device, of the base and three tasks.
 const N_TASKS: usize = 3;
@@ -22,7 +19,7 @@ fn write_plan(folder: &Path) -> Plan {
     let shape = |name: &str, n_rows: usize| Shape { name: name.into(), shape: vec![n_rows], stored: Stored::Bf16 };
     let shapes = [shape("large", N_ROWS), shape("small", 7)];
     let (base, tasks) = values(&shapes, N_TASKS, &mut Random(11));
-    gpu_device::write_plan(folder, &shapes, &base, &tasks)
+    crate::gpu_device::write_plan(folder, &shapes, &base, &tasks)
 }
 
 fn runtime(engine: &GpuEngine) -> Runtime {

@@ -1,8 +1,6 @@
 //! The solvers against figures of the method's published reference implementation (tests/fixtures/reference).
 
-mod solve_common;
-
-use solve_common::{matrix, numbers, reference};
+use super::cases::{matrix, numbers, reference};
 use tvb::solve::{AeOptions, Coefficients, Gram, Method, SolveOptions, ae, assess, solve};
 
 fn quiet(_: f64) -> bool {

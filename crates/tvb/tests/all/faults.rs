@@ -1,9 +1,6 @@
 //! Faults put in on purpose: passes stopped at every chunk, flipped bits, inputs that change or shrink under the reader,
 //! links that lead out of a basis.
 
-mod small_models;
-
-use small_models::{Random, Run, contents, write_run};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tvb::ErrorKind;
@@ -23,6 +20,7 @@ use tvb::pass::Runtime;
 use tvb::pass::bookmark::{Bookmark, Bookmarks, PassName};
 use tvb::progress::{Progress, Silent};
 use tvb::solve::{Method, Rule};
+use tvb_tests::small_models::{Random, Run, contents, write_run};
 
 fn runtime() -> Runtime {
     Runtime::on_cpu(2, 64 << 20)
@@ -184,7 +182,7 @@ fn a_flipped_bit_anywhere_in_a_basis_is_noticed_and_named() {
     let files = contents(&folder);
     assert_eq!(files.len(), 5, "{:?}", files.keys());
     let mut random = Random(3);
-    let n_flips = std::env::var("TVB_FLIPS").ok().and_then(|text| text.parse().ok()).unwrap_or(24);
+    let n_flips = tvb_tests::number("TVB_FLIPS", 24);
     for (name, bytes) in &files {
         let (name, path) = (name.to_string_lossy(), folder.join(name));
         for flip in 0..n_flips {

@@ -1,9 +1,7 @@
 //! The eigendecomposition of both engines: its identities, and that they agree to 1e-9 of λ1.
 
-mod common;
-
-use common::Random;
-use common::device::gpu;
+use crate::common::Random;
+use crate::common::device::gpu;
 use tvb_kernels::{CpuEngine, Eigh, KernelError};
 
 /// Column-major symmetric matrices of order n, each with a name.

@@ -1,15 +1,14 @@
 //! Task vectors to test solvers on: seeded random ones of many kinds, and the figures of the reference implementation.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 use faer::Mat;
 use tvb::matrix::Matrix;
 use tvb::solve::Gram;
 
 /// splitmix64: enough randomness for test data, the same on every machine.
-pub struct Rng(pub u64);
+pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
-    pub fn bits(&mut self) -> u64 {
+    pub(crate) fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -18,17 +17,17 @@ impl Rng {
     }
 
     /// Uniform in (0, 1).
-    pub fn uniform(&mut self) -> f64 {
+    pub(crate) fn uniform(&mut self) -> f64 {
         ((self.bits() >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
     }
 
-    pub fn normal(&mut self) -> f64 {
+    pub(crate) fn normal(&mut self) -> f64 {
         (-2.0 * self.uniform().ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
     }
 }
 
 /// d x T standard normal.
-pub fn gaussian(d: usize, n_tasks: usize, seed: u64) -> Mat<f64> {
+pub(crate) fn gaussian(d: usize, n_tasks: usize, seed: u64) -> Mat<f64> {
     let mut rng = Rng(seed);
     let mut v = Mat::zeros(d, n_tasks);
     for t in 0..n_tasks {
@@ -40,21 +39,21 @@ pub fn gaussian(d: usize, n_tasks: usize, seed: u64) -> Mat<f64> {
 }
 
 /// The library's matrix with the entries of the linear algebra's.
-pub fn own(m: &Mat<f64>) -> Matrix {
+pub(crate) fn own(m: &Mat<f64>) -> Matrix {
     Matrix::from_fn(m.nrows(), m.ncols(), |i, j| m[(i, j)])
 }
 
 /// The way back.
-pub fn mat(m: &Matrix) -> Mat<f64> {
+pub(crate) fn mat(m: &Matrix) -> Mat<f64> {
     Mat::from_fn(m.n_rows(), m.n_columns(), |i, j| m[(i, j)])
 }
 
-pub fn gram_of(v: &Mat<f64>) -> Gram {
+pub(crate) fn gram_of(v: &Mat<f64>) -> Gram {
     Gram::new(own(&(v.transpose() * v))).expect("a Gram matrix")
 }
 
 /// Scales task t by `factors(t)`.
-pub fn scaled(mut v: Mat<f64>, factors: impl Fn(usize) -> f64) -> Mat<f64> {
+pub(crate) fn scaled(mut v: Mat<f64>, factors: impl Fn(usize) -> f64) -> Mat<f64> {
     for t in 0..v.ncols() {
         for x in 0..v.nrows() {
             v[(x, t)] *= factors(t);
@@ -64,14 +63,14 @@ pub fn scaled(mut v: Mat<f64>, factors: impl Fn(usize) -> f64) -> Mat<f64> {
 }
 
 /// Tasks that share a direction: cosines around `common`/(1 + `common`), of the sign of `sign(t)·sign(s)`.
-pub fn sharing(d: usize, n_tasks: usize, common: f64, sign: impl Fn(usize) -> f64, seed: u64) -> Mat<f64> {
+pub(crate) fn sharing(d: usize, n_tasks: usize, common: f64, sign: impl Fn(usize) -> f64, seed: u64) -> Mat<f64> {
     let own = gaussian(d, n_tasks, seed);
     let shared = gaussian(d, 1, seed + 1000);
     Mat::from_fn(d, n_tasks, |x, t| own[(x, t)] + sign(t) * common.sqrt() * shared[(x, 0)])
 }
 
 /// Named collections of task vectors, d x T, from easy to degenerate.
-pub fn collections() -> Vec<(&'static str, Mat<f64>)> {
+pub(crate) fn collections() -> Vec<(&'static str, Mat<f64>)> {
     let alternate = |t: usize| if t.is_multiple_of(2) { 1.0 } else { -1.0 };
     let mut duplicates = gaussian(40, 7, 5);
     let mut cancel = gaussian(40, 6, 6);
@@ -107,15 +106,16 @@ pub fn collections() -> Vec<(&'static str, Mat<f64>)> {
 }
 
 /// The reference implementation's figures.
-pub fn reference() -> serde_json::Value {
-    serde_json::from_str(include_str!("../../fixtures/reference/expected.json")).expect("expected.json parses")
+pub(crate) fn reference() -> serde_json::Value {
+    let text = std::fs::read_to_string(tvb_tests::fixture("reference/expected.json")).expect("expected.json");
+    serde_json::from_str(&text).expect("expected.json parses")
 }
 
-pub fn matrix(value: &serde_json::Value) -> Matrix {
+pub(crate) fn matrix(value: &serde_json::Value) -> Matrix {
     let rows: Vec<Vec<f64>> = value.as_array().expect("rows").iter().map(numbers).collect();
     Matrix::from_rows(&rows).expect("rows of one length")
 }
 
-pub fn numbers(value: &serde_json::Value) -> Vec<f64> {
+pub(crate) fn numbers(value: &serde_json::Value) -> Vec<f64> {
     value.as_array().expect("a list").iter().map(|x| x.as_f64().expect("a number")).collect()
 }

@@ -1,9 +1,7 @@
 //! A segment's triangle is its own: its bits depend on its rows, their formats and T, never on what else is in the chunk.
 
-mod common;
-
-use common::device::{device, turn};
-use common::{Formats, Made, Random, store};
+use crate::common::device::{device, turn};
+use crate::common::{Formats, Made, Random, store};
 use tvb_kernels::{
     ChunkLayout, CpuEngine, DeviceSetup, Dtype, GpuEngine, Gram, Segment, Slice, Triangles, triangle_len,
 };

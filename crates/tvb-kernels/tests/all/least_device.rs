@@ -1,10 +1,8 @@
 //! The paths that this machine's adapter would not take by itself: a device with the least limits there are (wgpu refuses
 //! what goes beyond them), to which chunks are copied instead of bound.
 
-mod common;
-
-use common::device::{device, turn};
-use common::{Case, Formats, Made, make};
+use crate::common::device::{device, turn};
+use crate::common::{Case, Formats, Made, make};
 use tvb_kernels::{
     Base, Columns, CpuEngine, DeviceSetup, Dtype, GpuEngine, Gram, KernelError, Project, Reconstruct, Triangles, Work,
     staged_layout,

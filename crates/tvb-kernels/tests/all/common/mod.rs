@@ -1,7 +1,5 @@
 //! Random chunks for the tests, and the plain f64 loops that every kernel is checked against.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
-
 pub(crate) mod device;
 
 use half::{bf16, f16};

@@ -1,10 +1,6 @@
 //! What stays in the memory of a GPU between the passes is neither read nor uploaded again, and the basis is the same.
 
-mod gpu_device;
-mod small_models;
-
-use gpu_device::{Notes, llvmpipe};
-use small_models::{Random, Shape, Stored, contents, values};
+use crate::gpu_device::{Notes, llvmpipe};
 use std::path::{Path, PathBuf};
 use tvb::columns::plan::Plan;
 use tvb::digest::Digest;
@@ -14,6 +10,7 @@ use tvb::pass::kept::{DeviceChunk, Keep, KeptOnDevice};
 use tvb::progress::Silent;
 use tvb::solve::Method;
 use tvb_kernels::{ChunkLayout, DeviceSetup, Dtype, Engine, GpuEngine, InjectedFault, Segment, Slice, Work};
+use tvb_tests::small_models::{Random, Shape, Stored, contents, values};
 
 const N_TASKS: usize = 3;
 
@@ -37,7 +34,7 @@ fn write_plan(folder: &Path, stored: Stored) -> Plan {
             task[frozen] = base[frozen].clone();
         }
     }
-    gpu_device::write_plan(folder, &shapes, &base, &tasks)
+    crate::gpu_device::write_plan(folder, &shapes, &base, &tasks)
 }
 
 fn options(output: PathBuf, keep: Keep) -> CompressOptions {

@@ -1,8 +1,5 @@
 //! The report of a basis: one page, nothing loaded from elsewhere, and whatever tasks are called stays text.
 
-mod small_models;
-
-use small_models::write_run;
 use std::path::PathBuf;
 use tvb::basis::Basis;
 use tvb::checkpoint::Checkpoint;
@@ -12,6 +9,7 @@ use tvb::jobs::report::basis_report;
 use tvb::pass::Runtime;
 use tvb::progress::Silent;
 use tvb::solve::Method;
+use tvb_tests::small_models::write_run;
 
 const HOSTILE: &str = "<img src=x onerror=alert(1)>\"'&";
 

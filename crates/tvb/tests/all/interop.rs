@@ -21,7 +21,7 @@ use tvb::solve::{Coordinates, MaxError, Method, Rule};
 const TOLERANCE: f64 = 1e-5;
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/reference").join(name)
+    tvb_tests::fixture("reference").join(name)
 }
 
 fn runtime() -> Runtime {
@@ -331,7 +331,7 @@ fn random_atoms_are_made_again_wherever_they_are_needed() {
     );
     let again = import(&folder, &temporary.path().join("again"), Existing::Refuse, &runtime(), &Silent).unwrap();
     assert_eq!(again.n_atoms(), 4);
-    let stored = crate::recovered(&again, &temporary.path().join("recovered again"), &keys);
+    let stored = self::recovered(&again, &temporary.path().join("recovered again"), &keys);
     for (made, stored) in recovered.iter().zip(&stored) {
         assert!(made.iter().zip(stored).all(|(made, stored)| (made - stored).abs() < 1e-7));
     }

@@ -1,10 +1,8 @@
 //! What callers of the solvers rely on beside the figures: the choice of M, tables, random atoms, refusals that state the
 //! facts, and work that can be stopped.
 
-mod solve_common;
-
+use super::cases::{gaussian, gram_of, mat, own, scaled, sharing};
 use faer::Mat;
-use solve_common::{gaussian, gram_of, mat, own, scaled, sharing};
 use tvb::ErrorKind;
 use tvb::matrix::Matrix;
 use tvb::solve::{

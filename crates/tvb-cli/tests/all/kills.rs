@@ -3,13 +3,11 @@
 //! `TVB_KILLS` sets the number of kills in each test (a dozen where nothing is said), `TVB_KILL_SEED` where they fall.
 #![cfg(unix)]
 
-#[path = "../../../tests/tests/small_models/mod.rs"]
-mod small_models;
-
-use small_models::{Random, Run, contents, write_run};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+use tvb_tests::number;
+use tvb_tests::small_models::{Random, Run, contents, write_run};
 
 fn tvb() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tvb"));
@@ -20,11 +18,6 @@ fn tvb() -> Command {
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     command
-}
-
-/// A variable's number, or what stands for it.
-fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 fn compress(run: &Run, output: &Path, more: &[&str]) -> Command {
@@ -74,7 +67,7 @@ fn a_compression_killed_anywhere_leaves_the_old_or_the_new_and_goes_on() {
     assert!(old != new && new.len() == 4, "{:?}", new.keys());
 
     let mut random = Random(number("TVB_KILL_SEED", 7));
-    let (mut n_taken_up, n_kills) = (0, number("TVB_KILLS", 12));
+    let (mut n_taken_up, n_kills) = (0, number("TVB_KILLS", 12_u64));
     for round in 0..n_kills.div_ceil(3) {
         let _ = std::fs::remove_dir_all(&output);
         let overwrites = round % 2 == 1;
@@ -124,7 +117,7 @@ fn a_gram_file_and_an_edit_killed_anywhere_are_whole_in_the_end() {
         let work = top.path().join(format!("work{index}"));
         std::fs::create_dir(&work).expect("a folder");
         let output = work.join("out.safetensors");
-        for _ in 0..number("TVB_KILLS", 12).div_ceil(2) {
+        for _ in 0..number("TVB_KILLS", 12_u64).div_ceil(2) {
             kill(command(&output).spawn().expect("starts"), length, &mut random);
             let found = std::fs::read(&output).ok();
             assert!(found.is_none_or(|found| found == expected), "half an output under its final name");
@@ -142,7 +135,7 @@ fn ctrl_c_stops_cleanly_and_the_same_command_goes_on() {
     let (output, reference) = (top.path().join("out/basis"), top.path().join("reference"));
     let length = succeed(compress(&run, &reference, &[]).env("TVB_BOOKMARK_SECONDS", "0"));
     let mut random = Random(number("TVB_KILL_SEED", 9));
-    for _ in 0..number("TVB_KILLS", 12).div_ceil(3) {
+    for _ in 0..number("TVB_KILLS", 12_u64).div_ceil(3) {
         let mut command = compress(&run, &output, &["--overwrite"]);
         let mut child = command.env("TVB_BOOKMARK_SECONDS", "0").spawn().expect("starts");
         std::thread::sleep(length.mul_f64(random.below(1000) as f64 / 1000.0));
@@ -302,7 +295,7 @@ fn a_file_cut_under_the_pass_is_said_and_nothing_is_left() {
     let whole = std::fs::read(&run.tasks[1]).expect("read");
     let length = succeed(&mut compress(&run, &work.join("basis"), &[]));
     let mut random = Random(number("TVB_KILL_SEED", 12));
-    for _ in 0..number("TVB_KILLS", 12).div_ceil(2) {
+    for _ in 0..number("TVB_KILLS", 12_u64).div_ceil(2) {
         std::fs::remove_dir_all(work.join("basis")).or_else(|_| std::fs::create_dir_all(&work)).expect("cleared");
         let mut command = compress(&run, &work.join("basis"), &[]);
         let child = command.stderr(Stdio::piped()).spawn().expect("starts");

@@ -2,14 +2,14 @@
 //! safetensors, and the inner products of the task vectors that the code computed.
 
 use serde_json::Value as Json;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use tvb::ErrorKind;
 use tvb::checkpoint::torch::TorchFile;
 use tvb::checkpoint::{Checkpoint, Dtype, Layout, OpenOptions, Place, Tensor};
 use tvb::columns::plan::{Plan, Selection, Task};
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/reference").join(name)
+    tvb_tests::fixture("reference").join(name)
 }
 
 fn open(name: &str) -> Checkpoint {
@@ -155,7 +155,7 @@ fn published_bases_are_values_that_can_be_looked_into() {
 }
 
 fn torch_fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/torch").join(name)
+    tvb_tests::fixture("torch").join(name)
 }
 
 #[test]

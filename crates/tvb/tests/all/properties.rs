@@ -2,10 +2,7 @@
 //!
 //! `TVB_CASES` sets the number of random models, `TVB_MUTATIONS` that of mutilated inputs for each reader.
 
-mod small_models;
-
 use proptest::prelude::*;
-use small_models::{Random, Shape, Stored, values, write_model};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use tvb::basis::manifest::Manifest;
@@ -20,13 +17,11 @@ use tvb::jobs::verify::{verify_errors, verify_files};
 use tvb::pass::Runtime;
 use tvb::progress::Silent;
 use tvb::solve::{Method, Rule};
+use tvb_tests::small_models::{Random, Shape, Stored, contents, values, write_model};
+use tvb_tests::{fixture, number};
 
 fn runtime(n_threads: usize) -> Runtime {
     Runtime::on_cpu(n_threads, 64 << 20)
-}
-
-fn number(variable: &str, default: u32) -> u32 {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 /// A random run: what its tensors are and how it lies on disk.
@@ -120,7 +115,7 @@ proptest! {
         // The bits do not hang on threads.
         let again = top.path().join("again");
         compress(&plan, &options(&again, method, n_atoms), &runtime(1), &Silent).expect("a basis");
-        prop_assert!(small_models::contents(&folder) == small_models::contents(&again));
+        prop_assert!(contents(&folder) == contents(&again));
 
         // With as many atoms as tasks nothing is lost.
         let full = compress(&plan, &options(&folder, Method::Identity, n_tasks), &runtime(2), &Silent).expect("a basis");
@@ -199,14 +194,14 @@ fn keep_probe(name: &str, from: &Path) {
     let Some(folder) = std::env::var_os("TVB_SEEDS") else { return };
     let folder = Path::new(&folder).join("probe").join(name);
     std::fs::create_dir_all(&folder).expect("a folder");
-    for (file, bytes) in small_models::contents(from) {
+    for (file, bytes) in contents(from) {
         std::fs::write(folder.join(file), bytes).expect("written");
     }
 }
 
 /// Feeds a reader with mutilated copies of `seeds`; it may refuse, and must not panic. Answers how many it took.
 fn feed(what: &str, seeds: &[Vec<u8>], read: impl Fn(&[u8]) -> bool) -> usize {
-    let mut random = Random(Digest::of(what.as_bytes()).0 as u64 ^ u64::from(number("TVB_SEED", 0)));
+    let mut random = Random(Digest::of(what.as_bytes()).0 as u64 ^ u64::from(number::<u32>("TVB_SEED", 0)));
     let n_fed = number("TVB_MUTATIONS", 300);
     let mut n_taken = 0;
     for round in 0..n_fed {
@@ -254,9 +249,7 @@ fn readers_refuse_mutilated_files_and_never_panic() {
     // A whole basis whose manifest was mutilated and sealed anew: everything that reads one.
     let probe = top.path().join("probe");
     std::fs::create_dir(&probe).expect("a folder");
-    small_models::contents(&folder)
-        .iter()
-        .for_each(|(name, bytes)| std::fs::write(probe.join(name), bytes).expect("written"));
+    contents(&folder).iter().for_each(|(name, bytes)| std::fs::write(probe.join(name), bytes).expect("written"));
     feed("basis with a mutilated manifest", &sealed, |bytes| {
         std::fs::write(probe.join("basis.json"), resealed(bytes)).expect("written");
         let Ok(basis) = Basis::open(&probe) else { return false };
@@ -318,7 +311,7 @@ fn readers_refuse_mutilated_files_and_never_panic() {
 /// The small files of the published bases, one mutilated at a time.
 #[test]
 fn published_bases_with_a_mutilated_file_are_refused_or_read() {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/reference/published");
+    let fixtures = fixture("reference/published");
     let top = tempfile::tempdir().expect("a folder");
     let mut seeds = Vec::new();
     let files: [(&str, [&str; 3]); 4] = [
@@ -332,9 +325,7 @@ fn published_bases_with_a_mutilated_file_are_refused_or_read() {
         keep_probe(method, &from);
         let probe = top.path().join(method);
         std::fs::create_dir(&probe).expect("a folder");
-        small_models::contents(&from)
-            .iter()
-            .for_each(|(name, bytes)| std::fs::write(probe.join(name), bytes).expect("written"));
+        contents(&from).iter().for_each(|(name, bytes)| std::fs::write(probe.join(name), bytes).expect("written"));
         for (number, file) in files.into_iter().enumerate().filter(|(_, file)| *file != "basis_vectors.pt") {
             let whole = std::fs::read(from.join(file)).expect("read");
             seeds.push([vec![(3 * index + number) as u8], whole.clone()].concat());

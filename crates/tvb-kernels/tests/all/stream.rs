@@ -1,9 +1,7 @@
 //! Chunks streamed through the GPU: slots in several hands, results in order, batches beyond one dispatch's limits.
 
-mod common;
-
-use common::device::gpu;
-use common::{Case, Formats, Made, make, reference_gram};
+use crate::common::device::gpu;
+use crate::common::{Case, Formats, Made, make, reference_gram};
 use tvb_kernels::{
     ChunkLayout, CpuEngine, Dtype, GpuEngine, Gram, KernelError, Project, Triangles, Work, staged_layout,
 };

@@ -1,10 +1,8 @@
 //! What must hold for every method on every Gram matrix, easy or degenerate: bounds, exactness, agreement with the same
 //! quantities computed from the d-dimensional vectors themselves, and independence of the tasks' order.
 
-mod solve_common;
-
+use super::cases::{Rng, collections, gaussian, gram_of, mat, own, scaled, sharing};
 use faer::Mat;
-use solve_common::{Rng, collections, gaussian, gram_of, mat, own, scaled, sharing};
 use tvb::matrix::Matrix;
 use tvb::solve::{
     AeOptions, AnchoredOptions, Assessment, ClusterOptions, Coefficients, Coordinates, Gram, Method, Rule,

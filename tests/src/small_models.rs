@@ -1,18 +1,15 @@
 //! Small random models for tests of whole runs: bases and fine-tunes with any shapes, types and shards, from a seed.
 
-// Each test file uses its own part of this.
-#![allow(dead_code)]
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A seeded generator (SplitMix64): the same numbers on every machine.
 #[derive(Clone, Debug)]
-pub(crate) struct Random(pub(crate) u64);
+pub struct Random(pub u64);
 
 impl Random {
     /// The next 64 bits.
-    pub(crate) fn bits(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,19 +18,19 @@ impl Random {
     }
 
     /// A number below `n`.
-    pub(crate) fn below(&mut self, n: usize) -> usize {
+    pub fn below(&mut self, n: usize) -> usize {
         (self.bits() % n.max(1) as u64) as usize
     }
 
     /// A number from −1 to 1.
-    pub(crate) fn value(&mut self) -> f32 {
+    pub fn value(&mut self) -> f32 {
         (self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
 }
 
 /// How the elements of a tensor are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stored {
+pub enum Stored {
     /// f32
     F32,
     /// f16
@@ -44,17 +41,17 @@ pub(crate) enum Stored {
 
 /// One tensor of a model.
 #[derive(Clone, Debug)]
-pub(crate) struct Shape {
+pub struct Shape {
     /// Its name.
-    pub(crate) name: String,
+    pub name: String,
     /// Its shape.
-    pub(crate) shape: Vec<usize>,
+    pub shape: Vec<usize>,
     /// How it is stored.
-    pub(crate) stored: Stored,
+    pub stored: Stored,
 }
 
 /// f32 tensors called `t0`, `t1`, …
-pub(crate) fn shapes(shapes: &[&[usize]]) -> Vec<Shape> {
+pub fn shapes(shapes: &[&[usize]]) -> Vec<Shape> {
     let shape = |(index, shape): (usize, &&[usize])| Shape {
         name: format!("t{index}"),
         shape: shape.to_vec(),
@@ -64,10 +61,10 @@ pub(crate) fn shapes(shapes: &[&[usize]]) -> Vec<Shape> {
 }
 
 /// Values of every tensor.
-pub(crate) type Values = Vec<Vec<f32>>;
+pub type Values = Vec<Vec<f32>>;
 
 /// A base's values, and those of `n_tasks` fine-tunes near it.
-pub(crate) fn values(shapes: &[Shape], n_tasks: usize, random: &mut Random) -> (Values, Vec<Values>) {
+pub fn values(shapes: &[Shape], n_tasks: usize, random: &mut Random) -> (Values, Vec<Values>) {
     let n = |shape: &Shape| shape.shape.iter().product::<usize>();
     let base: Values = shapes.iter().map(|shape| (0..n(shape)).map(|_| random.value()).collect()).collect();
     // Tasks that share a direction, as fine-tunes of one base do.
@@ -109,7 +106,7 @@ fn write_file(path: &Path, shapes: &[Shape], values: &Values, which: &[usize]) {
 }
 
 /// Writes a model as one file, or with `n_shards` > 1 as a folder with an index; answers its path.
-pub(crate) fn write_model(folder: &Path, name: &str, shapes: &[Shape], values: &Values, n_shards: usize) -> PathBuf {
+pub fn write_model(folder: &Path, name: &str, shapes: &[Shape], values: &Values, n_shards: usize) -> PathBuf {
     if n_shards <= 1 {
         let path = folder.join(format!("{name}.safetensors"));
         write_file(&path, shapes, values, &(0..shapes.len()).collect::<Vec<_>>());
@@ -134,15 +131,15 @@ pub(crate) fn write_model(folder: &Path, name: &str, shapes: &[Shape], values: &
 
 /// A base and fine-tunes on disk.
 #[derive(Debug)]
-pub(crate) struct Run {
+pub struct Run {
     /// The base.
-    pub(crate) base: PathBuf,
+    pub base: PathBuf,
     /// The fine-tunes: `task0`, `task1`, …
-    pub(crate) tasks: Vec<PathBuf>,
+    pub tasks: Vec<PathBuf>,
 }
 
 /// Writes a run of f32 models with these shapes into `folder`.
-pub(crate) fn write_run(folder: &Path, shape_list: &[&[usize]], n_tasks: usize, seed: u64) -> Run {
+pub fn write_run(folder: &Path, shape_list: &[&[usize]], n_tasks: usize, seed: u64) -> Run {
     let shapes = shapes(shape_list);
     let (base, tasks) = values(&shapes, n_tasks, &mut Random(seed));
     let task = |(index, values): (usize, &Values)| write_model(folder, &format!("task{index}"), &shapes, values, 1);
@@ -150,7 +147,7 @@ pub(crate) fn write_run(folder: &Path, shape_list: &[&[usize]], n_tasks: usize, 
 }
 
 /// Every file below `folder` with its bytes.
-pub(crate) fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let Ok(entries) = std::fs::read_dir(folder) else { return found };
     for entry in entries {

@@ -1,8 +1,6 @@
 //! What holds for chunks of any shape: random layouts, long columns, and finding what is not finite.
 
-mod common;
-
-use common::{Case, Formats, Made, make, reference_gram};
+use crate::common::{Case, Formats, Made, Random, make, reference_gram};
 use proptest::prelude::*;
 use tvb_kernels::{
     ChunkLayout, CpuEngine, Dtype, Gram, Project, Segment, Slice, Work, locate_non_finite, triangle_len,
@@ -19,7 +17,7 @@ fn run<W: Work>(engine: CpuEngine, work: &W, made: &Made) -> W::Output {
 fn long_columns_stay_within_1e_7() {
     let n_rows = 1 << 20;
     let columns = [0.0f32, 0.1, 0.1, -0.3];
-    let mut random = common::Random(3);
+    let mut random = Random(3);
     let values: Vec<Vec<f32>> =
         columns.iter().map(|mean| (0..n_rows).map(|_| mean + 0.01 * random.signed() as f32 * mean).collect()).collect();
     let bytes: Vec<u8> = values.iter().flatten().flat_map(|value| value.to_le_bytes()).collect();
@@ -107,7 +105,7 @@ proptest! {
     #[test]
     fn projections_do_not_depend_on_the_cut(case in any_case(), n_atoms in 1usize..7, cut in 0usize..1500) {
         let made = make(&case);
-        let mut random = common::Random(case.seed);
+        let mut random = Random(case.seed);
         let encode = random.weights(case.n_tasks * n_atoms);
         let work = Project { encode, n_atoms, dtype: Dtype::F32 };
         let engine = CpuEngine::new();

@@ -1,0 +1,9 @@
+//! The command `tvb`, run as a user runs it.
+//!
+//! One program for all of them: `cargo test -p tvb-cli --test all sweep::` runs a part of it.
+
+mod batch;
+mod bench;
+mod cli;
+mod kills;
+mod sweep;

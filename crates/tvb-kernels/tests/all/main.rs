@@ -1,0 +1,11 @@
+//! The operations on chunks of many shapes, on every engine there is, against plain f64 loops.
+//!
+//! One program, since each links all of wgpu: `cargo test -p tvb-kernels --test all eigh::` runs a part of it.
+
+mod accuracy;
+mod common;
+mod eigh;
+mod least_device;
+mod operations;
+mod segments;
+mod stream;

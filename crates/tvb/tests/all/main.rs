@@ -1,0 +1,14 @@
+//! What the library does from its public side: whole passes and jobs on small models, solvers on many Gram matrices.
+//!
+//! One program, since each links the whole engine: `cargo test -p tvb --test all solve::` runs a part of it.
+
+mod checkpoint;
+mod device_faults;
+mod faults;
+mod gpu_device;
+mod interop;
+mod kept;
+mod kept_on_device;
+mod properties;
+mod report;
+mod solve;
