@@ -21,6 +21,11 @@ impl Source {
         Self { path: path.into(), text: text.into(), code }
     }
 
+    /// The file's syntax; panics where it is not Rust.
+    pub(crate) fn syntax(&self) -> syn::File {
+        syn::parse_file(&self.text).unwrap_or_else(|error| panic!("{}: {error}", self.path))
+    }
+
     /// Whether the path begins with one of these.
     pub(crate) fn is_under(&self, folders: &[&str]) -> bool {
         folders.iter().any(|folder| self.path.starts_with(folder))
@@ -44,7 +49,9 @@ impl Source {
 
 /// The repository's root.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository's root")
+    let elsewhere = std::env::var_os("TVB_INVARIANTS_ROOT").map(PathBuf::from);
+    let root = elsewhere.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+    root.canonicalize().expect("the repository's root")
 }
 
 /// Every file of the repository with one of these endings, sorted by path; build outputs and dot-folders left out.

@@ -6,7 +6,7 @@
 //! nothing that was folded: it is reopened, once a pass, and goes on with the chunks that are left; where that fails too, or
 //! its memory is full, the CPU engine does them.
 
-use super::chunks::Block;
+use super::block::Block;
 use super::kept::{BlockKey, DeviceChunk};
 use super::line::Line;
 use super::on_host::{OnCpu, visit_chunks};

@@ -7,6 +7,7 @@
 //!                          Operation (engine) or HostOperation ─▶ part ─▶ Line: in chunk order ─▶ fold, by Span
 //! ```
 
+mod block;
 pub mod bookmark;
 mod chunks;
 mod delta;
@@ -23,7 +24,8 @@ mod run;
 mod runtime;
 mod spans;
 
-pub use chunks::{Block, ChunkSize, Grid};
+pub use block::Block;
+pub use chunks::{ChunkSize, Grid};
 pub use delta::{decode_deltas, decode_rows};
 pub use op::{DigestOnly, Done, Folded, HostOperation, Operation, ReadChunk};
 pub use pass::Pass;

@@ -1,6 +1,6 @@
 //! What a pass does with a chunk: on the engine, or on the host.
 
-use super::chunks::Block;
+use super::block::Block;
 use crate::digest::Digest;
 use crate::error::Result;
 use tvb_kernels::{Chunk, ChunkLayout, Work};

@@ -2,7 +2,7 @@
 //!
 //! Where the files share one layout, the blocks of a chunk lie one behind the other and are fetched by one long read.
 
-use super::chunks::Block;
+use super::block::Block;
 use super::kept::KeptBlock;
 use super::reads::Reads;
 use crate::checkpoint::Place;

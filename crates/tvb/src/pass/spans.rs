@@ -7,7 +7,7 @@
 //!
 //! Cost: one more row of sums in memory, and one more addition of it for every 64 blocks.
 
-use super::chunks::Block;
+use super::block::Block;
 use crate::digest::BLOCK_ROWS;
 
 /// Rows of one span: 64 blocks.

@@ -1,10 +1,11 @@
-//! Devices that fail in the middle of a pass: the pass goes on where it was, on the device made anew or on the CPU, and its
+//! Devices that fail in the middle of a pass: the pass goes on where it was, on the reopened device or on the CPU, and its
 //! result is the one of an undisturbed run.
 
 use crate::gpu_device::{Notes, llvmpipe};
 use std::path::Path;
 use tvb::columns::plan::Plan;
-use tvb::jobs::compress::{CompressOptions, Size, compress};
+use tvb::jobs::compress::{CompressOptions, compress};
+use tvb::ops::Grams;
 use tvb::ops::gram::gram;
 use tvb::pass::Runtime;
 use tvb::solve::Method;
@@ -23,7 +24,7 @@ fn write_plan(folder: &Path) -> Plan {
 }
 
 fn runtime(engine: &GpuEngine) -> Runtime {
-    Runtime { engine: Engine::Gpu(engine.clone()), n_threads: 2, memory_bytes: 256 << 20, device_memory_bytes: 0 }
+    Runtime::on(Engine::Gpu(engine.clone())).with_threads(2).with_memory(256 << 20).with_device_memory(0)
 }
 
 /// Fails unless two Grams agree to 1e-6 of the norms, and in every digest.
@@ -45,11 +46,7 @@ fn a_pass_survives_its_device() {
     let top = tempfile::tempdir().expect("a folder");
     let plan = write_plan(top.path());
     let (runtime, notes) = (runtime(&engine), Notes::default());
-    let options = |name: &str| CompressOptions {
-        method: Method::Pca,
-        size: Size::Atoms(1),
-        ..CompressOptions::new(top.path().join(name))
-    };
+    let options = |name: &str| CompressOptions::new(top.path().join(name)).method(Method::Pca).atoms(1);
     let undisturbed = gram(&plan, &runtime, &notes).expect("a Gram matrix");
     compress(&plan, &options("undisturbed"), &runtime, &notes).expect("a basis");
     assert_eq!(notes.take(), Vec::<String>::new());
@@ -61,14 +58,14 @@ fn a_pass_survives_its_device() {
         assert_eq!(found.digests, undisturbed.digests);
         assert!(found.triangles == undisturbed.triangles, "lost after {n_submits} submits: other bits");
         let said = notes.take();
-        assert!(said.len() == 1 && said[0].contains("opened anew"), "{said:?}");
-        assert_eq!(engine.check(), Ok(()), "the device made anew");
+        assert!(said.len() == 1 && said[0].contains("was reopened"), "{said:?}");
+        assert_eq!(engine.check(), Ok(()), "the reopened device");
     }
 
     // Lost while atoms are formed: the same files.
     engine.inject_fault(3 + 2, InjectedFault::Lost);
     compress(&plan, &options("lost"), &runtime, &notes).expect("a basis");
-    assert!(notes.take().iter().any(|line| line.contains("opened anew")));
+    assert!(notes.take().iter().any(|line| line.contains("was reopened")));
     assert!(contents(&top.path().join("lost")) == contents(&top.path().join("undisturbed")), "other bytes");
 
     // Out of memory: the CPU does the rest, and all of the next pass, as the device is not trusted again.

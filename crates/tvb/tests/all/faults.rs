@@ -5,19 +5,20 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tvb::ErrorKind;
 use tvb::basis::Basis;
-use tvb::basis::atom::AtomSink;
-use tvb::basis::bookmarks::BookmarkFolder;
+use tvb::basis::atoms::AtomFiles;
 use tvb::basis::gram_file;
 use tvb::checkpoint::{Checkpoint, Dtype, Existing};
 use tvb::columns::plan::{Plan, Selection, Task};
 use tvb::digest::Digest;
-use tvb::jobs::compress::{CompressOptions, Size, compress};
+use tvb::jobs::bookmarks::BookmarkFolder;
+use tvb::jobs::compress::{CompressOptions, compress};
 use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source};
+use tvb::jobs::gram::make_gram_file;
 use tvb::jobs::verify::verify_files;
 use tvb::ops::gram::{gram, gram_from};
 use tvb::ops::project::{Projection, find_bookmark, project_from};
-use tvb::pass::Runtime;
 use tvb::pass::bookmark::{Bookmark, Bookmarks, PassName};
+use tvb::pass::{Reads, Runtime};
 use tvb::progress::{Progress, Silent};
 use tvb::solve::{Method, Rule};
 use tvb_tests::small_models::{Random, Run, contents, write_run};
@@ -36,7 +37,7 @@ fn plan(run: &Run) -> Plan {
 }
 
 fn options(output: &Path) -> CompressOptions {
-    CompressOptions { method: Method::Pca, size: Size::Atoms(2), ..CompressOptions::new(output.to_owned()) }
+    CompressOptions::new(output).method(Method::Pca).atoms(2)
 }
 
 /// Three chunks of the first tensor, two of the second, some small tensors.
@@ -91,7 +92,7 @@ fn passes_stopped_after_any_chunk_end_with_the_same_bits() {
     let mut n_stopped = 0;
     for n_put in 0..=n_chunks {
         let mut bookmarks = InMemory::stopped_after(n_put);
-        match gram_from(&plan, &runtime, &Silent, &mut bookmarks) {
+        match gram_from(&plan, &Reads::new(), &runtime, &Silent, &mut bookmarks) {
             Ok(_) => {}
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Interrupted);
@@ -99,8 +100,8 @@ fn passes_stopped_after_any_chunk_end_with_the_same_bits() {
             }
         }
         bookmarks.go_on();
-        let taken_up = gram_from(&plan, &runtime, &Silent, &mut bookmarks).expect("a Gram matrix");
-        assert!(gram_file::to_bytes(&taken_up).expect("bytes") == expected, "stopped after {n_put} chunks");
+        let resumed = gram_from(&plan, &Reads::new(), &runtime, &Silent, &mut bookmarks).expect("a Gram matrix");
+        assert!(gram_file::to_bytes(&resumed).expect("bytes") == expected, "stopped after {n_put} chunks");
     }
     assert!(n_stopped >= 4, "{n_stopped} stops only: the chunks are not what this test thinks");
 
@@ -114,29 +115,33 @@ fn passes_stopped_after_any_chunk_end_with_the_same_bits() {
         folder
     };
     let reference = folder("reference");
-    let sink = AtomSink::create(&reference, 2, &tensors, Dtype::F32).expect("a sink");
+    let sink = AtomFiles::create(&reference, 2, &tensors, Dtype::F32).expect("a sink");
     let mut never = InMemory::default();
     never.go_on();
-    let records = project_from(&projection, sink, None, &runtime, &Silent, &mut never).expect("atoms");
+    let reads = Reads::new();
+    let digests = project_from(&projection, &reads, &sink, None, &runtime, &Silent, &mut never).expect("atoms");
+    let records = sink.finish(&digests).expect("atoms");
     for n_put in 0..=n_chunks {
         let folder = folder(&format!("stopped{n_put}"));
-        let sink = AtomSink::create(&folder, 2, &tensors, Dtype::F32).expect("a sink");
+        let sink = AtomFiles::create(&folder, 2, &tensors, Dtype::F32).expect("a sink");
         let mut bookmarks = InMemory::stopped_after(n_put);
-        let _ = project_from(&projection, sink, None, &runtime, &Silent, &mut bookmarks);
+        let _ = project_from(&projection, &reads, &sink, None, &runtime, &Silent, &mut bookmarks);
         bookmarks.go_on();
         let bookmark = find_bookmark(&projection, &runtime, &mut bookmarks);
         assert_eq!(bookmark.is_some(), n_put > 0);
-        let sink = AtomSink::reopen(&folder, 2, &tensors, Dtype::F32).expect("what was left");
-        let again = project_from(&projection, sink, bookmark, &runtime, &Silent, &mut bookmarks).expect("atoms");
+        let sink = AtomFiles::reopen(&folder, 2, &tensors, Dtype::F32).expect("what was left");
+        let again =
+            project_from(&projection, &reads, &sink, bookmark, &runtime, &Silent, &mut bookmarks).expect("atoms");
+        let again = sink.finish(&again).expect("atoms");
         assert_eq!(again, records);
         assert!(contents(&folder) == contents(&reference), "stopped after {n_put} chunks");
     }
-    // Another recipe, other tensors or another length: nothing to take up.
+    // Another recipe, other tensors or another length: nothing to resume.
     let other = tvb::matrix::Matrix::from_fn(3, 2, |t, m| (t + m) as f64);
     assert!(find_bookmark(&Projection { encode: &other, ..projection }, &runtime, &mut never).is_none());
-    assert!(AtomSink::reopen(&reference, 2, &tensors[1..], Dtype::F32).is_none());
-    assert!(AtomSink::reopen(&reference, 3, &tensors, Dtype::F32).is_none());
-    assert!(AtomSink::reopen(&reference, 2, &tensors, Dtype::F16).is_none());
+    assert!(AtomFiles::reopen(&reference, 2, &tensors[1..], Dtype::F32).is_none());
+    assert!(AtomFiles::reopen(&reference, 3, &tensors, Dtype::F32).is_none());
+    assert!(AtomFiles::reopen(&reference, 2, &tensors, Dtype::F16).is_none());
 }
 
 /// Whether a reader of the basis says so: by opening it, by verifying it, by forming an edit.
@@ -212,10 +217,10 @@ fn a_run_with_other_threads_finds_the_bookmark_and_one_with_other_inputs_does_no
     std::fs::create_dir(&other).expect("a folder");
     let other = write_run(&other, SHAPES, 2, 3);
     let folder = |run: &Run, n_threads| {
-        let runtime = Runtime { n_threads, ..runtime() };
+        let runtime = runtime().with_threads(n_threads);
         BookmarkFolder::new(top.path().join("bookmarks"), &plan(run), &runtime)
     };
-    let bookmark = Bookmark::start(3, &[2]);
+    let bookmark = Bookmark::start(3, 2, &[2]);
     folder(&run, 2).put(PassName::Gram, Digest(1), &bookmark).expect("put");
     assert_eq!(folder(&run, 7).find(PassName::Gram, Digest(1)), Some(bookmark));
     assert_eq!(folder(&run, 2).find(PassName::Gram, Digest(2)), None);
@@ -246,9 +251,9 @@ fn inputs_that_change_between_the_passes_are_refused() {
     let top = tempfile::tempdir().expect("a folder");
     let run = write_run(top.path(), SHAPES, 3, 5);
     let gram_path = top.path().join("gram.safetensors");
-    gram_file::make(&plan(&run), &gram_path, Existing::Refuse, &runtime(), &Silent).expect("a Gram file");
+    make_gram_file(&plan(&run), &gram_path, Existing::Refuse, &runtime(), &Silent).expect("a Gram file");
     let output = top.path().join("basis");
-    let with_gram = CompressOptions { gram: Some(gram_path), ..options(&output) };
+    let with_gram = options(&output).gram(Some(gram_path));
     for (path, name) in [(&run.base, "base"), (&run.tasks[1], "task task1")] {
         let original = std::fs::read(path).expect("read");
         let mut changed = original.clone();
@@ -310,7 +315,7 @@ fn inputs_that_change_or_shrink_while_they_are_read_are_noticed() {
         let meanwhile = Meanwhile { stage, act: || act(&path), is_running: false.into() };
         let output = folder.join("basis");
         // Too little memory to keep the inputs: they are read again in the second pass.
-        let one_thread = Runtime { n_threads: 1, memory_bytes: 4 << 20, ..runtime() };
+        let one_thread = Runtime::on_cpu(1, 4 << 20);
         let error = compress(&plan(&run), &options(&output), &one_thread, &meanwhile).expect_err("a changed input");
         assert!(error.message().contains(message), "{stage}: {message:?} expected, found {error}");
         assert_eq!(error.message().lines().count(), 1);

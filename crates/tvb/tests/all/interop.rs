@@ -259,7 +259,7 @@ fn a_checkpoint_becomes_a_state_dict() {
 }
 
 fn four_random_atoms(output: PathBuf) -> CompressOptions {
-    CompressOptions { method: Method::Random { seed: 7 }, size: Size::Atoms(4), ..CompressOptions::new(output) }
+    CompressOptions::new(output).method(Method::Random { seed: 7 }).atoms(4)
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn random_atoms_are_made_again_wherever_they_are_needed() {
     let plan = originals(&names);
     let temporary = tempfile::tempdir().unwrap();
     let options = four_random_atoms(temporary.path().join("basis"));
-    let basis = compress(&plan, &options, &runtime(), &Silent).unwrap();
+    let basis = compress(&plan, &options, &runtime(), &Silent).unwrap().basis;
     assert_eq!((basis.n_atoms(), basis.manifest.n_vectors()), (0, 4), "nothing is stored");
     let is_moved = |key: &String| !basis.manifest.frozen.contains(key);
     let keys: Vec<String> = keys(&expected).into_iter().filter(is_moved).collect();
@@ -343,15 +343,15 @@ fn what_does_not_fit_random_atoms_is_refused_before_anything_is_read() {
     let temporary = tempfile::tempdir().unwrap();
     let random = four_random_atoms(temporary.path().join("basis"));
     for options in [
-        CompressOptions { balance: true, ..random.clone() },
-        CompressOptions { coordinates: Coordinates::Orthogonal, ..random.clone() },
-        CompressOptions { size: Size::MaxError(MaxError::Mean(0.1)), ..random.clone() },
-        CompressOptions { size: Size::MaxBytes(1 << 30), ..random.clone() },
+        random.clone().balance(true),
+        random.clone().coordinates(Coordinates::Orthogonal),
+        random.clone().size(Size::MaxError(MaxError::Mean(0.1))),
+        random.clone().size(Size::MaxBytes(1 << 30)),
     ] {
         let error = compress(&plan, &options, &runtime(), &Silent).unwrap_err();
         assert_eq!((error.kind(), error.hint_text().is_some()), (ErrorKind::Usage, true), "{error}");
     }
-    let options = CompressOptions { size: Size::Atoms(9), ..random };
+    let options = random.atoms(9);
     assert_eq!(compress(&plan, &options, &runtime(), &Silent).unwrap_err().kind(), ErrorKind::Rejected);
     assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0, "nothing was begun");
 }

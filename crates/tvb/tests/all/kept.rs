@@ -4,10 +4,11 @@ use std::path::Path;
 use tvb::ErrorKind;
 use tvb::checkpoint::Checkpoint;
 use tvb::columns::plan::{Plan, Selection, Task};
-use tvb::jobs::compress::{CompressOptions, Size, compress, n_reads};
-use tvb::ops::gram::gram;
-use tvb::pass::Runtime;
+use tvb::jobs::compress::{CompressOptions, compress, forecast};
+use tvb::ops::gram::{gram, gram_from};
+use tvb::pass::bookmark::NoBookmarks;
 use tvb::pass::kept::Keep;
+use tvb::pass::{ChunkReader, ChunkSize, Grid, Reads, Runtime};
 use tvb::progress::Silent;
 use tvb::solve::Method;
 use tvb_tests::small_models::{contents, write_run};
@@ -37,14 +38,11 @@ fn what_is_kept_makes_the_same_basis() {
         let made = [(Keep::Never, 64 << 20), (Keep::Always, 1 << 20), (Keep::Always, 64 << 20)];
         let made = made.map(|(keep, memory_bytes)| {
             let output = top.path().join(format!("{name}-{keep:?}-{memory_bytes}"));
-            let options = CompressOptions {
-                method: method.clone(),
-                size: Size::Atoms(2),
-                keep,
-                ..CompressOptions::new(output.clone())
-            };
-            compress(&plan, &options, &runtime(memory_bytes), &Silent).expect("a basis");
-            (n_reads(&plan, &options, memory_bytes), contents(&output))
+            let options = CompressOptions::new(&output).method(method.clone()).atoms(2).keep(keep);
+            let told = forecast(&plan, &options, memory_bytes).expect("a forecast");
+            let made = compress(&plan, &options, &runtime(memory_bytes), &Silent).expect("a basis");
+            assert!(made.read_bytes <= told.read_bytes && made.read_bytes > told.read_bytes / 2, "{name}: {told:?}");
+            (told.n_reads, contents(&output))
         });
         assert_eq!(made.each_ref().map(|made| made.0), [2, 2, 1], "the inputs are {} bytes", plan.n_bytes());
         assert!(made.iter().all(|other| other.1 == made[0].1), "{name}: the same bytes");
@@ -55,8 +53,8 @@ fn what_is_kept_makes_the_same_basis() {
 fn a_second_pass_reads_no_file() {
     let top = tempfile::tempdir().expect("a folder");
     let (plan, runtime) = (plan(top.path()), runtime(64 << 20));
-    let kept = plan.keeping();
-    let first = gram(&kept, &runtime, &Silent).expect("a Gram matrix");
+    let reads = Reads::new().keeping();
+    let first = gram_from(&plan, &reads, &runtime, &Silent, &mut NoBookmarks).expect("a Gram matrix");
     for column in 0..plan.n_columns() {
         let path = plan.column_checkpoint(column).path();
         let file = std::fs::File::options().write(true).open(path).expect("an input");
@@ -65,11 +63,11 @@ fn a_second_pass_reads_no_file() {
     // The files are cut short: whoever reads them fails, whoever has kept them does not look.
     let read = gram(&plan, &runtime, &Silent).expect_err("nothing to read");
     assert_ne!(read.kind(), ErrorKind::Interrupted, "{read}");
-    let moved = kept.only(|index| !first.tensors[index].frozen);
-    let grid = tvb::pass::Grid::new(moved.tensors.iter().map(|tensor| tensor.n_rows), 50_000);
-    let mut reader = tvb::pass::ChunkReader::default();
+    let moved = plan.only(|index| !first.tensors[index].frozen);
+    let grid = Grid::new(moved.tensors.iter().map(|tensor| tensor.n_rows), ChunkSize { n_rows: 50_000, n_blocks: 9 });
+    let mut reader = ChunkReader::default();
     for chunk in 0..grid.n_chunks() {
-        reader.read(&moved, grid.blocks(chunk), |_| 0).expect("kept");
+        reader.read(&moved, &reads, grid.blocks(chunk)).expect("kept");
         for (block, digests) in grid.blocks(chunk).iter().zip(reader.digests().chunks(moved.n_columns())) {
             assert!(digests.iter().all(|digest| digest.0 != 0), "{block:?}");
         }

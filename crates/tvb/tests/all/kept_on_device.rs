@@ -4,7 +4,7 @@ use crate::gpu_device::{Notes, llvmpipe};
 use std::path::{Path, PathBuf};
 use tvb::columns::plan::Plan;
 use tvb::digest::Digest;
-use tvb::jobs::compress::{CompressOptions, Size, compress};
+use tvb::jobs::compress::{CompressOptions, compress};
 use tvb::pass::Runtime;
 use tvb::pass::kept::{DeviceChunk, Keep, KeptOnDevice};
 use tvb::progress::Silent;
@@ -20,7 +20,10 @@ fn card() -> Option<GpuEngine> {
 }
 
 fn runtime(engine: &GpuEngine, device_memory_bytes: u64) -> Runtime {
-    Runtime { engine: Engine::Gpu(engine.clone()), n_threads: 2, memory_bytes: 256 << 20, device_memory_bytes }
+    Runtime::on(Engine::Gpu(engine.clone()))
+        .with_threads(2)
+        .with_memory(256 << 20)
+        .with_device_memory(device_memory_bytes)
 }
 
 /// Three chunks of a device; the second tensor and the fourth are the same in every fine-tune, so that every chunk of the
@@ -38,7 +41,7 @@ fn write_plan(folder: &Path, stored: Stored) -> Plan {
 }
 
 fn options(output: PathBuf, keep: Keep) -> CompressOptions {
-    CompressOptions { method: Method::Pca, size: Size::Atoms(2), keep, ..CompressOptions::new(output) }
+    CompressOptions::new(output).method(Method::Pca).atoms(2).keep(keep)
 }
 
 #[test]
@@ -49,12 +52,9 @@ fn what_is_kept_makes_the_same_basis_and_is_not_read_again() {
         let plan = write_plan(top.path(), stored);
         let make = |name: &str, device_memory_bytes: u64, keep: Keep| {
             let output = top.path().join(name);
-            let before = plan.read_bytes();
             let runtime = runtime(&engine, device_memory_bytes);
-            // As the command does.
-            let options = options(output.clone(), keep).decided(&plan, runtime.memory_bytes).expect("sound options");
-            compress(&plan, &options, &runtime, &Silent).expect("a basis");
-            (plan.read_bytes() - before, contents(&output))
+            let made = compress(&plan, &options(output.clone(), keep), &runtime, &Silent).expect("a basis");
+            (made.read_bytes, contents(&output))
         };
         let (all, moved) = (plan.n_bytes(), plan.only(|index| index != 1 && index != 3).n_bytes());
         let nothing = make("nothing", 0, Keep::Auto);
@@ -82,15 +82,14 @@ fn a_device_that_is_lost_has_kept_nothing() {
     let runtime = runtime(&engine, 1 << 30);
     let (expected, output) = (top.path().join("expected"), top.path().join("lost"));
     compress(&plan, &options(expected.clone(), Keep::Auto), &runtime, &Silent).expect("a basis");
-    let before = plan.read_bytes();
     let notes = Notes::default();
     // In the second pass, which has read nothing until then.
     engine.inject_fault(n_chunks(&plan, &runtime) + 1, InjectedFault::Lost);
-    compress(&plan, &options(output.clone(), Keep::Auto), &runtime, &notes).expect("a basis");
+    let made = compress(&plan, &options(output.clone(), Keep::Auto), &runtime, &notes).expect("a basis");
     let said = notes.take();
-    assert!(said.iter().any(|line| line.contains("opened anew")), "{said:?}");
+    assert!(said.iter().any(|line| line.contains("was reopened")), "{said:?}");
     assert!(contents(&output) == contents(&expected), "other bytes");
-    assert!(plan.read_bytes() - before > plan.n_bytes(), "chunks that were lost with the device are read again");
+    assert!(made.read_bytes > plan.n_bytes(), "chunks that were lost with the device are read again");
 }
 
 #[test]
@@ -134,6 +133,6 @@ fn a_full_device_gives_up_its_last_chunks() {
 
 fn n_chunks(plan: &Plan, runtime: &Runtime) -> u32 {
     let rows = plan.tensors.iter().map(|tensor| tensor.n_rows);
-    let grid = tvb::pass::Grid::new(rows, runtime.rows_per_chunk(plan.n_columns()));
+    let grid = tvb::pass::Grid::new(rows, runtime.chunk_size(plan.n_columns()));
     u32::try_from(grid.n_chunks()).expect("a few chunks")
 }

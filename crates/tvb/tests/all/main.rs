@@ -12,3 +12,4 @@ mod kept_on_device;
 mod properties;
 mod report;
 mod solve;
+mod spans;

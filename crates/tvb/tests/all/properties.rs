@@ -11,8 +11,9 @@ use tvb::checkpoint::{Checkpoint, Existing, ShardIndex};
 use tvb::columns::plan::{Plan, Selection, Task};
 use tvb::digest::Digest;
 use tvb::jobs::batch::{Batch, JobFile};
-use tvb::jobs::compress::{CompressOptions, Size, compress};
+use tvb::jobs::compress::{CompressOptions, compress};
 use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source};
+use tvb::jobs::gram::make_gram_file;
 use tvb::jobs::verify::{verify_errors, verify_files};
 use tvb::pass::Runtime;
 use tvb::progress::Silent;
@@ -73,12 +74,7 @@ fn plan(folder: &Path, model: &Model) -> Plan {
 }
 
 fn options(output: &Path, method: Method, n_atoms: usize) -> CompressOptions {
-    CompressOptions {
-        method,
-        size: Size::Atoms(n_atoms),
-        existing: Existing::Replace,
-        ..CompressOptions::new(output.to_owned())
-    }
+    CompressOptions::new(output).method(method).atoms(n_atoms).existing(Existing::Replace)
 }
 
 fn floats(checkpoint: &Checkpoint, name: &str) -> (Vec<f32>, tvb_kernels::Dtype) {
@@ -103,7 +99,7 @@ proptest! {
         let basis = compress(&plan, &options(&folder, method.clone(), n_atoms), &runtime(2), &Silent);
         let moved = plan.tensors.iter().any(|tensor| tensor.n_rows > 0);
         let basis = match basis {
-            Ok(basis) => basis,
+            Ok(made) => made.basis,
             // Nothing in any tensor, so nothing moved.
             Err(error) => { prop_assert!(!moved, "{error}"); return Ok(()); }
         };
@@ -112,13 +108,13 @@ proptest! {
             let predicted = error.predicted.expect("predicted");
             prop_assert!((error.measured - predicted).abs() <= 2e-3 * (1.0 + predicted), "{method:?} M = {n_atoms} of {n_tasks}: {error:?}");
         }
-        // The bits do not hang on threads.
+        // The bits do not depend on threads.
         let again = top.path().join("again");
         compress(&plan, &options(&again, method, n_atoms), &runtime(1), &Silent).expect("a basis");
         prop_assert!(contents(&folder) == contents(&again));
 
         // With as many atoms as tasks nothing is lost.
-        let full = compress(&plan, &options(&folder, Method::Identity, n_tasks), &runtime(2), &Silent).expect("a basis");
+        let full = compress(&plan, &options(&folder, Method::Identity, n_tasks), &runtime(2), &Silent).expect("a basis").basis;
         let alpha: Vec<f64> = (0..n_tasks).map(|task| [1.0, -0.5, 0.25][task % 3]).collect();
         let edit = Edit { alpha, scale: 0.8, rule: Rule::Projected };
         let outputs = [("basis", Source::Basis(&full)), ("originals", Source::Checkpoints(&plan))].map(|(name, source)| {
@@ -271,7 +267,7 @@ fn readers_refuse_mutilated_files_and_never_panic() {
     });
 
     let gram_path = top.path().join("gram.safetensors");
-    gram_file::make(&plan, &gram_path, Existing::Refuse, &runtime(1), &Silent).expect("a Gram file");
+    make_gram_file(&plan, &gram_path, Existing::Refuse, &runtime(1), &Silent).expect("a Gram file");
     let gram = [read(&gram_path)];
     keep_seeds("gram_file", &gram);
     feed("Gram file, sealed anew", &gram, |bytes| gram_file::from_bytes(&resealed(bytes)).is_ok());

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use tvb::basis::Basis;
 use tvb::checkpoint::Checkpoint;
 use tvb::columns::plan::{Plan, Selection, Task};
-use tvb::jobs::compress::{CompressOptions, Size, compress};
+use tvb::jobs::compress::{CompressOptions, compress};
 use tvb::jobs::report::basis_report;
 use tvb::pass::Runtime;
 use tvb::progress::Silent;
@@ -21,9 +21,9 @@ fn basis(folder: &std::path::Path, method: Method) -> Basis {
     };
     let tasks = run.tasks.iter().enumerate().map(task).collect();
     let plan = Plan::new(Checkpoint::open(&run.base).expect("a base"), tasks, &Selection::default()).expect("a plan");
-    let options = CompressOptions { method, size: Size::Atoms(2), ..CompressOptions::new(folder.join("basis")) };
+    let options = CompressOptions::new(folder.join("basis")).method(method).atoms(2);
     let runtime = Runtime::on_cpu(1, 64 << 20);
-    compress(&plan, &options, &runtime, &Silent).expect("a basis")
+    compress(&plan, &options, &runtime, &Silent).expect("a basis").basis
 }
 
 /// Opening and closing tags of one kind.
