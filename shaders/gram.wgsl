@@ -2,7 +2,7 @@
 //   partial[run, i, j] = sum_x delta_i(x) * delta_j(x)      for j <= i, delta_t = column_t - base
 // binding 0  params  uniform     GramParams (crates/tvb-kernels/src/params.rs)
 // binding 1  chunk   read        raw bytes [n_tasks + 1 columns]
-// binding 2  slices  read        where the columns lie
+// binding 2  slices  read        Slice [n_segments, n_tasks + 1]: where the columns lie
 // binding 3  runs    read        Run
 // binding 5  output  read_write  f32 [n_runs, n_values] packed lower triangles, then a mark for each workgroup
 // dispatch   x: run, y: pair of task tiles (lower triangle of tiles)
@@ -12,16 +12,15 @@
 // of products in registers. Few tasks make few blocks, so several threads ("lanes") share a block and split the rows.
 // Task `block + entry * BLOCKS` belongs to a block: neighbours in memory go to neighbouring threads.
 
-#import shared/dtype.wgsl
-#import shared/run.wgsl
+// These four and FORMAT below are one variant's: a kernel gets its own values in their place.
 // Tasks of a tile: a multiple of BLOCK, at most 8 blocks.
-#constant TILE
+const TILE: u32 = 8u;
 // Tasks of a block, either way: 4 or 8.
-#constant BLOCK
+const BLOCK: u32 = 8u;
 // Rows decoded at a time: a power of two.
-#constant STAGE_ROWS
+const STAGE_ROWS: u32 = 128u;
 // 2 where there is more than one tile, else 1: tiles held at a time.
-#constant TILES_HELD
+const TILES_HELD: u32 = 1u;
 
 const THREADS: u32 = 64u;
 // Products that a thread sums in registers.
@@ -50,6 +49,85 @@ struct GramParams {
 
 @group(0) @binding(0) var<uniform> params: GramParams;
 @group(0) @binding(5) var<storage, read_write> output: array<u32>;
+
+// ---- The chunk: the same lines in gram.wgsl and combine.wgsl ----
+// Offsets are multiples of the element size, not of the word: odd lengths of 16-bit tensors put the next one anywhere.
+
+// The format of every slice, each of which starts on a word then; or MIXED, where slices differ or start anywhere.
+const FORMAT: u32 = 3u;
+
+const F32: u32 = 0u;
+const F16: u32 = 1u;
+const BF16: u32 = 2u;
+const MIXED: u32 = 3u;
+// 1 where a word holds two elements, whatever the slice.
+const PAIRED: u32 = u32(FORMAT == F16 || FORMAT == BF16);
+
+struct Slice {
+    offset_bytes: u32,
+    dtype: u32,
+}
+
+// The columns' bytes as they were read from the files, in whole words.
+@group(0) @binding(1) var<storage, read> chunk: array<u32>;
+// [n_segments, n_columns]: where each column's rows of each segment lie.
+@group(0) @binding(2) var<storage, read> slices: array<Slice>;
+
+// f16 to f32, exactly. (unpack2x16float may flush subnormals, which are common among f16 weights.)
+fn from_f16(half: u32) -> f32 {
+    let sign = (half & 0x8000u) << 16u;
+    let magnitude = (half & 0x7fffu) << 13u;
+    let normal = magnitude + (112u << 23u);
+    // A subnormal m * 2^-24: put m behind the leading one of 2^-14 and take that one off again.
+    let lifted = bitcast<f32>(magnitude | (113u << 23u)) - bitcast<f32>(113u << 23u);
+    let finite = select(normal, bitcast<u32>(lifted), magnitude < (1u << 23u));
+    // Infinity and NaN: the exponent goes all the way up.
+    let all = select(finite, normal + (112u << 23u), magnitude >= (31u << 23u));
+    return bitcast<f32>(sign | all);
+}
+
+// Element `row` of a slice, exactly.
+fn load(slice: Slice, row: u32) -> f32 {
+    let dtype = select(FORMAT, slice.dtype, FORMAT == MIXED);
+    if (dtype == F32) {
+        return bitcast<f32>(chunk[(slice.offset_bytes >> 2u) + row]);
+    }
+    let byte = slice.offset_bytes + 2u * row;
+    let half = (chunk[byte >> 2u] >> ((byte & 2u) * 8u)) & 0xffffu;
+    if (dtype == F16) {
+        return from_f16(half);
+    }
+    return bitcast<f32>(half << 16u);
+}
+
+// Elements `row`, which is even, and `next`, which is the one behind it or `row` again. Where PAIRED, always the one behind
+// it: beyond the slice's end that is what its last word is filled up with.
+fn load_pair(slice: Slice, row: u32, next: u32) -> vec2<f32> {
+    if (PAIRED == 0u) {
+        return vec2<f32>(load(slice, row), load(slice, next));
+    }
+    let word = chunk[(slice.offset_bytes >> 2u) + (row >> 1u)];
+    if (FORMAT == F16) {
+        return vec2<f32>(from_f16(word & 0xffffu), from_f16(word >> 16u));
+    }
+    return vec2<f32>(bitcast<f32>(word << 16u), bitcast<f32>(word & 0xffff0000u));
+}
+
+// One workgroup's rows.
+struct Run {
+    segment: u32,
+    // First row within the segment; even.
+    start: u32,
+    n_rows: u32,
+    // Where the first row's result goes in each output, in words (project, reconstruct).
+    place: u32,
+    // Format of the result (project, reconstruct).
+    dtype: u32,
+}
+
+// The runs of a chunk.
+@group(0) @binding(3) var<storage, read> runs: array<Run>;
+// ---- End of the chunk ----
 
 // The staged tiles while rows are read, the lanes' sums afterwards.
 var<workgroup> memory: array<f32, MEMORY_WORDS>;

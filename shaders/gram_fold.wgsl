@@ -1,4 +1,4 @@
-// gram_fold.wgsl: adds up the partial Grams of neighbouring runs, so that little is read back.
+// gram_fold.wgsl: adds up the partial Grams of neighbouring runs of one segment, so that little is read back.
 //   folded[fold, v] = sum over the fold's runs of partial[run, v]
 // binding 0  params  uniform     FoldParams (crates/tvb-kernels/src/params.rs)
 // binding 4  folds   read        Fold

@@ -9,7 +9,7 @@ use tvb::checkpoint::{Checkpoint, Existing};
 use tvb::columns::plan::{Plan, Selection, Task};
 use tvb::jobs::compress::{CompressOptions, compress};
 use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source};
-use tvb::pass::stream::Runtime;
+use tvb::pass::Runtime;
 use tvb::progress::Silent;
 use tvb::solve::Rule;
 use tvb_benches::make_inputs;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use tempfile::{NamedTempFile, TempDir};
 use tvb::basis::seal;
 use tvb::progress::Progress;
-use tvb::pass::stream::Runtime;
+use tvb::pass::Runtime;
 
 /// One thread of the CPU.
 pub fn cpu() -> Runtime {

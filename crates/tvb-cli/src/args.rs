@@ -3,8 +3,8 @@
 use crate::progress::Display;
 use clap::{ArgAction, ValueEnum};
 use std::num::NonZeroUsize;
-use tvb::pass::stream::Runtime;
-use tvb::{Error, Result, units};
+use tvb::pass::Runtime;
+use tvb::{Result, units};
 use tvb_kernels::{Backend, DeviceChoice};
 
 /// Flags common to all commands, as typed.
@@ -101,21 +101,13 @@ impl Context {
 
     /// Opens another device than the one that was asked for, if any was.
     pub(crate) fn runtime_on(&self, device: &DeviceChoice) -> Result<Runtime> {
-        let opened = tvb_kernels::open(device, self.backend).map_err(|error| {
-            let made = Error::failed(format!("device: {error}"));
-            match error.hint() {
-                Some(hint) => made.hint(hint),
-                None => made,
-            }
-        })?;
-        if let Some(warning) = &opened.warning {
+        let runtime = Runtime::open_on(device, self.backend)?
+            .with_threads(self.n_threads)
+            .with_memory(self.memory_bytes)
+            .with_device_memory(self.device_memory_bytes);
+        if let Some(warning) = &runtime.warning {
             tracing::warn!("{warning}");
         }
-        Ok(Runtime {
-            engine: opened.engine,
-            n_threads: self.n_threads,
-            memory_bytes: self.memory_bytes,
-            device_memory_bytes: self.device_memory_bytes,
-        })
+        Ok(runtime)
     }
 }

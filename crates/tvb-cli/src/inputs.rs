@@ -1,6 +1,5 @@
 //! The inputs that several commands take: a base, fine-tunes, and which tensors take part.
 
-use regex::Regex;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use tvb::checkpoint::{Checkpoint, raise_open_file_limit};
@@ -30,11 +29,11 @@ pub(crate) struct InputArgs {
 #[command(next_help_heading = "Inputs")]
 pub(crate) struct SelectionArgs {
     /// Only tensors whose name matches
-    #[arg(long, value_name = "REGEX")]
-    pub include: Option<Regex>,
+    #[arg(long, value_name = "REGEX", value_parser = pattern)]
+    pub include: Option<String>,
     /// No tensor whose name matches
-    #[arg(long, value_name = "REGEX")]
-    pub exclude: Option<Regex>,
+    #[arg(long, value_name = "REGEX", value_parser = pattern)]
+    pub exclude: Option<String>,
     /// Leave out tensors that do not match instead of stopping
     #[arg(long)]
     pub skip_mismatched: bool,
@@ -67,11 +66,21 @@ impl SelectionArgs {
             let checkpoint = open(&source.path).map_err(|error| error.context(format!("task {}", source.name)))?;
             Ok(Task { name: source.name.clone(), checkpoint })
         });
-        let selection = Selection {
-            include: self.include.clone(),
-            exclude: self.exclude.clone(),
-            skip_mismatched: self.skip_mismatched,
-        };
+        let mut selection = Selection::all().skip_mismatched(self.skip_mismatched);
+        if let Some(pattern) = &self.include {
+            selection = selection.include(pattern)?;
+        }
+        if let Some(pattern) = &self.exclude {
+            selection = selection.exclude(pattern)?;
+        }
         Plan::new(base, tasks.collect::<Result<_>>()?, &selection)
+    }
+}
+
+/// Checked while the command line is read, before anything is opened.
+fn pattern(text: &str) -> std::result::Result<String, String> {
+    match Selection::all().include(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(error.message().to_owned()),
     }
 }

@@ -4,7 +4,7 @@
 
 use std::hint::black_box;
 use std::time::Instant;
-use tvb_kernels::{Chunk, ChunkLayout, CpuEngine, Dtype, Output, Project, Segment, Slice, Work};
+use tvb_kernels::{Chunk, ChunkLayout, CpuEngine, Dtype, Gram, Project, Segment, Slice, Work};
 
 /// Bytes of a chunk, about: within a core's second-level cache.
 const CHUNK_BYTES: usize = 640 << 10;
@@ -26,7 +26,7 @@ fn one_row(engine: &CpuEngine, dtype: Dtype, n_tasks: usize) {
     let column_bytes = n_rows * dtype.size();
     let layout = ChunkLayout {
         n_columns,
-        segments: vec![Segment { n_rows, slot: 0 }],
+        segments: vec![Segment { n_rows }],
         slices: (0..n_columns).map(|at| Slice { offset: at * column_bytes, dtype }).collect(),
         n_bytes: n_columns * column_bytes,
     };
@@ -34,9 +34,8 @@ fn one_row(engine: &CpuEngine, dtype: Dtype, n_tasks: usize) {
     let bytes: Vec<u8> =
         (0..layout.n_bytes).map(|at| if at % dtype.size() == dtype.size() - 1 { 0x3c } else { at as u8 }).collect();
     let chunk = Chunk { layout: &layout, bytes: &bytes };
-    let (mut scratch, mut out) = (engine.scratch(), Output::Rows(Vec::new()));
     let n_atoms = (n_tasks / 2).max(1);
-    let project = Work::Project(Project { encode: vec![0.1; n_tasks * n_atoms], n_atoms, dtype });
+    let project = Project { encode: vec![0.1; n_tasks * n_atoms], n_atoms, dtype };
 
     let read = seconds(|| {
         let (blocks, _) = bytes.as_chunks::<64>();
@@ -48,20 +47,23 @@ fn one_row(engine: &CpuEngine, dtype: Dtype, n_tasks: usize) {
         }
         black_box(sums);
     });
-    let mut time_of =
-        |work: &Work| seconds(|| engine.run(work, black_box(chunk), &mut scratch, &mut out).expect("a sound chunk"));
-    let (gram, project) = (time_of(&Work::Gram), time_of(&project));
+    let (gram, project) = (time_of(engine, &Gram, chunk), time_of(engine, &project, chunk));
     let speed = |seconds: f64| layout.n_bytes as f64 / seconds / 1e9;
     let flops = |per_row: usize, seconds: f64| (n_rows * per_row) as f64 / seconds / 1e9;
     println!(
-        "{:5} {n_tasks:5} {:7.1} {:7.1} {:8.1} {:14.1} {:8.1}",
-        format!("{dtype:?}"),
+        "{dtype:5} {n_tasks:5} {:7.1} {:7.1} {:8.1} {:14.1} {:8.1}",
         speed(read),
         speed(gram),
         flops(n_tasks * (n_tasks + 1), gram),
         speed(project),
         flops(2 * n_tasks * n_atoms, project),
     );
+}
+
+/// How long the engine takes for one chunk.
+fn time_of<W: Work>(engine: &CpuEngine, work: &W, chunk: Chunk<'_>) -> f64 {
+    let (mut scratch, mut out) = (engine.scratch(), W::Output::default());
+    seconds(|| engine.run(work, black_box(chunk), &mut scratch, &mut out).expect("a sound chunk"))
 }
 
 /// The best time of one pass.

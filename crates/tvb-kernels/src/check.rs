@@ -3,13 +3,13 @@
 //! Engines call [`check`] once a call; after it, every slice lies within the chunk's bytes and every product of sizes
 //! below has been seen not to overflow.
 
-use crate::{Base, Chunk, ChunkLayout, Dtype, KernelError, Project, Reconstruct, Work, triangle_len};
-
-/// The most columns beside the base (T) that an engine takes.
-pub const MAX_TASKS: usize = 1024;
+use crate::chunk::{Chunk, ChunkLayout, Dtype};
+use crate::error::KernelError;
+use crate::limits::MAX_TASKS;
+use crate::work::Work;
 
 /// Checks a layout and its bytes against the work.
-pub(crate) fn check(work: &Work, chunk: Chunk<'_>) -> Result<(), KernelError> {
+pub(crate) fn check<W: Work>(work: &W, chunk: Chunk<'_>) -> Result<(), KernelError> {
     check_layout(work, chunk.layout)?;
     let (expected, found) = (chunk.layout.n_bytes, chunk.bytes.len());
     if found < expected {
@@ -19,9 +19,9 @@ pub(crate) fn check(work: &Work, chunk: Chunk<'_>) -> Result<(), KernelError> {
 }
 
 /// Checks a layout against the work; the bytes need not be there yet.
-pub(crate) fn check_layout(work: &Work, layout: &ChunkLayout) -> Result<(), KernelError> {
+pub(crate) fn check_layout<W: Work>(work: &W, layout: &ChunkLayout) -> Result<(), KernelError> {
     check_slices(layout)?;
-    check_work(work, layout.n_columns - 1)
+    work.check(layout.n_columns - 1)
 }
 
 /// Checks that a layout's slices lie within its bytes.
@@ -52,22 +52,19 @@ pub(crate) fn check_slices(layout: &ChunkLayout) -> Result<(), KernelError> {
     Ok(())
 }
 
-fn check_work(work: &Work, n_tasks: usize) -> Result<(), KernelError> {
-    let (least, weights, n_outputs) = match work {
-        Work::Gram => (1, None, 1),
-        Work::Project(Project { encode, n_atoms, .. }) => (1, Some(encode), *n_atoms),
-        // θ0 alone, in another format, is a reconstruction too.
-        Work::Reconstruct(Reconstruct { weights, n_outputs, base, .. }) => {
-            (usize::from(*base == Base::Left), Some(weights), *n_outputs)
-        }
-    };
-    if n_tasks < least {
-        return Err(KernelError::ColumnCount { least, most: MAX_TASKS, n_columns: n_tasks + 1 });
+/// Checks that there are at least `least` columns beside the base.
+pub(crate) fn check_columns(least: usize, n_tasks: usize) -> Result<(), KernelError> {
+    match n_tasks < least {
+        true => Err(KernelError::ColumnCount { least, most: MAX_TASKS, n_columns: n_tasks.saturating_add(1) }),
+        false => Ok(()),
     }
+}
+
+/// Checks row-major [n_tasks, n_outputs] weights.
+pub(crate) fn check_weights(weights: &[f32], n_tasks: usize, n_outputs: usize) -> Result<(), KernelError> {
     if n_outputs == 0 {
         return Err(KernelError::NoOutputs);
     }
-    let Some(weights) = weights else { return Ok(()) };
     let expected = n_tasks.checked_mul(n_outputs).ok_or(KernelError::TooLarge { what: "weights" })?;
     if weights.len() != expected {
         return Err(KernelError::WeightCount { expected, found: weights.len() });
@@ -78,57 +75,13 @@ fn check_work(work: &Work, n_tasks: usize) -> Result<(), KernelError> {
     }
 }
 
-impl Work {
-    /// Format of this work's rows in one segment (the Gram's are f64 sums, not rows).
-    pub fn row_dtype(&self, layout: &ChunkLayout, segment: usize) -> Dtype {
-        match self {
-            Work::Gram => Dtype::F64,
-            Work::Project(project) => project.dtype,
-            Work::Reconstruct(reconstruct) => reconstruct.dtype.unwrap_or_else(|| layout.slice(segment, 0).dtype),
-        }
+/// Bytes of one output (one atom, one edited copy) of a chunk whose segments have the formats that `row_dtype` gives.
+pub(crate) fn bytes_per_output(layout: &ChunkLayout, row_dtype: impl Fn(usize) -> Dtype) -> Result<usize, KernelError> {
+    let mut n_bytes = 0usize;
+    for (at, segment) in layout.segments.iter().enumerate() {
+        let more = segment.n_rows.checked_mul(row_dtype(at).size());
+        n_bytes =
+            more.and_then(|more| n_bytes.checked_add(more)).ok_or(KernelError::TooLarge { what: "output rows" })?;
     }
-
-    /// Bytes of one output (one atom, one edited copy) of a chunk: its segments in order, tightly packed. 0 for a Gram.
-    pub(crate) fn bytes_per_output(&self, layout: &ChunkLayout) -> Result<usize, KernelError> {
-        if *self == Work::Gram {
-            return Ok(0);
-        }
-        let mut n_bytes = 0usize;
-        for (at, segment) in layout.segments.iter().enumerate() {
-            let more = segment.n_rows.checked_mul(self.row_dtype(layout, at).size());
-            n_bytes =
-                more.and_then(|more| n_bytes.checked_add(more)).ok_or(KernelError::TooLarge { what: "output rows" })?;
-        }
-        Ok(n_bytes)
-    }
-}
-
-/// The slot of each group of consecutive segments with the same slot, and each segment's group.
-pub(crate) fn gram_groups(layout: &ChunkLayout) -> (Vec<usize>, Vec<usize>) {
-    let mut slots = Vec::new();
-    let mut group_of_segment = Vec::with_capacity(layout.segments.len());
-    for segment in &layout.segments {
-        if slots.last() != Some(&segment.slot) {
-            slots.push(segment.slot);
-        }
-        group_of_segment.push(slots.len() - 1);
-    }
-    (slots, group_of_segment)
-}
-
-/// Makes `values` `n_groups` zeroed lower triangles of order `n_tasks`, keeping its memory.
-pub(crate) fn clear_triangles(values: &mut Vec<f64>, n_groups: usize, n_tasks: usize) -> Result<(), KernelError> {
-    let n_values = n_groups.checked_mul(triangle_len(n_tasks)).ok_or(KernelError::TooLarge { what: "Gram part" })?;
-    values.clear();
-    values.try_reserve_exact(n_values).map_err(|_| KernelError::TooLarge { what: "Gram part" })?;
-    values.resize(n_values, 0.0);
-    Ok(())
-}
-
-/// Makes `rows` `n_bytes` long, keeping its memory; the contents are about to be overwritten.
-pub(crate) fn size_rows(rows: &mut Vec<u8>, n_bytes: usize) -> Result<(), KernelError> {
-    let more = n_bytes.saturating_sub(rows.len());
-    rows.try_reserve_exact(more).map_err(|_| KernelError::TooLarge { what: "output rows" })?;
-    rows.resize(n_bytes, 0);
-    Ok(())
+    Ok(n_bytes)
 }

@@ -8,17 +8,38 @@
 //! any offset there and in any dtype. Column 0 is the base θ0; columns 1..=n_tasks are the fine-tunes θt (for `gram` and
 //! `project`) or the atoms (for `reconstruct`).
 
+use std::fmt;
+
 /// Float formats a column may be stored in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(missing_docs)]
 pub enum Dtype {
+    /// IEEE 754 binary64.
     F64,
+    /// IEEE 754 binary32.
     F32,
+    /// IEEE 754 binary16: 5 bits of exponent, 10 of mantissa.
     F16,
+    /// The upper half of a binary32: 8 bits of exponent, 7 of mantissa.
     Bf16,
 }
 
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
 impl Dtype {
+    /// Its name, as safetensors files spell it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Dtype::F64 => "F64",
+            Dtype::F32 => "F32",
+            Dtype::F16 => "F16",
+            Dtype::Bf16 => "BF16",
+        }
+    }
+
     /// Bytes per element.
     pub const fn size(self) -> usize {
         match self {
@@ -44,8 +65,6 @@ impl Dtype {
 pub struct Segment {
     /// Number of rows (elements).
     pub n_rows: usize,
-    /// Which Gram matrix its inner products belong to; consecutive segments of one slot are summed together.
-    pub slot: usize,
 }
 
 /// Where one column's rows of one segment lie in the chunk's bytes, and in which format.
@@ -71,9 +90,9 @@ pub struct ChunkLayout {
 }
 
 impl ChunkLayout {
-    /// Number of task (or atom) columns, the base not counted.
+    /// Number of task (or atom) columns, the base not counted: n_columns − 1.
     pub fn n_tasks(&self) -> usize {
-        self.n_columns - 1
+        self.n_columns.saturating_sub(1)
     }
 
     /// Rows of all segments together.
@@ -82,9 +101,21 @@ impl ChunkLayout {
     }
 
     /// The slice of one segment and one column.
+    ///
+    /// # Panics
+    /// Where there is no such segment or column.
     pub fn slice(&self, segment: usize, column: usize) -> Slice {
         self.slices[segment * self.n_columns + column]
     }
+}
+
+/// What the columns beside the base hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Columns {
+    /// Whole checkpoints θt: the base is subtracted from each, in f32.
+    Checkpoints,
+    /// Deltas (atoms, task vectors), used as they are.
+    Deltas,
 }
 
 /// A chunk's bytes together with their layout.

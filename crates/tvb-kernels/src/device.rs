@@ -1,15 +1,18 @@
 //! Listing the adapters and choosing one.
 
-use crate::KernelError;
+use crate::error::KernelError;
 use std::fmt;
 
 /// The graphics interface an adapter is reached through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
 pub enum Backend {
+    /// Vulkan: Linux, Windows, Android.
     Vulkan,
+    /// Metal: Apple's systems.
     Metal,
+    /// DirectX 12: Windows.
     Dx12,
+    /// OpenGL, where there is nothing else. Used only when asked for.
     Gl,
 }
 

@@ -1,6 +1,6 @@
 //! What an eigendecomposition yields, in the one order and with the one choice of signs that both engines share.
 
-use crate::KernelError;
+use crate::error::KernelError;
 
 /// Eigenvalues and eigenvectors of one symmetric matrix of order n: G = UΛUᵀ.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,7 +1,12 @@
 //! One engine, two implementations: the GPU's or the CPU's, opened by what the user asked for and tested before use.
 
+use crate::chunk::Chunk;
+use crate::cpu::CpuEngine;
 use crate::device::{AdapterFacts, AdapterKind, Backend, DeviceChoice, adapters, choose};
-use crate::{Chunk, CpuEngine, DeviceSetup, Eigh, GpuEngine, KernelError, Output, Work};
+use crate::eigh::Eigh;
+use crate::error::KernelError;
+use crate::gpu::{DeviceSetup, GpuEngine};
+use crate::work::Work;
 
 /// What does the work.
 #[derive(Clone, Debug)]
@@ -37,10 +42,10 @@ impl Engine {
     ///
     /// # Errors
     /// [`KernelError`] when the layout does not fit the bytes or the work, and device errors.
-    pub fn run(&self, work: &Work, chunk: Chunk<'_>) -> Result<Output, KernelError> {
+    pub fn run<W: Work>(&self, work: &W, chunk: Chunk<'_>) -> Result<W::Output, KernelError> {
         match self {
             Engine::Cpu(engine) => {
-                let mut out = Output::Rows(Vec::new());
+                let mut out = W::Output::default();
                 engine.run(work, chunk, &mut engine.scratch(), &mut out)?;
                 Ok(out)
             }
@@ -48,7 +53,8 @@ impl Engine {
         }
     }
 
-    /// Eigendecomposition of `n_matrices` symmetric n×n matrices laid one after another; lower triangles are read.
+    /// Eigendecomposition of `n_matrices` symmetric n×n matrices laid one after another, column-major
+    /// \[n_matrices, n, n\]; lower triangles are read.
     ///
     /// # Errors
     /// [`KernelError`] when the length is not n_matrices · n², an entry is not finite, or the iteration fails.

@@ -1,6 +1,6 @@
 //! What can go wrong in the kernels: plain facts, which the host turns into a message with a file, a tensor and a task.
 
-use crate::Dtype;
+use crate::chunk::Dtype;
 use std::fmt;
 
 /// An error of an engine. Every variant carries what was expected and what was found.
@@ -135,6 +135,15 @@ pub enum KernelError {
         /// What was found.
         found: String,
     },
+    /// A shader's file does not declare a constant of its variants exactly once: a fault of the library.
+    ShaderConstant {
+        /// Which kernel.
+        kernel: &'static str,
+        /// Name of the constant.
+        name: &'static str,
+        /// How many declarations there are.
+        found: usize,
+    },
     /// A size is beyond what the device or its staging buffer takes.
     Limit {
         /// What is too large.
@@ -170,7 +179,7 @@ impl KernelError {
         }
     }
 
-    /// Whether the device is at fault: the same work may succeed on a device made anew, or on the CPU engine.
+    /// Whether the device is at fault: the same work may succeed on a device reopened, or on the CPU engine.
     pub fn is_device_fault(&self) -> bool {
         matches!(
             self,
@@ -193,12 +202,12 @@ impl fmt::Display for KernelError {
             }
             KernelError::SliceOutside { segment, column, offset, n_rows, dtype, chunk_bytes } => write!(
                 f,
-                "segment {segment}, column {column}: {n_rows} {dtype:?} rows at byte {offset} do not lie within the \
+                "segment {segment}, column {column}: {n_rows} {dtype} rows at byte {offset} do not lie within the \
                  chunk's {chunk_bytes} bytes"
             ),
             KernelError::SliceMisaligned { segment, column, offset, dtype } => write!(
                 f,
-                "segment {segment}, column {column}: byte {offset} is not a multiple of {} ({dtype:?})",
+                "segment {segment}, column {column}: byte {offset} is not a multiple of {} ({dtype})",
                 dtype.size()
             ),
             KernelError::ChunkShort { expected, found } => {
@@ -233,6 +242,9 @@ impl fmt::Display for KernelError {
             }
             KernelError::SelfTest { kernel, found } => {
                 write!(f, "the device fails the self-test of `{kernel}`: {found}")
+            }
+            KernelError::ShaderConstant { kernel, name, found } => {
+                write!(f, "the shader of `{kernel}` declares the constant {name} {found} times: expected once")
             }
             KernelError::Limit { what, found, most } => {
                 write!(f, "{what}: {found} is more than this device takes ({most})")

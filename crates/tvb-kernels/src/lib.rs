@@ -4,15 +4,38 @@
 //!
 //! | operation | does | shape |
 //! |---|---|---|
-//! | `gram` | G += VᵀV of one chunk of rows | \[d', T+1\] bytes → \[T, T\] lower triangle, f64 |
+//! | [`Gram`] | G = VᵀV of each segment of a chunk | \[d', T+1\] bytes → \[n_segments, T(T+1)/2\] lower triangles, f64 |
 //! | `eigh` | G = UΛUᵀ, one matrix or a batch | \[T, T\] → λ \[T\], U \[T, T\] |
-//! | `project` | S = VB of one chunk | \[d', T+1\] bytes → \[M, d'\] rows |
-//! | `reconstruct` | θ0 + S·W of one chunk | \[d', C+1\] bytes → \[K, d'\] rows |
+//! | [`Project`] | S = VB of one chunk | \[d', T+1\] bytes → \[M, d'\] rows |
+//! | [`Reconstruct`] | θ0 + S·W of one chunk | \[d', C+1\] bytes → \[K, d'\] rows |
 //!
 //! T tasks, M atoms, C columns beside the base, K outputs, d' rows (elements) of a chunk; base θ0, fine-tune θt, task
 //! vector (delta) τt = θt − θ0, V = \[τ1 … τT\]; Gram G, encode B \[T, M\], atoms S, decode W.
 //!
-//! The crate knows no paths, tensor names or commands: a [`Chunk`] is bytes and a layout, a [`Work`] is what to do with it.
+//! The crate knows no paths, tensor names or commands: a [`Chunk`] is bytes and a layout, a [`Work`] is what to do with it,
+//! and the type of the work says what comes out.
+//!
+//! ```
+//! use tvb_kernels::{Chunk, ChunkLayout, CpuEngine, Dtype, Gram, Segment, Slice, Triangles};
+//!
+//! // Three rows of a base and of two fine-tunes, one after another.
+//! let values = [[1.0f32, 2.0, 3.0], [1.5, 2.0, 3.0], [1.0, 3.0, 5.0]];
+//! let bytes: Vec<u8> = values.iter().flatten().flat_map(|value| value.to_le_bytes()).collect();
+//! let layout = ChunkLayout {
+//!     n_columns: 3,
+//!     segments: vec![Segment { n_rows: 3 }],
+//!     slices: (0..3).map(|column| Slice { offset: column * 12, dtype: Dtype::F32 }).collect(),
+//!     n_bytes: bytes.len(),
+//! };
+//! let (engine, mut gram) = (CpuEngine::new(), Triangles::default());
+//! engine.run(&Gram, Chunk { layout: &layout, bytes: &bytes }, &mut engine.scratch(), &mut gram)?;
+//! assert_eq!(gram.values, [0.25, 0.0, 5.0]);
+//! # Ok::<(), tvb_kernels::KernelError>(())
+//! ```
+//!
+//! `cargo test -p tvb-kernels` runs this crate's tests. Those that need a GPU run on Mesa's software adapter where it is
+//! installed (`TVB_REQUIRE_GPU=1` makes them fail where it is not) or on the one that `TVB_TEST_DEVICE` names. The WGSL
+//! files are a crate of their own: `cargo test -p tvb-shaders`.
 
 mod check;
 mod chunk;
@@ -22,19 +45,26 @@ mod eigh;
 mod engine;
 mod error;
 mod gpu;
+mod gram;
 mod limits;
 mod params;
-mod self_test;
+mod project;
+mod reconstruct;
+mod triangles;
 mod upload;
 mod work;
 
-pub use check::MAX_TASKS;
-pub use chunk::{Chunk, ChunkLayout, Dtype, Segment, Slice};
-pub use cpu::{CpuEngine, RUN_ROWS, Scratch, convert, decode, locate_non_finite};
+pub use chunk::{Chunk, ChunkLayout, Columns, Dtype, Segment, Slice};
+pub use cpu::{CpuEngine, Scratch, convert, decode, locate_non_finite};
 pub use device::{AdapterFacts, AdapterKind, Backend, DeviceChoice, choose, list_adapters};
 pub use eigh::Eigh;
 pub use engine::{Engine, Opened, open, open_as};
 pub use error::KernelError;
 pub use gpu::{DeviceCopy, DeviceSetup, GpuEngine, GpuStream, InjectedFault, KeptChunk, Resident};
+pub use gram::Gram;
+pub use limits::{MAX_TASKS, RUN_ROWS};
+pub use project::Project;
+pub use reconstruct::{Base, Reconstruct};
+pub use triangles::{Triangles, triangle_len};
 pub use upload::{StagingSlot, staged_layout};
-pub use work::{Base, Columns, GramPart, Output, Project, Reconstruct, Work, triangle_len};
+pub use work::Work;

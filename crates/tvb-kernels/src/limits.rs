@@ -1,4 +1,12 @@
-//! Every bound of the GPU engine in one place, with how they relate.
+//! Every bound in one place, with how they relate.
+
+use crate::triangles::triangle_len;
+
+/// The most columns beside the base (T) that an engine takes.
+pub const MAX_TASKS: usize = 1024;
+
+/// The longest run of rows whose products are summed in f32, on any engine; runs are added up in f64.
+pub const RUN_ROWS: usize = 1024;
 
 /// Threads of a workgroup, in every shader.
 pub(crate) const THREADS: u32 = 64;
@@ -18,8 +26,12 @@ pub(crate) const RUN_ROWS_SHARED: usize = 1024;
 /// Rows of a run where each product is one thread's: one chain of f32 additions, so a short one.
 pub(crate) const RUN_ROWS_ALONE: usize = 256;
 
-/// Runs whose partial Grams are added up on the device before they are read back, where T is above 32.
+/// Runs of one segment whose partial Grams are added up on the device before they are read back, where T is above 32 (16
+/// in small blocks): at most so many, and no more than one dispatch's partials hold.
 pub(crate) const FOLD_RUNS: usize = 64;
+
+/// Outputs that a thread of `project` and `reconstruct` forms together, by how many there are.
+pub(crate) const OUTPUTS: [u32; 3] = [4, 8, 16];
 
 /// Rows of a workgroup of `project` and `reconstruct`.
 pub(crate) const BLOCK_ROWS: usize = 1024;
@@ -38,10 +50,10 @@ pub(crate) const MOST_EIGH_ORDER: usize = 1024;
 pub(crate) const EIGH_WORK: usize = 64 << 20;
 
 const _: () = {
-    assert!(RUN_ROWS_SHARED <= crate::RUN_ROWS && RUN_ROWS_ALONE <= crate::RUN_ROWS);
+    assert!(RUN_ROWS_SHARED <= RUN_ROWS && RUN_ROWS_ALONE <= RUN_ROWS);
     // Row pairs make the words of 16-bit outputs: a run must not start in the middle of one.
     assert!(BLOCK_ROWS.is_multiple_of(2));
     // One partial of the largest Gram, at least, in one dispatch; and everything within the least binding size.
-    let largest = crate::triangle_len(crate::MAX_TASKS) as u64 * 4;
+    let largest = triangle_len(MAX_TASKS) as u64 * 4;
     assert!(largest <= PARTIALS_BYTES && PARTIALS_BYTES + largest <= 128 << 20);
 };

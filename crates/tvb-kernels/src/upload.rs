@@ -1,7 +1,8 @@
 //! Staging: a chunk's bytes on their way to the GPU, written once into a mapped buffer.
 
 use crate::check::check_slices;
-use crate::{Chunk, ChunkLayout, Dtype, KernelError, Slice};
+use crate::chunk::{Chunk, ChunkLayout, Dtype, Slice};
+use crate::error::KernelError;
 
 /// The layout a chunk has in a staging slot when [`StagingSlot::pack`] puts it there: the same segments and columns, f64
 /// as f32, each slice on a multiple of 4 bytes, no gaps beyond that.

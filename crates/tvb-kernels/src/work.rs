@@ -1,81 +1,70 @@
-//! What is done to every chunk of one pass, and what comes out of it.
+//! What is done to every chunk of one pass, and the type of what comes out of it.
+//!
+//! An operation is one type ([`Gram`](crate::Gram), [`Project`](crate::Project), [`Reconstruct`](crate::Reconstruct)) with
+//! one file in each of three places: what it is (`src/`), how the CPU does it (`cpu/`) and how a GPU does it (`gpu/`).
 
-use crate::Dtype;
+use crate::chunk::{Chunk, ChunkLayout};
+use crate::cpu::scratch::Scratch;
+use crate::error::KernelError;
+use crate::gpu::plan::{Plan, Readback};
+use crate::gpu::variant::Shape;
+use std::fmt::Debug;
 
-/// One pass over the chunks does one of these.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Work {
-    /// gram\[i,j\] += Σ_x δi(x)·δj(x), with δt = θt − θ0 in f32.
-    Gram,
-    /// atom_m(x) = Σ_t δt(x)·B\[t,m\].
-    Project(Project),
-    /// out_k(x) = \[θ0(x) +\] Σ_c column_c(x)·W\[c,k\].
-    Reconstruct(Reconstruct),
+/// One operation on chunks: [`Gram`](crate::Gram), [`Project`](crate::Project) or [`Reconstruct`](crate::Reconstruct).
+///
+/// The trait is sealed: what an engine needs of an operation is its own affair.
+pub trait Work: OnCpu + OnGpu + Clone + Debug + PartialEq + Send + Sync {
+    /// What comes out of one chunk.
+    type Output: Clone + Debug + Default + PartialEq + Send;
+
+    /// How many outputs (atoms, edited copies) are formed of each row: M or K, and 0 for a Gram, whose result does not
+    /// grow with the rows.
+    fn n_outputs(&self) -> usize;
+
+    /// Whether a GPU can do this work on a chunk of `layout`: no f64 results, and no f64 base under a reconstruction. The
+    /// CPU engine does all work on all chunks. `layout` is that of the chunk as it was read or as it is staged.
+    fn runs_on_gpu(&self, layout: &ChunkLayout) -> bool;
+
+    /// Checks this work against chunks of `n_tasks` columns beside the base.
+    ///
+    /// # Errors
+    /// [`KernelError::ColumnCount`] where there are too few columns, [`KernelError::NoOutputs`] where no output is asked
+    /// for, [`KernelError::WeightCount`] and [`KernelError::WeightNotFinite`] for weights.
+    fn check(&self, n_tasks: usize) -> Result<(), KernelError>;
 }
 
-/// Fused projection S = VB straight from raw checkpoint bytes.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Project {
-    /// Encode B, row-major [n_tasks, n_atoms].
-    pub encode: Vec<f32>,
-    /// M.
-    pub n_atoms: usize,
-    /// Storage format of the atoms; rounding is to nearest, ties to even.
-    pub dtype: Dtype,
+/// An operation as the CPU engine does it. Implemented in the operation's file in `cpu/`.
+pub trait OnCpu {
+    /// Overwrites `out` with the result of a chunk that has been checked against the work.
+    #[doc(hidden)]
+    fn run_on_cpu(
+        &self,
+        arch: pulp::Arch,
+        chunk: Chunk<'_>,
+        scratch: &mut Scratch,
+        out: &mut Self::Output,
+    ) -> Result<(), KernelError>
+    where
+        Self: Work;
 }
 
-/// Fused reconstruction θ0 + S·W into the output format.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Reconstruct {
-    /// Row-major [n_columns − 1, n_outputs].
-    pub weights: Vec<f32>,
-    /// K, how many outputs are formed at once.
-    pub n_outputs: usize,
-    /// Whether the columns beside the base are checkpoints, of which the base is taken off first (δ), or deltas already.
-    pub columns: Columns,
-    /// Whether θ0 is added to each output, or the output is the bare delta.
-    pub base: Base,
-    /// Format of the outputs; `None` keeps each segment's base format.
-    pub dtype: Option<Dtype>,
-}
+/// An operation as a GPU does it. Implemented in the operation's file in `gpu/`.
+pub trait OnGpu {
+    /// Where the parts of the result lie in what is read back.
+    #[doc(hidden)]
+    type Parts: Debug + Send;
 
-/// What the columns beside the base hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Columns {
-    /// Whole checkpoints θt: the base is subtracted from each, in f32.
-    Checkpoints,
-    /// Deltas (atoms, task vectors), used as they are.
-    Deltas,
-}
+    /// Tables, dispatches and copies for one chunk, whose layout has been checked against the work.
+    #[doc(hidden)]
+    fn plan(&self, layout: &ChunkLayout, shape: Shape, stamp: u32) -> Result<Plan<Self::Parts>, KernelError>;
 
-/// What an output starts from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Base {
-    /// Output = θ0 + edit.
-    Added,
-    /// Output = edit.
-    Left,
-}
+    /// The weights in the shader's order; none where the work has none.
+    #[doc(hidden)]
+    fn packed_weights(&self) -> Result<Vec<f32>, KernelError>;
 
-/// What one chunk's work yields.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Output {
-    /// The chunk's part of the Gram matrices.
-    Gram(GramPart),
-    /// Atoms or edited rows: for each output k in turn, its segments in order, tightly packed in the output format.
-    Rows(Vec<u8>),
-}
-
-/// One chunk's part of the Gram matrices: one lower triangle for each run of consecutive segments with the same slot.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct GramPart {
-    /// The slots, in chunk order.
-    pub slots: Vec<usize>,
-    /// [slots.len(), T(T+1)/2]: packed lower triangles, entry (i, j ≤ i) at i(i+1)/2 + j. f64 sums of f32 runs.
-    pub values: Vec<f64>,
-}
-
-/// Entries of a packed lower triangle of order n.
-pub const fn triangle_len(n: usize) -> usize {
-    n * (n + 1) / 2
+    /// Puts the result together.
+    #[doc(hidden)]
+    fn collect(parts: &Self::Parts, readback: Readback<'_>) -> Result<Self::Output, KernelError>
+    where
+        Self: Work;
 }

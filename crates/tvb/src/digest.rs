@@ -12,7 +12,7 @@ use twox_hash::XxHash3_128;
 /// Elements of one block: 64 KiB in f32, which stays in a core's own cache between reading, digesting and computing.
 pub const BLOCK_ROWS: usize = 16_384;
 
-/// A 128-bit digest; written as `xxh3-128:` and 32 hex digits.
+/// A 128-bit digest, written as `xxh3-128:` and 32 hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Digest(pub u128);
 
@@ -68,7 +68,7 @@ impl<'de> serde::Deserialize<'de> for Digest {
 /// Folds the block digests of several columns into tensor digests, tensor by tensor as the stream passes.
 ///
 /// The blocks of the tensor that is passing are kept as they are (16 bytes each), so that an interrupted pass can be
-/// written down and taken up again at any block.
+/// written down and resumed at any block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorDigests {
     n_columns: usize,
@@ -84,7 +84,7 @@ impl TensorDigests {
         TensorDigests { n_columns, closed: Vec::new(), open: Vec::new() }
     }
 
-    /// Takes up where another left off: [n_closed_tensors, n_columns] tensor digests and the [n_blocks, n_columns] block
+    /// Resumes where another left off: [n_closed_tensors, n_columns] tensor digests and the [n_blocks, n_columns] block
     /// digests of the tensor that was passing. `None` where these are not whole rows.
     pub fn from_parts(n_columns: usize, closed: Vec<Digest>, open: Vec<Digest>) -> Option<TensorDigests> {
         let whole = |digests: &[Digest]| n_columns > 0 && digests.len().is_multiple_of(n_columns);
@@ -96,7 +96,7 @@ impl TensorDigests {
         (self.n_columns, &self.closed, &self.open)
     }
 
-    /// Adds the next block of `tensor`, one digest for each column. Blocks come in order; tensors never go back.
+    /// Adds the next block of `tensor`, \[n_columns\] digests. Blocks come in order; tensors never go back.
     pub fn push(&mut self, tensor: usize, block: &[Digest]) {
         self.close_until(tensor);
         self.open.extend_from_slice(block);
@@ -145,13 +145,17 @@ impl TableOfDigests {
     }
 }
 
-/// The fingerprint of a checkpoint's tensors: names, types, shapes and data, whatever their order and container.
+/// The fingerprint of a checkpoint's tensors: (name, type, shape, digest of the data) of each, whatever their order and
+/// container.
 pub fn fingerprint<'a>(
     tensors: impl IntoIterator<Item = (&'a str, crate::checkpoint::Dtype, &'a [usize], Digest)>,
 ) -> Digest {
     let mut parts: Vec<(&str, Digest)> = tensors
         .into_iter()
-        .map(|(name, dtype, shape, data)| (name, Digest::of(format!("{name}\n{dtype}\n{shape:?}\n{data}").as_bytes())))
+        .map(|(name, dtype, shape, data)| {
+            let dims: Vec<String> = shape.iter().map(usize::to_string).collect();
+            (name, Digest::of(format!("{name}\n{dtype}\n[{}]\n{data}", dims.join(", ")).as_bytes()))
+        })
         .collect();
     parts.sort_unstable();
     Digest::of_digests(parts.into_iter().map(|(_, digest)| digest))
@@ -167,6 +171,16 @@ mod tests {
         assert_eq!(digest.to_string().parse::<Digest>(), Ok(digest));
         assert!("xxh3-128:12".parse::<Digest>().is_err());
         assert!(format!("sha256:{:032x}", 1).parse::<Digest>().is_err());
+    }
+
+    /// The text that is digested is part of every basis: these never change.
+    #[test]
+    fn fingerprints_are_those_of_the_first_version() {
+        use crate::checkpoint::Dtype;
+        let [a, b] = [Digest::of(b"a"), Digest::of(b"b")];
+        let found = fingerprint([("w", Dtype::F32, &[2, 3][..], a), ("b", Dtype::Bf16, &[][..], b)]);
+        let texts = [format!("b\nbf16\n[]\n{b}"), format!("w\nf32\n[2, 3]\n{a}")];
+        assert_eq!(found, Digest::of_digests(texts.map(|text| Digest::of(text.as_bytes()))));
     }
 
     #[test]
@@ -186,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn digests_taken_up_at_any_block_are_the_same() {
+    fn digests_resumed_at_any_block_are_the_same() {
         let blocks: Vec<(usize, [Digest; 2])> = [0, 0, 2, 2, 2, 3]
             .iter()
             .enumerate()
@@ -203,7 +217,7 @@ mod tests {
             let (n_columns, closed, open) = first.parts();
             let mut second = TensorDigests::from_parts(n_columns, closed.to_vec(), open.to_vec()).unwrap();
             fold(&mut second, &blocks[at..]);
-            assert_eq!(second.finish(5), whole.clone().finish(5), "taken up at block {at}");
+            assert_eq!(second.finish(5), whole.clone().finish(5), "resumed at block {at}");
         }
         assert_eq!(TensorDigests::from_parts(2, vec![Digest(1)], Vec::new()), None);
     }

@@ -5,7 +5,7 @@
 
 use super::values::Values;
 use std::sync::{Mutex, PoisonError};
-use tvb::ops::gram::unpack_triangle;
+use tvb::ops::grams::unpack_triangle;
 use tvb_kernels::{Dtype, Eigh, triangle_len};
 
 /// Largest error of a Gram entry, in parts of the two norms.
@@ -151,7 +151,8 @@ pub(super) fn eigh(triangle: &[f64], n: usize, found: &Eigh) -> Result<(), Wrong
     if found.values.len() != n || found.vectors.len() != n * n {
         return Err(format!("{} eigenvalues where {n} were expected", found.values.len()));
     }
-    let gram = unpack_triangle(triangle, n);
+    let entries = unpack_triangle(triangle, n);
+    let gram = faer::Mat::from_fn(n, n, |i, j| entries[(i, j)]);
     let u = faer::MatRef::from_column_major_slice(&found.vectors, n, n);
     let scale = found.values.first().map_or(0.0, |first| first.abs()).max(f64::MIN_POSITIVE);
     let (gu, utu) = (&gram * u, u.transpose() * u);

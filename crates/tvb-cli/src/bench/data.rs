@@ -39,7 +39,7 @@ impl Data {
         let column_bytes = chunk_rows * size;
         let layout = ChunkLayout {
             n_columns,
-            segments: vec![Segment { n_rows: chunk_rows, slot: 0 }],
+            segments: vec![Segment { n_rows: chunk_rows }],
             slices: (0..n_columns).map(|at| Slice { offset: at * column_bytes, dtype: values.dtype }).collect(),
             n_bytes: n_columns * column_bytes,
         };

@@ -12,10 +12,9 @@ use tvb::checkpoint::{Checkpoint, Dtype, Existing, SafetensorsLayout, Safetensor
 use tvb::columns::plan::{Plan, Selection, Task};
 use tvb::digest::Digest;
 use tvb::error::{Error, Result};
-use tvb::jobs::compress::{CompressOptions, Size, compress};
-use tvb::pass::stream::Runtime;
+use tvb::jobs::compress::{CompressOptions, compress};
+use tvb::pass::Runtime;
 use tvb::progress::Progress;
-use tvb::solve::{AnchoredOptions, Method};
 use tvb::units;
 use tvb_kernels::triangle_len;
 
@@ -131,14 +130,11 @@ impl Files {
         let tasks =
             (1..=self.n_tasks).map(|column| Ok(Task { name: format!("t{column:03}"), checkpoint: open(column)? }));
         let plan = Plan::new(open(0)?, tasks.collect::<Result<_>>()?, &Selection::default())?;
-        let options = CompressOptions {
-            method: Method::Anchored(AnchoredOptions::default()),
-            size: Size::Atoms(n_atoms),
-            dtype: Some(self.values.dtype),
-            existing: Existing::Replace,
-            ..CompressOptions::new(self.folder.path().join("basis"))
-        };
-        let once = || compress(&plan, &options, runtime, &Quiet(progress));
+        let options = CompressOptions::new(self.folder.path().join("basis"))
+            .atoms(n_atoms)
+            .dtype(self.values.dtype)
+            .existing(Existing::Replace);
+        let once = || Ok(compress(&plan, &options, runtime, &Quiet(progress))?.basis);
         let first = once()?;
         let verdict = self.check(&first, runtime.n_threads)?;
         let mut last = first.clone();
@@ -160,7 +156,7 @@ impl Files {
         if let Err(wrong) = check::gram(&self.values, n_tasks, n_rows, &triangle, n_threads) {
             return Ok(Err(format!("Gram: {wrong}")));
         }
-        let encode = &basis.coefficients.groups[0].encode;
+        let encode = &basis.coefficients.encode;
         let n_atoms = basis.n_atoms();
         let atoms = (0..n_atoms).map(|index| basis.open_atom(index)).collect::<Result<Vec<_>>>()?;
         let weights: Vec<f32> = (0..n_tasks).flat_map(|t| (0..n_atoms).map(move |m| encode[(t, m)] as f32)).collect();

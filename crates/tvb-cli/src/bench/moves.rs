@@ -5,8 +5,8 @@ use super::timing::{Budget, Timed, measure, measure_repeated};
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, PoisonError};
 use tvb::error::{Error, Result};
-use tvb::pass::stream::device_error;
-use tvb_kernels::{ChunkLayout, Dtype, GpuEngine, GramPart, Output, Segment, Slice, StagingSlot, Work};
+use tvb::pass::device_error;
+use tvb_kernels::{ChunkLayout, Dtype, GpuEngine, Gram, Segment, Slice, StagingSlot, Triangles};
 
 /// Bytes of a buffer of the ring: as the stream has them.
 const SLOT_BYTES: usize = 16 << 20;
@@ -77,7 +77,7 @@ impl Upload {
         let slice = |column: usize| Slice { offset: start + column * SEEN_ROWS * 4, dtype: Dtype::F32 };
         let layout = ChunkLayout {
             n_columns: 2,
-            segments: vec![Segment { n_rows: SEEN_ROWS, slot: 0 }],
+            segments: vec![Segment { n_rows: SEEN_ROWS }],
             slices: vec![slice(0), slice(1)],
             n_bytes: slot_bytes,
         };
@@ -108,7 +108,7 @@ impl Upload {
         n_threads: usize,
         budget: Budget,
     ) -> Result<(std::result::Result<(), String>, Timed)> {
-        let mut stream = engine.stream(&Work::Gram, self.slot_bytes, self.n_slots).map_err(device_error)?;
+        let mut stream = engine.stream(&Gram, self.slot_bytes, self.n_slots).map_err(device_error)?;
         let (to_writers, jobs) = channel::<StagingSlot>();
         let (done, filled) = channel::<Result<StagingSlot>>();
         let jobs = Mutex::new(jobs);
@@ -131,8 +131,8 @@ impl Upload {
             drop(done);
             let mut is_right = true;
             let expected: f64 = (1..=SEEN_ROWS).map(|row| (row * row) as f64).sum();
-            let mut seen = |output: Option<Output>| {
-                is_right &= matches!(output, Some(Output::Gram(GramPart { values, .. })) if values == [expected]);
+            let mut seen = |output: Option<Triangles>| {
+                is_right &= output.is_some_and(|output| output.values == [expected]);
             };
             let mut upload_all = || -> Result<()> {
                 let stopped = || Error::failed("the writer threads have stopped");

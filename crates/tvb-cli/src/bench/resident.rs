@@ -7,28 +7,58 @@ use super::timing::{Budget, Timed, measure, measure_repeated};
 use std::sync::{Mutex, PoisonError};
 use tvb::digest::Digest;
 use tvb::error::{Error, Result};
-use tvb::pass::stream::{Runtime, device_error};
-use tvb_kernels::{CpuEngine, Dtype, Engine, Output, Resident, Scratch, Work, decode};
+use tvb::pass::{Runtime, device_error};
+use tvb_kernels::{CpuEngine, Dtype, Engine, Resident, Scratch, Triangles, Work, decode};
 
 /// Submits that a GPU is given at once, at most.
 const MOST_TOGETHER: u32 = 64;
 
+/// What comes out of a stage.
+pub(super) trait StageResult: Clone + Default + Send {
+    /// Overwrites what is there, so that what no kernel writes is seen.
+    fn spoil(&mut self);
+
+    /// A digest of its bits.
+    fn digest(&self) -> Digest;
+}
+
+impl StageResult for Vec<u8> {
+    fn spoil(&mut self) {
+        // NaN in every format.
+        self.fill(0xff);
+    }
+
+    fn digest(&self) -> Digest {
+        Digest::of(self)
+    }
+}
+
+impl StageResult for Triangles {
+    fn spoil(&mut self) {
+        self.values.fill(f64::NAN);
+    }
+
+    fn digest(&self) -> Digest {
+        Digest::of(bytemuck::cast_slice(&self.values))
+    }
+}
+
 /// One kind of work, ready to be done again and again.
-pub(super) enum Loaded<'a> {
+pub(super) enum Loaded<'a, W: Work> {
     /// On the CPU engine's threads.
-    Cpu(OnCpu<'a>),
+    Cpu(OnCpu<'a, W>),
     /// On a GPU.
-    Gpu(Box<Resident>),
+    Gpu(Box<Resident<W>>),
 }
 
 /// Work on the CPU.
-pub(super) struct OnCpu<'a> {
+pub(super) struct OnCpu<'a, W: Work> {
     engine: CpuEngine,
     n_threads: usize,
-    work: &'a Work,
+    work: &'a W,
     data: &'a Data,
     /// Of every chunk, so that rows are written to memory as the stream's are to files; kept from run to run.
-    outputs: Vec<Output>,
+    outputs: Vec<W::Output>,
     scratches: Mutex<Vec<Scratch>>,
 }
 
@@ -40,19 +70,19 @@ pub(super) fn cut(runtime: &Runtime) -> Cut {
     }
 }
 
-impl<'a> Loaded<'a> {
+impl<'a, W: Work<Output: StageResult>> Loaded<'a, W> {
     /// Brings the data to where the work is done.
     ///
     /// # Errors
     /// Failed: the device.
-    pub(super) fn new(runtime: &Runtime, work: &'a Work, data: &'a Data) -> Result<Loaded<'a>> {
+    pub(super) fn new(runtime: &Runtime, work: &'a W, data: &'a Data) -> Result<Loaded<'a, W>> {
         match &runtime.engine {
             Engine::Cpu(engine) => Ok(Loaded::Cpu(OnCpu {
                 engine: *engine,
                 n_threads: runtime.n_threads,
                 work,
                 data,
-                outputs: data.chunks().map(|_| Output::Rows(Vec::new())).collect(),
+                outputs: data.chunks().map(|_| W::Output::default()).collect(),
                 scratches: Mutex::default(),
             })),
             Engine::Gpu(engine) => {
@@ -66,15 +96,10 @@ impl<'a> Loaded<'a> {
     ///
     /// # Errors
     /// Failed: the device.
-    pub(super) fn results(&mut self) -> Result<Vec<Output>> {
+    pub(super) fn results(&mut self) -> Result<Vec<W::Output>> {
         match self {
             Loaded::Cpu(on_cpu) => {
-                // What no kernel wrote is a NaN.
-                for output in &mut on_cpu.outputs {
-                    if let Output::Rows(rows) = output {
-                        rows.fill(0xff);
-                    }
-                }
+                on_cpu.outputs.iter_mut().for_each(StageResult::spoil);
                 on_cpu.run()?;
                 Ok(on_cpu.outputs.clone())
             }
@@ -96,7 +121,7 @@ impl<'a> Loaded<'a> {
     }
 }
 
-impl OnCpu<'_> {
+impl<W: Work> OnCpu<'_, W> {
     fn run(&mut self) -> Result<()> {
         let failed = Mutex::new(None);
         let parts: Vec<_> = self.data.chunks().zip(&mut self.outputs).collect();
@@ -113,28 +138,24 @@ impl OnCpu<'_> {
     }
 }
 
-/// The Gram of all chunks together, folded in chunk order; `None` where a result is none.
-pub(super) fn total_gram(outputs: &[Output]) -> Option<Vec<f64>> {
+/// The Gram of all chunks together, folded in chunk order.
+pub(super) fn total_gram(outputs: &[Triangles]) -> Vec<f64> {
     let mut total: Vec<f64> = Vec::new();
     for output in outputs {
-        let Output::Gram(part) = output else { return None };
-        total.resize(part.values.len().max(total.len()), 0.0);
-        total.iter_mut().zip(&part.values).for_each(|(sum, value)| *sum += value);
+        total.resize(output.values.len().max(total.len()), 0.0);
+        tvb::pass::add_to(&mut total, &output.values);
     }
-    Some(total)
+    total
 }
 
 /// Row x of output k, where every chunk has `chunk_rows` rows stored as `dtype`.
-pub(super) fn row(outputs: &[Output], chunk_rows: usize, dtype: Dtype, k: usize, x: usize) -> Option<f64> {
-    let Output::Rows(rows) = outputs.get(x / chunk_rows)? else { return None };
+pub(super) fn row(outputs: &[Vec<u8>], chunk_rows: usize, dtype: Dtype, k: usize, x: usize) -> Option<f64> {
+    let rows = outputs.get(x / chunk_rows)?;
     let at = (k * chunk_rows + x % chunk_rows) * dtype.size();
     decode(rows.get(at..at + dtype.size())?, dtype).first().map(|value| f64::from(*value))
 }
 
 /// A digest of the bits of a result.
-pub(super) fn digest(outputs: &[Output]) -> Digest {
-    Digest::of_digests(outputs.iter().map(|output| match output {
-        Output::Rows(rows) => Digest::of(rows),
-        Output::Gram(part) => Digest::of(bytemuck::cast_slice(&part.values)),
-    }))
+pub(super) fn digest<R: StageResult>(outputs: &[R]) -> Digest {
+    Digest::of_digests(outputs.iter().map(StageResult::digest))
 }

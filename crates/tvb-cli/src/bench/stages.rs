@@ -5,15 +5,15 @@ use super::check::{self, Sum, Wrong};
 use super::data::Data;
 use super::end_to_end::Files;
 use super::moves::{self, Upload};
-use super::resident::{Loaded, cut, digest, row, total_gram};
+use super::resident::{Loaded, StageResult, cut, digest, row, total_gram};
 use super::timing::{Timed, measure};
 use super::values::Values;
 use tvb::digest::Digest;
 use tvb::error::{ErrorKind, Result};
-use tvb::ops::gram::unpack_triangle;
-use tvb::pass::stream::{Runtime, device_error};
+use tvb::ops::grams::unpack_triangle;
+use tvb::pass::{Runtime, device_error};
 use tvb::progress::Progress;
-use tvb_kernels::{Base, Columns, Dtype, Engine, Output, Project, Reconstruct, Work};
+use tvb_kernels::{Base, Columns, Dtype, Engine, Gram, Project, Reconstruct, Work};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,13 +205,11 @@ impl Bench<'_> {
 
         let mut triangle = None;
         let n_threads = self.runtime.n_threads;
-        let gram = self.work(&Work::Gram, &data, |results| match total_gram(results) {
-            None => Err("no Gram came out".into()),
-            Some(total) => {
-                let verdict = check::gram(&data.values, n_tasks, data.n_rows, &total, n_threads);
-                triangle = Some(total).filter(|_| verdict.is_ok());
-                verdict
-            }
+        let gram = self.work(&Gram, &data, |results| {
+            let total = total_gram(results);
+            let verdict = check::gram(&data.values, n_tasks, data.n_rows, &total, n_threads);
+            triangle = Some(total).filter(|_| verdict.is_ok());
+            verdict
         });
         self.put(case(self.row(Stage::Gram, Some(data.n_bytes())), None), gram)?;
 
@@ -222,7 +220,7 @@ impl Bench<'_> {
         }
 
         let encode = weights(n_tasks * n_atoms);
-        let project = Work::Project(Project { encode: encode.clone(), n_atoms, dtype });
+        let project = Project { encode: encode.clone(), n_atoms, dtype };
         let sum = |weights, n_outputs, subtract_base| Sum {
             values: &data.values,
             n_columns: n_tasks,
@@ -231,7 +229,7 @@ impl Bench<'_> {
             subtract_base,
             dtype,
         };
-        let check_rows = |sum: Sum<'_>, results: &[Output]| {
+        let check_rows = |sum: Sum<'_>, results: &[Vec<u8>]| {
             check::rows(sum, data.n_rows, |k, x| row(results, data.chunk_rows(), dtype, k, x))
         };
         let projected = self.work(&project, &data, |results| check_rows(sum(&encode, n_atoms, true), results));
@@ -239,24 +237,24 @@ impl Bench<'_> {
         self.put(case(self.row(Stage::Project, Some(n_bytes)), Some(n_atoms)), projected)?;
 
         let weights = weights(n_tasks);
-        let reconstruct = Work::Reconstruct(Reconstruct {
+        let reconstruct = Reconstruct {
             weights: weights.clone(),
             n_outputs: 1,
             columns: Columns::Deltas,
             base: Base::Added,
             dtype: None,
-        });
+        };
         let formed = self.work(&reconstruct, &data, |results| check_rows(sum(&weights, 1, false), results));
         let n_bytes = data.n_bytes() + result_bytes(1);
         self.put(case(self.row(Stage::Reconstruct, Some(n_bytes)), Some(1)), formed)
     }
 
     /// Does `work` twice, has the result checked, and times it where it is right.
-    fn work(
+    fn work<W: Work<Output: StageResult>>(
         &self,
-        work: &Work,
+        work: &W,
         data: &Data,
-        check: impl FnOnce(&[Output]) -> std::result::Result<(), Wrong>,
+        check: impl FnOnce(&[W::Output]) -> std::result::Result<(), Wrong>,
     ) -> Measured {
         let mut loaded = Loaded::new(self.runtime, work, data)?;
         let first = loaded.results()?;

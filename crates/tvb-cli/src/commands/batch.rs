@@ -144,7 +144,7 @@ fn answer(summary: &Summary) -> Answer {
     }
 }
 
-fn dry_run(batch: &Batch, runtime: &tvb::pass::stream::Runtime) -> Answer {
+fn dry_run(batch: &Batch, runtime: &tvb::pass::Runtime) -> Answer {
     let check = check(batch, runtime);
     let mut text = String::new();
     for problem in &check.problems {

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tvb::basis::Basis;
 use tvb::checkpoint::Existing;
-use tvb::jobs::compress::{CompressOptions, compress, n_reads, predict_atoms};
+use tvb::jobs::compress::{CompressOptions, Compressed, compress, forecast};
 use tvb::pass::kept::Keep;
 use tvb::{Result, units};
 
@@ -83,53 +83,46 @@ impl DtypeName {
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let plan = args.inputs.plan()?;
     let names: Vec<String> = plan.tasks.iter().map(|task| task.name.clone()).collect();
-    let options = CompressOptions {
-        method: args.method.tuning.method(&args.method.method, &names)?,
-        size: args.size.size(),
-        balance: args.method.tuning.balance,
-        coordinates: args.method.tuning.coordinates(),
-        dtype: Some(args.dtype.kernel()),
-        gram: args.gram.clone(),
-        keep: args.keep_inputs.keep(),
-        output: args.output.clone(),
-        existing: if args.overwrite { Existing::Replace } else { Existing::Refuse },
-    };
-    let options = options.decided(&plan, context.memory_bytes)?;
+    let options = CompressOptions::new(&args.output)
+        .method(args.method.tuning.method(&args.method.method, &names)?)
+        .size(args.size.size())
+        .balance(args.method.tuning.balance)
+        .coordinates(args.method.tuning.coordinates())
+        .dtype(args.dtype.kernel())
+        .gram(args.gram.clone())
+        .keep(args.keep_inputs.keep())
+        .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse });
     if args.dry_run {
         return dry_run(&plan, &options, context.memory_bytes);
     }
     let runtime = context.runtime()?;
     let started = Instant::now();
-    let basis = compress(&plan, &options, &runtime, &context.progress)?;
+    let made = compress(&plan, &options, &runtime, &context.progress)?;
     let elapsed = started.elapsed();
     let device = runtime.device_name();
-    let mut json = crate::commands::inspect::basis_json(&basis);
+    let mut json = crate::commands::inspect::basis_json(&made.basis);
     json["output"] = args.output.to_string_lossy().into();
     json["device"] = device.clone().into();
     json["seconds"] = elapsed.as_secs_f64().into();
-    json["read_bytes"] = plan.read_bytes().into();
-    Ok(Answer::new(summary(&basis, &plan, elapsed, &device), json))
+    json["read_bytes"] = made.read_bytes.into();
+    Ok(Answer::new(summary(&made, elapsed, &device), json))
 }
 
 fn dry_run(plan: &tvb::columns::plan::Plan, options: &CompressOptions, memory_bytes: u64) -> Result<Answer> {
-    let atoms = predict_atoms(plan, options)?;
-    let atom_bytes = plan.n_rows() * options.dtype.map_or(4, |dtype| dtype.size() as u64);
-    let n_reads = n_reads(plan, options, memory_bytes);
-    let read_bytes = n_reads * plan.n_bytes();
-    let write_bytes = atoms.map(|n| if options.method.stores_atoms() { n as u64 * atom_bytes } else { 0 });
-    let free_bytes = tvb::checkpoint::free_bytes(&options.output);
+    let forecast = forecast(plan, options, memory_bytes)?;
     let shown = |bytes: Option<u64>| bytes.map_or("not known before the Gram is".to_owned(), units::bytes);
     let text = format!(
-        "{} tasks × {} parameters in {} tensors ({} left out)\natoms   {}\nreads   {} ({n_reads} × {})\nwrites  at most {}, {} free\nwould write {}\n",
+        "{} tasks × {} parameters in {} tensors ({} left out)\natoms   {}\nreads   {} ({} × {})\nwrites  at most {}, {} free\nwould write {}\n",
         plan.tasks.len(),
         units::count(plan.n_rows()),
         plan.tensors.len(),
         plan.skipped.len(),
-        atoms.map_or("decided from the Gram matrix".to_owned(), |n| n.to_string()),
-        units::bytes(read_bytes),
+        forecast.n_atoms.map_or("decided from the Gram matrix".to_owned(), |n| n.to_string()),
+        units::bytes(forecast.read_bytes),
+        forecast.n_reads,
         units::bytes(plan.n_bytes()),
-        shown(write_bytes),
-        free_bytes.map_or("unknown".to_owned(), units::bytes),
+        shown(forecast.write_bytes),
+        forecast.free_bytes.map_or("unknown".to_owned(), units::bytes),
         options.output.display(),
     );
     let json = json!({
@@ -137,17 +130,18 @@ fn dry_run(plan: &tvb::columns::plan::Plan, options: &CompressOptions, memory_by
         "n_tasks": plan.tasks.len(),
         "n_parameters": plan.n_rows(),
         "n_tensors": plan.tensors.len(),
-        "n_atoms": atoms,
-        "read_bytes": read_bytes,
-        "write_bytes": write_bytes,
-        "free_bytes": free_bytes,
+        "n_atoms": forecast.n_atoms,
+        "read_bytes": forecast.read_bytes,
+        "write_bytes": forecast.write_bytes,
+        "free_bytes": forecast.free_bytes,
         "skipped": plan.skipped,
         "output": options.output,
     });
     Ok(Answer::new(text, json))
 }
 
-fn summary(basis: &Basis, plan: &tvb::columns::plan::Plan, elapsed: Duration, device: &str) -> String {
+fn summary(made: &Compressed, elapsed: Duration, device: &str) -> String {
+    let basis = &made.basis;
     let manifest = &basis.manifest;
     let mut table = Table::new([("task", Align::Left), ("norm", Align::Right), ("relative error", Align::Right)]);
     for task in &manifest.tasks {
@@ -176,7 +170,7 @@ fn summary(basis: &Basis, plan: &tvb::columns::plan::Plan, elapsed: Duration, de
     for note in &manifest.notes {
         text.push_str(&format!("note: {note}\n"));
     }
-    text.push_str(&format!("{} on {device} ({} read)\n", units::duration(elapsed), units::bytes(plan.read_bytes())));
+    text.push_str(&format!("{} on {device} ({} read)\n", units::duration(elapsed), units::bytes(made.read_bytes)));
     text
 }
 

@@ -5,8 +5,8 @@ use crate::inputs::InputArgs;
 use crate::output::Answer;
 use serde_json::json;
 use std::path::PathBuf;
-use tvb::basis::gram_file;
 use tvb::checkpoint::Existing;
+use tvb::jobs::gram::make_gram_file;
 use tvb::{Result, units};
 
 /// Read the inputs once and keep their Gram matrices in a small file
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let existing = if args.overwrite { Existing::Replace } else { Existing::Refuse };
     let runtime = context.runtime()?;
     let started = std::time::Instant::now();
-    let grams = gram_file::make(&plan, &args.output, existing, &runtime, &context.progress)?;
+    let grams = make_gram_file(&plan, &args.output, existing, &runtime, &context.progress)?;
     let seconds = started.elapsed();
     let n_frozen = grams.tensors.iter().filter(|tensor| tensor.frozen).count();
     let text = format!(

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tvb::basis::{Basis, gram_file};
 use tvb::checkpoint::Checkpoint;
-use tvb::ops::gram::Grams;
+use tvb::matrix::Matrix;
+use tvb::ops::{Grams, Per};
 use tvb::{Result, units};
 
 /// Say what a basis, a Gram file or a checkpoint holds
@@ -46,7 +47,7 @@ fn basis_text(basis: &Basis) -> String {
         ]);
     }
     let stored: u64 = manifest.atoms.iter().map(|atom| atom.bytes).sum();
-    let n_tensors: usize = manifest.groups.iter().map(|group| group.tensors.len()).sum();
+    let n_tensors: usize = manifest.stored.tensors.len();
     let mut text = format!(
         "{}: basis of {} tasks in {} atoms, method {}, written by {}\nbase {}\n{} tensors in each, {} frozen, {} left out, {} carried over; {} in {}\n{table}",
         basis.folder.display(),
@@ -93,22 +94,20 @@ fn basis_text(basis: &Basis) -> String {
 /// The manifest, and the coefficients where they are small.
 pub(crate) fn basis_json(basis: &Basis) -> Value {
     let mut json = serde_json::to_value(&basis.manifest).unwrap_or_else(|_| json!({}));
-    let rows = |matrix: &faer::Mat<f64>| -> Vec<Vec<f64>> {
-        (0..matrix.nrows()).map(|i| (0..matrix.ncols()).map(|j| matrix[(i, j)]).collect()).collect()
-    };
-    let groups: Vec<Value> = basis
-        .coefficients
-        .groups
-        .iter()
-        .map(|group| json!({ "name": group.name, "encode": rows(&group.encode), "decode": rows(&group.decode), "eigenvalues": group.eigenvalues }))
-        .collect();
-    json["solution"] = groups.into();
+    let rows = |matrix: &Matrix| -> Vec<Vec<f64>> { matrix.rows().collect() };
+    let coefficients = &basis.coefficients;
+    json["solution"] = json!([{
+        "name": basis.manifest.stored.name,
+        "encode": rows(&coefficients.encode),
+        "decode": rows(&coefficients.decode),
+        "eigenvalues": coefficients.eigenvalues,
+    }]);
     json["gram"] = basis.total_gram().map_or(Value::Null, |gram| json!(rows(&gram)));
     json
 }
 
 fn gram_text(path: &Path, grams: &Grams) -> String {
-    let total = grams.group_gram(0);
+    let total = grams.total();
     let mut table = Table::new([("task", Align::Left), ("norm", Align::Right), ("source", Align::Left)]);
     for (task, origin) in grams.tasks.iter().enumerate() {
         table.row([origin.name.clone(), format!("{:.4}", total[(task, task)].max(0.0).sqrt()), origin.source.clone()]);
@@ -119,28 +118,29 @@ fn gram_text(path: &Path, grams: &Grams) -> String {
         grams.tasks.len(),
         grams.tensors.len(),
         grams.tensors.iter().filter(|tensor| tensor.frozen).count(),
-        format!("{:?}", grams.per).to_lowercase(),
+        match grams.per {
+            Per::Tensor => "tensor",
+            Per::Whole => "model",
+        },
         grams.base.source,
     )
 }
 
 fn gram_json(grams: &Grams) -> Result<Value> {
-    let gram = tvb::solve::Gram::new(grams.group_gram(0))?;
-    let rows = |matrix: faer::MatRef<'_, f64>| -> Vec<Vec<f64>> {
-        (0..matrix.nrows()).map(|i| (0..matrix.ncols()).map(|j| matrix[(i, j)]).collect()).collect()
-    };
+    let gram = tvb::solve::Gram::new(grams.total())?;
+    let rows = |matrix: &Matrix| -> Vec<Vec<f64>> { matrix.rows().collect() };
     Ok(json!({
         "format": gram_file::FORMAT,
         "base": grams.base,
         "tasks": grams.tasks,
         "tensors": grams.tensors,
-        "groups": grams.groups,
+        "groups": [{ "name": "model", "tensors": (0..grams.tensors.len()).collect::<Vec<_>>() }],
         "per": grams.per,
         "skipped": grams.skipped,
         "carried": grams.carried,
         "gram": rows(gram.matrix()),
         "norms": gram.norms(),
-        "cosines": rows(gram.cosines().as_ref()),
+        "cosines": rows(&gram.cosines()),
         "eigenvalues": gram.spectrum().values,
         "effective_rank": crate::commands::compress::finite(gram.spectrum().effective_rank()),
         "epsilon": gram.epsilon(),

@@ -7,7 +7,7 @@
 //! cache lines; the gap keeps columns off each other's cache sets, which they would share at a stride of a power of two.
 
 use super::rows::{widen, widen_f64, widen_f64_less_base, widen_less_base};
-use crate::{Chunk, Columns};
+use crate::chunk::{Chunk, Columns};
 
 /// Rows of a block come in multiples of this; a multiple of every vector length times every unrolling below.
 pub(super) const ROW_MULTIPLE: usize = 64;

@@ -13,6 +13,16 @@ use pulp::Simd;
 /// Outputs formed together.
 pub(super) const N_TOGETHER: usize = 4;
 
+/// Rows decoded at a time: few enough that the deltas stay in the nearest cache.
+pub(super) fn block_rows(n_columns: usize) -> usize {
+    match n_columns {
+        0..=16 => 512,
+        17..=64 => 256,
+        65..=256 => 128,
+        _ => 64,
+    }
+}
+
 /// Weights as the kernel reads them: for every [`N_TOGETHER`] outputs, [n_columns, N_TOGETHER], zeros beyond the last.
 #[derive(Default)]
 pub(super) struct Weights {

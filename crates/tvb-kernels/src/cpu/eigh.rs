@@ -1,7 +1,7 @@
 //! eigh: the symmetric eigendecomposition G = UΛUᵀ, by the library's divide and conquer in f64.
 
-use crate::KernelError;
 use crate::eigh::{Eigh, check_matrices};
+use crate::error::KernelError;
 use faer::{MatRef, Side};
 
 pub(super) fn run(matrices: &[f64], n: usize, n_matrices: usize) -> Result<Vec<Eigh>, KernelError> {

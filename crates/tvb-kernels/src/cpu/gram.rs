@@ -1,18 +1,20 @@
-//! gram: one chunk's inner products, gram\[i,j\] += Σ_x δi(x)·δj(x) for j ≤ i.
+//! gram: the inner products of each segment of a chunk, gram\[i,j\] = Σ_x δi(x)·δj(x) for j ≤ i.
 //!
 //! Numerics: products are summed in f32 within a run of at most [`RUN_ROWS`] rows of one segment (spread over the lanes
-//! of a vector, so that an accumulator takes far fewer), runs are added up in f64 in row order.
+//! of a vector, so that an accumulator takes far fewer), runs are added up in f64 in row order. Runs are counted from the
+//! segment's first row, so a segment's bits do not depend on its neighbours.
 
 use super::block::{Decoded, row_ranges};
-use super::{CpuEngine, Scratch};
-use crate::check::{clear_triangles, gram_groups};
-use crate::{Chunk, Columns, GramPart, KernelError, triangle_len};
+use super::scratch::Scratch;
+use crate::chunk::{Chunk, Columns};
+use crate::error::KernelError;
+use crate::gram::Gram;
+use crate::limits::RUN_ROWS;
+use crate::triangles::{Triangles, triangle_len};
+use crate::work::OnCpu;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, MatMut, MatRef, Par};
 use pulp::{Simd, WithSimd};
-
-/// The longest run of rows summed in f32.
-pub const RUN_ROWS: usize = 1024;
 
 /// Up to this many tasks the register tiles below win over a library's matrix product. Two cores, data in memory, by turns:
 /// with AVX-512 1.5 times the product's speed at T = 96, 1.35 at 128, 1.2 at 192, 1.1 at 256 and 0.7 at 512; with AVX2
@@ -37,19 +39,18 @@ const fn most_tiled_tasks(n_lanes: usize) -> usize {
     }
 }
 
-/// Adds nothing to what `part` held before: it is overwritten, its memory reused.
-pub(super) fn run(
-    engine: &CpuEngine,
-    chunk: Chunk<'_>,
-    scratch: &mut Scratch,
-    part: &mut GramPart,
-) -> Result<(), KernelError> {
-    let n_tasks = chunk.layout.n_tasks();
-    let (slots, group_of_segment) = gram_groups(chunk.layout);
-    clear_triangles(&mut part.values, slots.len(), n_tasks)?;
-    part.slots = slots;
-    engine.arch.dispatch(GramOfChunk { chunk, scratch, group_of_segment: &group_of_segment, values: &mut part.values });
-    Ok(())
+impl OnCpu for Gram {
+    fn run_on_cpu(
+        &self,
+        arch: pulp::Arch,
+        chunk: Chunk<'_>,
+        scratch: &mut Scratch,
+        out: &mut Triangles,
+    ) -> Result<(), KernelError> {
+        out.clear(chunk.layout.segments.len(), chunk.layout.n_tasks())?;
+        arch.dispatch(GramOfChunk { chunk, scratch, values: &mut out.values });
+        Ok(())
+    }
 }
 
 /// Rows of a run. One long chain of f32 additions is only good to 1e-6 over 1,024 rows; several lanes cut it into as many
@@ -61,7 +62,6 @@ fn run_rows(n_tasks: usize, n_lanes: usize) -> usize {
 struct GramOfChunk<'a> {
     chunk: Chunk<'a>,
     scratch: &'a mut Scratch,
-    group_of_segment: &'a [usize],
     values: &'a mut [f64],
 }
 
@@ -70,11 +70,11 @@ impl WithSimd for GramOfChunk<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { chunk, scratch, group_of_segment, values } = self;
+        let Self { chunk, scratch, values } = self;
         let n_tasks = chunk.layout.n_tasks();
         let n_values = triangle_len(n_tasks);
-        for (at, (segment, &group)) in chunk.layout.segments.iter().zip(group_of_segment).enumerate() {
-            let triangle = &mut values[group * n_values..][..n_values];
+        for (at, (segment, triangle)) in chunk.layout.segments.iter().zip(values.chunks_exact_mut(n_values)).enumerate()
+        {
             for range in row_ranges(at, segment.n_rows, run_rows(n_tasks, S::F32_LANES)) {
                 let run = scratch.block.decode(chunk, range, Columns::Checkpoints);
                 if n_tasks > most_tiled_tasks(S::F32_LANES) {

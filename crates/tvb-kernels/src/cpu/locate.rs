@@ -2,7 +2,7 @@
 
 use super::block::{Block, row_ranges};
 use crate::check::check_slices;
-use crate::{Chunk, Columns};
+use crate::chunk::{Chunk, Columns};
 
 /// The first delta of a chunk that is not finite, as (segment, row within the segment, column).
 ///

@@ -1,36 +1,30 @@
 //! project: the fused projection S = VB, atom_m(x) = Σ_t δt(x)·B\[t,m\], straight from raw checkpoint bytes.
 
 use super::block::row_ranges;
-use super::combine::combine;
+use super::combine::{block_rows, combine};
+use super::output::size_rows;
 use super::rows::narrow;
-use super::{CpuEngine, Scratch};
-use crate::check::size_rows;
-use crate::{Chunk, Columns, KernelError, Project, Work};
+use super::scratch::Scratch;
+use crate::check::bytes_per_output;
+use crate::chunk::{Chunk, Columns};
+use crate::error::KernelError;
+use crate::project::Project;
+use crate::work::OnCpu;
 use pulp::{Simd, WithSimd};
 
-/// Overwrites `rows` with the chunk's atoms.
-pub(super) fn run(
-    engine: &CpuEngine,
-    work: &Work,
-    project: &Project,
-    chunk: Chunk<'_>,
-    scratch: &mut Scratch,
-    rows: &mut Vec<u8>,
-) -> Result<(), KernelError> {
-    let bytes_per_atom = work.bytes_per_output(chunk.layout)?;
-    size_rows(rows, bytes_per_atom.checked_mul(project.n_atoms).ok_or(KernelError::TooLarge { what: "atoms" })?)?;
-    scratch.weights.pack(&project.encode, chunk.layout.n_tasks(), project.n_atoms);
-    engine.arch.dispatch(ProjectChunk { project, chunk, scratch, bytes_per_atom, rows });
-    Ok(())
-}
-
-/// Rows decoded at a time: few enough that the deltas stay in the nearest cache.
-pub(super) fn block_rows(n_columns: usize) -> usize {
-    match n_columns {
-        0..=16 => 512,
-        17..=64 => 256,
-        65..=256 => 128,
-        _ => 64,
+impl OnCpu for Project {
+    fn run_on_cpu(
+        &self,
+        arch: pulp::Arch,
+        chunk: Chunk<'_>,
+        scratch: &mut Scratch,
+        rows: &mut Vec<u8>,
+    ) -> Result<(), KernelError> {
+        let bytes_per_atom = bytes_per_output(chunk.layout, |_| self.dtype)?;
+        size_rows(rows, self.n_atoms, bytes_per_atom)?;
+        scratch.weights.pack(&self.encode, chunk.layout.n_tasks(), self.n_atoms);
+        arch.dispatch(ProjectChunk { project: self, chunk, scratch, bytes_per_atom, rows });
+        Ok(())
     }
 }
 

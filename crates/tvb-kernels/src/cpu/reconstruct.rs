@@ -4,33 +4,34 @@
 //! in f64 (differences too), so that none of the base's precision is lost.
 
 use super::block::{DecodedF64, row_ranges};
-use super::combine::combine;
-use super::project::block_rows;
+use super::combine::{block_rows, combine};
+use super::output::size_rows;
 use super::rows::{narrow, narrow_f64};
-use super::{CpuEngine, Scratch};
-use crate::check::size_rows;
-use crate::{Base, Chunk, Dtype, KernelError, Reconstruct, Work};
+use super::scratch::Scratch;
+use crate::check::bytes_per_output;
+use crate::chunk::{Chunk, Dtype};
+use crate::error::KernelError;
+use crate::reconstruct::{Base, Reconstruct};
+use crate::work::OnCpu;
 use pulp::{Simd, WithSimd};
 
-/// Overwrites `rows` with the chunk's outputs.
-pub(super) fn run(
-    engine: &CpuEngine,
-    work: &Work,
-    reconstruct: &Reconstruct,
-    chunk: Chunk<'_>,
-    scratch: &mut Scratch,
-    rows: &mut Vec<u8>,
-) -> Result<(), KernelError> {
-    let bytes_per_output = work.bytes_per_output(chunk.layout)?;
-    let n_bytes = bytes_per_output.checked_mul(reconstruct.n_outputs);
-    size_rows(rows, n_bytes.ok_or(KernelError::TooLarge { what: "reconstructed rows" })?)?;
-    scratch.weights.pack(&reconstruct.weights, chunk.layout.n_tasks(), reconstruct.n_outputs);
-    engine.arch.dispatch(ReconstructChunk { work, reconstruct, chunk, scratch, bytes_per_output, rows });
-    Ok(())
+impl OnCpu for Reconstruct {
+    fn run_on_cpu(
+        &self,
+        arch: pulp::Arch,
+        chunk: Chunk<'_>,
+        scratch: &mut Scratch,
+        rows: &mut Vec<u8>,
+    ) -> Result<(), KernelError> {
+        let bytes_per_output = bytes_per_output(chunk.layout, |segment| self.row_dtype(chunk.layout, segment))?;
+        size_rows(rows, self.n_outputs, bytes_per_output)?;
+        scratch.weights.pack(&self.weights, chunk.layout.n_tasks(), self.n_outputs);
+        arch.dispatch(ReconstructChunk { reconstruct: self, chunk, scratch, bytes_per_output, rows });
+        Ok(())
+    }
 }
 
 struct ReconstructChunk<'a> {
-    work: &'a Work,
     reconstruct: &'a Reconstruct,
     chunk: Chunk<'a>,
     scratch: &'a mut Scratch,
@@ -43,11 +44,11 @@ impl WithSimd for ReconstructChunk<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { work, reconstruct, chunk, scratch, bytes_per_output, rows } = self;
+        let Self { reconstruct, chunk, scratch, bytes_per_output, rows } = self;
         let add_base = reconstruct.base == Base::Added;
         let mut segment_start = 0;
         for (at, segment) in chunk.layout.segments.iter().enumerate() {
-            let dtype = work.row_dtype(chunk.layout, at);
+            let dtype = reconstruct.row_dtype(chunk.layout, at);
             let size = dtype.size();
             let in_f64 = dtype == Dtype::F64 || chunk.layout.slice(at, 0).dtype == Dtype::F64;
             for range in row_ranges(at, segment.n_rows, block_rows(chunk.layout.n_tasks())) {

@@ -4,7 +4,7 @@
 //! the caller was dispatched to. Bytes are read through `from_le_bytes`, so a chunk may start at any address.
 
 use super::float::{from_bf16, from_f16, to_bf16, to_f16, to_f32_odd};
-use crate::Dtype;
+use crate::chunk::Dtype;
 
 /// Calls `$body` with an expression that reads one element, and its size, for the format at hand.
 macro_rules! for_each_element {

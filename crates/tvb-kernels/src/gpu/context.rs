@@ -2,8 +2,8 @@
 
 use super::shader::Kernel;
 use super::variant::{Format, Shape};
-use crate::device::AdapterFacts;
-use crate::{AdapterKind, KernelError};
+use crate::device::{AdapterFacts, AdapterKind};
+use crate::error::KernelError;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -234,7 +234,7 @@ impl Context {
         }
         let descriptor = wgpu::ShaderModuleDescriptor {
             label: Some(kernel.entry_point()),
-            source: wgpu::ShaderSource::Wgsl(Cow::Owned(kernel.source())),
+            source: wgpu::ShaderSource::Wgsl(Cow::Owned(kernel.source()?)),
         };
         let mut checks = wgpu::ShaderRuntimeChecks::checked();
         checks.force_loop_bounding = false;

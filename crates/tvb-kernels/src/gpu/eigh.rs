@@ -1,12 +1,12 @@
 //! eigh on the GPU: parallel Jacobi in f32 (eigh.wgsl) on the whole batch, refined and checked in f64 on the host.
 
 use super::context::Context;
-use super::plan::Tables;
 use super::refine::refine;
 use super::shader::Kernel;
-use crate::KernelError;
+use super::tables::Tables;
 use crate::cpu::CpuEngine;
 use crate::eigh::{Eigh, check_matrices};
+use crate::error::KernelError;
 use crate::limits::{BINDING_ALIGNMENT, EIGH_WORK, MOST_EIGH_ORDER, MOST_GROUPS};
 use crate::params::EighParams;
 use std::num::NonZero;

@@ -1,124 +1,321 @@
 //! gram on the GPU: one workgroup for each run of rows and pair of task tiles; partial Grams come back in f32 and are
 //! added in f64 in row order. Where T is above 32 (16 in small blocks) the device adds up neighbouring runs first
 //! (gram_fold.wgsl), so that at most a few percent of the input is read back.
+//!
+//! A segment's triangle is the sum of its *pieces*: a piece is one fold of runs, or one run where nothing is folded. Pieces
+//! are cut at fixed numbers of rows from the segment's first row, a dispatch takes whole pieces only, and the kernel is
+//! chosen by the segment's own format. So what else is in the chunk, and where dispatches end, never shows in the bits.
 
-use super::plan::{Plan, ResultPlan, Step, Tables, slices};
+use super::plan::{Plan, Readback, Step};
 use super::shader::Kernel;
+use super::tables::{Tables, slices};
 use super::variant::{Format, Shape};
-use crate::check::gram_groups;
+use crate::chunk::ChunkLayout;
+use crate::error::KernelError;
+use crate::gram::Gram;
 use crate::limits::{FOLD_RUNS, MOST_GROUPS, PARTIALS_BYTES, RUN_ROWS_ALONE, RUN_ROWS_SHARED, THREADS};
 use crate::params::{Fold, FoldParams, GramParams, Run};
-use crate::{ChunkLayout, KernelError, triangle_len};
+use crate::triangles::{Triangles, triangle_len};
+use crate::work::OnGpu;
+use std::ops::Range;
 
-/// Plans one chunk's Gram.
-pub(crate) fn plan(layout: &ChunkLayout, shape: Shape, stamp: u32) -> Result<Plan, KernelError> {
-    let n_tasks = layout.n_tasks();
-    let n_values = triangle_len(n_tasks);
-    let tiles = shape.tiles();
-    let tile = tiles.iter().copied().find(|&tile| tile as usize >= n_tasks).unwrap_or(tiles[tiles.len() - 1]);
-    let n_tiles = n_tasks.div_ceil(tile as usize);
-    let n_tile_pairs = triangle_len(n_tiles);
-    let tiles_held = if n_tiles > 1 { 2 } else { 1 };
-    let kernel = Kernel::Gram { format: Format::of(layout), tile, block: shape.block, tiles_held };
-    // Partials of few tasks are small.
-    let folded = n_tasks > shape.most_shared_tasks();
+/// Where the parts of a chunk's triangles lie in what is read back.
+#[derive(Debug)]
+pub struct TriangleParts {
+    n_tasks: usize,
+    n_segments: usize,
+    /// Segment and first word of each piece's triangle, in the order in which they are added up.
+    pieces: Vec<(usize, usize)>,
+}
 
-    let (slots, group_of_segment) = gram_groups(layout);
-    let (runs, group_of_run) = runs(layout, &group_of_segment, if folded { RUN_ROWS_ALONE } else { RUN_ROWS_SHARED });
-    let mut tables = Tables::default();
-    let (mut folds, mut steps, mut marks, mut parts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (mut out_words, mut read) = (0, 0);
-    let runs_per_batch = (PARTIALS_BYTES as usize / 4 / n_values).clamp(1, MOST_GROUPS);
-    for (batch, batch_groups) in group_of_run.chunks(runs_per_batch).enumerate() {
-        let first_run = batch * runs_per_batch;
-        let n_runs = batch_groups.len();
-        let marks_at = n_runs * n_values;
+impl OnGpu for Gram {
+    type Parts = TriangleParts;
+
+    fn plan(&self, layout: &ChunkLayout, shape: Shape, stamp: u32) -> Result<Plan<TriangleParts>, KernelError> {
+        let cut = Cut::of(layout.n_tasks(), shape);
+        let mut planner = Planner::new(layout, shape, cut, stamp);
+        let formats: Vec<Format> = layout.slices.chunks_exact(layout.n_columns).map(Format::of).collect();
+        for format in Format::ALL {
+            let segments = (0..layout.segments.len()).filter(|&at| formats[at] == format);
+            let pieces: Vec<Piece> = segments.flat_map(|at| cut.pieces(at, layout.segments[at].n_rows)).collect();
+            for batch in cut.batches(&pieces) {
+                planner.add_dispatch(format, batch);
+            }
+        }
+        planner.finish()
+    }
+
+    fn packed_weights(&self) -> Result<Vec<f32>, KernelError> {
+        Ok(Vec::new())
+    }
+
+    fn collect(parts: &TriangleParts, readback: Readback<'_>) -> Result<Triangles, KernelError> {
+        let mut triangles = Triangles::default();
+        triangles.clear(parts.n_segments, parts.n_tasks)?;
+        let n_values = triangle_len(parts.n_tasks);
+        for &(segment, at) in &parts.pieces {
+            let triangle = &mut triangles.values[segment * n_values..][..n_values];
+            for (sum, word) in triangle.iter_mut().zip(readback.words(at..at + n_values)?) {
+                *sum += f64::from(f32::from_le_bytes(*word));
+            }
+        }
+        Ok(triangles)
+    }
+}
+
+/// How segments are cut: by T and the device's class alone.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    /// Rows of a run.
+    run_rows: usize,
+    /// Runs of a piece, at most.
+    piece_runs: usize,
+    /// Runs of a dispatch, at most; no less than those of a piece.
+    dispatch_runs: usize,
+    /// Whether the device adds up a piece's runs.
+    folded: bool,
+}
+
+/// Rows of one segment whose inner products come back as one triangle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Piece {
+    segment: usize,
+    start: usize,
+    n_rows: usize,
+}
+
+impl Cut {
+    fn of(n_tasks: usize, shape: Shape) -> Self {
+        let dispatch_runs = (PARTIALS_BYTES as usize / 4 / triangle_len(n_tasks)).clamp(1, MOST_GROUPS);
+        // Partials of few tasks are small.
+        match n_tasks > shape.most_shared_tasks() {
+            true => {
+                Cut { run_rows: RUN_ROWS_ALONE, piece_runs: FOLD_RUNS.min(dispatch_runs), dispatch_runs, folded: true }
+            }
+            false => Cut { run_rows: RUN_ROWS_SHARED, piece_runs: 1, dispatch_runs, folded: false },
+        }
+    }
+
+    /// The pieces of one segment, in row order.
+    fn pieces(self, segment: usize, n_rows: usize) -> impl Iterator<Item = Piece> {
+        let piece_rows = self.piece_runs * self.run_rows;
+        (0..n_rows).step_by(piece_rows).map(move |start| Piece {
+            segment,
+            start,
+            n_rows: piece_rows.min(n_rows - start),
+        })
+    }
+
+    /// The runs of one piece, in row order.
+    fn runs(self, piece: Piece) -> impl Iterator<Item = Run> {
+        (0..piece.n_rows).step_by(self.run_rows).map(move |start| Run {
+            segment: piece.segment as u32,
+            start: (piece.start + start) as u32,
+            n_rows: self.run_rows.min(piece.n_rows - start) as u32,
+            place: 0,
+            dtype: 0,
+        })
+    }
+
+    /// As many whole pieces together as a dispatch takes.
+    fn batches(self, pieces: &[Piece]) -> impl Iterator<Item = &[Piece]> {
+        let mut rest = pieces;
+        std::iter::from_fn(move || {
+            let mut n_runs = 0;
+            let fits = |piece: &&Piece| {
+                n_runs += piece.n_rows.div_ceil(self.run_rows);
+                n_runs <= self.dispatch_runs
+            };
+            let n_pieces = rest.iter().take_while(fits).count();
+            let (batch, later) = rest.split_at(n_pieces);
+            rest = later;
+            (!batch.is_empty()).then_some(batch)
+        })
+    }
+}
+
+/// A plan in the making.
+struct Planner<'a> {
+    layout: &'a ChunkLayout,
+    shape: Shape,
+    cut: Cut,
+    stamp: u32,
+    n_values: usize,
+    tile: u32,
+    n_tiles: usize,
+    tables: Tables,
+    runs: Vec<Run>,
+    folds: Vec<Fold>,
+    steps: Vec<Step>,
+    marks: Vec<Range<usize>>,
+    pieces: Vec<(usize, usize)>,
+    out_words: usize,
+    readback_words: usize,
+}
+
+impl<'a> Planner<'a> {
+    fn new(layout: &'a ChunkLayout, shape: Shape, cut: Cut, stamp: u32) -> Self {
+        let n_tasks = layout.n_tasks();
+        let tiles = shape.tiles();
+        let tile = tiles.iter().copied().find(|&tile| tile as usize >= n_tasks).unwrap_or(tiles[tiles.len() - 1]);
+        Planner {
+            layout,
+            shape,
+            cut,
+            stamp,
+            n_values: triangle_len(n_tasks),
+            tile,
+            n_tiles: n_tasks.div_ceil(tile as usize),
+            tables: Tables::default(),
+            runs: Vec::new(),
+            folds: Vec::new(),
+            steps: Vec::new(),
+            marks: Vec::new(),
+            pieces: Vec::new(),
+            out_words: 0,
+            readback_words: 0,
+        }
+    }
+
+    /// Adds the runs of some pieces, and their folds, as one dispatch each. The output buffer then holds
+    /// `[partials][their marks]`, or `[partials][their marks][folded triangles][their marks]` of which the first part
+    /// stays on the device; the next dispatch overwrites it.
+    fn add_dispatch(&mut self, format: Format, pieces: &[Piece]) {
+        let first_run = self.runs.len();
+        let first_fold = self.folds.len();
+        for &piece in pieces {
+            let first = self.runs.len();
+            self.runs.extend(self.cut.runs(piece));
+            let n_runs = (self.runs.len() - first) as u32;
+            if self.cut.folded {
+                self.folds.push(Fold { first_run: first as u32, n_runs });
+            }
+        }
+        let n_runs = self.runs.len() - first_run;
+        let n_tile_pairs = triangle_len(self.n_tiles);
+        let marks_at = n_runs * self.n_values;
         let marks_end = marks_at + n_runs * n_tile_pairs;
-        let params = tables.push_params(GramParams {
-            n_tasks: n_tasks as u32,
-            n_values: n_values as u32,
+        let params = self.tables.push_params(GramParams {
+            n_tasks: self.layout.n_tasks() as u32,
+            n_values: self.n_values as u32,
             first_run: first_run as u32,
             n_tile_pairs: n_tile_pairs as u32,
             marks: marks_at as u32,
-            stamp,
+            stamp: self.stamp,
         });
-        steps.push(Step::Dispatch { kernel, params, groups: [n_runs as u32, n_tile_pairs as u32, 1] });
-        if !folded {
-            steps.push(Step::Copy { from: 0, to: read, n_words: marks_end });
-            parts.extend(batch_groups.iter().enumerate().map(|(run, group)| (*group, read + run * n_values)));
-            marks.push(read + marks_at..read + marks_end);
-            read += marks_end;
-            out_words = out_words.max(marks_end);
-            continue;
+        let tiles_held = if self.n_tiles > 1 { 2 } else { 1 };
+        let kernel = Kernel::Gram { format, tile: self.tile, block: self.shape.block, tiles_held };
+        self.steps.push(Step::Dispatch { kernel, params, groups: [n_runs as u32, n_tile_pairs as u32, 1] });
+        if !self.cut.folded {
+            self.read_back(0, marks_end, pieces, 0, std::slice::from_ref(&(marks_at..marks_end)));
+            return;
         }
-        let first_fold = folds.len();
-        let batch_folds = folds_of(batch_groups, first_run);
-        let n_folds = batch_folds.len();
-        let folded_end = marks_end + n_folds * n_values;
-        let value_groups = n_values.div_ceil(THREADS as usize);
+        let n_folds = pieces.len();
+        let folded_end = marks_end + n_folds * self.n_values;
+        let value_groups = self.n_values.div_ceil(THREADS as usize);
         let end = folded_end + n_folds * value_groups;
-        let params = tables.push_params(FoldParams {
-            n_values: n_values as u32,
+        let params = self.tables.push_params(FoldParams {
+            n_values: self.n_values as u32,
             first_fold: first_fold as u32,
             first_run: first_run as u32,
             folded: marks_end as u32,
             marks: folded_end as u32,
-            stamp,
+            stamp: self.stamp,
         });
         let groups = [value_groups as u32, n_folds as u32, 1];
-        steps.push(Step::Dispatch { kernel: Kernel::GramFold, params, groups });
-        steps.push(Step::Copy { from: marks_at, to: read, n_words: end - marks_at });
-        // What was at `from` is now at `read`.
-        let moved = |word: usize| word - marks_at + read;
-        for (at, (group, fold)) in batch_folds.into_iter().enumerate() {
-            parts.push((group, moved(marks_end + at * n_values)));
-            folds.push(fold);
-        }
-        marks.push(moved(marks_at)..moved(marks_end));
-        marks.push(moved(folded_end)..moved(end));
-        read += end - marks_at;
-        out_words = out_words.max(end);
+        self.steps.push(Step::Dispatch { kernel: Kernel::GramFold, params, groups });
+        self.read_back(marks_at, end, pieces, marks_end, &[marks_at..marks_end, folded_end..end]);
     }
-    let slices = tables.push(&slices(layout)?);
-    let runs = tables.push(&runs);
-    let folds = (!folds.is_empty()).then(|| tables.push(&folds));
-    let result = ResultPlan::Gram { slots, n_tasks, parts };
-    Ok(Plan {
-        tables: tables.finish(),
-        slices,
-        runs,
-        folds,
-        steps,
-        out_words,
-        readback_words: read,
-        marks,
-        stamp,
-        result,
-    })
+
+    /// Has the output's words from..end read back: the pieces' triangles from word `triangles` on, and marks.
+    fn read_back(&mut self, from: usize, end: usize, pieces: &[Piece], triangles: usize, marks: &[Range<usize>]) {
+        let to = self.readback_words;
+        self.steps.push(Step::Copy { from, to, n_words: end - from });
+        let moved = |word: usize| word - from + to;
+        self.marks.extend(marks.iter().map(|marks| moved(marks.start)..moved(marks.end)));
+        let words = (0..).map(|at| moved(triangles + at * self.n_values));
+        self.pieces.extend(pieces.iter().zip(words).map(|(piece, word)| (piece.segment, word)));
+        self.readback_words += end - from;
+        self.out_words = self.out_words.max(end);
+    }
+
+    fn finish(mut self) -> Result<Plan<TriangleParts>, KernelError> {
+        let slices = self.tables.push(&slices(self.layout)?);
+        let runs = self.tables.push(&self.runs);
+        let folds = (!self.folds.is_empty()).then(|| self.tables.push(&self.folds));
+        Ok(Plan {
+            tables: self.tables.finish(),
+            slices,
+            runs,
+            folds,
+            steps: self.steps,
+            out_words: self.out_words,
+            readback_words: self.readback_words,
+            marks: self.marks,
+            stamp: self.stamp,
+            parts: TriangleParts {
+                n_tasks: self.layout.n_tasks(),
+                n_segments: self.layout.segments.len(),
+                pieces: self.pieces,
+            },
+        })
+    }
 }
 
-/// The runs of a chunk, each within one segment, and the group (Gram) each belongs to.
-fn runs(layout: &ChunkLayout, group_of_segment: &[usize], run_rows: usize) -> (Vec<Run>, Vec<usize>) {
-    let mut runs = Vec::new();
-    let mut groups = Vec::new();
-    for (at, segment) in layout.segments.iter().enumerate() {
-        for start in (0..segment.n_rows).step_by(run_rows) {
-            let n_rows = run_rows.min(segment.n_rows - start);
-            runs.push(Run { segment: at as u32, start: start as u32, n_rows: n_rows as u32, place: 0, dtype: 0 });
-            groups.push(group_of_segment[at]);
-        }
-    }
-    (runs, groups)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::{Dtype, Segment, Slice};
 
-/// Neighbouring runs of one group, at most [`FOLD_RUNS`] of them together.
-fn folds_of(group_of_run: &[usize], first_run: usize) -> Vec<(usize, Fold)> {
-    let mut folds: Vec<(usize, Fold)> = Vec::new();
-    for (run, &group) in group_of_run.iter().enumerate() {
-        match folds.last_mut() {
-            Some((last, fold)) if *last == group && (fold.n_runs as usize) < FOLD_RUNS => fold.n_runs += 1,
-            _ => folds.push((group, Fold { first_run: (first_run + run) as u32, n_runs: 1 })),
+    fn layout(n_tasks: usize, rows: &[usize]) -> ChunkLayout {
+        ChunkLayout {
+            n_columns: n_tasks + 1,
+            segments: rows.iter().map(|&n_rows| Segment { n_rows }).collect(),
+            slices: vec![Slice { offset: 0, dtype: Dtype::F32 }; rows.len() * (n_tasks + 1)],
+            n_bytes: 1 << 24,
         }
     }
-    folds
+
+    /// Where a segment's runs are cut and which of them are folded must not depend on what comes before it.
+    #[test]
+    fn a_segment_is_cut_the_same_way_wherever_it_lies() {
+        for (n_tasks, n_rows) in [(20, 9000), (33, 70_000), (300, 60_000), (1024, 10_000)] {
+            for shape in [Shape::LARGE, Shape::SMALL] {
+                let cuts = |rows: &[usize]| {
+                    let cut = Cut::of(n_tasks, shape);
+                    let pieces: Vec<Piece> =
+                        rows.iter().enumerate().flat_map(|(at, &n_rows)| cut.pieces(at, n_rows)).collect();
+                    let batches: Vec<&[Piece]> = cut.batches(&pieces).collect();
+                    assert_eq!(batches.concat(), pieces, "every piece is in one dispatch");
+                    for batch in &batches {
+                        let n_runs: usize = batch.iter().map(|&piece| cut.runs(piece).count()).sum();
+                        assert!(n_runs <= cut.dispatch_runs, "{n_tasks} tasks: {n_runs} runs in a dispatch");
+                    }
+                    let last = pieces.iter().filter(|piece| piece.segment + 1 == rows.len());
+                    let cuts: Vec<(usize, usize)> = last.map(|piece| (piece.start, piece.n_rows)).collect();
+                    (cuts, batches.len())
+                };
+                let (alone, n_alone) = cuts(&[n_rows]);
+                assert_eq!(alone.iter().map(|(_, n_rows)| n_rows).sum::<usize>(), n_rows);
+                for before in [1, 5, 150, 4000] {
+                    let (found, n_batches) = cuts(&[&vec![1; before][..], &[n_rows]].concat());
+                    assert_eq!(found, alone, "{n_tasks} tasks, {before} segments before");
+                    assert!(n_batches >= n_alone);
+                }
+            }
+        }
+    }
+
+    /// Kernels are chosen by a segment's own format, so that its neighbours' cannot show in its bits.
+    #[test]
+    fn a_segments_kernel_is_of_its_own_format() {
+        let mut layout = layout(2, &[10, 10, 10]);
+        for slice in &mut layout.slices[3..6] {
+            slice.dtype = Dtype::Bf16;
+        }
+        layout.slices[8].dtype = Dtype::F16;
+        let plan = Gram.plan(&layout, Shape::LARGE, 1).expect("a sound layout");
+        let formats: Vec<Format> = plan.formats().collect();
+        assert_eq!(formats, [Format::F32, Format::Bf16, Format::Mixed]);
+    }
 }

@@ -1,7 +1,7 @@
 //! Chunks that stay in the device's memory from one pass to the next, so that they are read and uploaded once.
 
 use super::context::Context;
-use crate::KernelError;
+use crate::error::KernelError;
 use std::sync::Arc;
 use wgpu::BufferUsages;
 

@@ -1,16 +1,36 @@
-//! project on the GPU: which variant of project.wgsl, with which weights (see combine.rs).
+//! project on the GPU: weighted sums of columns (see combine.rs), the base taken off first.
 
-use super::combine::Combine;
+use super::combine::{Combine, Rows};
+use super::plan::{Plan, Readback};
 use super::shader::Kernel;
-use crate::Project;
+use super::variant::Shape;
+use crate::chunk::ChunkLayout;
+use crate::error::KernelError;
+use crate::project::Project;
+use crate::work::OnGpu;
 
-/// The projection's weights and flags.
-pub(crate) fn combine(project: &Project) -> Combine<'_> {
+fn combine(project: &Project) -> Combine<'_> {
     Combine {
         weights: &project.encode,
         n_outputs: project.n_atoms,
         subtract_base: true,
         add_base: false,
         kernel: |format, outputs, skip_zeros| Kernel::Project { format, outputs, skip_zeros },
+    }
+}
+
+impl OnGpu for Project {
+    type Parts = Rows;
+
+    fn plan(&self, layout: &ChunkLayout, _: Shape, stamp: u32) -> Result<Plan<Rows>, KernelError> {
+        combine(self).plan(layout, |_| self.dtype, stamp)
+    }
+
+    fn packed_weights(&self) -> Result<Vec<f32>, KernelError> {
+        combine(self).packed_weights()
+    }
+
+    fn collect(rows: &Rows, readback: Readback<'_>) -> Result<Vec<u8>, KernelError> {
+        rows.collect(readback)
     }
 }

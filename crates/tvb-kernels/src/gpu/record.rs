@@ -2,8 +2,9 @@
 
 use super::context::Context;
 use super::plan::{Plan, Step};
-use crate::KernelError;
+use crate::error::KernelError;
 use crate::limits::BINDING_ALIGNMENT;
+use crate::work::OnGpu;
 use std::num::NonZero;
 use std::ops::Range;
 
@@ -11,7 +12,7 @@ use std::ops::Range;
 pub(super) struct PlanBuffers<'a> {
     /// The chunk's bytes.
     pub(super) chunk: &'a wgpu::Buffer,
-    /// [`Plan::tables`].
+    /// The plan's tables.
     pub(super) tables: &'a wgpu::Buffer,
     /// Packed weights, or a few bytes where the work has none.
     pub(super) weights: &'a wgpu::Buffer,
@@ -38,7 +39,7 @@ pub(super) struct Recorded {
 
 impl Recorded {
     /// Makes the bindings and finds the pipelines.
-    pub(super) fn new(context: &Context, plan: &Plan, buffers: &PlanBuffers<'_>) -> Result<Self, KernelError> {
+    pub(super) fn new<P>(context: &Context, plan: &Plan<P>, buffers: &PlanBuffers<'_>) -> Result<Self, KernelError> {
         let pipelines = plan
             .steps
             .iter()
@@ -74,9 +75,9 @@ impl Recorded {
     }
 
     /// Appends the plan's steps, in order.
-    pub(super) fn encode(
+    pub(super) fn encode<P>(
         &self,
-        plan: &Plan,
+        plan: &Plan<P>,
         buffers: &PlanBuffers<'_>,
         wanted: Steps,
         encoder: &mut wgpu::CommandEncoder,
@@ -98,4 +99,18 @@ impl Recorded {
             }
         }
     }
+}
+
+/// The weights in the shader's order, on the device; for work without any, a few bytes.
+pub(super) fn weights_buffer<W: OnGpu>(context: &Context, work: &W) -> Result<wgpu::Buffer, KernelError> {
+    let packed = work.packed_weights()?;
+    let n_bytes = packed.len() as u64 * 4;
+    let most = context.facts.max_binding_bytes;
+    if n_bytes > most {
+        return Err(KernelError::Limit { what: "bytes of weights", found: n_bytes, most });
+    }
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
+    let buffer = context.buffer("weights", n_bytes, usage, false)?;
+    context.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&packed));
+    Ok(buffer)
 }

@@ -4,12 +4,14 @@
 //! come back when the device is done.
 
 use super::context::Context;
-use super::plan::{Plan, is_gpu_work, plan};
-use super::record::{PlanBuffers, Recorded, Steps};
-use super::stream::weights_buffer;
+use super::plan::Plan;
+use super::record::{PlanBuffers, Recorded, Steps, weights_buffer};
+use super::stream::FirstUse;
 use crate::check::check;
+use crate::chunk::Chunk;
+use crate::error::KernelError;
 use crate::upload::staged_layout;
-use crate::{Chunk, KernelError, Output, Work};
+use crate::work::Work;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use wgpu::BufferUsages;
@@ -18,9 +20,9 @@ use wgpu::BufferUsages;
 const UPLOAD_BYTES: usize = 8 << 20;
 
 /// One chunk in the device's memory with the work that is to be done on it, any number of times.
-pub struct Resident {
+pub struct Resident<W: Work> {
     context: Arc<Context>,
-    plan: Plan,
+    plan: Plan<W::Parts>,
     chunk: wgpu::Buffer,
     tables: wgpu::Buffer,
     weights: wgpu::Buffer,
@@ -28,21 +30,27 @@ pub struct Resident {
     readback: wgpu::Buffer,
 }
 
-impl std::fmt::Debug for Resident {
+impl<W: Work> std::fmt::Debug for Resident<W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Resident").field("device", &self.context.facts.name).finish_non_exhaustive()
     }
 }
 
-impl Resident {
+impl<W: Work> Resident<W> {
     /// Brings `chunk` to the device. Its slices must have the layout of [`staged_layout`]: no f64, offsets in words.
-    pub(super) fn new(context: Arc<Context>, work: &Work, chunk: Chunk<'_>) -> Result<Self, KernelError> {
+    pub(super) fn new(
+        context: Arc<Context>,
+        work: &W,
+        chunk: Chunk<'_>,
+        first_use: FirstUse,
+    ) -> Result<Self, KernelError> {
         check(work, chunk)?;
         let layout = chunk.layout;
-        if !is_gpu_work(work, layout) || staged_layout(layout)?.slices != layout.slices {
+        if !work.runs_on_gpu(layout) || staged_layout(layout)?.slices != layout.slices {
             return Err(KernelError::NotOnGpu);
         }
-        let plan = plan(work, layout, context.shape, context.next_stamp())?;
+        let plan = work.plan(layout, context.shape, context.next_stamp())?;
+        first_use.of(&context, &plan)?;
         let most = context.facts.max_binding_bytes.min(context.facts.max_buffer_bytes);
         let buffer = |label, n_bytes: u64, usage| match n_bytes > most {
             true => Err(KernelError::Limit { what: label, found: n_bytes, most }),
@@ -88,9 +96,9 @@ impl Resident {
     ///
     /// # Errors
     /// Device errors, [`KernelError::Unfinished`] among them.
-    pub fn result(&self) -> Result<Output, KernelError> {
+    pub fn result(&self) -> Result<W::Output, KernelError> {
         if self.plan.steps.is_empty() {
-            return self.plan.collect(&[]);
+            return W::collect(&self.plan.parts, self.plan.finished(&[])?);
         }
         self.submit(1, Steps::All)?;
         let n_bytes = self.plan.readback_words as u64 * 4;
@@ -105,7 +113,7 @@ impl Resident {
         }
         let view = self.readback.get_mapped_range(..n_bytes);
         let view = view.map_err(|error| KernelError::Device { what, message: error.to_string() })?;
-        let output = self.plan.collect(&view);
+        let output = self.plan.finished(&view).and_then(|readback| W::collect(&self.plan.parts, readback));
         drop(view);
         self.readback.unmap();
         output

@@ -1,8 +1,8 @@
-//! The WGSL files, put together: `#import` and `#constant` lines resolved (see shaders/README.md).
+//! The WGSL files and their variants: each is a file with some of its constants' values replaced (see shaders/README.md).
 
 use super::variant::Format;
+use crate::error::KernelError;
 use crate::limits::TILE_VALUES;
-use std::fmt::Write;
 
 /// A shader and its variant: what a pipeline is made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -11,28 +11,36 @@ pub(crate) enum Kernel {
     Gram { format: Format, tile: u32, block: u32, tiles_held: u32 },
     /// gram_fold.wgsl.
     GramFold,
-    /// project.wgsl, `outputs` atoms at a time.
+    /// project of combine.wgsl, `outputs` atoms at a time.
     Project { format: Format, outputs: u32, skip_zeros: bool },
-    /// reconstruct.wgsl, `outputs` outputs at a time.
+    /// reconstruct of combine.wgsl, `outputs` outputs at a time.
     Reconstruct { format: Format, outputs: u32, skip_zeros: bool },
     /// eigh.wgsl.
     Eigh,
 }
 
-/// The files, by the names that `#import` uses.
-const FILES: [(&str, &str); 8] = [
-    ("gram.wgsl", include_str!("../../../../shaders/gram.wgsl")),
-    ("gram_fold.wgsl", include_str!("../../../../shaders/gram_fold.wgsl")),
-    ("project.wgsl", include_str!("../../../../shaders/project.wgsl")),
-    ("reconstruct.wgsl", include_str!("../../../../shaders/reconstruct.wgsl")),
-    ("eigh.wgsl", include_str!("../../../../shaders/eigh.wgsl")),
-    ("shared/dtype.wgsl", include_str!("../../../../shaders/shared/dtype.wgsl")),
-    ("shared/run.wgsl", include_str!("../../../../shaders/shared/run.wgsl")),
-    ("shared/combine.wgsl", include_str!("../../../../shaders/shared/combine.wgsl")),
-];
-
 impl Kernel {
-    /// Name of the entry point; the file's name is this with `.wgsl`.
+    /// The file's text.
+    fn text(self) -> &'static str {
+        match self {
+            Kernel::Gram { .. } => tvb_shaders::GRAM,
+            Kernel::GramFold => tvb_shaders::GRAM_FOLD,
+            Kernel::Project { .. } | Kernel::Reconstruct { .. } => tvb_shaders::COMBINE,
+            Kernel::Eigh => tvb_shaders::EIGH,
+        }
+    }
+
+    /// The format of the chunks it is for, where it reads any.
+    pub(crate) fn format(self) -> Option<Format> {
+        match self {
+            Kernel::Gram { format, .. } | Kernel::Project { format, .. } | Kernel::Reconstruct { format, .. } => {
+                Some(format)
+            }
+            Kernel::GramFold | Kernel::Eigh => None,
+        }
+    }
+
+    /// Name of the entry point.
     pub(crate) fn entry_point(self) -> &'static str {
         match self {
             Kernel::Gram { .. } => "gram",
@@ -43,7 +51,7 @@ impl Kernel {
         }
     }
 
-    /// The variant's values of `#constant` lines.
+    /// The variant's constants and their values.
     fn constants(self) -> Vec<(&'static str, u32)> {
         match self {
             Kernel::Gram { format, tile, block, tiles_held } => {
@@ -64,58 +72,54 @@ impl Kernel {
     }
 
     /// The whole WGSL source.
-    pub(crate) fn source(self) -> String {
-        let mut source = String::new();
-        let mut imported = Vec::new();
-        let file = format!("{}.wgsl", self.entry_point());
-        append(&mut source, &file, &self.constants(), &mut imported);
-        source
-    }
-}
-
-/// Appends one file. A name or constant that is not there leaves its line as it is, which no WGSL parser accepts.
-fn append(source: &mut String, name: &str, constants: &[(&str, u32)], imported: &mut Vec<String>) {
-    if imported.iter().any(|seen| seen == name) {
-        return;
-    }
-    imported.push(name.to_owned());
-    let Some((_, text)) = FILES.iter().find(|(file, _)| *file == name) else {
-        let _ = writeln!(source, "#import {name}");
-        return;
-    };
-    for line in text.lines() {
-        if let Some(import) = line.strip_prefix("#import ") {
-            append(source, import.trim(), constants, imported);
-            continue;
-        }
-        let constant = line
-            .strip_prefix("#constant ")
-            .and_then(|wanted| constants.iter().find(|(constant, _)| *constant == wanted.trim()));
-        let _ = match constant {
-            Some((constant, value)) => writeln!(source, "const {constant}: u32 = {value}u;"),
-            None => writeln!(source, "{line}"),
-        };
-    }
-}
-
-/// Every variant an engine can ask for, with its source.
-#[cfg(test)]
-pub(crate) fn every_variant() -> Vec<(Kernel, String)> {
-    use super::variant::Shape;
-    let mut kernels = vec![Kernel::GramFold, Kernel::Eigh];
-    for format in Format::ALL {
-        for shape in [Shape::SMALL, Shape::LARGE] {
-            let block = shape.block;
-            let tiles = shape.tiles();
-            kernels.extend(tiles.iter().map(|&tile| Kernel::Gram { format, tile, block, tiles_held: 1 }));
-            kernels.extend(tiles.last().map(|&tile| Kernel::Gram { format, tile, block, tiles_held: 2 }));
-        }
-        for outputs in super::combine::OUTPUTS {
-            for skip_zeros in [false, true] {
-                kernels.push(Kernel::Project { format, outputs, skip_zeros });
-                kernels.push(Kernel::Reconstruct { format, outputs, skip_zeros });
+    ///
+    /// # Errors
+    /// [`KernelError::ShaderConstant`] where the file does not declare each of the variant's constants once.
+    pub(crate) fn source(self) -> Result<String, KernelError> {
+        let mut source = self.text().to_owned();
+        for (name, value) in self.constants() {
+            let found = replace_constant(&mut source, name, value);
+            if found != 1 {
+                return Err(KernelError::ShaderConstant { kernel: self.entry_point(), name, found });
             }
         }
+        Ok(source)
     }
-    kernels.into_iter().map(|kernel| (kernel, kernel.source())).collect()
+}
+
+/// Gives `const NAME: u32 = …;` another value, and says how many declarations of it there are; where there is not exactly
+/// one, nothing is changed.
+fn replace_constant(source: &mut String, name: &str, value: u32) -> usize {
+    let declaration = format!("const {name}: u32 = ");
+    let starts = source.match_indices(&declaration).map(|(at, _)| at);
+    let starts: Vec<usize> = starts.filter(|&at| at == 0 || source[..at].ends_with('\n')).collect();
+    if let [start] = starts[..] {
+        let start = start + declaration.len();
+        let end = source[start..].find(';').map_or(source.len(), |length| start + length);
+        source.replace_range(start..end, &format!("{value}u"));
+    }
+    starts.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_constant_is_replaced_where_it_is_declared_once() {
+        let cases = [
+            (
+                "const TILE: u32 = 8u;\nconst TILES: u32 = TILE;\n",
+                1,
+                "const TILE: u32 = 64u;\nconst TILES: u32 = TILE;\n",
+            ),
+            ("// const TILE: u32 = 8u;\n", 0, "// const TILE: u32 = 8u;\n"),
+            ("const TILE: u32 = 1u;\nconst TILE: u32 = 2u;\n", 2, "const TILE: u32 = 1u;\nconst TILE: u32 = 2u;\n"),
+        ];
+        for (text, expected, replaced) in cases {
+            let mut source = text.to_owned();
+            assert_eq!(replace_constant(&mut source, "TILE", 64), expected, "{text}");
+            assert_eq!(source, replaced);
+        }
+    }
 }

@@ -5,33 +5,86 @@
 //! ```
 //! One thread holds the stream and is the only one that polls the device; slots may travel to reader threads.
 
-use super::Tested;
-use super::combine;
 use super::context::Context;
 use super::kept::KeptChunk;
-use super::plan::{Plan, is_gpu_work, plan};
-use super::record::{PlanBuffers, Recorded, Steps};
+use super::plan::Plan;
+use super::record::{PlanBuffers, Recorded, Steps, weights_buffer};
 use super::variant::Format;
 use crate::check::check_layout;
-use crate::upload::StagingSlot;
-use crate::{ChunkLayout, KernelError, Output, Work};
+use crate::chunk::ChunkLayout;
+use crate::error::KernelError;
+use crate::upload::{StagingSlot, staged_layout};
+use crate::work::Work;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use wgpu::{BufferUsages, MapMode};
 
+/// Whether kernels are tested before they are used.
+#[derive(Clone, Copy)]
+pub(super) enum FirstUse {
+    /// Before the first chunk of each format, by this.
+    Test(fn(&Arc<Context>, Format) -> Result<(), KernelError>),
+    /// They are being tested.
+    IsTest,
+}
+
+impl FirstUse {
+    /// Tests the kernels of a plan, if they are to be.
+    pub(super) fn of<P>(self, context: &Arc<Context>, plan: &Plan<P>) -> Result<(), KernelError> {
+        match self {
+            FirstUse::Test(test) => plan.formats().try_for_each(|format| test(context, format)),
+            FirstUse::IsTest => Ok(()),
+        }
+    }
+}
+
 /// Chunks of one pass on their way through the GPU.
-pub struct GpuStream {
+///
+/// ```
+/// use tvb_kernels::{Chunk, Engine, KernelError, Work, staged_layout};
+///
+/// /// Does `work` on every chunk, on whichever engine; results in the order of the chunks.
+/// fn run_all<W: Work>(engine: &Engine, work: &W, chunks: &[Chunk<'_>]) -> Result<Vec<W::Output>, KernelError> {
+///     let mut results = Vec::new();
+///     match engine {
+///         Engine::Cpu(engine) => {
+///             let mut scratch = engine.scratch();
+///             for chunk in chunks {
+///                 let mut out = W::Output::default();
+///                 engine.run(work, *chunk, &mut scratch, &mut out)?;
+///                 results.push(out);
+///             }
+///         }
+///         Engine::Gpu(engine) => {
+///             let mut stream = engine.stream(work, 16 << 20, 4)?;
+///             for chunk in chunks {
+///                 let staged = staged_layout(chunk.layout)?;
+///                 let mut slot = stream.acquire()?;
+///                 slot.pack(*chunk, &staged)?;
+///                 stream.submit(slot, &staged)?;
+///             }
+///             while let Some(out) = stream.next()? {
+///                 results.push(out);
+///             }
+///         }
+///     }
+///     Ok(results)
+/// }
+///
+/// // run_all(&engine, &Gram, &chunks)? is a Vec<Triangles>.
+/// ```
+pub struct GpuStream<W: Work> {
     context: Arc<Context>,
-    tested: Tested,
-    work: Work,
+    first_use: FirstUse,
+    work: W,
     id: u64,
     slot_bytes: usize,
     weights: wgpu::Buffer,
     slots: Vec<Slot>,
     free: Vec<usize>,
-    pending: VecDeque<Pending>,
-    done: VecDeque<Output>,
+    pending: VecDeque<Pending<W>>,
+    done: VecDeque<W::Output>,
 }
 
 /// The buffers of one chunk in flight.
@@ -44,12 +97,12 @@ struct Slot {
     readback: Option<wgpu::Buffer>,
 }
 
-enum Pending {
+enum Pending<W: Work> {
     /// Nothing was left for the device to do.
-    Ready(Output),
+    Ready(W::Output),
     Submitted {
         slot: usize,
-        plan: Plan,
+        plan: Plan<W::Parts>,
         submission: wgpu::SubmissionIndex,
         n_mapped: Arc<AtomicUsize>,
         /// Buffers that are being mapped: the readback, and the staging buffer where the chunk came out of it.
@@ -67,7 +120,7 @@ enum Source<'a> {
     Kept(&'a KeptChunk),
 }
 
-impl std::fmt::Debug for GpuStream {
+impl<W: Work> std::fmt::Debug for GpuStream<W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("GpuStream")
             .field("device", &self.context.facts.name)
@@ -78,13 +131,13 @@ impl std::fmt::Debug for GpuStream {
     }
 }
 
-impl GpuStream {
+impl<W: Work> GpuStream<W> {
     pub(super) fn new(
         context: Arc<Context>,
-        work: &Work,
+        work: &W,
         max_chunk_bytes: usize,
         n_slots: usize,
-        tested: Tested,
+        first_use: FirstUse,
     ) -> Result<Self, KernelError> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let slot_bytes = max_chunk_bytes.max(16).next_multiple_of(16);
@@ -112,7 +165,7 @@ impl GpuStream {
             .collect::<Result<Vec<_>, KernelError>>()?;
         Ok(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            tested,
+            first_use,
             work: work.clone(),
             slot_bytes,
             weights,
@@ -128,10 +181,10 @@ impl GpuStream {
     /// buffers. Others are for the CPU engine, which gives the same result.
     pub fn takes(&self, layout: &ChunkLayout) -> bool {
         check_layout(&self.work, layout).is_ok()
-            && is_gpu_work(&self.work, layout)
-            && crate::upload::staged_layout(layout)
+            && self.work.runs_on_gpu(layout)
+            && staged_layout(layout)
                 .and_then(|staged| {
-                    let plan = plan(&self.work, &staged, self.context.shape, 1)?;
+                    let plan = self.work.plan(&staged, self.context.shape, 1)?;
                     self.check_sizes(&plan, &staged, self.slot_bytes as u64)
                 })
                 .is_ok()
@@ -196,7 +249,7 @@ impl GpuStream {
         Ok(kept)
     }
 
-    /// Whether a chunk that was kept is on this stream's device: one that was opened anew has lost it.
+    /// Whether a chunk that was kept is on this stream's device: one that was reopened has lost it.
     pub fn has(&self, kept: &KeptChunk) -> bool {
         kept.is_on(&self.context)
     }
@@ -229,20 +282,18 @@ impl GpuStream {
     /// Enqueues the slot that was freed last.
     fn submit_from(&mut self, source: &Source<'_>, layout: &ChunkLayout) -> Result<(), KernelError> {
         check_layout(&self.work, layout)?;
-        if !is_gpu_work(&self.work, layout) {
+        if !self.work.runs_on_gpu(layout) {
             return Err(KernelError::NotOnGpu);
         }
-        if let Tested::OnFirstUse(engine) = &self.tested {
-            engine.test_format(&self.context, Format::of(layout))?;
-        }
-        let plan = plan(&self.work, layout, self.context.shape, self.context.next_stamp())?;
+        let plan = self.work.plan(layout, self.context.shape, self.context.next_stamp())?;
+        self.first_use.of(&self.context, &plan)?;
         let most = match source {
             Source::Kept(kept) => kept.n_bytes(),
             Source::Staged { .. } | Source::Keeping { .. } => self.slot_bytes as u64,
         };
         self.check_sizes(&plan, layout, most)?;
         if plan.steps.is_empty() {
-            self.pending.push_back(Pending::Ready(plan.collect(&[])?));
+            self.pending.push_back(Pending::Ready(W::collect(&plan.parts, plan.finished(&[])?)?));
             return Ok(());
         }
         let index = *self.free.last().ok_or(KernelError::NoFreeSlot)?;
@@ -257,7 +308,7 @@ impl GpuStream {
     /// # Errors
     /// Device errors, [`KernelError::Unfinished`] among them. Results before the failed chunk's have been given.
     #[expect(clippy::should_implement_trait, reason = "it waits and fails; an iterator would hide both")]
-    pub fn next(&mut self) -> Result<Option<Output>, KernelError> {
+    pub fn next(&mut self) -> Result<Option<W::Output>, KernelError> {
         match self.done.pop_front() {
             Some(output) => Ok(Some(output)),
             None => self.finish_oldest(),
@@ -269,7 +320,12 @@ impl GpuStream {
         self.pending.len() + self.done.len()
     }
 
-    fn check_sizes(&self, plan: &Plan, layout: &ChunkLayout, most_chunk_bytes: u64) -> Result<(), KernelError> {
+    fn check_sizes(
+        &self,
+        plan: &Plan<W::Parts>,
+        layout: &ChunkLayout,
+        most_chunk_bytes: u64,
+    ) -> Result<(), KernelError> {
         let facts = &self.context.facts;
         let binding = facts.max_binding_bytes.min(facts.max_buffer_bytes);
         let sizes = [
@@ -284,7 +340,7 @@ impl GpuStream {
         }
     }
 
-    fn enqueue(&mut self, index: usize, plan: Plan, source: &Source<'_>) -> Result<Pending, KernelError> {
+    fn enqueue(&mut self, index: usize, plan: Plan<W::Parts>, source: &Source<'_>) -> Result<Pending<W>, KernelError> {
         let context = &self.context;
         let slot = &mut self.slots[index];
         let tables_usage = BufferUsages::UNIFORM | BufferUsages::STORAGE | BufferUsages::COPY_DST;
@@ -327,14 +383,14 @@ impl GpuStream {
         if n_to_map == 2 {
             slot.staging.map_async(MapMode::Write, .., count(&n_mapped));
         }
-        if matches!(self.tested, Tested::OnFirstUse(_)) {
+        if matches!(self.first_use, FirstUse::Test(_)) {
             context.count_submit();
         }
         context.check()?;
         Ok(Pending::Submitted { slot: index, plan, submission, n_mapped, n_to_map })
     }
 
-    fn finish_oldest(&mut self) -> Result<Option<Output>, KernelError> {
+    fn finish_oldest(&mut self) -> Result<Option<W::Output>, KernelError> {
         let (slot, plan, submission, n_mapped, n_to_map) = match self.pending.pop_front() {
             None => return Ok(None),
             Some(Pending::Ready(output)) => return Ok(Some(output)),
@@ -350,7 +406,7 @@ impl GpuStream {
         let readback = self.slots[slot].readback.as_ref().ok_or(KernelError::NoFreeSlot)?;
         let view = readback.get_mapped_range(..plan.readback_words as u64 * 4);
         let view = view.map_err(|error| KernelError::Device { what, message: error.to_string() })?;
-        let output = plan.collect(&view);
+        let output = plan.finished(&view).and_then(|readback| W::collect(&plan.parts, readback));
         drop(view);
         readback.unmap();
         self.free.push(slot);
@@ -358,7 +414,7 @@ impl GpuStream {
     }
 }
 
-/// The buffer of a slot, made anew where it is too small.
+/// The buffer of a slot, made again where it is too small.
 fn grown(
     context: &Context,
     buffer: &mut Option<wgpu::Buffer>,
@@ -373,22 +429,4 @@ fn grown(
     let most = context.facts.max_binding_bytes.min(context.facts.max_buffer_bytes);
     let roomy = (n_bytes + n_bytes / 4).min(most).max(n_bytes);
     Ok(buffer.insert(context.buffer(label, roomy, usage, false)?).clone())
-}
-
-/// The weights in the shader's order; for a Gram, which has none, a few bytes.
-pub(super) fn weights_buffer(context: &Context, work: &Work) -> Result<wgpu::Buffer, KernelError> {
-    let packed = match combine::of(work) {
-        Some(combine) if !combine.weights.is_empty() && combine.n_outputs > 0 => {
-            combine::pack_weights(combine.weights, combine.n_outputs)?
-        }
-        _ => Vec::new(),
-    };
-    let n_bytes = packed.len() as u64 * 4;
-    let most = context.facts.max_binding_bytes;
-    if n_bytes > most {
-        return Err(KernelError::Limit { what: "bytes of weights", found: n_bytes, most });
-    }
-    let buffer = context.buffer("weights", n_bytes, BufferUsages::STORAGE | BufferUsages::COPY_DST, false)?;
-    context.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&packed));
-    Ok(buffer)
 }

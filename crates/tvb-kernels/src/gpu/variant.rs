@@ -1,7 +1,7 @@
 //! Which variant of a shader a chunk and a device call for: chosen by what they are, never by a clock, so that the same
 //! chunk gives the same bits on the same kind of device.
 //!
-//! - [`Format`] by the chunk: kernels that know their one format load without asking, and two 16-bit rows with one word.
+//! - [`Format`] by the segment (`gram`) or the chunk (`project`, `reconstruct`): kernels that know their one format load without asking, and two 16-bit rows with one word.
 //! - [`Shape`] by the device's class.
 //! - The tile by T (`gram.rs`), the outputs at a time by M or K and whether weights are 0 (`combine.rs`).
 //!
@@ -9,11 +9,12 @@
 //! tens of GB/s at most, and the device works on one while the next comes; a faster kernel would shorten no job, and its
 //! other order of additions would let the bits of a result depend on a clock.
 
+use crate::chunk::{Dtype, Slice};
 use crate::device::AdapterFacts;
 use crate::limits::TILES;
-use crate::{ChunkLayout, Dtype, params};
+use crate::params;
 
-/// The format of a chunk's slices.
+/// The format of a chunk's or a segment's slices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Format {
     /// All are f32, and each starts on a word.
@@ -28,15 +29,14 @@ pub(crate) enum Format {
 
 impl Format {
     /// Every one.
-    #[cfg(test)]
     pub(crate) const ALL: [Format; 4] = [Format::F32, Format::F16, Format::Bf16, Format::Mixed];
 
-    /// Of a chunk.
-    pub(crate) fn of(layout: &ChunkLayout) -> Self {
-        let on_words = layout.slices.iter().all(|slice| slice.offset.is_multiple_of(4));
-        let Some(first) = layout.slices.first().filter(|_| on_words) else { return Format::Mixed };
+    /// Of these slices.
+    pub(crate) fn of(slices: &[Slice]) -> Self {
+        let on_words = slices.iter().all(|slice| slice.offset.is_multiple_of(4));
+        let Some(first) = slices.first().filter(|_| on_words) else { return Format::Mixed };
         match first.dtype {
-            _ if layout.slices.iter().any(|slice| slice.dtype != first.dtype) => Format::Mixed,
+            _ if slices.iter().any(|slice| slice.dtype != first.dtype) => Format::Mixed,
             Dtype::F32 => Format::F32,
             Dtype::F16 => Format::F16,
             Dtype::Bf16 => Format::Bf16,
@@ -57,7 +57,7 @@ impl Format {
 
 /// How a kernel's work is cut among threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Shape {
+pub struct Shape {
     /// A thread of `gram` sums block × block products: 4 or 8.
     pub(crate) block: u32,
 }
@@ -96,17 +96,11 @@ impl Shape {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Segment, Slice};
-
     #[test]
-    fn a_chunk_has_a_format_where_all_slices_have_it_and_start_on_words() {
-        let layout = |slices: &[(usize, Dtype)]| ChunkLayout {
-            n_columns: slices.len(),
-            segments: vec![Segment { n_rows: 3, slot: 0 }],
-            slices: slices.iter().map(|&(offset, dtype)| Slice { offset, dtype }).collect(),
-            n_bytes: 64,
+    fn slices_have_a_format_where_all_have_it_and_start_on_words() {
+        let of = |slices: &[(usize, Dtype)]| {
+            Format::of(&slices.iter().map(|&(offset, dtype)| Slice { offset, dtype }).collect::<Vec<_>>())
         };
-        let of = |slices: &[(usize, Dtype)]| Format::of(&layout(slices));
         assert_eq!(of(&[(0, Dtype::F32), (12, Dtype::F32)]), Format::F32);
         assert_eq!(of(&[(0, Dtype::Bf16), (8, Dtype::Bf16)]), Format::Bf16);
         assert_eq!(of(&[(0, Dtype::F16), (6, Dtype::F16)]), Format::Mixed);

@@ -7,4 +7,5 @@ mod common;
 mod eigh;
 mod least_device;
 mod operations;
+mod segments;
 mod stream;

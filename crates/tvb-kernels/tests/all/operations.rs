@@ -4,74 +4,103 @@ use crate::common::device::gpu;
 use crate::common::{Case, Formats, Made, Random, load, make, reference_gram, reference_rows};
 use std::sync::MutexGuard;
 use tvb_kernels::{
-    Base, Chunk, Columns, CpuEngine, Dtype, KernelError, MAX_TASKS, Output, Project, Reconstruct, Work, triangle_len,
+    Base, Chunk, Columns, CpuEngine, Dtype, GpuEngine, Gram, KernelError, MAX_TASKS, Project, Reconstruct, Triangles,
+    Work, triangle_len,
 };
 
 /// Something that does one chunk's work.
 struct Runner {
     name: &'static str,
-    run: Box<dyn Fn(&Work, Chunk<'_>) -> Result<Output, KernelError>>,
+    on: On,
+}
+
+enum On {
+    Cpu(CpuEngine),
+    /// Each slice on a word, f64 as f32.
+    Gpu(GpuEngine),
+    /// Bytes as they are, where the device takes them so.
+    GpuAsTheyAre(GpuEngine),
+}
+
+impl Runner {
+    fn run<W: Work<Output: Leftover>>(&self, work: &W, chunk: Chunk<'_>) -> Result<W::Output, KernelError> {
+        match &self.on {
+            On::Cpu(engine) => {
+                // Leftovers in reused buffers must not show.
+                let mut out = W::Output::leftover();
+                engine.run(work, chunk, &mut engine.scratch(), &mut out)?;
+                Ok(out)
+            }
+            On::Gpu(engine) => engine.run(work, chunk),
+            On::GpuAsTheyAre(engine) => {
+                let mut stream = engine.stream(work, chunk.layout.n_bytes, 1)?;
+                let has_f64 = chunk.layout.slices.iter().any(|slice| slice.dtype == Dtype::F64);
+                let is_short = chunk.bytes.len() < chunk.layout.n_bytes;
+                if has_f64 || is_short || !stream.takes(chunk.layout) {
+                    return engine.run(work, chunk);
+                }
+                let mut slot = stream.acquire()?;
+                slot.write(0, &chunk.bytes[..chunk.layout.n_bytes])?;
+                stream.submit(slot, chunk.layout)?;
+                Ok(stream.next()?.expect("one chunk is in flight"))
+            }
+        }
+    }
+}
+
+/// A result that holds what an earlier chunk left there.
+trait Leftover {
+    fn leftover() -> Self;
+}
+
+impl Leftover for Triangles {
+    fn leftover() -> Self {
+        Triangles { values: vec![f64::NAN; 1000] }
+    }
+}
+
+impl Leftover for Vec<u8> {
+    fn leftover() -> Self {
+        vec![0xff; 1000]
+    }
 }
 
 /// Every instruction set of the CPU engine, both ways into the GPU, and the GPU's turn where there is one.
 fn runners() -> (Vec<Runner>, Option<MutexGuard<'static, ()>>) {
-    let cpu = |engine: CpuEngine| Runner {
-        name: engine.instruction_set(),
-        run: Box::new(move |work, chunk| {
-            // Leftovers in reused buffers must not show.
-            let mut out = Output::Rows(vec![0xff; 1000]);
-            engine.run(work, chunk, &mut engine.scratch(), &mut out)?;
-            Ok(out)
-        }),
-    };
+    let cpu = |engine: CpuEngine| Runner { name: engine.instruction_set(), on: On::Cpu(engine) };
     let mut runners: Vec<Runner> = CpuEngine::each().into_iter().map(cpu).collect();
     let Some((engine, turn)) = gpu() else { return (runners, None) };
-    let packed = engine.clone();
-    runners.push(Runner { name: "gpu", run: Box::new(move |work, chunk| packed.run(work, chunk)) });
-    runners.push(Runner {
-        name: "gpu, bytes as they are",
-        run: Box::new(move |work, chunk| {
-            let mut stream = engine.stream(work, chunk.layout.n_bytes, 1)?;
-            let has_f64 = chunk.layout.slices.iter().any(|slice| slice.dtype == Dtype::F64);
-            let is_short = chunk.bytes.len() < chunk.layout.n_bytes;
-            if has_f64 || is_short || !stream.takes(chunk.layout) {
-                return engine.run(work, chunk);
-            }
-            let mut slot = stream.acquire()?;
-            slot.write(0, &chunk.bytes[..chunk.layout.n_bytes])?;
-            stream.submit(slot, chunk.layout)?;
-            Ok(stream.next()?.expect("one chunk is in flight"))
-        }),
-    });
+    runners.push(Runner { name: "gpu", on: On::Gpu(engine.clone()) });
+    runners.push(Runner { name: "gpu, bytes as they are", on: On::GpuAsTheyAre(engine) });
     (runners, Some(turn))
 }
 
-/// T, segments (rows, slot), formats, misaligned: the shapes every operation is checked on.
+/// T, rows of each segment, formats, misaligned: the shapes every operation is checked on.
 fn cases() -> Vec<Case> {
     let all = Formats::All;
-    let one = |n_rows| vec![(n_rows, 0)];
+    let one = |n_rows| vec![n_rows];
     let table = [
         (1, one(1), all(Dtype::F32), false),
         (1, one(1023), all(Dtype::Bf16), false),
         (2, one(1024), all(Dtype::F16), false),
         (3, one(1025), all(Dtype::F32), true),
         (3, one(2049), all(Dtype::F64), false),
-        (7, vec![(5, 0), (1024, 0), (1, 1), (0, 2), (333, 2)], Formats::Mixed, true),
+        (7, vec![5, 1024, 1, 0, 333], Formats::Mixed, true),
         (8, one(1023), all(Dtype::Bf16), true),
-        (8, vec![(1025, 3), (64, 3), (65, 4), (7, 3)], all(Dtype::F32), false),
-        (8, vec![(3, 0), (5, 1), (7, 2), (9, 3), (11, 4)], all(Dtype::F16), false),
-        (16, vec![(700, 0), (1100, 1)], Formats::Mixed, true),
-        (20, vec![(1, 0), (1500, 0)], Formats::Mixed, false),
+        (8, vec![1025, 64, 65, 7], all(Dtype::F32), false),
+        (8, vec![3, 5, 7, 9, 11], all(Dtype::F16), false),
+        (16, vec![700, 1100], Formats::Mixed, true),
+        (20, vec![1, 1500], Formats::Mixed, false),
         (31, one(129), all(Dtype::F32), false),
         (32, one(1030), all(Dtype::F16), true),
-        (33, vec![(513, 0), (31, 1)], all(Dtype::Bf16), true),
-        (64, vec![(300, 0), (257, 0)], Formats::Mixed, true),
+        (33, vec![513, 31], all(Dtype::Bf16), true),
+        (64, vec![300, 257], Formats::Mixed, true),
         (65, one(400), all(Dtype::F32), false),
-        (100, vec![(130, 0), (1, 1)], all(Dtype::Bf16), false),
-        (257, vec![(70, 0), (3, 1)], Formats::Mixed, true),
+        (100, vec![130, 1], all(Dtype::Bf16), false),
+        (257, vec![70, 3], Formats::Mixed, true),
         (1024, one(17), all(Dtype::F32), false),
         (4, vec![], all(Dtype::F32), false),
-        (4, vec![(0, 0)], all(Dtype::F32), false),
+        (4, vec![0], all(Dtype::F32), false),
     ];
     let case = |(seed, (n_tasks, segments, formats, misaligned)): (usize, _)| Case {
         n_tasks,
@@ -83,8 +112,8 @@ fn cases() -> Vec<Case> {
     table.into_iter().enumerate().map(case).collect()
 }
 
-fn check(runner: &Runner, case: &Case, made: &Made, work: &Work, judge: impl Fn(&Output)) {
-    let run = || (runner.run)(work, made.chunk()).unwrap_or_else(|error| panic!("{}: {case:?}: {error}", runner.name));
+fn check<W: Work<Output: Leftover>>(runner: &Runner, case: &Case, made: &Made, work: &W, judge: impl Fn(&W::Output)) {
+    let run = || runner.run(work, made.chunk()).unwrap_or_else(|error| panic!("{}: {case:?}: {error}", runner.name));
     let first = run();
     assert_eq!(first, run(), "{}: {case:?}: two runs differ", runner.name);
     judge(&first);
@@ -95,14 +124,12 @@ fn gram_is_the_inner_products_of_deltas() {
     let (runners, _turn) = runners();
     for case in cases() {
         let made = make(&case);
-        let (slots, expected) = reference_gram(&made);
+        let expected = reference_gram(&made);
         for runner in &runners {
-            check(runner, &case, &made, &Work::Gram, |output| {
-                let Output::Gram(part) = output else { panic!("{}: not a Gram part", runner.name) };
-                assert_eq!(part.slots, slots, "{}: {case:?}", runner.name);
-                assert_eq!(part.values.len(), expected.len());
+            check(runner, &case, &made, &Gram, |gram| {
+                assert_eq!(gram.values.len(), expected.len());
                 let n_values = triangle_len(case.n_tasks);
-                for (found, expected) in part.values.chunks_exact(n_values).zip(expected.chunks_exact(n_values)) {
+                for (found, expected) in gram.values.chunks_exact(n_values).zip(expected.chunks_exact(n_values)) {
                     for i in 0..case.n_tasks {
                         for j in 0..=i {
                             let norm = |k| expected[triangle_len(k + 1) - 1].sqrt();
@@ -132,7 +159,7 @@ fn project_is_deltas_times_encode() {
         let mut encode = random.weights(case.n_tasks * n_atoms);
         encode.iter_mut().step_by(7).for_each(|weight| *weight = 0.0);
         for dtype in [dtypes[at % 4], dtypes[(at / 4 + at + 1) % 4]] {
-            let work = Work::Project(Project { encode: encode.clone(), n_atoms, dtype });
+            let work = Project { encode: encode.clone(), n_atoms, dtype };
             let same = Reconstruct {
                 weights: encode.clone(),
                 n_outputs: n_atoms,
@@ -166,7 +193,7 @@ fn reconstruct_is_base_plus_columns_times_weights() {
         ] {
             let work = Reconstruct { weights: weights.clone(), n_outputs, columns, base, dtype };
             for runner in &runners {
-                check(runner, &case, &made, &Work::Reconstruct(work.clone()), |output| {
+                check(runner, &case, &made, &work, |output| {
                     judge_rows(runner, &case, &made, &work, output, true);
                 });
             }
@@ -176,11 +203,10 @@ fn reconstruct_is_base_plus_columns_times_weights() {
 
 /// Rows against the f64 loop: within f32's rounding of their terms (f64's where the work is done in f64), then rounded
 /// once to the output's format.
-fn judge_rows(runner: &Runner, case: &Case, made: &Made, work: &Reconstruct, output: &Output, f64_allowed: bool) {
-    let Output::Rows(bytes) = output else { panic!("{}: not rows", runner.name) };
+fn judge_rows(runner: &Runner, case: &Case, made: &Made, work: &Reconstruct, bytes: &[u8], f64_allowed: bool) {
     let mut at = 0;
     for output in 0..work.n_outputs {
-        for (segment, &(n_rows, _)) in case.segments.iter().enumerate() {
+        for (segment, &n_rows) in case.segments.iter().enumerate() {
             let base_dtype = made.layout.slice(segment, 0).dtype;
             let dtype = work.dtype.unwrap_or(base_dtype);
             let in_f64 = f64_allowed && (dtype == Dtype::F64 || base_dtype == Dtype::F64);
@@ -208,7 +234,7 @@ fn plain_f32(columns: &[&[f32]]) -> (tvb_kernels::ChunkLayout, Vec<u8>) {
     let n_rows = columns[0].len();
     let layout = tvb_kernels::ChunkLayout {
         n_columns: columns.len(),
-        segments: vec![tvb_kernels::Segment { n_rows, slot: 0 }],
+        segments: vec![tvb_kernels::Segment { n_rows }],
         slices: (0..columns.len())
             .map(|at| tvb_kernels::Slice { offset: at * n_rows * 4, dtype: Dtype::F32 })
             .collect(),
@@ -220,17 +246,16 @@ fn plain_f32(columns: &[&[f32]]) -> (tvb_kernels::ChunkLayout, Vec<u8>) {
 #[test]
 fn a_column_of_weight_zero_cannot_poison() {
     let (layout, bytes) = plain_f32(&[&[1.0, 2.0], &[f32::INFINITY, f32::NAN], &[4.0, 8.0]]);
-    let work = Work::Reconstruct(Reconstruct {
+    let work = Reconstruct {
         weights: vec![0.0, 1.0, 0.5, 0.5],
         n_outputs: 2,
         columns: Columns::Deltas,
         base: Base::Added,
         dtype: Some(Dtype::F32),
-    });
+    };
     let (runners, _turn) = runners();
     for runner in &runners {
-        let output = (runner.run)(&work, Chunk { layout: &layout, bytes: &bytes }).unwrap();
-        let Output::Rows(rows) = output else { panic!("not rows") };
+        let rows = runner.run(&work, Chunk { layout: &layout, bytes: &bytes }).unwrap();
         let rows = load(&rows, Dtype::F32);
         assert_eq!(rows[..2], [3.0, 6.0], "{}", runner.name);
         assert!(rows[2] == f64::INFINITY && rows[3].is_nan(), "{}: {rows:?}", runner.name);
@@ -240,12 +265,10 @@ fn a_column_of_weight_zero_cannot_poison() {
 #[test]
 fn rows_beyond_a_formats_range_become_infinite() {
     let (layout, bytes) = plain_f32(&[&[0.0, 0.0, 0.0, 0.0], &[65519.0, 65520.0, -1e6, 6e-8]]);
-    let work = Work::Project(Project { encode: vec![1.0], n_atoms: 1, dtype: Dtype::F16 });
+    let work = Project { encode: vec![1.0], n_atoms: 1, dtype: Dtype::F16 };
     let (runners, _turn) = runners();
     for runner in &runners {
-        let Output::Rows(rows) = (runner.run)(&work, Chunk { layout: &layout, bytes: &bytes }).unwrap() else {
-            panic!("not rows")
-        };
+        let rows = runner.run(&work, Chunk { layout: &layout, bytes: &bytes }).unwrap();
         let expected = [65504.0, f64::INFINITY, f64::NEG_INFINITY, 2f64.powi(-24)];
         assert_eq!(load(&rows, Dtype::F16), expected, "{}", runner.name);
     }
@@ -253,44 +276,45 @@ fn rows_beyond_a_formats_range_become_infinite() {
 
 #[test]
 fn malformed_layouts_are_refused() {
-    let good = make(&Case {
-        n_tasks: 2,
-        segments: vec![(4, 0), (4, 1)],
-        formats: Formats::All(Dtype::F32),
-        misaligned: false,
-        seed: 1,
-    });
-    let gram = || Work::Gram;
-    let project = |encode: Vec<f32>, n_atoms| Work::Project(Project { encode, n_atoms, dtype: Dtype::F32 });
+    let good =
+        make(&Case { n_tasks: 2, segments: vec![4, 4], formats: Formats::All(Dtype::F32), misaligned: false, seed: 1 });
     type Break = Box<dyn Fn(&mut Made)>;
-    let cases: Vec<(&str, Work, Break)> = vec![
-        ("3 slices", gram(), Box::new(|made| made.layout.slices.truncate(3))),
-        ("do not lie within", gram(), Box::new(|made| made.layout.slices[4].offset = usize::MAX - 3)),
-        ("do not lie within", gram(), Box::new(|made| made.layout.segments[1].n_rows = usize::MAX)),
-        ("do not lie within", gram(), Box::new(|made| made.layout.n_bytes -= 1)),
-        ("not a multiple of 4", gram(), Box::new(|made| made.layout.slices[1].offset = 2)),
-        ("its layout needs 96", gram(), Box::new(|made| made.bytes.truncate(95))),
-        ("expected the base", gram(), Box::new(|made| made.layout.n_columns = 0)),
-        ("expected the base", gram(), Box::new(|made| made.layout.n_columns = MAX_TASKS + 2)),
+    let broken: Vec<(&str, Break)> = vec![
+        ("3 slices", Box::new(|made| made.layout.slices.truncate(3))),
+        ("do not lie within", Box::new(|made| made.layout.slices[4].offset = usize::MAX - 3)),
+        ("do not lie within", Box::new(|made| made.layout.segments[1].n_rows = usize::MAX)),
+        ("4 F32 rows at byte 80 do not lie within", Box::new(|made| made.layout.n_bytes -= 1)),
+        ("not a multiple of 4", Box::new(|made| made.layout.slices[1].offset = 2)),
+        ("its layout needs 96", Box::new(|made| made.bytes.truncate(95))),
+        ("expected the base", Box::new(|made| made.layout.n_columns = 0)),
+        ("expected the base", Box::new(|made| made.layout.n_columns = MAX_TASKS + 2)),
         (
             "expected the base",
-            gram(),
             Box::new(|made| {
                 made.layout.n_columns = 1;
                 made.layout.slices.truncate(2);
             }),
         ),
-        ("expected 4", project(vec![0.0; 3], 2), Box::new(|_| ())),
-        ("no output", project(vec![], 0), Box::new(|_| ())),
-        ("column 1 for output 0", project(vec![1.0, 1.0, f32::NAN, 1.0], 2), Box::new(|_| ())),
+    ];
+    let project = |encode: Vec<f32>, n_atoms| Project { encode, n_atoms, dtype: Dtype::F32 };
+    let works = [
+        ("expected 4", project(vec![0.0; 3], 2)),
+        ("no output", project(vec![], 0)),
+        ("column 1 for output 0", project(vec![1.0, 1.0, f32::NAN, 1.0], 2)),
     ];
     let (runners, _turn) = runners();
-    for (expected, work, break_it) in cases {
-        let mut made = Made { layout: good.layout.clone(), bytes: good.bytes.clone(), values: Vec::new() };
-        break_it(&mut made);
-        for runner in &runners {
-            let message = (runner.run)(&work, made.chunk()).expect_err(expected).to_string();
+    for runner in &runners {
+        let refused = |expected: &str, result: Result<(), KernelError>| {
+            let message = result.expect_err(expected).to_string();
             assert!(message.contains(expected), "{}: {message:?} does not say {expected:?}", runner.name);
+        };
+        for (expected, break_it) in &broken {
+            let mut made = Made { layout: good.layout.clone(), bytes: good.bytes.clone(), values: Vec::new() };
+            break_it(&mut made);
+            refused(expected, runner.run(&Gram, made.chunk()).map(drop));
+        }
+        for (expected, work) in &works {
+            refused(expected, runner.run(work, good.chunk()).map(drop));
         }
     }
 }

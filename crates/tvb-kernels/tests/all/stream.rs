@@ -1,10 +1,12 @@
 //! Chunks streamed through the GPU: slots in several hands, results in order, batches beyond one dispatch's limits.
 
 use crate::common::device::gpu;
-use crate::common::{Case, Formats, make, reference_gram};
-use tvb_kernels::{Chunk, ChunkLayout, CpuEngine, Dtype, KernelError, Output, Project, Work, staged_layout};
+use crate::common::{Case, Formats, Made, make, reference_gram};
+use tvb_kernels::{
+    ChunkLayout, CpuEngine, Dtype, GpuEngine, Gram, KernelError, Project, Triangles, Work, staged_layout,
+};
 
-fn case(n_tasks: usize, segments: Vec<(usize, usize)>, seed: u64) -> Case {
+fn case(n_tasks: usize, segments: Vec<usize>, seed: u64) -> Case {
     Case { n_tasks, segments, formats: Formats::Mixed, misaligned: true, seed }
 }
 
@@ -12,43 +14,46 @@ fn case(n_tasks: usize, segments: Vec<(usize, usize)>, seed: u64) -> Case {
 fn results_come_in_the_order_of_submits() {
     let Some((engine, _turn)) = gpu() else { return };
     // More chunks than slots, of different sizes, an empty one among them.
-    let chunks: Vec<_> = (0..9).map(|at| make(&case(3, vec![(at * 700 % 3000, 0), (at, 1)], at as u64))).collect();
+    let chunks: Vec<_> = (0..9).map(|at| make(&case(3, vec![at * 700 % 3000, at], at as u64))).collect();
+    in_order(&engine, &Gram, &chunks);
+    in_order(&engine, &Project { encode: vec![0.5; 6], n_atoms: 2, dtype: Dtype::Bf16 }, &chunks);
+}
+
+fn in_order<W: Work>(engine: &GpuEngine, work: &W, chunks: &[Made]) {
     let staged: Vec<ChunkLayout> = chunks.iter().map(|made| staged_layout(&made.layout).expect("sound")).collect();
     let slot_bytes = staged.iter().map(|layout| layout.n_bytes).max().unwrap_or(0);
-    for work in [Work::Gram, Work::Project(Project { encode: vec![0.5; 6], n_atoms: 2, dtype: Dtype::Bf16 })] {
-        let expected: Vec<Output> = chunks.iter().map(|made| engine.run(&work, made.chunk()).expect("sound")).collect();
-        let mut stream = engine.stream(&work, slot_bytes, 3).expect("a stream");
-        assert_eq!(stream.next(), Ok(None));
-        let mut found = Vec::new();
-        for (made, staged) in chunks.iter().zip(&staged) {
-            assert!(stream.takes(&made.layout));
-            let slot = stream.acquire().expect("a slot");
-            // A reader thread fills it.
-            let slot = std::thread::scope(|scope| {
-                let reader = scope.spawn(move || {
-                    let mut slot = slot;
-                    slot.pack(made.chunk(), staged).expect("a slot large enough");
-                    slot
-                });
-                reader.join().expect("the reader")
+    let expected: Vec<W::Output> = chunks.iter().map(|made| engine.run(work, made.chunk()).expect("sound")).collect();
+    let mut stream = engine.stream(work, slot_bytes, 3).expect("a stream");
+    assert_eq!(stream.next(), Ok(None));
+    let mut found = Vec::new();
+    for (made, staged) in chunks.iter().zip(&staged) {
+        assert!(stream.takes(&made.layout));
+        let slot = stream.acquire().expect("a slot");
+        // A reader thread fills it.
+        let slot = std::thread::scope(|scope| {
+            let reader = scope.spawn(move || {
+                let mut slot = slot;
+                slot.pack(made.chunk(), staged).expect("a slot large enough");
+                slot
             });
-            stream.submit(slot, staged).expect("a sound chunk");
-        }
-        assert_eq!(stream.in_flight(), chunks.len());
-        while let Some(output) = stream.next().expect("a sound chunk") {
-            found.push(output);
-        }
-        assert_eq!(found, expected);
-        assert_eq!(stream.in_flight(), 0);
+            reader.join().expect("the reader")
+        });
+        stream.submit(slot, staged).expect("a sound chunk");
     }
+    assert_eq!(stream.in_flight(), chunks.len());
+    while let Some(output) = stream.next().expect("a sound chunk") {
+        found.push(output);
+    }
+    assert_eq!(found, expected);
+    assert_eq!(stream.in_flight(), 0);
 }
 
 #[test]
 fn slots_and_layouts_that_do_not_fit_are_refused() {
     let Some((engine, _turn)) = gpu() else { return };
-    let made = make(&case(2, vec![(100, 0)], 1));
+    let made = make(&case(2, vec![100], 1));
     let staged = staged_layout(&made.layout).expect("sound");
-    let mut stream = engine.stream(&Work::Gram, 400, 1).expect("a stream");
+    let mut stream = engine.stream(&Gram, 400, 1).expect("a stream");
     let mut slot = stream.acquire().expect("a slot");
     assert_eq!(slot.capacity(), 400);
     assert_eq!(stream.acquire().err(), Some(KernelError::NoFreeSlot));
@@ -63,10 +68,10 @@ fn slots_and_layouts_that_do_not_fit_are_refused() {
     let slot = stream.acquire().expect("a slot");
     stream.release(slot);
     let slot = stream.acquire().expect("a slot");
-    let f64_layout = make(&Case { formats: Formats::All(Dtype::F64), ..case(1, vec![(2, 0)], 1) }).layout;
+    let f64_layout = make(&Case { formats: Formats::All(Dtype::F64), ..case(1, vec![2], 1) }).layout;
     assert!(stream.takes(&f64_layout), "it is staged as f32");
     assert_eq!(stream.submit(slot, &f64_layout), Err(KernelError::NotOnGpu));
-    let too_large = engine.stream(&Work::Gram, 1 << 40, 1).err();
+    let too_large = engine.stream(&Gram, 1 << 40, 1).err();
     assert!(matches!(too_large, Some(KernelError::Limit { .. })), "{too_large:?}");
 }
 
@@ -74,28 +79,27 @@ fn slots_and_layouts_that_do_not_fit_are_refused() {
 fn more_runs_than_one_dispatch_takes() {
     let Some((engine, _turn)) = gpu() else { return };
     let cpu = CpuEngine::new();
-    let check = |work: &Work, chunk: Chunk<'_>, n_tasks: usize| {
-        let mut expected = Output::Rows(Vec::new());
-        cpu.run(work, chunk, &mut cpu.scratch(), &mut expected).expect("a sound chunk");
-        let found = engine.run(work, chunk).expect("a sound chunk");
-        match (&found, &expected) {
-            (Output::Gram(found), Output::Gram(expected)) => {
-                assert_eq!(found.slots, expected.slots);
-                for (at, (f, e)) in found.values.iter().zip(&expected.values).enumerate() {
-                    // Entries are at most n_rows · 0.06² · a few rows.
-                    assert!((f - e).abs() <= 1e-7, "{n_tasks} tasks, value {at}: {f} against {e}");
-                }
-            }
-            _ => assert_eq!(found, expected),
-        }
-    };
     // 66,000 segments of one row: beyond 65,535 workgroups.
-    let tiny = make(&Case { formats: Formats::All(Dtype::Bf16), ..case(1, vec![(1, 0); 66_000], 5) });
-    check(&Work::Gram, tiny.chunk(), 1);
-    check(&Work::Project(Project { encode: vec![1.0], n_atoms: 1, dtype: Dtype::F32 }), tiny.chunk(), 1);
-    // 260 partial Grams of 300 tasks: beyond the memory of one dispatch; folds of many runs, and of one.
-    let wide = make(&case(300, (0..260).map(|at| (1 + at % 2, at / 70)).collect(), 6));
-    check(&Work::Gram, wide.chunk(), 300);
+    let tiny = make(&Case { formats: Formats::All(Dtype::Bf16), ..case(1, vec![1; 66_000], 5) });
+    assert_grams_agree(&engine, &tiny);
+    let project = Project { encode: vec![1.0], n_atoms: 1, dtype: Dtype::F32 };
+    let mut expected = Vec::new();
+    cpu.run(&project, tiny.chunk(), &mut cpu.scratch(), &mut expected).expect("a sound chunk");
+    assert_eq!(engine.run(&project, tiny.chunk()).expect("a sound chunk"), expected);
+    // 260 partial Grams of 300 tasks: beyond the memory of one dispatch.
+    assert_grams_agree(&engine, &make(&case(300, (0..260).map(|at| 1 + at % 2).collect(), 6)));
+}
+
+fn assert_grams_agree(engine: &GpuEngine, made: &Made) {
+    let cpu = CpuEngine::new();
+    let mut expected = Triangles::default();
+    cpu.run(&Gram, made.chunk(), &mut cpu.scratch(), &mut expected).expect("a sound chunk");
+    let found = engine.run(&Gram, made.chunk()).expect("a sound chunk");
+    assert_eq!(found.values.len(), expected.values.len());
+    for (at, (f, e)) in found.values.iter().zip(&expected.values).enumerate() {
+        // Entries are at most n_rows · 0.06² · a few rows.
+        assert!((f - e).abs() <= 1e-7, "{} tasks, value {at}: {f} against {e}", made.layout.n_tasks());
+    }
 }
 
 #[test]
@@ -103,11 +107,11 @@ fn long_runs_stay_accurate() {
     let Some((engine, _turn)) = gpu() else { return };
     for n_tasks in [2, 65] {
         let n_rows = 200_000 / n_tasks;
-        let made = make(&Case { formats: Formats::All(Dtype::F32), ..case(n_tasks, vec![(n_rows, 0)], 7) });
-        let (_, expected) = reference_gram(&made);
-        let Output::Gram(part) = engine.run(&Work::Gram, made.chunk()).expect("sound") else { panic!("no Gram") };
+        let made = make(&Case { formats: Formats::All(Dtype::F32), ..case(n_tasks, vec![n_rows], 7) });
+        let expected = reference_gram(&made);
+        let gram = engine.run(&Gram, made.chunk()).expect("sound");
         let norm = expected.iter().fold(0.0f64, |most, value| most.max(*value));
-        let worst = part.values.iter().zip(&expected).map(|(f, e)| (f - e).abs() / norm).fold(0.0f64, f64::max);
+        let worst = gram.values.iter().zip(&expected).map(|(f, e)| (f - e).abs() / norm).fold(0.0f64, f64::max);
         assert!(worst <= 5e-7, "{n_tasks} tasks: {worst:e}");
     }
 }

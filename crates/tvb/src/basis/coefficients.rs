@@ -1,66 +1,65 @@
 //! `coefficients.safetensors`: Gram, encode, decode and eigenvalues in f64, small enough to be read at once.
 
 use super::gram_file::full_matrices;
-use super::manifest::{FileRecord, Manifest};
+use super::manifest::{FileRecord, Manifest, StoredTensors};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::ops::gram::Grams;
-use faer::Mat;
+use crate::matrix::Matrix;
+use crate::ops::Grams;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use std::path::Path;
 
 /// The file's name inside a basis folder.
 pub const FILE_NAME: &str = "coefficients.safetensors";
-/// Larger files are not ours: Grams are kept per group before they get there.
+/// Larger files are not ours: Grams are kept as one before they get there.
 const MAX_BYTES: u64 = 4 << 30;
-
-/// One group's share of the coefficients.
-#[derive(Clone, Debug)]
-pub struct GroupCoefficients {
-    /// The group's name.
-    pub name: String,
-    /// B [T, M]; empty (0 × 0) where the atoms are no combination of the task vectors.
-    pub encode: Mat<f64>,
-    /// W [M, T].
-    pub decode: Mat<f64>,
-    /// What makes the raw columns of generated atoms orthonormal, [M, M]; empty where atoms are stored.
-    pub mix: Mat<f64>,
-    /// Eigenvalues of the group's Gram matrix, descending; empty where it is unknown.
-    pub eigenvalues: Vec<f64>,
-}
 
 /// What the file holds.
 #[derive(Clone, Debug)]
 pub struct StoredCoefficients {
-    /// [n_slots, T, T]: per tensor, or per group; empty where it is unknown.
-    pub grams: Vec<Mat<f64>>,
-    /// Each group's.
-    pub groups: Vec<GroupCoefficients>,
+    /// [n_slots, T, T]: one Gram matrix for each tensor, or one for everything; empty where it is unknown.
+    pub grams: Vec<Matrix>,
+    /// B [T, M]; empty (0 × 0) where the atoms are no combination of the task vectors.
+    pub encode: Matrix,
+    /// W [M, T].
+    pub decode: Matrix,
+    /// What makes the raw columns of generated atoms orthonormal, [M, M]; empty where atoms are stored.
+    pub mix: Matrix,
+    /// Eigenvalues of the Gram matrix of everything, descending; empty where it is unknown.
+    pub eigenvalues: Vec<f64>,
+}
+
+/// What is written beside the Gram matrices.
+#[derive(Clone, Copy, Debug)]
+pub struct Solution<'a> {
+    /// B [T, M]; empty (0 × 0) where the atoms are no combination of the task vectors.
+    pub encode: &'a Matrix,
+    /// W [M, T].
+    pub decode: &'a Matrix,
+    /// [M, M] for generated atoms.
+    pub mix: Option<&'a Matrix>,
+    /// Eigenvalues of the Gram matrix, descending; empty where it is unknown.
+    pub eigenvalues: &'a [f64],
 }
 
 /// Writes the file into a basis folder that is being made.
 ///
 /// # Errors
 /// Failed: the system cannot write.
-pub fn write(folder: &Path, grams: Option<&Grams>, groups: &[GroupCoefficients]) -> Result<FileRecord> {
+pub fn write(folder: &Path, grams: Option<&Grams>, solution: &Solution<'_>) -> Result<FileRecord> {
+    const NAME: &str = StoredTensors::NAME;
     let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
     if let Some(grams) = grams {
         let n = grams.n_tasks();
         tensors.push(("gram".into(), vec![grams.n_slots(), n, n], full_matrices(&grams.triangles, n)));
     }
-    for group in groups {
-        for (word, matrix) in [("encode", &group.encode), ("decode", &group.decode)] {
-            let shape = vec![matrix.nrows(), matrix.ncols()];
-            tensors.push((format!("{word}.{}", group.name), shape, matrix_bytes(matrix)));
-        }
-        if group.mix.nrows() > 0 {
-            let shape = vec![group.mix.nrows(), group.mix.ncols()];
-            tensors.push((format!("mix.{}", group.name), shape, matrix_bytes(&group.mix)));
-        }
-        let eigenvalues = group.eigenvalues.iter().flat_map(|value| value.to_le_bytes()).collect();
-        tensors.push((format!("eigenvalues.{}", group.name), vec![group.eigenvalues.len()], eigenvalues));
+    let matrices = [("encode", Some(solution.encode)), ("decode", Some(solution.decode)), ("mix", solution.mix)];
+    for (word, matrix) in matrices.into_iter().filter_map(|(word, matrix)| Some((word, matrix?))) {
+        tensors.push((format!("{word}.{NAME}"), vec![matrix.n_rows(), matrix.n_columns()], matrix_bytes(matrix)));
     }
+    let eigenvalues = solution.eigenvalues.iter().flat_map(|value| value.to_le_bytes()).collect();
+    tensors.push((format!("eigenvalues.{NAME}"), vec![solution.eigenvalues.len()], eigenvalues));
     let failed = |error: safetensors::SafeTensorError| Error::failed(format!("{FILE_NAME}: {error}"));
     let views = tensors.iter().map(|(name, shape, data)| {
         TensorView::new(Dtype::F64, shape.clone(), data).map(|view| (name.as_str(), view)).map_err(failed)
@@ -71,8 +70,8 @@ pub fn write(folder: &Path, grams: Option<&Grams>, groups: &[GroupCoefficients])
     Ok(FileRecord { file: FILE_NAME.into(), checksum: Digest::of(&bytes) })
 }
 
-fn matrix_bytes(matrix: &Mat<f64>) -> Vec<u8> {
-    let rows = (0..matrix.nrows()).flat_map(|i| (0..matrix.ncols()).map(move |j| matrix[(i, j)]));
+fn matrix_bytes(matrix: &Matrix) -> Vec<u8> {
+    let rows = (0..matrix.n_rows()).flat_map(|i| (0..matrix.n_columns()).map(move |j| matrix[(i, j)]));
     rows.flat_map(f64::to_le_bytes).collect()
 }
 
@@ -82,12 +81,8 @@ fn matrix_bytes(matrix: &Mat<f64>) -> Vec<u8> {
 /// Rejected: missing, damaged, or shapes that disagree with the manifest. Failed: I/O.
 pub fn read(folder: &Path, manifest: &Manifest) -> Result<StoredCoefficients> {
     let path = crate::checkpoint::resolve_inside(folder, &manifest.coefficients.file)?;
-    let n_bytes = std::fs::metadata(&path).map_err(|error| Error::io("reading", &path, &error))?.len();
     let rejected = |what: String| Error::rejected(format!("{}: {what}", path.display()));
-    if n_bytes > MAX_BYTES {
-        return Err(rejected(format!("at most {MAX_BYTES} bytes expected, {n_bytes} found")));
-    }
-    let bytes = std::fs::read(&path).map_err(|error| Error::io("reading", &path, &error))?;
+    let bytes = crate::checkpoint::read_capped(&path, "coefficients", MAX_BYTES)?;
     if Digest::of(&bytes) != manifest.coefficients.checksum {
         return Err(rejected("its checksum does not match: the file was damaged".into())
             .hint("make the basis again, or copy it again"));
@@ -113,27 +108,21 @@ fn parse(bytes: &[u8], manifest: &Manifest) -> std::result::Result<StoredCoeffic
     let matrix = |name: String, rows: usize, columns: usize, may_be_empty: bool| {
         let (shape, data) = values(&name)?;
         if shape == [rows, columns] {
-            Ok(Mat::from_fn(rows, columns, |i, j| data[i * columns + j]))
+            Ok(Matrix::from_fn(rows, columns, |i, j| data[i * columns + j]))
         } else if may_be_empty && shape == [0, 0] {
-            Ok(Mat::new())
+            Ok(Matrix::empty())
         } else {
             Err(format!("tensor {name}: shape [{rows}, {columns}] expected, {shape:?} found"))
         }
     };
-    let mut groups = Vec::new();
-    for group in &manifest.groups {
-        let (_, eigenvalues) = values(&format!("eigenvalues.{}", group.name))?;
-        groups.push(GroupCoefficients {
-            name: group.name.clone(),
-            encode: matrix(format!("encode.{}", group.name), n_tasks, n_atoms, true)?,
-            decode: matrix(format!("decode.{}", group.name), n_atoms, n_tasks, false)?,
-            mix: match manifest.generated {
-                Some(_) => matrix(format!("mix.{}", group.name), n_atoms, n_atoms, false)?,
-                None => Mat::new(),
-            },
-            eigenvalues,
-        });
-    }
+    let name = &manifest.stored.name;
+    let (_, eigenvalues) = values(&format!("eigenvalues.{name}"))?;
+    let encode = matrix(format!("encode.{name}"), n_tasks, n_atoms, true)?;
+    let decode = matrix(format!("decode.{name}"), n_atoms, n_tasks, false)?;
+    let mix = match manifest.generated {
+        Some(_) => matrix(format!("mix.{name}"), n_atoms, n_atoms, false)?,
+        None => Matrix::empty(),
+    };
     let mut grams = Vec::new();
     if file.tensor("gram").is_ok() {
         let (shape, data) = values("gram")?;
@@ -141,7 +130,7 @@ fn parse(bytes: &[u8], manifest: &Manifest) -> std::result::Result<StoredCoeffic
             return Err(format!("tensor gram: shape [n, {n_tasks}, {n_tasks}] expected, {shape:?} found"));
         }
         let matrices = data.chunks_exact(n_tasks * n_tasks);
-        grams = matrices.map(|m| Mat::from_fn(n_tasks, n_tasks, |i, j| m[i * n_tasks + j])).collect();
+        grams = matrices.map(|m| Matrix::from_fn(n_tasks, n_tasks, |i, j| m[i * n_tasks + j])).collect();
     }
-    Ok(StoredCoefficients { grams, groups })
+    Ok(StoredCoefficients { grams, encode, decode, mix, eigenvalues })
 }

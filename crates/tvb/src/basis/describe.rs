@@ -1,11 +1,11 @@
 //! Fills in `basis.json` from the Gram matrices and what the solver found.
 
 use super::manifest::{
-    AdditionRecord, AtomRecord, BaseRecord, FORMAT, Fidelity, FileRecord, GENERATOR, GeneratedRecord, GroupRecord,
-    Manifest, MethodRecord, TaskRecord, VERSION,
+    AdditionRecord, AtomRecord, BaseRecord, FORMAT, Fidelity, FileRecord, GENERATOR, GeneratedRecord, Manifest,
+    MethodRecord, StoredTensors, TaskRecord, VERSION,
 };
 use super::seal::UNSEALED;
-use crate::ops::gram::Grams;
+use crate::ops::Grams;
 use crate::solve::{Assessment, Gram, Method, Solved};
 use serde_json::{Value, json};
 use tvb_kernels::Dtype;
@@ -34,16 +34,7 @@ pub fn describe(described: &Described<'_>, atoms: Vec<AtomRecord>, coefficients:
         norm: Some(assessment.norms[task]),
         relative_error: Some(assessment.relative_errors[task]),
     });
-    let groups = grams.groups.iter().map(|group| GroupRecord {
-        name: group.name.clone(),
-        tensors: group
-            .tensors
-            .iter()
-            .filter(|&&tensor| !grams.tensors[tensor].frozen)
-            .map(|&tensor| grams.tensors[tensor].name.clone())
-            .collect(),
-        n_atoms: atoms.len(),
-    });
+    let stored = grams.tensors.iter().filter(|tensor| !tensor.frozen);
     let fidelity = |of: crate::solve::Fidelity| Fidelity { cosine: of.cosine, norm_ratio: of.norm_ratio };
     let mut notes = solved.coefficients.notes.clone();
     notes.extend(rounding_note(described));
@@ -55,13 +46,17 @@ pub fn describe(described: &Described<'_>, atoms: Vec<AtomRecord>, coefficients:
         method: MethodRecord { name: method.name().into(), options: method_options(solved, method) },
         base: BaseRecord { source: grams.base.source.clone(), fingerprint: Some(grams.base.fingerprint) },
         tasks: tasks.collect(),
-        groups: groups.collect(),
+        stored: StoredTensors {
+            name: StoredTensors::NAME.into(),
+            tensors: stored.clone().map(|tensor| tensor.name.clone()).collect(),
+            n_atoms: atoms.len(),
+        },
         atoms,
         generated: solved.coefficients.generated.as_ref().map(|generated| GeneratedRecord {
             generator: GENERATOR.into(),
             seed: generated.seed,
-            n_atoms: generated.mix.ncols(),
-            shapes: grams.tensors.iter().filter(|tensor| !tensor.frozen).map(|tensor| tensor.shape.clone()).collect(),
+            n_atoms: generated.mix.n_columns(),
+            shapes: stored.map(|tensor| tensor.shape.clone()).collect(),
         }),
         coefficients,
         frozen: grams.tensors.iter().filter(|tensor| tensor.frozen).map(|tensor| tensor.name.clone()).collect(),
@@ -82,8 +77,8 @@ fn method_options(solved: &Solved, method: &Method) -> Value {
         "n_atoms": coefficients.n_atoms,
         "n_stored": coefficients.n_stored(),
         "balance": coefficients.balance,
-        "coordinates": format!("{:?}", coefficients.coordinates).to_lowercase(),
-        "options": format!("{method:?}"),
+        "coordinates": coefficients.coordinates,
+        "options": method,
     })
 }
 
@@ -95,7 +90,7 @@ fn diagnostics(gram: &Gram, assessment: &Assessment, dtype: Dtype) -> Value {
         .iter()
         .map(|rounding| {
             json!({
-                "dtype": format!("{:?}", rounding.dtype).to_lowercase(),
+                "dtype": crate::checkpoint::Dtype::from(rounding.dtype).to_string().to_lowercase(),
                 "stored": rounding.dtype == dtype,
                 "relative_errors": rounding.relative_errors,
                 "worst": finite(rounding.worst),
@@ -132,8 +127,8 @@ fn atoms_for_error(gram: &Gram) -> Value {
     json!({ "0.2": needed(0.2), "0.1": needed(0.1), "0.05": needed(0.05), "0.01": needed(0.01) })
 }
 
-fn rows(matrix: &faer::Mat<f64>) -> Vec<Vec<f64>> {
-    (0..matrix.nrows()).map(|i| (0..matrix.ncols()).map(|j| matrix[(i, j)]).collect()).collect()
+fn rows(matrix: &crate::matrix::Matrix) -> Vec<Vec<f64>> {
+    (0..matrix.n_rows()).map(|i| (0..matrix.n_columns()).map(|j| matrix[(i, j)]).collect()).collect()
 }
 
 /// Says so where rounding the atoms to their storage format is a noticeable part of the error.
@@ -147,7 +142,7 @@ fn rounding_note(described: &Described<'_>) -> Option<String> {
     let more = if rounding.warned.len() > names.len() { ", …" } else { "" };
     Some(format!(
         "storage in {} adds more than a tenth to the error of {} of {} tasks ({}{more}): --dtype f32 or --coordinates orthogonal avoids it",
-        format!("{dtype:?}").to_lowercase(),
+        crate::checkpoint::Dtype::from(dtype).to_string().to_lowercase(),
         rounding.warned.len(),
         grams.tasks.len(),
         names.join(", ")

@@ -4,15 +4,13 @@
 //! keys `format` = `tvb-gram`, `version`, `checksum` (of the file with these digits as zeros) and `record`, a JSON
 //! object with the rest of [`Grams`].
 
-use super::bookmarks::BookmarkFolder;
+use super::manifest::StoredTensors;
 use super::seal;
-use crate::checkpoint::{Existing, SafetensorsLayout, StagedOutput, TensorSpec};
-use crate::columns::plan::{Plan, Skipped};
+use crate::checkpoint::{SafetensorsLayout, TensorSpec};
+use crate::columns::plan::Skipped;
 use crate::digest::{Digest, TableOfDigests};
-use crate::error::{Error, ErrorKind, Result};
-use crate::ops::gram::{GramTensor, Grams, Group, Origin, Per};
-use crate::pass::stream::Runtime;
-use crate::progress::Progress;
+use crate::error::{Error, Result};
+use crate::ops::{GramTensor, Grams, Origin, Per};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -22,8 +20,15 @@ use tvb_kernels::triangle_len;
 /// What the metadata's `format` must say.
 pub const FORMAT: &str = "tvb-gram";
 const VERSION: &str = "1";
-/// A Gram file larger than this is not one of ours: the Grams are kept per group before they get there.
+/// A Gram file larger than this is not one of ours: the Grams are kept as one before they get there.
 const MAX_BYTES: u64 = 4 << 30;
+
+/// Tensors that one matrix can be the sum over. Version 1 lists groups of them, of which there is one.
+#[derive(Serialize, Deserialize)]
+struct Group {
+    name: String,
+    tensors: Vec<usize>,
+}
 
 #[derive(Serialize, Deserialize)]
 struct Record {
@@ -37,37 +42,6 @@ struct Record {
     carried: Vec<String>,
 }
 
-/// Reads the inputs of a plan once and writes their Gram file; goes on where an interrupted run stopped.
-///
-/// # Errors
-/// Rejected: the output exists, or a non-finite delta. Failed: I/O, device. Interrupted.
-pub fn make(
-    plan: &Plan,
-    output: &Path,
-    existing: Existing,
-    runtime: &Runtime,
-    progress: &dyn Progress,
-) -> Result<Grams> {
-    let staged = StagedOutput::file(output, existing)?;
-    let mut folder = staged.path().as_os_str().to_owned();
-    folder.push(".bookmarks");
-    let mut bookmarks = BookmarkFolder::new(folder.into(), plan, runtime);
-    let grams = match bookmarks.gram(plan, runtime, progress) {
-        Ok(grams) => grams,
-        Err(error) if error.kind() == ErrorKind::Interrupted && bookmarks.holds_any() => {
-            staged.keep();
-            return Err(error.hint("the same command goes on where it stopped"));
-        }
-        Err(error) => {
-            bookmarks.remove()?;
-            return Err(error);
-        }
-    };
-    bookmarks.remove()?;
-    staged.commit_bytes(&to_bytes(&grams)?)?;
-    Ok(grams)
-}
-
 /// The sealed bytes of a Gram file.
 pub fn to_bytes(grams: &Grams) -> Result<Vec<u8>> {
     let n = grams.n_tasks();
@@ -77,7 +51,7 @@ pub fn to_bytes(grams: &Grams) -> Result<Vec<u8>> {
         base: grams.base.clone(),
         tasks: grams.tasks.clone(),
         tensors: grams.tensors.clone(),
-        groups: grams.groups.clone(),
+        groups: vec![Group { name: StoredTensors::NAME.into(), tensors: (0..grams.tensors.len()).collect() }],
         per: grams.per,
         skipped: grams.skipped.clone(),
         carried: grams.carried.clone(),
@@ -125,14 +99,7 @@ pub(super) fn full_matrices(triangles: &[f64], n_tasks: usize) -> Vec<u8> {
 /// # Errors
 /// Rejected: not a Gram file, another version, damaged, or counts that disagree. Failed: I/O.
 pub fn read(path: &Path) -> Result<Grams> {
-    let n_bytes = std::fs::metadata(path).map_err(|error| Error::io("reading", path, &error))?.len();
-    if n_bytes > MAX_BYTES {
-        return Err(Error::rejected(format!(
-            "{}: a Gram file of at most {MAX_BYTES} bytes expected, {n_bytes} found",
-            path.display()
-        )));
-    }
-    let bytes = std::fs::read(path).map_err(|error| Error::io("reading", path, &error))?;
+    let bytes = crate::checkpoint::read_capped_or_pipe(path, "a Gram file", MAX_BYTES)?;
     from_bytes(&bytes)
         .map_err(|what| Error::rejected(format!("{}: {what}", path.display())).hint("make it again with `tvb gram`"))
 }
@@ -157,7 +124,7 @@ pub fn from_bytes(bytes: &[u8]) -> std::result::Result<Grams, String> {
     let (n, n_tensors) = (record.tasks.len(), record.tensors.len());
     let n_slots = match record.per {
         Per::Tensor => n_tensors,
-        Per::Group => record.groups.len(),
+        Per::Whole => 1,
     };
     let data = |name: &str, dtype, shape: &[usize]| {
         let view = tensors.tensor(name).map_err(|error| format!("tensor {name}: {error}"))?;
@@ -170,8 +137,12 @@ pub fn from_bytes(bytes: &[u8]) -> std::result::Result<Grams, String> {
         }
         Ok(view.data())
     };
-    if n == 0 || record.groups.iter().flat_map(|group| &group.tensors).any(|&tensor| tensor >= n_tensors) {
-        return Err("its record names a tensor or task that is not there".into());
+    if n == 0 {
+        return Err("at least one task expected, none found".into());
+    }
+    match record.groups.as_slice() {
+        [group] if group.tensors.iter().copied().eq(0..n_tensors) => {}
+        groups => return Err(format!("one group of all {n_tensors} tensors expected, {} groups found", groups.len())),
     }
     let gram = data("gram", Dtype::F64, &[n_slots, n, n])?;
     let digests = data("digests", Dtype::U8, &[n_tensors, n + 1, 16])?;
@@ -191,7 +162,6 @@ pub fn from_bytes(bytes: &[u8]) -> std::result::Result<Grams, String> {
         base: record.base,
         tasks: record.tasks,
         tensors: record.tensors,
-        groups: record.groups,
         per: record.per,
         triangles,
         digests: TableOfDigests { n_columns: n + 1, digests },

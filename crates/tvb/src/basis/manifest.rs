@@ -5,7 +5,7 @@ use crate::checkpoint::Dtype;
 use crate::columns::plan::Skipped;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::ops::gram::dtype_name;
+use crate::ops::dtype_name;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -33,8 +33,9 @@ pub struct Manifest {
     pub base: BaseRecord,
     /// The tasks, in column order.
     pub tasks: Vec<TaskRecord>,
-    /// Tensors that share one B and W.
-    pub groups: Vec<GroupRecord>,
+    /// The tensors that the atoms have. A list of one in the file, where it is called `groups`.
+    #[serde(rename = "groups", with = "list_of_one")]
+    pub stored: StoredTensors,
     /// The atoms, in column order of B; none where they are generated.
     pub atoms: Vec<AtomRecord>,
     /// How atoms that are not stored are made again; `None` where they are stored.
@@ -48,7 +49,7 @@ pub struct Manifest {
     pub skipped: Vec<Skipped>,
     /// Tensors that only the base supplies.
     pub carried: Vec<String>,
-    /// tr((I−C)ᵀG(I−C))/T², summed over groups; unknown for imported bases.
+    /// tr((I−C)ᵀG(I−C))/T²; unknown for imported bases.
     pub loss: Option<f64>,
     /// The least loss any B and W of this many atoms can have.
     pub spectral_bound: Option<f64>,
@@ -95,15 +96,38 @@ pub struct TaskRecord {
     pub relative_error: Option<f64>,
 }
 
-/// Tensors that share one B and W.
+/// The tensors that the atoms have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GroupRecord {
-    /// Its name; names the group's tensors in the coefficients' file.
+pub struct StoredTensors {
+    /// [`StoredTensors::NAME`]; ends the names of the matrices in the coefficients' file.
     pub name: String,
-    /// The stored tensors.
+    /// Their names, in the base's file order.
     pub tensors: Vec<String>,
-    /// Columns of B.
+    /// How many atoms are stored.
     pub n_atoms: usize,
+}
+
+impl StoredTensors {
+    /// The name this program gives.
+    pub const NAME: &str = "model";
+}
+
+/// Version 1 has a list here, for bases with one B and W for each of several groups of tensors, which no program writes.
+mod list_of_one {
+    use super::StoredTensors;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(stored: &StoredTensors, serializer: S) -> Result<S::Ok, S::Error> {
+        [stored].serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StoredTensors, D::Error> {
+        let groups = Vec::<StoredTensors>::deserialize(deserializer)?;
+        let n_groups = groups.len();
+        let expected = || serde::de::Error::custom(format!("\"groups\": one group expected, {n_groups} found"));
+        let [one] = <[StoredTensors; 1]>::try_from(groups).map_err(|_| expected())?;
+        Ok(one)
+    }
 }
 
 /// One atom: a state dict of deltas, in one file or in shards.
@@ -135,7 +159,7 @@ pub struct GeneratedRecord {
     pub seed: u64,
     /// M.
     pub n_atoms: usize,
-    /// Shapes of the groups' tensors, in their order.
+    /// Shapes of the stored tensors, in their order.
     pub shapes: Vec<Vec<usize>>,
 }
 
@@ -233,7 +257,7 @@ impl Manifest {
 
     fn check_counts(&self) -> std::result::Result<(), String> {
         if let Some(generated) = &self.generated {
-            let n_tensors: usize = self.groups.iter().map(|group| group.tensors.len()).sum();
+            let n_tensors = self.stored.tensors.len();
             if generated.generator != GENERATOR {
                 return Err(format!("atoms made by {GENERATOR:?} expected, by {:?} found", generated.generator));
             }
@@ -248,18 +272,17 @@ impl Manifest {
                 ));
             }
         }
-        for group in &self.groups {
-            if group.n_atoms != self.atoms.len() {
-                return Err(format!(
-                    "group {}: {} atoms expected (as many as are listed), {} found",
-                    group.name,
-                    self.atoms.len(),
-                    group.n_atoms
-                ));
-            }
+        let stored = &self.stored;
+        if stored.n_atoms != self.atoms.len() {
+            return Err(format!(
+                "group {}: {} atoms expected (as many as are listed), {} found",
+                stored.name,
+                self.atoms.len(),
+                stored.n_atoms
+            ));
         }
-        if self.groups.is_empty() || self.tasks.is_empty() {
-            return Err("at least one group and one task expected".into());
+        if self.tasks.is_empty() {
+            return Err("at least one task expected".into());
         }
         Ok(())
     }

@@ -1,131 +1,15 @@
 //! The basis folder: a manifest, the coefficients, and one plain state dict of deltas for each atom.
 
-pub mod atom;
-pub mod bookmarks;
+pub mod atoms;
+mod check_read;
 pub mod coefficients;
 pub mod describe;
+mod edits;
 pub mod gram_file;
 pub mod manifest;
-pub mod random_atoms;
+mod open;
 pub mod seal;
 
-use crate::checkpoint::{Checkpoint, resolve_inside};
-use crate::error::{Error, Result};
-use crate::solve::{Coefficients, Generated};
-use coefficients::StoredCoefficients;
-use faer::Mat;
-use manifest::Manifest;
-use std::path::{Path, PathBuf};
-
-/// A basis whose small files were read and checked; atoms are opened when they are needed.
-#[derive(Clone, Debug)]
-pub struct Basis {
-    /// The folder.
-    pub folder: PathBuf,
-    /// `basis.json`.
-    pub manifest: Manifest,
-    /// `coefficients.safetensors`.
-    pub coefficients: StoredCoefficients,
-}
-
-/// A manifest larger than this is not one of ours.
-const MAX_MANIFEST_BYTES: u64 = 256 << 20;
-
-impl Basis {
-    /// Whether `path` looks like a basis folder.
-    pub fn is_at(path: &Path) -> bool {
-        path.join(manifest::FILE_NAME).is_file()
-    }
-
-    /// Reads and checks the manifest and the coefficients.
-    ///
-    /// # Errors
-    /// Rejected: not a basis, damaged, or of another version. Failed: I/O.
-    pub fn open(folder: &Path) -> Result<Basis> {
-        let path = folder.join(manifest::FILE_NAME);
-        if !path.exists() && folder.exists() {
-            return Err(Error::rejected(format!(
-                "{}: a basis folder expected, no {} found",
-                folder.display(),
-                manifest::FILE_NAME
-            ))
-            .hint("make one with `tvb compress`, or `tvb import` a published one"));
-        }
-        // A basis may come from others: not even its manifest may be a link out of its folder.
-        let path = resolve_inside(folder, manifest::FILE_NAME)?;
-        let n_bytes = std::fs::metadata(&path).map_err(|error| Error::io("reading", &path, &error))?.len();
-        if n_bytes > MAX_MANIFEST_BYTES {
-            return Err(Error::rejected(format!(
-                "{}: at most {MAX_MANIFEST_BYTES} bytes expected, {n_bytes} found",
-                path.display()
-            )));
-        }
-        let bytes = std::fs::read(&path).map_err(|error| Error::io("reading", &path, &error))?;
-        let manifest = Manifest::from_bytes(&bytes, &path)?;
-        let coefficients = coefficients::read(folder, &manifest)?;
-        Ok(Basis { folder: folder.to_owned(), manifest, coefficients })
-    }
-
-    /// The tasks' names, in column order.
-    pub fn task_names(&self) -> Vec<String> {
-        self.manifest.tasks.iter().map(|task| task.name.clone()).collect()
-    }
-
-    /// M, the stored atoms.
-    pub fn n_atoms(&self) -> usize {
-        self.manifest.atoms.len()
-    }
-
-    /// T.
-    pub fn n_tasks(&self) -> usize {
-        self.manifest.tasks.len()
-    }
-
-    /// B and W of the one group there is, as the solver made them.
-    ///
-    /// # Errors
-    /// Rejected: coefficients that do not fit together.
-    pub fn solved(&self) -> Result<Coefficients> {
-        let group = &self.coefficients.groups[0];
-        let solved = Coefficients::from_parts(&self.manifest.method.name, group.encode.clone(), group.decode.clone())
-            .map_err(|error| error.context(self.folder.display()))?;
-        let generated = self.manifest.generated.as_ref();
-        Ok(Coefficients {
-            generated: generated.map(|record| Generated { seed: record.seed, mix: group.mix.clone() }),
-            ..solved
-        })
-    }
-
-    /// The Gram matrix of all tensors together, where it is known.
-    pub fn total_gram(&self) -> Option<Mat<f64>> {
-        let (first, rest) = self.coefficients.grams.split_first()?;
-        Some(rest.iter().fold(first.clone(), |sum, gram| sum + gram))
-    }
-
-    /// Opens one atom's header and checks it against the manifest.
-    ///
-    /// # Errors
-    /// Rejected: missing, malformed, or not the tensors the manifest lists.
-    pub fn open_atom(&self, index: usize) -> Result<Checkpoint> {
-        let record = &self.manifest.atoms[index];
-        // A basis may come from others: no link in it may lead out of its folder.
-        let atom = Checkpoint::open(&resolve_inside(&self.folder, &record.file)?)?;
-        let expected: usize = self.manifest.groups.iter().map(|group| group.tensors.len()).sum();
-        let rejected = |what: String| {
-            Error::rejected(format!("{}: {what}", atom.path().display())).hint("make the basis again, or copy it again")
-        };
-        if atom.tensors().len() != expected {
-            return Err(rejected(format!("{expected} tensors expected, {} found", atom.tensors().len())));
-        }
-        for name in self.manifest.groups.iter().flat_map(|group| &group.tensors) {
-            match atom.get(name) {
-                None => return Err(rejected(format!("tensor {name} expected, none found"))),
-                Some(tensor) if tensor.dtype != record.dtype => {
-                    return Err(rejected(format!("tensor {name}: {} expected, {} found", record.dtype, tensor.dtype)));
-                }
-                Some(_) => {}
-            }
-        }
-        Ok(atom)
-    }
-}
+pub use check_read::check_read;
+pub use edits::edits;
+pub use open::Basis;

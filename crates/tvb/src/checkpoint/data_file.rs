@@ -43,6 +43,9 @@ impl FileStamp {
 
 impl DataFile {
     /// Opens a regular file for reading. Refuses anything else, since a pipe would block and a folder has no bytes.
+    ///
+    /// # Errors
+    /// Rejected when it is no regular file, Failed when the system cannot open it.
     pub fn open(path: &Path) -> Result<DataFile> {
         let before = std::fs::metadata(path).map_err(|error| Error::io("opening", path, &error))?;
         if !before.is_file() {
@@ -115,17 +118,6 @@ impl DataFile {
         self.read_at(0, &mut header)?;
         Ok(header)
     }
-
-    /// Tells the system that `len` bytes from `offset` on are read soon, so that it may fetch them ahead. A hint only:
-    /// does nothing where there is no such call, and cannot fail.
-    pub fn will_need(&self, offset: u64, len: u64) {
-        #[cfg(target_os = "linux")]
-        if let Some(len) = std::num::NonZeroU64::new(len) {
-            let _ = rustix::fs::fadvise(&self.file, offset, Some(len), rustix::fs::Advice::WillNeed);
-        }
-        #[cfg(not(target_os = "linux"))]
-        let _ = (offset, len);
-    }
 }
 
 /// Fills `out` from `offset` on, or says how far it came.
@@ -149,7 +141,8 @@ pub(super) fn read_fully(file: &File, path: &Path, offset: u64, out: &mut [u8]) 
                     path.display(),
                     out.len(),
                 ))
-                .hint("check the disk or the network mount"));
+                .hint("check the disk or the network mount")
+                .caused_by(error));
             }
         }
     }
@@ -203,7 +196,6 @@ mod tests {
         let mut out = [0; 10];
         file.read_at(90, &mut out).unwrap();
         assert_eq!(out, [90, 91, 92, 93, 94, 95, 96, 97, 98, 99]);
-        file.will_need(0, 100);
 
         let error = file.read_at(95, &mut out).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Failed);

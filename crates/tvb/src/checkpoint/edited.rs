@@ -1,6 +1,7 @@
 //! An edited copy of a base, written by position from many threads: the base's layout, shards, tensor order, metadata,
 //! configuration and tokenizer files, and a model card.
 
+use super::capped::read_capped;
 use super::{Checkpoint, Dtype, Existing, Leftover, SHARD_BYTES, ShardPlan, ShardedWriter, StagedOutput, TensorSpec};
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap};
@@ -124,7 +125,7 @@ impl CheckpointWriter {
         }
         let config = from.join("config.json");
         if config.is_file() {
-            let text = std::fs::read(&config).map_err(|error| Error::io("reading", &config, &error))?;
+            let text = read_capped(&config, "a configuration", SIDE_FILE_BYTES_MAX)?;
             write_file(&to.join("config.json"), &with_dtype(&text, dtype))?;
         }
         Ok(())

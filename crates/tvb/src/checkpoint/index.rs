@@ -4,10 +4,11 @@
 //! outside the folder. Symbolic links out are refused too, with one exception that every user of the Hugging Face hub
 //! has: its cache keeps `snapshots/REVISION/FILE` as links to `blobs/HASH` of the same model.
 
+use super::Tensor;
+use super::capped::read_capped;
 use super::json::{self, EntryValue, UniqueMap};
 use super::limits::{INDEX_BYTES_MAX, N_SHARDS_MAX};
 use super::shown::shown;
-use super::{DataFile, Tensor};
 use crate::error::{Error, Result};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
@@ -43,16 +44,7 @@ impl ShardIndex {
     /// # Errors
     /// Rejected, naming the file and what is wrong with it.
     pub fn read(path: &Path) -> Result<ShardIndex> {
-        let file = DataFile::open(path)?;
-        if file.len > INDEX_BYTES_MAX {
-            return Err(Error::rejected(format!(
-                "{}: a shard index of {} bytes, expected at most {INDEX_BYTES_MAX}",
-                path.display(),
-                file.len
-            )));
-        }
-        let mut json = vec![0; file.len as usize];
-        file.read_at(0, &mut json)?;
+        let json = read_capped(path, "a shard index", INDEX_BYTES_MAX)?;
         ShardIndex::parse(&json).map_err(|error| error.context(path.display()))
     }
 

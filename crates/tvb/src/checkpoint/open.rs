@@ -2,10 +2,11 @@
 
 use super::index::{self, ShardIndex};
 use super::limits::N_TENSORS_MAX;
+use super::opened::Inner;
 use super::safetensors::SafetensorsHeader;
 use super::shown::shown;
 use super::torch::{self, StateDict, TorchFile};
-use super::{Checkpoint, DataFile, Inner, Layout, NotTensor, Place, Tensor};
+use super::{Checkpoint, DataFile, Layout, NotTensor, Place, Tensor};
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -39,9 +40,40 @@ struct FileContents {
     metadata: BTreeMap<String, String>,
 }
 
-pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
-    let found = std::fs::metadata(path).map_err(|error| Error::io("opening", path, &error))?;
-    if found.is_dir() { open_folder(path, options) } else { open_file(path, options) }
+impl Checkpoint {
+    /// Opens whatever `path` names and reads its headers; no tensor data is touched.
+    ///
+    /// # Errors
+    /// Rejected for a malformed checkpoint, Failed where the system cannot read; one line that names the file and the
+    /// tensor.
+    pub fn open(path: &Path) -> Result<Checkpoint> {
+        Checkpoint::open_with(path, &OpenOptions::default())
+    }
+
+    /// [`open`](Checkpoint::open), with a say in which part of a PyTorch file is meant.
+    ///
+    /// # Errors
+    /// As [`open`](Checkpoint::open).
+    pub fn open_with(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
+        let found = std::fs::metadata(path).map_err(|error| Error::io("opening", path, &error))?;
+        if found.is_dir() { open_folder(path, options) } else { open_file(path, options) }
+    }
+
+    /// Some of a PyTorch file's own tensors as a checkpoint, such as one atom of a published basis.
+    ///
+    /// # Errors
+    /// Rejected: two tensors of one name.
+    pub fn of_torch(file: TorchFile, tensors: Vec<Tensor>) -> Result<Checkpoint> {
+        let path = file.path().to_owned();
+        let contents = FileContents {
+            file: file.into_file(),
+            content: Content::Torch,
+            tensors,
+            not_tensors: Vec::new(),
+            metadata: BTreeMap::new(),
+        };
+        assemble(&path, Layout::TorchFile, None, vec![contents])
+    }
 }
 
 fn open_file(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
@@ -51,18 +83,6 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
         Content::Torch => Layout::TorchFile,
     };
     assemble(path, layout, None, vec![contents])
-}
-
-pub(super) fn of_torch(file: TorchFile, tensors: Vec<Tensor>) -> Result<Checkpoint> {
-    let path = file.path().to_owned();
-    let contents = FileContents {
-        file: file.into_file(),
-        content: Content::Torch,
-        tensors,
-        not_tensors: Vec::new(),
-        metadata: BTreeMap::new(),
-    };
-    assemble(&path, Layout::TorchFile, None, vec![contents])
 }
 
 fn open_folder(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::ErrorKind;
+use std::collections::BTreeMap;
+use std::path::Path;
 
 /// A small model of every dtype class: floats, integers, a scalar, an empty tensor, awkward names.
 fn specs() -> Vec<TensorSpec> {

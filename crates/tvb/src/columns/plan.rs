@@ -5,11 +5,8 @@
 
 use crate::checkpoint::{Checkpoint, Dtype, Tensor};
 use crate::error::{Error, Result};
-use crate::pass::kept::{Kept, KeptOnDevice};
 use regex::Regex;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Mismatches listed in full before the rest become a count.
 const MISMATCHES_LISTED: usize = 20;
@@ -23,22 +20,58 @@ pub struct Task {
     pub checkpoint: Checkpoint,
 }
 
-/// Which tensors take part.
+/// Which tensors take part: all, unless told otherwise.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// Only tensors whose name matches.
-    pub include: Option<Regex>,
-    /// No tensor whose name matches.
-    pub exclude: Option<Regex>,
-    /// Leave out what does not match instead of stopping.
-    pub skip_mismatched: bool,
+    include: Option<Regex>,
+    exclude: Option<Regex>,
+    skip_mismatched: bool,
 }
 
 impl Selection {
+    /// Every float tensor, and every mismatch is an error.
+    pub fn all() -> Selection {
+        Selection::default()
+    }
+
+    /// Only tensors in whose name the regular expression matches somewhere.
+    ///
+    /// # Errors
+    /// Usage: not a regular expression.
+    pub fn include(mut self, pattern: &str) -> Result<Selection> {
+        self.include = Some(regex(pattern)?);
+        Ok(self)
+    }
+
+    /// No tensor in whose name the regular expression matches somewhere.
+    ///
+    /// # Errors
+    /// Usage: not a regular expression.
+    pub fn exclude(mut self, pattern: &str) -> Result<Selection> {
+        self.exclude = Some(regex(pattern)?);
+        Ok(self)
+    }
+
+    /// Leave out what does not match between base and fine-tunes instead of stopping.
+    #[must_use]
+    pub fn skip_mismatched(mut self, skip: bool) -> Selection {
+        self.skip_mismatched = skip;
+        self
+    }
+
     fn takes(&self, name: &str) -> bool {
         self.include.as_ref().is_none_or(|re| re.is_match(name))
             && !self.exclude.as_ref().is_some_and(|re| re.is_match(name))
     }
+}
+
+/// The message is one line: the library's own draws the pattern over several.
+fn regex(pattern: &str) -> Result<Regex> {
+    Regex::new(pattern).map_err(|error| {
+        let text = error.to_string();
+        let reason = text.lines().last().unwrap_or_default().trim().trim_start_matches("error: ");
+        Error::usage(format!("not a regular expression: {pattern:?}: {reason}")).caused_by(error)
+    })
 }
 
 /// Headers of a base and its fine-tunes, matched.
@@ -54,12 +87,6 @@ pub struct Plan {
     pub carried: Vec<String>,
     /// Float tensors that were left out, and why.
     pub skipped: Vec<Skipped>,
-    /// Where what is read is kept for the next pass; `None` where every pass reads the files.
-    kept: Option<Arc<Kept>>,
-    /// The same in the memory of a GPU.
-    kept_on_device: Option<Arc<KeptOnDevice>>,
-    /// Bytes that were read of the columns, by this plan and all that were made from it.
-    read_bytes: Arc<AtomicU64>,
 }
 
 /// A tensor that takes part.
@@ -139,16 +166,7 @@ impl Plan {
 
     /// No tensor yet.
     fn of_nothing(base: Checkpoint, tasks: Vec<Task>) -> Plan {
-        Plan {
-            base,
-            tasks,
-            tensors: Vec::new(),
-            carried: Vec::new(),
-            skipped: Vec::new(),
-            kept: None,
-            kept_on_device: None,
-            read_bytes: Arc::default(),
-        }
+        Plan { base, tasks, tensors: Vec::new(), carried: Vec::new(), skipped: Vec::new() }
     }
 
     /// A plan over chosen tensors of `base` in its file order, every one of them in every column with the same shape.
@@ -219,38 +237,6 @@ impl Plan {
                 self.skipped.push(Skipped { name: mismatch.tensor, reason });
             }
         }
-    }
-
-    /// The same plan, whose data is kept in memory once it has been read.
-    #[must_use]
-    pub fn keeping(&self) -> Plan {
-        Plan { kept: Some(Arc::default()), ..self.clone() }
-    }
-
-    /// Where what is read is kept, if it is.
-    pub fn kept(&self) -> Option<&Kept> {
-        self.kept.as_deref()
-    }
-
-    /// The same plan, of whose data at most `most_bytes` stay on the GPU that has seen them.
-    #[must_use]
-    pub fn keeping_on_device(&self, most_bytes: u64) -> Plan {
-        Plan { kept_on_device: Some(Arc::new(KeptOnDevice::new(most_bytes))), ..self.clone() }
-    }
-
-    /// Where chunks are kept on a GPU, if they are.
-    pub fn kept_on_device(&self) -> Option<&KeptOnDevice> {
-        self.kept_on_device.as_deref()
-    }
-
-    /// Bytes that were read of the columns so far, by this plan and all that were made from it.
-    pub fn read_bytes(&self) -> u64 {
-        self.read_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Counts bytes that were read.
-    pub(crate) fn count_read(&self, n_bytes: u64) {
-        self.read_bytes.fetch_add(n_bytes, Ordering::Relaxed);
     }
 
     /// The same plan over fewer tensors: those whose index `keep` answers true for.
@@ -370,4 +356,27 @@ fn mismatch_error(base: &Checkpoint, mismatches: &[Mismatch]) -> Error {
         message.push_str(&format!("\n  … and {} more", mismatches.len() - MISMATCHES_LISTED));
     }
     Error::rejected(message).hint("--skip-mismatched leaves these tensors out; --exclude REGEX chooses by name")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn a_selection_takes_what_is_included_and_not_excluded() {
+        let selection = Selection::all().include("^h\\.").unwrap().exclude("bias$").unwrap();
+        for (name, taken) in [("h.0.weight", true), ("h.0.bias", false), ("emb.weight", false)] {
+            assert_eq!(selection.takes(name), taken, "{name}");
+        }
+        assert!(Selection::all().takes("emb.weight"));
+    }
+
+    #[test]
+    fn a_bad_pattern_is_a_usage_error_on_one_line() {
+        for error in [Selection::all().include("a(").unwrap_err(), Selection::all().exclude("a(").unwrap_err()] {
+            assert_eq!(error.kind(), ErrorKind::Usage);
+            assert_eq!(error.message(), "not a regular expression: \"a(\": unclosed group");
+        }
+    }
 }

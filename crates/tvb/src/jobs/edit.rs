@@ -1,13 +1,13 @@
 //! One edit from end to end: weights over tasks, what they become over atoms, how true the result will be, and the
 //! edited checkpoint itself.
 
-use crate::basis::Basis;
+use crate::basis::{self, Basis, check_read};
 use crate::checkpoint::{Checkpoint, CheckpointWriter, Dtype, Existing, TensorSpec};
 use crate::columns::plan::Plan;
 use crate::error::{Error, Result};
 use crate::jobs::card::model_card;
-use crate::ops::reconstruct::{Edits, reconstruct};
-use crate::pass::stream::Runtime;
+use crate::ops::reconstruct::{Edits, Source as Formed, reconstruct};
+use crate::pass::Runtime;
 use crate::progress::Progress;
 use crate::solve::{Fidelity, Gram, Rule, edit_fidelity};
 use std::path::PathBuf;
@@ -52,7 +52,7 @@ impl Edit {
     pub fn edits(&self, source: Source<'_>) -> Result<Edits> {
         let weights = self.weights(source)?;
         match source {
-            Source::Basis(basis) => Edits::from_basis(basis, &[weights]),
+            Source::Basis(basis) => basis::edits(basis, &[weights]),
             Source::Checkpoints(plan) => Ok(Edits::from_checkpoints(plan, &[weights])),
         }
     }
@@ -65,7 +65,7 @@ impl Edit {
     pub fn predict(&self, basis: &Basis) -> Result<Option<Fidelity>> {
         let Some(gram) = basis.total_gram() else { return Ok(None) };
         let coefficients = basis.solved()?;
-        if coefficients.encode.ncols() == 0 && coefficients.generated.is_none() {
+        if coefficients.encode.n_columns() == 0 && coefficients.generated.is_none() {
             return Ok(None);
         }
         edit_fidelity(&Gram::new(gram)?, &coefficients, &self.alpha, self.rule).map(Some)
@@ -125,7 +125,7 @@ impl EditJob<'_> {
         let writers = [writer_for(&edits, base, output)?];
         let read = reconstruct(base, edits, output.dtype, &writers, runtime, progress)?;
         if let Source::Basis(basis) = source {
-            read.check(basis, base.filter(|_| !output.force))?;
+            check_read(&read, basis, base.filter(|_| !output.force))?;
         }
         for writer in writers {
             if let Some(base) = base {
@@ -157,17 +157,25 @@ pub fn writer_for(edits: &Edits, base: Option<&Checkpoint>, output: &EditOutput)
             let specs: Vec<TensorSpec> = base.tensors().iter().map(spec).collect();
             CheckpointWriter::create(&output.target, output.existing, &specs, base.metadata(), Some(base))
         }
-        None if edits.generated.is_some() => {
-            let raw = edits.generated.iter().flat_map(|generated| &generated.raw.tensors);
-            let dtype = output.dtype.map_or(Dtype::F32, Dtype::from);
-            let specs: Vec<TensorSpec> =
-                raw.map(|(name, shape)| TensorSpec { name: name.clone(), dtype, shape: shape.clone() }).collect();
-            CheckpointWriter::create(&output.target, output.existing, &specs, &Default::default(), None)
-        }
         None => {
-            let first = edits.origin.as_ref().or(edits.inputs.first().map(|task| &task.checkpoint));
-            let first = first.ok_or_else(|| Error::usage("an edit of nothing"))?;
-            let specs: Vec<TensorSpec> = edits.tensors.iter().filter_map(|name| first.get(name)).map(spec).collect();
+            let dtype = |own: Dtype| output.dtype.map_or(own, Dtype::from);
+            let specs: Vec<TensorSpec> = match &edits.source {
+                Formed::Generated(raw) => {
+                    let spec = |(name, shape): &(String, Vec<usize>)| TensorSpec {
+                        name: name.clone(),
+                        dtype: dtype(Dtype::F32),
+                        shape: shape.clone(),
+                    };
+                    raw.tensors.iter().map(spec).collect()
+                }
+                Formed::Checkpoints { origin: like, .. } => {
+                    edits.tensors.iter().filter_map(|name| like.get(name)).map(spec).collect()
+                }
+                Formed::Deltas(columns) => {
+                    let like = columns.first().ok_or_else(|| Error::usage("an edit of nothing"))?;
+                    edits.tensors.iter().filter_map(|name| like.checkpoint.get(name)).map(spec).collect()
+                }
+            };
             CheckpointWriter::create(&output.target, output.existing, &specs, &Default::default(), None)
         }
     }

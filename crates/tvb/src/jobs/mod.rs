@@ -1,5 +1,7 @@
 //! What a user asks for, from end to end.
 
+pub mod bookmarks;
+pub mod gram;
 pub mod compress;
 pub mod verify;
 pub mod card;

@@ -1,11 +1,11 @@
 //! Recovered task vectors, or with a base recovered checkpoints: several at once in each pass over the atoms.
 
-use crate::basis::Basis;
+use crate::basis::{Basis, check_read, edits};
 use crate::checkpoint::{Checkpoint, CheckpointWriter, Existing, Layout};
 use crate::error::Result;
 use crate::jobs::edit::{Edit, EditOutput, Source, writer_for};
-use crate::ops::reconstruct::{Edits, reconstruct};
-use crate::pass::stream::Runtime;
+use crate::ops::reconstruct::reconstruct;
+use crate::pass::Runtime;
 use crate::progress::Progress;
 use crate::solve::Rule;
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ pub fn recover(
         };
         let weights: Vec<Vec<f64>> =
             tasks.iter().map(|&task| single(task).weights(Source::Basis(basis))).collect::<Result<_>>()?;
-        let edits = Edits::from_basis(basis, &weights)?;
+        let edits = edits(basis, &weights)?;
         let output = |task: usize| EditOutput {
             target: target(&options.folder, &names[task], base),
             dtype: options.dtype,
@@ -63,7 +63,7 @@ pub fn recover(
         let writers: Vec<CheckpointWriter> =
             tasks.iter().map(|&task| writer_for(&edits, base, &output(task))).collect::<Result<_>>()?;
         let read = reconstruct(base, edits, options.dtype, &writers, runtime, progress)?;
-        read.check(basis, base.filter(|_| !options.force))?;
+        check_read(&read, basis, base.filter(|_| !options.force))?;
         for (writer, &task) in writers.into_iter().zip(tasks) {
             if let Some(base) = base {
                 let card = crate::jobs::card::model_card(base, Source::Basis(basis), &single(task), &options.command);

@@ -1,141 +1,55 @@
 //! Pass 1: chunks → per-tensor Gram matrices in f64, with the digests of everything that was read.
 
-use crate::checkpoint::Dtype;
-use crate::columns::plan::{Plan, Skipped};
+use super::grams::{GramTensor, Grams, Origin, Per};
+use crate::columns::plan::Plan;
 use crate::digest::{Digest, TableOfDigests, fingerprint};
 use crate::error::{Error, Result};
 use crate::pass::bookmark::{Bookmark, Bookmarks, NoBookmarks, PassName};
-use crate::pass::chunks::{Block, ChunkReader, Grid};
-use crate::pass::stream::{Pass, Runtime};
+use crate::pass::{Block, ChunkReader, Done, Folded, Operation, Pass, Reads, Runtime, Span, SpanSums, add_to};
 use crate::progress::Progress;
-use faer::Mat;
-use serde::{Deserialize, Serialize};
-use tvb_kernels::{GramPart, Output, Work, triangle_len};
+use tvb_kernels::{Triangles, triangle_len};
 
-/// Per-tensor Grams are kept while they take less than this; beyond it, one Gram for each group.
+/// Per-tensor Grams are kept while they take less than this; beyond it, one Gram for everything.
 pub const PER_TENSOR_BYTES: usize = 256 << 20;
 
-/// What one Gram matrix is the sum over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Per {
-    /// One tensor.
-    Tensor,
-    /// One group of tensors.
-    Group,
+/// The operation: the Gram matrix of every block.
+struct GramOfBlocks<'a> {
+    plan: &'a Plan,
+    reads: &'a Reads,
 }
 
-/// Where a checkpoint came from and what it held.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origin {
-    /// The name it goes by; `base` for the base.
-    pub name: String,
-    /// The path it was read from.
-    pub source: String,
-    /// Digest of the tensors that took part (names, types, shapes, data).
-    pub fingerprint: Digest,
-}
+impl Operation for GramOfBlocks<'_> {
+    type Work = tvb_kernels::Gram;
+    /// [n_blocks, T(T+1)/2]
+    type Part = Vec<f64>;
 
-/// A tensor that took part.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GramTensor {
-    /// Its name in the base.
-    pub name: String,
-    /// Its stored type in the base, in safetensors' spelling.
-    #[serde(with = "dtype_name")]
-    pub dtype: Dtype,
-    /// Its shape.
-    pub shape: Vec<usize>,
-    /// No task moved it: it is recorded and not stored.
-    pub frozen: bool,
-}
-
-/// Tensors that share one encode B and one decode W.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Group {
-    /// Its name; today's only group is `model`.
-    pub name: String,
-    /// Indices into the tensors.
-    pub tensors: Vec<usize>,
-}
-
-/// The Gram matrices of a plan, and everything a later solve or projection must know of the inputs.
-#[derive(Clone, Debug)]
-pub struct Grams {
-    /// The base.
-    pub base: Origin,
-    /// The tasks, in column order.
-    pub tasks: Vec<Origin>,
-    /// The tensors that took part, in the base's file order.
-    pub tensors: Vec<GramTensor>,
-    /// The groups.
-    pub groups: Vec<Group>,
-    /// What each matrix is the sum over.
-    pub per: Per,
-    /// [n_slots, T(T+1)/2]: packed lower triangles; a slot is a tensor or a group.
-    pub triangles: Vec<f64>,
-    /// Digest of every tensor in every column, base first.
-    pub digests: TableOfDigests,
-    /// Float tensors that were left out.
-    pub skipped: Vec<Skipped>,
-    /// Tensors that only the base supplies.
-    pub carried: Vec<String>,
-}
-
-impl Grams {
-    /// T.
-    pub fn n_tasks(&self) -> usize {
-        self.tasks.len()
+    fn work(&self) -> &tvb_kernels::Gram {
+        &tvb_kernels::Gram
     }
 
-    /// Number of matrices kept.
-    pub fn n_slots(&self) -> usize {
-        match self.per {
-            Per::Tensor => self.tensors.len(),
-            Per::Group => self.groups.len(),
+    fn finish(&self, done: Done<'_>, output: &mut Triangles) -> Result<Vec<f64>> {
+        if output.values.iter().any(|value| !value.is_finite()) {
+            return Err(explain_non_finite(self.plan, self.reads, done.blocks));
         }
-    }
-
-    /// The matrix of one slot, packed.
-    pub fn triangle(&self, slot: usize) -> &[f64] {
-        let len = triangle_len(self.n_tasks());
-        &self.triangles[slot * len..(slot + 1) * len]
-    }
-
-    /// The T×T Gram matrix of one group: the sum over its tensors.
-    pub fn group_gram(&self, group: usize) -> Mat<f64> {
-        let n = self.n_tasks();
-        let mut sum = vec![0.0; triangle_len(n)];
-        let slots: &[usize] = match self.per {
-            Per::Tensor => &self.groups[group].tensors,
-            Per::Group => &[group],
-        };
-        for &slot in slots {
-            for (sum, value) in sum.iter_mut().zip(self.triangle(slot)) {
-                *sum += value;
-            }
-        }
-        unpack_triangle(&sum, n)
-    }
-
-    /// Bytes of one task vector's stored tensors in `dtype`.
-    pub fn moved_bytes(&self, dtype: Dtype) -> u64 {
-        self.n_moved_rows() * dtype.size() as u64
-    }
-
-    /// d without the frozen tensors.
-    pub fn n_moved_rows(&self) -> u64 {
-        let rows = |tensor: &GramTensor| tensor.shape.iter().product::<usize>() as u64;
-        self.tensors.iter().filter(|tensor| !tensor.frozen).map(rows).sum()
+        Ok(std::mem::take(&mut output.values))
     }
 }
 
-/// A packed lower triangle as a full symmetric matrix.
-pub fn unpack_triangle(triangle: &[f64], n: usize) -> Mat<f64> {
-    Mat::from_fn(n, n, |i, j| {
-        let (i, j) = (i.max(j), i.min(j));
-        triangle[triangle_len(i) + j]
-    })
+/// Adds a chunk's block matrices, \[n_blocks, T(T+1)/2\], to the sums of the spans that are passing.
+fn fold_blocks(spans: &mut SpanSums, blocks: &[Block], part: &[f64], mut close: impl FnMut(Span, &[f64])) {
+    let n_values = spans.parts().1.len();
+    for (block, values) in blocks.iter().zip(part.chunks_exact(n_values)) {
+        spans.add(block, values, &mut close);
+    }
+}
+
+/// What the matrices of a plan are the sums over: one tensor each while that takes little room.
+fn per(plan: &Plan) -> Per {
+    let matrix_bytes = plan.tasks.len().saturating_pow(2).saturating_mul(8);
+    match plan.tensors.len().saturating_mul(matrix_bytes) <= PER_TENSOR_BYTES {
+        true => Per::Tensor,
+        false => Per::Whole,
+    }
 }
 
 /// Reads every input once and forms the Gram matrices.
@@ -144,65 +58,92 @@ pub fn unpack_triangle(triangle: &[f64], n: usize) -> Mat<f64> {
 /// Rejected: a non-finite delta (named by task, tensor and index), or an input that was written to meanwhile. Failed: I/O or
 /// device errors. Interrupted.
 pub fn gram(plan: &Plan, runtime: &Runtime, progress: &dyn Progress) -> Result<Grams> {
-    gram_from(plan, runtime, progress, &mut NoBookmarks)
+    gram_from(plan, &Reads::new(), runtime, progress, &mut NoBookmarks)
 }
 
-/// [`gram`], taken up where a bookmark says and leaving bookmarks on the way.
+/// [`gram`], resuming where a bookmark says and leaving bookmarks on the way.
 ///
 /// # Errors
 /// As [`gram`]; Failed: a bookmark that cannot be written.
 pub fn gram_from(
     plan: &Plan,
+    reads: &Reads,
     runtime: &Runtime,
     progress: &dyn Progress,
     bookmarks: &mut dyn Bookmarks,
 ) -> Result<Grams> {
-    let n_tasks = plan.tasks.len();
-    let triangle = triangle_len(n_tasks);
-    let per = if plan.tensors.len().saturating_mul(n_tasks * n_tasks * 8) <= PER_TENSOR_BYTES {
-        Per::Tensor
-    } else {
-        Per::Group
+    let n_values = triangle_len(plan.tasks.len());
+    let per = per(plan);
+    let (n_slots, slot_of): (usize, fn(Span) -> usize) = match per {
+        Per::Tensor => (plan.tensors.len(), |span| span.tensor),
+        Per::Whole => (1, |_| 0),
     };
-    let groups = vec![Group { name: "model".into(), tensors: (0..plan.tensors.len()).collect() }];
-    let (slots, n_slots): (Vec<usize>, usize) = match per {
-        Per::Tensor => ((0..plan.tensors.len()).collect(), plan.tensors.len()),
-        Per::Group => (vec![0; plan.tensors.len()], groups.len()),
+    let add_span = |sums: &mut [f64], span: Span, values: &[f64]| {
+        add_to(&mut sums[slot_of(span) * n_values..][..n_values], values);
     };
-    let tensor_rows = plan.tensors.iter().map(|tensor| tensor.n_rows);
-    let grid = Grid::new(tensor_rows, runtime.rows_per_chunk(plan.n_columns()));
-    let start = Bookmark::start(n_slots * triangle, &[plan.n_columns()]);
+    let mut pass = Pass::over(plan, runtime, reads);
+    let n_chunks = pass.grid.n_chunks();
+    let start = Bookmark::start(n_slots * n_values, n_values, &[plan.n_columns()]);
     let found = bookmarks.find(PassName::Gram, Digest::default());
-    let mut state = found.filter(|found| found.fits(&start, grid.n_chunks(), plan.tensors.len())).unwrap_or(start);
+    let mut state = found.filter(|found| found.fits(&start, n_chunks, plan.tensors.len())).unwrap_or(start);
     progress.begin("gram", plan.n_bytes());
-    progress.advance(plan.n_bytes() / grid.n_chunks().max(1) as u64 * state.n_folded as u64);
-    let pass = Pass { plan, grid: grid.after(state.n_folded), work: Work::Gram, slots };
-    let each = |done: crate::pass::stream::Done<'_>| -> Result<(GramPart, Vec<Digest>)> {
-        let Output::Gram(part) = done.output else {
-            return Err(Error::failed("the engine answered a Gram pass with something else"));
-        };
-        if part.values.iter().any(|value| !value.is_finite()) {
-            return Err(explain_non_finite(plan, done.blocks));
-        }
-        Ok((std::mem::take(part), done.digests.to_vec()))
-    };
-    let fold = |blocks: &[Block], (part, block_digests): (GramPart, Vec<Digest>)| {
-        for (slot, values) in part.slots.iter().zip(part.values.chunks_exact(triangle)) {
-            for (sum, value) in state.sums[slot * triangle..].iter_mut().zip(values) {
-                *sum += value;
-            }
-        }
-        for (block, columns) in blocks.iter().zip(block_digests.chunks_exact(plan.n_columns())) {
+    progress.advance(plan.n_bytes() / n_chunks.max(1) as u64 * state.n_folded as u64);
+    pass.grid = pass.grid.after(state.n_folded);
+    let fold = |Folded { blocks, digests, part }: Folded<'_, Vec<f64>>| {
+        let sums = &mut state.sums;
+        fold_blocks(&mut state.spans, blocks, &part, |span, values| add_span(sums, span, values));
+        for (block, columns) in blocks.iter().zip(digests.chunks_exact(plan.n_columns())) {
             state.digests[0].push(block.tensor, columns);
         }
         state.n_folded += 1;
         if bookmarks.is_due() { bookmarks.put(PassName::Gram, Digest::default(), &state) } else { Ok(()) }
     };
-    pass.run(runtime, progress, each, fold)?;
+    pass.run(&GramOfBlocks { plan, reads }, runtime, progress, fold)?;
     progress.finish();
     check_unchanged(plan)?;
-    let digests = state.digests.swap_remove(0).finish(plan.tensors.len());
-    Ok(assemble(plan, per, groups, state.sums, digests))
+    let Bookmark { mut sums, mut spans, mut digests, .. } = state;
+    spans.close(|span, values| add_span(&mut sums, span, values));
+    let digests = digests.swap_remove(0).finish(plan.tensors.len());
+    Ok(assemble(plan, per, sums, digests))
+}
+
+/// The Gram matrices of the spans of one part of the work, \[T(T+1)/2\] each, in order. Part `part` of `n_parts` is cut where
+/// spans end, so the spans of all parts in order are those of the whole, and [`add_spans`] gives its bits.
+///
+/// # Errors
+/// As [`gram`].
+pub fn gram_of_spans(
+    plan: &Plan,
+    (part, n_parts): (usize, usize),
+    runtime: &Runtime,
+    progress: &dyn Progress,
+) -> Result<Vec<(Span, Vec<f64>)>> {
+    let reads = Reads::new();
+    let mut pass = Pass::over(plan, runtime, &reads);
+    pass.grid = pass.grid.part(part, n_parts);
+    let mut found = Vec::new();
+    let mut spans = SpanSums::new(triangle_len(plan.tasks.len()));
+    let fold = |Folded { blocks, part, .. }: Folded<'_, Vec<f64>>| {
+        fold_blocks(&mut spans, blocks, &part, |span, values| found.push((span, values.to_vec())));
+        Ok(())
+    };
+    pass.run(&GramOfBlocks { plan, reads: &reads }, runtime, progress, fold)?;
+    spans.close(|span, values| found.push((span, values.to_vec())));
+    Ok(found)
+}
+
+/// Adds up the matrices of all spans in order, tensor by tensor: [n_tensors, T(T+1)/2].
+pub fn add_spans<'a>(
+    n_tensors: usize,
+    n_tasks: usize,
+    spans: impl IntoIterator<Item = &'a (Span, Vec<f64>)>,
+) -> Vec<f64> {
+    let n_values = triangle_len(n_tasks);
+    let mut sums = vec![0.0; n_tensors * n_values];
+    for (span, values) in spans {
+        add_to(&mut sums[span.tensor * n_values..][..n_values], values);
+    }
+    sums
 }
 
 /// Whether every file is still the one that was opened: what was read of it belongs together then.
@@ -210,7 +151,7 @@ fn check_unchanged(plan: &Plan) -> Result<()> {
     (0..plan.n_columns()).try_for_each(|column| plan.column_checkpoint(column).check_unchanged())
 }
 
-fn assemble(plan: &Plan, per: Per, groups: Vec<Group>, triangles: Vec<f64>, digests: TableOfDigests) -> Grams {
+fn assemble(plan: &Plan, per: Per, triangles: Vec<f64>, digests: TableOfDigests) -> Grams {
     let n_tasks = plan.tasks.len();
     let len = triangle_len(n_tasks);
     let frozen = |index: usize| {
@@ -239,7 +180,6 @@ fn assemble(plan: &Plan, per: Per, groups: Vec<Group>, triangles: Vec<f64>, dige
         base: origin(0, "base"),
         tasks: plan.tasks.iter().enumerate().map(|(task, named)| origin(task + 1, &named.name)).collect(),
         tensors: tensors.collect(),
-        groups,
         per,
         triangles,
         skipped: plan.skipped.clone(),
@@ -256,10 +196,10 @@ pub fn column_fingerprint(plan: &Plan, digests: &TableOfDigests, column: usize) 
 }
 
 /// Reads the blocks again and names the first delta that is not finite.
-fn explain_non_finite(plan: &Plan, blocks: &[Block]) -> Error {
+fn explain_non_finite(plan: &Plan, reads: &Reads, blocks: &[Block]) -> Error {
     let mut reader = ChunkReader::default();
     for block in blocks {
-        if let Err(error) = reader.read(plan, std::slice::from_ref(block), |_| 0) {
+        if let Err(error) = reader.read(plan, reads, std::slice::from_ref(block)) {
             return error;
         }
         let Some((_, row, column)) = tvb_kernels::locate_non_finite(reader.chunk()) else { continue };
@@ -274,22 +214,4 @@ fn explain_non_finite(plan: &Plan, blocks: &[Block]) -> Error {
     let tensors: Vec<&str> = blocks.iter().map(|block| plan.tensors[block.tensor].name.as_str()).collect();
     Error::rejected(format!("the deltas of {} are too large to be squared in f32", tensors.join(", ")))
         .hint("leave these tensors out with --exclude")
-}
-
-/// Serde for a dtype by its safetensors name.
-pub mod dtype_name {
-    use crate::checkpoint::Dtype;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    /// Writes the name.
-    pub fn serialize<S: Serializer>(dtype: &Dtype, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(dtype.safetensors_name())
-    }
-
-    /// Reads the name.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dtype, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        Dtype::from_safetensors_name(&name)
-            .ok_or_else(|| serde::de::Error::custom(format!("a tensor type expected, {name:?} found")))
-    }
 }

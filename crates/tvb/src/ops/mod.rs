@@ -1,5 +1,14 @@
-//! One file per operation on a chunk.
+//! One file for each operation on a chunk, and what it yields.
 
+pub mod dtype_name;
+pub mod generate;
+pub mod generated;
 pub mod gram;
+pub mod grams;
+pub mod measure;
+pub mod products;
 pub mod project;
 pub mod reconstruct;
+pub mod same_inputs;
+
+pub use grams::{GramTensor, Grams, Origin, Per};

@@ -1,13 +1,14 @@
-//! How far a long pass has come, so that an interrupted one goes on where it stopped.
+//! How far a long pass has come, so that an interrupted one resumes where it stopped.
 //!
 //! A bookmark is taken between two chunks: results are folded in chunk order, so what is folded up to a chunk is the same
-//! in every run, and a pass taken up there ends with the same bits as one that was never stopped. Passes know nothing of
-//! files; whoever runs them hands in a [`Bookmarks`].
+//! in every run, and a pass that resumes there ends with the same bits as one that was never stopped. Passes know nothing
+//! of files; whoever runs them hands in a [`Bookmarks`].
 
+use super::spans::SpanSums;
 use crate::digest::{Digest, TensorDigests};
 use crate::error::Result;
 
-/// A pass that can be taken up.
+/// A pass that can resume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PassName {
     /// Pass 1, the Gram matrices.
@@ -21,17 +22,19 @@ pub enum PassName {
 pub struct Bookmark {
     /// Chunks folded so far: the number of the next one.
     pub n_folded: usize,
-    /// Sums of the pass; their meaning and number is the pass's.
+    /// Sums over the spans that have passed; their meaning and number is the pass's.
     pub sums: Vec<f64>,
+    /// Sums of the span that is passing.
+    pub spans: SpanSums,
     /// Digests of what was read, then of what was written, where something was.
     pub digests: Vec<TensorDigests>,
 }
 
 impl Bookmark {
-    /// The start of a pass with `n_sums` sums and a table of digests for each of `columns`.
-    pub fn start(n_sums: usize, columns: &[usize]) -> Bookmark {
+    /// The start of a pass with `n_sums` sums, `n_span_sums` for each block, and a table of digests for each of `columns`.
+    pub fn start(n_sums: usize, n_span_sums: usize, columns: &[usize]) -> Bookmark {
         let digests = columns.iter().map(|&n_columns| TensorDigests::new(n_columns)).collect();
-        Bookmark { n_folded: 0, sums: vec![0.0; n_sums], digests }
+        Bookmark { n_folded: 0, sums: vec![0.0; n_sums], spans: SpanSums::new(n_span_sums), digests }
     }
 
     /// Whether it can belong to a pass of `n_chunks` chunks over `n_tensors` tensors that starts as `start`.
@@ -43,6 +46,8 @@ impl Bookmark {
         };
         self.n_folded <= n_chunks
             && self.sums.len() == start.sums.len()
+            && self.spans.parts().1.len() == start.spans.parts().1.len()
+            && self.spans.parts().0.is_none_or(|span| span.tensor < n_tensors)
             && columns(self) == columns(start)
             && self.digests.iter().all(|digests| closed(digests) <= n_tensors)
     }
@@ -64,7 +69,7 @@ pub trait Bookmarks: Send {
     fn put(&mut self, pass: PassName, recipe: Digest, bookmark: &Bookmark) -> Result<()>;
 }
 
-/// For passes that are never taken up.
+/// For passes that never resume.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoBookmarks;
 

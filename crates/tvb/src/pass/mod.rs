@@ -1,6 +1,33 @@
-//! The stream: chunks of all columns, read once, worked on and folded in order.
+//! The stream: chunks of all columns, read once, worked on, and folded in order.
+//!
+//! ```text
+//! Plan ─▶ Grid: chunks of blocks ─▶ ChunkReader (files, or Reads: what an earlier pass has kept), digests
+//!                                        │
+//!                                        ▼
+//!                          Operation (engine) or HostOperation ─▶ part ─▶ Line: in chunk order ─▶ fold, by Span
+//! ```
 
-pub mod chunks;
-pub mod kept;
 pub mod bookmark;
-pub mod stream;
+mod chunks;
+mod delta;
+mod gpu;
+pub mod kept;
+mod line;
+mod on_host;
+mod op;
+#[expect(clippy::module_inception, reason = "the stage and its one entry have one name")]
+mod pass;
+mod reader;
+mod reads;
+mod run;
+mod runtime;
+mod spans;
+
+pub use chunks::{Block, ChunkSize, Grid};
+pub use delta::{decode_deltas, decode_rows};
+pub use op::{DigestOnly, Done, Folded, HostOperation, Operation, ReadChunk};
+pub use pass::Pass;
+pub use reader::ChunkReader;
+pub use reads::Reads;
+pub use runtime::{Runtime, device_error};
+pub use spans::{SPAN_ROWS, Span, SpanSums, TotalSums, add_to};

@@ -2,7 +2,8 @@
 //! eps is added after the root; clipping, done by the caller, comes before all of it.
 
 use super::method::AeOptions;
-use faer::{Mat, MatMut, MatRef};
+use crate::matrix::Matrix;
+use faer::{MatMut, MatRef};
 
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
@@ -41,8 +42,8 @@ impl Dense {
         self.values.iter().skip(i).step_by(self.n_rows)
     }
 
-    pub(super) fn to_mat(&self) -> Mat<f64> {
-        self.view().to_owned()
+    pub(super) fn to_matrix(&self) -> Matrix {
+        Matrix::of(self.view().to_owned())
     }
 }
 

@@ -2,16 +2,18 @@
 //!
 //! B = softmax(A/τ) down the columns, W free; loss Σ E∘(GE)/T² with E = BW − I. All in f64, with memory laid out once.
 //!
-//! The reference trains on G as it is, so its effective learning rate and weight decay hang on the length of the task
+//! The reference trains on G as it is, so its effective learning rate and weight decay depend on the length of the task
 //! vectors; `AeOptions::paper` keeps that. The default trains on G·T²/tr G, where recovering nothing is a loss of 1: with
 //! G/tr G alone gradients fall like T⁻⁴ and vanish beside Adam's eps from some hundred tasks on.
 
 use super::adam::{Dense, Parameter};
+use super::linear;
 use super::method::{Activation, AeOptions};
-use super::{Found, Problem, linear};
+use super::problem::{Found, Problem};
 use crate::error::{Error, Result};
+use crate::matrix::Matrix;
 use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, MatMut, MatRef, Par};
+use faer::{Accum, MatMut, MatRef, Par};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -31,9 +33,9 @@ const REPORT_EVERY: usize = 50;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trained {
     /// B after its activation, \[n_tasks, n_atoms\].
-    pub encode: Mat<f64>,
+    pub encode: Matrix,
     /// W after its activation, \[n_atoms, n_tasks\], as trained.
-    pub decode: Mat<f64>,
+    pub decode: Matrix,
     /// The temperature after the last step.
     pub tau: f64,
     /// The loss before each of the steps that were to be recorded, in the units of the Gram that was trained on; of the
@@ -50,10 +52,10 @@ pub fn default_steps(n_tasks: usize) -> usize {
 pub(super) fn solve(problem: &Problem<'_>, options: &AeOptions) -> Result<Found> {
     let n_tasks = problem.gram.n_tasks();
     let trained = if options.paper {
-        train(problem.paper_gram.matrix(), problem.n_atoms, options, &[], problem.progress)?
+        train_on(problem.paper_gram.view(), problem.n_atoms, options, &[], problem.progress)?
     } else {
-        let scaled = faer::Scale((n_tasks as f64).powi(2)) * problem.gram.matrix();
-        train(scaled.as_ref(), problem.n_atoms, options, &[], problem.progress)?
+        let scaled = faer::Scale((n_tasks as f64).powi(2)) * problem.gram.view();
+        train_on(scaled.as_ref(), problem.n_atoms, options, &[], problem.progress)?
     };
     let own = options.paper || options.decoder == Activation::Softmax;
     let mut notes = Vec::new();
@@ -61,14 +63,32 @@ pub(super) fn solve(problem: &Problem<'_>, options: &AeOptions) -> Result<Found>
     if options.steps.is_none() && steps < FULL_STEPS {
         notes.push(format!("trained for {steps} steps, not {FULL_STEPS}, as there are {n_tasks} tasks"));
     }
-    let decode = own.then_some(trained.decode);
-    Ok(Found { decode, notes, convex: options.encoder == Activation::Softmax, ..Found::encoded(trained.encode) })
+    let decode = own.then(|| trained.decode.view().to_owned());
+    Ok(Found {
+        decode,
+        notes,
+        convex: options.encoder == Activation::Softmax,
+        ..Found::encoded(trained.encode.view().to_owned())
+    })
 }
 
 /// Trains B and W for `gram` \[n_tasks, n_tasks\]. `record` lists steps, counted from 1 and ascending, whose loss is wanted.
-/// Options that make no sense are usage errors, an `init` of another shape is rejected; `progress` is told the part done
-/// and stops the training by answering false.
+/// `progress` is told the part done, 0 to 1, and stops the training by answering false.
+///
+/// # Errors
+/// Usage: options that make no sense. Rejected: an `init` of another shape. Failed: the training diverged. Interrupted:
+/// `progress` answered false.
 pub fn train(
+    gram: &Matrix,
+    n_atoms: usize,
+    options: &AeOptions,
+    record: &[usize],
+    progress: &dyn Fn(f64) -> bool,
+) -> Result<Trained> {
+    train_on(gram.view(), n_atoms, options, record, progress)
+}
+
+fn train_on(
     gram: MatRef<'_, f64>,
     n_atoms: usize,
     options: &AeOptions,
@@ -99,7 +119,7 @@ pub fn train(
             Error::failed("ae: the training diverged to values that are not finite").hint("lower the learning rate")
         );
     }
-    Ok(Trained { encode: trainer.encode.to_mat(), decode: trainer.decode.to_mat(), tau: trainer.tau, losses })
+    Ok(Trained { encode: trainer.encode.to_matrix(), decode: trainer.decode.to_matrix(), tau: trainer.tau, losses })
 }
 
 fn check(options: &AeOptions, n_tasks: usize, n_atoms: usize) -> Result<()> {
@@ -125,14 +145,14 @@ fn check(options: &AeOptions, n_tasks: usize, n_atoms: usize) -> Result<()> {
         return Err(Error::usage(format!("ae: {columns} columns a step for {n_tasks} tasks: expected 1 to {n_tasks}")));
     }
     if let Some(init) = &options.init {
-        if (init.nrows(), init.ncols()) != (n_tasks, n_atoms) {
+        if (init.n_rows(), init.n_columns()) != (n_tasks, n_atoms) {
             return Err(Error::rejected(format!(
                 "ae: initial A is {} x {}: expected {n_tasks} x {n_atoms} (tasks x atoms)",
-                init.nrows(),
-                init.ncols()
+                init.n_rows(),
+                init.n_columns()
             )));
         }
-        if (0..n_atoms).any(|m| (0..n_tasks).any(|t| !init[(t, m)].is_finite())) {
+        if !init.is_finite() {
             return Err(Error::rejected("ae: initial A holds values that are not finite"));
         }
     }
@@ -164,7 +184,7 @@ impl<'a> Trainer<'a> {
         let n_tasks = gram.nrows();
         let mut a = Dense::zeros(n_tasks, n_atoms);
         match &options.init {
-            Some(init) => a.view_mut().copy_from(init),
+            Some(init) => a.view_mut().copy_from(init.view()),
             None => a.values.iter_mut().for_each(|x| *x = StandardNormal.sample(rng)),
         }
         let mut held = Dense::zeros(n_tasks, n_tasks);
@@ -298,6 +318,7 @@ fn chain(activation: Activation, y: &Dense, tau: f64, slope: &mut Dense) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use faer::Mat;
 
     /// Names one of the trained matrices.
     type Pick = for<'a, 'b> fn(&'a mut Trainer<'b>) -> &'a mut Vec<f64>;

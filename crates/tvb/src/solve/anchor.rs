@@ -5,10 +5,11 @@
 //! best, so only the direct term counts. a = exp(z), z boxed to ±[`REACH`] so that no atom is squeezed to nothing;
 //! projected gradient steps of Barzilai–Borwein length, not every one of which must go down.
 
-use super::anchored::{deflated, uncancelled};
+use super::deflate::{CANCELS, deflated, uncancelled};
 use super::gram::Spectrum;
+use super::linear;
 use super::method::ExactOptions;
-use super::{Problem, linear};
+use super::problem::Problem;
 use crate::error::Result;
 use faer::{Mat, MatRef};
 use rand::SeedableRng;
@@ -68,7 +69,7 @@ pub(super) fn best(problem: &Problem<'_>, options: &ExactOptions, basis: &Mat<f6
     let (_, z) = best.unwrap_or_else(|| (0.0, vec![0.0; n_tasks]));
     let anchor: Vec<f64> = z.iter().map(|z| z.exp()).collect();
     let spectrum = deflated(problem.gram, &anchor);
-    let directions = spectrum.vectors.subcols(0, problem.n_atoms - 1).to_owned();
+    let directions = spectrum.vectors.view().subcols(0, problem.n_atoms - 1).to_owned();
     Ok(Best { anchor, directions, left: spectrum.tail(problem.n_atoms - 1), n_starts: starts.len() })
 }
 
@@ -94,13 +95,13 @@ fn evaluate(problem: &Problem<'_>, z: &[f64]) -> (f64, Vec<f64>) {
     let kept = problem.n_atoms - 1;
     let Spectrum { values, vectors, .. } = deflated(problem.gram, &a);
     let left: f64 = values.iter().skip(kept).sum();
-    if uncancelled(problem.gram, &a) <= 1e-10 {
+    if uncancelled(problem.gram, &a) <= CANCELS {
         return (left, vec![0.0; a.len()]);
     }
-    let ga = linear::times(problem.gram.matrix(), &a);
+    let ga = linear::times(problem.gram.view(), &a);
     let along = linear::dot(&a, &ga);
     let w: Vec<f64> = ga.iter().map(|x| x / along).collect();
-    let tail = vectors.subcols(kept, vectors.ncols() - kept);
+    let tail = vectors.view().subcols(kept, vectors.n_columns() - kept);
     let mut inside = linear::times_transposed(tail, &w);
     inside.iter_mut().zip(&values[kept..]).for_each(|(x, value)| *x *= value);
     let slope = linear::times(tail, &inside);
@@ -170,13 +171,14 @@ fn descend(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::matrix::Matrix;
     use crate::solve::{Gram, SolveOptions};
 
     /// The closed-form slope is that of the loss, by central differences.
     #[test]
     fn the_slope_is_that_of_the_loss() {
         let v = Mat::from_fn(12, 6, |i, j| ((5 * i + 3 * j * j) as f64 * 0.71).sin());
-        let gram = Gram::new(linear::product(v.transpose(), v.as_ref())).expect("a Gram matrix");
+        let gram = Gram::new(Matrix::of(linear::product(v.transpose(), v.as_ref()))).expect("a Gram matrix");
         for n_atoms in [1, 2, 4] {
             let problem = Problem::new(&gram, &SolveOptions::atoms(n_atoms), &|_| true);
             let z: Vec<f64> = (0..6).map(|t| (t as f64 * 1.3).cos()).collect();

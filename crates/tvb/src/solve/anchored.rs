@@ -5,14 +5,13 @@
 //! V·a is taken out. The loss is what G' keeps beyond them, Σ_{k≥M} λk(G')/T². As G'a = 0, every u with λ > 0 is
 //! orthogonal to a; the simplex construction turns (a, u1 … u(M−1)) into atoms without changing their span.
 
-use super::gram::{Gram, Spectrum};
+use super::deflate::{CANCELS, deflated, uncancelled};
 use super::method::ExactOptions;
-use super::{Found, Problem, exact, linear, simplex};
+use super::problem::{Found, Problem};
+use super::{exact, simplex};
 use crate::error::{Error, Result};
 use faer::Mat;
 
-/// aᵀGa below this part of what it would be without cancellation counts as zero: V·a is then nothing to anchor to.
-const CANCELS: f64 = 1e-10;
 /// Below this part the sum is still used, but an f32 Gram knows its direction only roughly.
 const NEARLY_CANCELS: f64 = 1e-5;
 
@@ -51,7 +50,7 @@ pub(super) fn solve(problem: &Problem<'_>, weights: Option<&[f64]>) -> Result<Fo
         own = deflated(problem.gram, &anchor);
         &own
     };
-    let mut directions = spectrum.vectors.subcols(0, problem.n_atoms - 1).to_owned();
+    let mut directions = spectrum.vectors.view().subcols(0, problem.n_atoms - 1).to_owned();
     problem.unstretch(&mut directions);
     Ok(Found { notes, ..Found::encoded(simplex::cover(&a, directions.as_ref())) })
 }
@@ -68,29 +67,4 @@ fn check_weights(weights: &[f64], n_tasks: usize) -> Result<()> {
         .hint("leave the task out, or apply the weight when adding")),
         None => Ok(()),
     }
-}
-
-/// ‖Va‖² over (Σ|at|‖τt‖)²: 1 where the tasks are parallel, 1/T where orthogonal and equal, 0 where they cancel.
-pub(super) fn uncancelled(gram: &Gram, a: &[f64]) -> f64 {
-    let most: f64 = gram.norms().iter().zip(a).map(|(norm, weight)| norm * weight.abs()).sum();
-    if most > 0.0 { linear::form(gram.matrix(), a, a) / (most * most) } else { 0.0 }
-}
-
-/// Spectrum of G' with a itself as the last vector, below all others, so that the vectors before it are orthogonal to a
-/// even where G' has more zero eigenvalues than that of a. The values are those of G'.
-pub(super) fn deflated(gram: &Gram, a: &[f64]) -> Spectrum {
-    let n_tasks = gram.n_tasks();
-    let length = linear::norm(a);
-    let unit: Vec<f64> = a.iter().map(|weight| weight / length).collect();
-    let ga = linear::times(gram.matrix(), &unit);
-    let along = linear::dot(&unit, &ga);
-    let inverse = if uncancelled(gram, a) > CANCELS { 1.0 / along } else { 0.0 };
-    // Beyond the reach of rounding: eigenvalues of G' lie between 0 and tr G.
-    let below = gram.trace().max(f64::MIN_POSITIVE);
-    let left = Mat::from_fn(n_tasks, n_tasks, |i, j| {
-        gram.matrix()[(i, j)] - ga[i] * ga[j] * inverse - below * unit[i] * unit[j]
-    });
-    let mut spectrum = Spectrum::of(left.as_ref());
-    spectrum.lowest = 0.0;
-    spectrum
 }

@@ -8,6 +8,7 @@ use super::coefficients::{Coefficients, Rule};
 use super::rounding::{self, Rounding};
 use super::{Gram, linear};
 use crate::error::{Error, Result};
+use crate::matrix::Matrix;
 use faer::{Mat, Side};
 
 /// A squared length below this part of (Σ|weight|·length)² is rounding: the edit, or what it stands for, is zero.
@@ -54,9 +55,9 @@ pub struct Assessment {
     /// (Σλ)²/Σλ² of G.
     pub effective_rank: f64,
     /// \[n_tasks, n_tasks\]: cos(τ̂i, τj). Off the diagonal: how far negating task i touches task j.
-    pub leakage: Mat<f64>,
+    pub leakage: Matrix,
     /// \[n_tasks, n_tasks\]: τ̂iᵀτj.
-    pub recovered_dot_task: Mat<f64>,
+    pub recovered_dot_task: Matrix,
     /// What storage in f32, bf16 and f16 adds: one entry for each of [`rounding::STORAGE_DTYPES`].
     pub rounding: Vec<Rounding>,
 }
@@ -85,10 +86,10 @@ impl Products {
     fn new(gram: &Gram, coefficients: &Coefficients) -> Products {
         if coefficients.generated.is_some() {
             let n = coefficients.n_stored();
-            return Products { atom_gram: Mat::identity(n, n), atom_task: coefficients.decode.clone() };
+            return Products { atom_gram: Mat::identity(n, n), atom_task: coefficients.decode.view().to_owned() };
         }
-        let atom_task = linear::product(coefficients.encode.transpose(), gram.matrix());
-        let atom_gram = linear::product(atom_task.as_ref(), coefficients.encode.as_ref());
+        let atom_task = linear::product(coefficients.encode.view().transpose(), gram.view());
+        let atom_gram = linear::product(atom_task.as_ref(), coefficients.encode.view());
         Products { atom_gram, atom_task }
     }
 
@@ -98,26 +99,26 @@ impl Products {
     }
 }
 
-/// Everything above for one basis; additions are those of all tasks with weight 1. Rejected where the coefficients are
-/// for another number of tasks.
+/// Everything above for one basis; additions are those of all tasks with weight 1.
+///
+/// # Errors
+/// Rejected where the coefficients are for another number of tasks.
 pub fn assess(gram: &Gram, coefficients: &Coefficients) -> Result<Assessment> {
     check(gram, coefficients)?;
     let n_tasks = gram.n_tasks();
     let products = Products::new(gram, coefficients);
-    let decode = &coefficients.decode;
+    let decode = coefficients.decode.view();
     let squared_errors = squared_errors(gram, coefficients, &products);
     let recovered_dot_task = linear::product(decode.transpose(), products.atom_task.as_ref());
-    let recovered = linear::product(products.atom_gram.as_ref(), decode.as_ref());
+    let recovered = linear::product(products.atom_gram.as_ref(), decode);
     let recovered_norms: Vec<f64> = (0..n_tasks)
-        .map(|t| {
-            linear::dot(&linear::column(decode.as_ref(), t), &linear::column(recovered.as_ref(), t)).max(0.0).sqrt()
-        })
+        .map(|t| linear::dot(&linear::column(decode, t), &linear::column(recovered.as_ref(), t)).max(0.0).sqrt())
         .collect();
     let norms = gram.norms();
     let squared_norms: Vec<f64> = norms.iter().map(|norm| norm * norm).collect();
     let relative_errors = relative(&squared_errors, &squared_norms);
     let leakage =
-        Mat::from_fn(n_tasks, n_tasks, |i, j| cosine(recovered_dot_task[(i, j)], recovered_norms[i], norms[j]));
+        Matrix::from_fn(n_tasks, n_tasks, |i, j| cosine(recovered_dot_task[(i, j)], recovered_norms[i], norms[j]));
     let total: f64 = squared_errors.iter().sum();
     let bound = gram.spectrum().tail(coefficients.n_stored());
     let per_trace = |x: f64| if gram.trace() > 0.0 { x / gram.trace() } else { 0.0 };
@@ -136,7 +137,7 @@ pub fn assess(gram: &Gram, coefficients: &Coefficients) -> Result<Assessment> {
         projected: fidelity(gram, coefficients, &products, &ones, Rule::Projected),
         sum: fidelity(gram, coefficients, &products, &ones, Rule::Sum),
         condition: condition(&products.atom_gram),
-        rounding: rounding::of_tasks(decode.as_ref(), &stored(coefficients, &atoms), &squared_errors, &squared_norms),
+        rounding: rounding::of_tasks(decode, &stored(coefficients, &atoms), &squared_errors, &squared_norms),
         atom_norms: atoms.iter().map(|x| x.sqrt()).collect(),
         squared_errors,
         relative_errors,
@@ -145,12 +146,14 @@ pub fn assess(gram: &Gram, coefficients: &Coefficients) -> Result<Assessment> {
         epsilon: gram.epsilon(),
         effective_rank: gram.spectrum().effective_rank(),
         leakage,
-        recovered_dot_task,
+        recovered_dot_task: Matrix::of(recovered_dot_task),
     })
 }
 
-/// How true the edit Σ αt·τt, α \[n_tasks\], comes out of the basis by the given rule. Rejected where the number of weights
-/// or of tasks does not fit, or a weight is not finite.
+/// How true the edit Σ αt·τt, α \[n_tasks\], comes out of the basis by the given rule.
+///
+/// # Errors
+/// Rejected where the number of weights or of tasks does not fit, or a weight is not finite.
 pub fn edit_fidelity(gram: &Gram, coefficients: &Coefficients, alpha: &[f64], rule: Rule) -> Result<Fidelity> {
     check(gram, coefficients)?;
     if alpha.len() != gram.n_tasks() {
@@ -174,7 +177,7 @@ fn check(gram: &Gram, coefficients: &Coefficients) -> Result<()> {
             gram.n_tasks()
         )));
     }
-    let encoded = (coefficients.encode.nrows(), coefficients.encode.ncols()) == (n_tasks, n_stored);
+    let encoded = (coefficients.encode.n_rows(), coefficients.encode.n_columns()) == (n_tasks, n_stored);
     if (!encoded && coefficients.generated.is_none()) || coefficients.in_sum.len() != n_stored {
         return Err(Error::rejected(format!("encode and decode differ in their number of atoms: expected {n_stored}")));
     }
@@ -184,22 +187,22 @@ fn check(gram: &Gram, coefficients: &Coefficients) -> Result<()> {
 /// δt² of every task.
 fn squared_errors(gram: &Gram, coefficients: &Coefficients, products: &Products) -> Vec<f64> {
     let n_tasks = gram.n_tasks();
-    let decode = &coefficients.decode;
+    let decode = coefficients.decode.view();
     if coefficients.generated.is_some() {
         // ‖τ − Sw‖² with orthonormal S and w = Sᵀτ.
         return (0..n_tasks)
             .map(|t| {
-                let w = linear::column(decode.as_ref(), t);
+                let w = linear::column(decode, t);
                 let across = linear::dot(&w, &linear::column(products.atom_task.as_ref(), t));
                 (gram.matrix()[(t, t)] - 2.0 * across + linear::dot(&w, &w)).max(0.0)
             })
             .collect();
     }
-    let mut error = linear::product(coefficients.encode.as_ref(), decode.as_ref());
+    let mut error = linear::product(coefficients.encode.view(), decode);
     for t in 0..n_tasks {
         error[(t, t)] -= 1.0;
     }
-    let gram_error = linear::product(gram.matrix(), error.as_ref());
+    let gram_error = linear::product(gram.view(), error.as_ref());
     (0..n_tasks)
         .map(|t| error.col(t).iter().zip(gram_error.col(t).iter()).map(|(e, g)| e * g).sum::<f64>().max(0.0))
         .collect()
@@ -226,7 +229,7 @@ fn stored(coefficients: &Coefficients, atoms: &[f64]) -> Vec<f64> {
 
 fn fidelity(gram: &Gram, coefficients: &Coefficients, products: &Products, alpha: &[f64], rule: Rule) -> Fidelity {
     let weights = coefficients.weights(alpha, rule);
-    let squared = linear::form(gram.matrix(), alpha, alpha).max(0.0);
+    let squared = linear::form(gram.view(), alpha, alpha).max(0.0);
     let most: f64 = gram.norms().iter().zip(alpha).map(|(norm, a)| norm * a.abs()).sum();
     let atoms = products.squared_norms();
     let edit_squared = linear::form(products.atom_gram.as_ref(), &weights, &weights).max(0.0);

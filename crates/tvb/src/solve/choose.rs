@@ -39,8 +39,11 @@ impl MaxError {
     }
 }
 
-/// The smallest M at which `method` meets `target`; `options.n_atoms` is not looked at. Usage error where the target is
-/// not a number of 0 or more; rejected where not even M = T meets it.
+/// The smallest M at which `method` meets `target`; `options.n_atoms` is not looked at. `progress` is told the part done, 0
+/// to 1, and stops the search by answering false.
+///
+/// # Errors
+/// Usage: a target that is not a number of 0 or more. Rejected: not even M = T meets it. As [`solve`].
 pub fn atoms_for_error(
     gram: &Gram,
     method: &Method,

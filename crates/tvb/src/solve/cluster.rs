@@ -4,7 +4,8 @@
 //! length, are clustered by k-means with k-means++ starts. Every cluster keeps at least one task.
 
 use super::gram::Spectrum;
-use super::{Found, Gram, Problem, linear};
+use super::problem::{Found, Problem};
+use super::{ClusterOptions, Gram, linear};
 use crate::error::{Error, Result};
 use faer::Mat;
 use rand::{RngExt, SeedableRng};
@@ -16,7 +17,7 @@ const STARTS: usize = 10;
 /// Multiplications all starts together may cost before their number is cut.
 const WORK: f64 = 4e9;
 
-pub(super) fn solve(problem: &Problem<'_>, options: &super::ClusterOptions) -> Result<Found> {
+pub(super) fn solve(problem: &Problem<'_>, options: &ClusterOptions) -> Result<Found> {
     let n_tasks = problem.gram.n_tasks();
     let spectrum = affinity_spectrum(problem.gram);
     let mut notes = Vec::new();
@@ -58,7 +59,7 @@ fn labels(problem: &Problem<'_>, spectrum: &Spectrum, n_clusters: usize, seed: u
     let n_tasks = problem.gram.n_tasks();
     // One point per column, contiguous.
     let points = Mat::from_fn(n_clusters, n_tasks, |k, t| {
-        let row = linear::norm(&linear::row(spectrum.vectors.subcols(0, n_clusters), t));
+        let row = linear::norm(&linear::row(spectrum.vectors.view().subcols(0, n_clusters), t));
         if row > 0.0 { spectrum.vectors[(t, k)] / row } else { 0.0 }
     });
     let cost = 20.0 * (n_tasks * n_clusters * n_clusters) as f64;

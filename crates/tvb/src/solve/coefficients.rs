@@ -2,7 +2,7 @@
 
 use super::method::Coordinates;
 use crate::error::{Error, Result};
-use faer::Mat;
+use crate::matrix::Matrix;
 
 /// How an edit Σ αt·τt is made from the atoms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,9 +27,9 @@ pub struct Coefficients {
     pub coordinates: Coordinates,
     /// B, \[n_tasks, n_stored\]: one column per stored vector (`pca` stores the mean last). No columns where the atoms are
     /// generated.
-    pub encode: Mat<f64>,
+    pub encode: Matrix,
     /// W, \[n_stored, n_tasks\].
-    pub decode: Mat<f64>,
+    pub decode: Matrix,
     /// \[n_stored\]: whether a vector takes part in the rule `sum`; all do but the mean of `pca`.
     pub in_sum: Vec<bool>,
     /// For `random`: how to make the atoms.
@@ -44,45 +44,37 @@ pub struct Generated {
     /// The generator's seed.
     pub seed: u64,
     /// \[n_atoms, n_atoms\], upper triangular: makes the raw columns orthonormal.
-    pub mix: Mat<f64>,
+    pub mix: Matrix,
 }
 
 impl Generated {
-    /// Weights over the raw columns that stand for `weights` over the orthonormal atoms.
+    /// \[n_atoms\]: weights over the raw columns that stand for `weights` \[n_atoms\] over the orthonormal atoms.
     pub fn raw_weights(&self, weights: &[f64]) -> Vec<f64> {
-        super::linear::times(self.mix.as_ref(), weights)
+        super::linear::times(self.mix.view(), weights)
     }
 }
 
-/// Coefficients with the Gram matrix they were found for and everything known of them from it.
-#[derive(Clone, Debug)]
-pub struct Solved {
-    /// G.
-    pub gram: super::Gram,
-    /// B and W.
-    pub coefficients: Coefficients,
-    /// Their exact errors.
-    pub assessment: super::Assessment,
-}
-
 impl Coefficients {
-    /// B and W from a basis that was read: every vector takes part in rule `sum`, but the last of `pca`. B may have no
-    /// columns, where the atoms are no mixtures of the tasks. Rejected unless the shapes fit and all is finite.
-    pub fn from_parts(method: &str, encode: Mat<f64>, decode: Mat<f64>) -> Result<Coefficients> {
+    /// B \[n_tasks, n_stored\] and W \[n_stored, n_tasks\] from a basis that was read: every vector takes part in rule `sum`,
+    /// but the last of `pca`. B may have no columns, where the atoms are no mixtures of the tasks.
+    ///
+    /// # Errors
+    /// Rejected unless the shapes fit and all is finite. Usage: an unknown method.
+    pub fn from_parts(method: &str, encode: Matrix, decode: Matrix) -> Result<Coefficients> {
         let method = super::Method::parse(method)?.name();
-        let n_stored = decode.nrows();
-        let fits = encode.ncols() == 0 || (encode.nrows(), encode.ncols()) == (decode.ncols(), n_stored);
-        if !fits || n_stored == 0 || decode.ncols() == 0 {
+        let n_stored = decode.n_rows();
+        let fits = encode.n_columns() == 0 || (encode.n_rows(), encode.n_columns()) == (decode.n_columns(), n_stored);
+        if !fits || n_stored == 0 || decode.n_columns() == 0 {
             return Err(Error::rejected(format!(
                 "encode is {} x {} and decode {} x {}: expected tasks x atoms and atoms x tasks",
-                encode.nrows(),
-                encode.ncols(),
-                decode.nrows(),
-                decode.ncols()
+                encode.n_rows(),
+                encode.n_columns(),
+                decode.n_rows(),
+                decode.n_columns()
             )));
         }
         for (name, matrix) in [("encode", &encode), ("decode", &decode)] {
-            if matrix.col_iter().any(|column| column.iter().any(|x| !x.is_finite())) {
+            if !matrix.is_finite() {
                 return Err(Error::rejected(format!("{name} holds values that are not finite")));
             }
         }
@@ -102,18 +94,18 @@ impl Coefficients {
 
     /// T.
     pub fn n_tasks(&self) -> usize {
-        self.decode.ncols()
+        self.decode.n_columns()
     }
 
     /// Vectors that a recovery needs: M, or M + 1 with the mean of `pca`. They are stored unless they are generated.
     pub fn n_stored(&self) -> usize {
-        self.decode.nrows()
+        self.decode.n_rows()
     }
 
-    /// Weights over the stored vectors for Σ αt·τ̂t, α \[n_tasks\], or for the plain sum of atoms.
+    /// \[n_stored\]: weights over the stored vectors for Σ αt·τ̂t, α \[n_tasks\], or for the plain sum of atoms.
     pub fn weights(&self, alpha: &[f64], rule: Rule) -> Vec<f64> {
         match rule {
-            Rule::Projected => super::linear::times(self.decode.as_ref(), alpha),
+            Rule::Projected => super::linear::times(self.decode.view(), alpha),
             Rule::Sum => self.in_sum.iter().map(|&counted| f64::from(u8::from(counted))).collect(),
         }
     }

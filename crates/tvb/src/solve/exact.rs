@@ -9,7 +9,8 @@
 //! `anchored`, Σ_{k≥M} λk(G'_a), over positive a alone (see [`super::anchor`]).
 
 use super::method::ExactOptions;
-use super::{Found, Problem, anchor, linear, positive, simplex};
+use super::problem::{Found, Problem};
+use super::{anchor, linear, positive, simplex};
 use crate::error::Result;
 use faer::Mat;
 
@@ -25,8 +26,8 @@ pub(super) fn solve(problem: &Problem<'_>, options: &ExactOptions) -> Result<Fou
     let spectrum = gram.spectrum();
     // Directions of no length cost nothing: p may use them beside the top M.
     let free_from = spectrum.rank().max(n_atoms);
-    let kept = spectrum.vectors.subcols(0, n_atoms);
-    let free = spectrum.vectors.subcols(free_from, n_tasks - free_from);
+    let kept = spectrum.vectors.view().subcols(0, n_atoms);
+    let free = spectrum.vectors.view().subcols(free_from, n_tasks - free_from);
     let basis =
         Mat::from_fn(
             n_tasks,

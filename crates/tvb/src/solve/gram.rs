@@ -2,7 +2,8 @@
 
 use super::linear;
 use crate::error::{Error, Result};
-use faer::{Mat, MatRef};
+use crate::matrix::Matrix;
+use faer::MatRef;
 use std::sync::OnceLock;
 
 /// Largest asymmetry and largest violation of |Gij| ≤ √(Gii·Gjj) that pass for rounding: Grams come from f32 products.
@@ -12,7 +13,7 @@ const ROUNDING: f64 = 1e-4;
 /// parameters. What is derived from it (eigenvalues, scaled copies) is computed when first asked for and kept.
 #[derive(Clone, Debug)]
 pub struct Gram {
-    matrix: Mat<f64>,
+    matrix: Matrix,
     trace: f64,
     spectrum: OnceLock<Spectrum>,
     unit: OnceLock<Box<Gram>>,
@@ -26,7 +27,7 @@ pub struct Spectrum {
     /// λ1 ≥ … ≥ λT ≥ 0, in the Gram's units; what rounding left below zero is zero here.
     pub values: Vec<f64>,
     /// \[n_tasks, n_tasks\]: the eigenvectors in the columns, orthonormal, the largest entry of each positive.
-    pub vectors: Mat<f64>,
+    pub vectors: Matrix,
     /// The lowest eigenvalue as computed: below zero by more than rounding only if the matrix is no Gram matrix.
     pub lowest: f64,
 }
@@ -38,7 +39,7 @@ impl Spectrum {
         for value in &mut values {
             *value = value.max(0.0);
         }
-        Spectrum { values, vectors, lowest }
+        Spectrum { values, vectors: Matrix::of(vectors), lowest }
     }
 
     /// Number of eigenvalues above T·ε·λ1: the dimensions the tasks really span.
@@ -63,12 +64,15 @@ impl Spectrum {
 impl Gram {
     /// Checks that `matrix` can be a Gram matrix: square, at least one task, finite, symmetric, diagonal not negative
     /// and no entry larger than its tasks' norms allow. It is then made exactly symmetric.
-    pub fn new(matrix: Mat<f64>) -> Result<Gram> {
-        let n = matrix.nrows();
-        if n == 0 || matrix.ncols() != n {
+    ///
+    /// # Errors
+    /// Rejected: anything else, naming the entry.
+    pub fn new(matrix: Matrix) -> Result<Gram> {
+        let n = matrix.n_rows();
+        if n == 0 || matrix.n_columns() != n {
             return Err(Error::rejected(format!(
                 "Gram matrix is {n} x {}: expected a square of at least one task",
-                matrix.ncols()
+                matrix.n_columns()
             )));
         }
         for j in 0..n {
@@ -76,43 +80,48 @@ impl Gram {
                 check_entry(&matrix, i, j)?;
             }
         }
-        let matrix = Mat::from_fn(n, n, |i, j| 0.5 * (matrix[(i, j)] + matrix[(j, i)]));
-        let trace = linear::trace(matrix.as_ref());
+        let matrix = Matrix::from_fn(n, n, |i, j| 0.5 * (matrix[(i, j)] + matrix[(j, i)]));
+        let trace = linear::trace(matrix.view());
         if !trace.is_finite() {
             return Err(Error::rejected("Gram matrix: the squared norms add up to more than f64 can hold"));
         }
         Ok(Gram::of(matrix, trace))
     }
 
-    fn of(matrix: Mat<f64>, trace: f64) -> Gram {
+    fn of(matrix: Matrix, trace: f64) -> Gram {
         let empty = OnceLock::new;
         Gram { matrix, trace, spectrum: empty(), unit: OnceLock::new(), balanced: OnceLock::new(), deflated: empty() }
     }
 
     /// T.
     pub fn n_tasks(&self) -> usize {
-        self.matrix.nrows()
+        self.matrix.n_rows()
     }
 
     /// G itself, \[n_tasks, n_tasks\].
-    pub fn matrix(&self) -> MatRef<'_, f64> {
-        self.matrix.as_ref()
+    pub fn matrix(&self) -> &Matrix {
+        &self.matrix
     }
 
-    /// Σt ‖τt‖².
+    /// The same for the linear algebra.
+    pub(super) fn view(&self) -> MatRef<'_, f64> {
+        self.matrix.view()
+    }
+
+    /// Σt ‖τt‖², in squared units of the parameters.
     pub fn trace(&self) -> f64 {
         self.trace
     }
 
-    /// ‖τt‖ of every task.
+    /// \[n_tasks\]: ‖τt‖, in the parameters' units.
     pub fn norms(&self) -> Vec<f64> {
         (0..self.n_tasks()).map(|t| self.matrix[(t, t)].sqrt()).collect()
     }
 
     /// \[n_tasks, n_tasks\]: cos(τi, τj) in [−1, 1]; a zero task has cosine 1 with itself and 0 with the others.
-    pub fn cosines(&self) -> Mat<f64> {
+    pub fn cosines(&self) -> Matrix {
         let norms = self.norms();
-        Mat::from_fn(self.n_tasks(), self.n_tasks(), |i, j| match (i == j, norms[i] * norms[j]) {
+        Matrix::from_fn(self.n_tasks(), self.n_tasks(), |i, j| match (i == j, norms[i] * norms[j]) {
             (true, _) => 1.0,
             (false, 0.0) => 0.0,
             // Dividing twice keeps tiny norms from underflowing in their product.
@@ -132,15 +141,17 @@ impl Gram {
         self.spectrum.get_or_init(|| {
             // Of G/tr G, so that tiny and huge Grams go through the same arithmetic.
             let scale = if self.trace > 0.0 { self.trace } else { 1.0 };
-            let mut found = Spectrum::of((faer::Scale(1.0 / scale) * &self.matrix).as_ref());
+            let mut found = Spectrum::of((faer::Scale(1.0 / scale) * self.view()).as_ref());
             found.values.iter_mut().for_each(|value| *value *= scale);
             found.lowest *= scale;
             found
         })
     }
 
-    /// The Gram matrix of some of the tasks, in the order given. An index past the last task is rejected, and so is a
-    /// selection of nothing.
+    /// The Gram matrix of some of the tasks, in the order given.
+    ///
+    /// # Errors
+    /// Rejected: no task, or an index past the last.
     pub fn subset(&self, tasks: &[usize]) -> Result<Gram> {
         if tasks.is_empty() {
             return Err(Error::rejected("no task selected: expected at least one"));
@@ -148,7 +159,7 @@ impl Gram {
         if let Some(&bad) = tasks.iter().find(|&&t| t >= self.n_tasks()) {
             return Err(Error::rejected(format!("task number {bad}: expected 0 to {}", self.n_tasks() - 1)));
         }
-        Gram::new(Mat::from_fn(tasks.len(), tasks.len(), |i, j| self.matrix[(tasks[i], tasks[j])]))
+        Gram::new(Matrix::from_fn(tasks.len(), tasks.len(), |i, j| self.matrix[(tasks[i], tasks[j])]))
     }
 
     /// L* = Σ_{k>M} λk / T²: no basis of `n_atoms` atoms has a lower loss.
@@ -162,7 +173,7 @@ impl Gram {
             return self;
         }
         self.unit.get_or_init(|| {
-            let matrix = faer::Scale(1.0 / self.trace) * &self.matrix;
+            let matrix = Matrix::of(faer::Scale(1.0 / self.trace) * self.view());
             Box::new(Gram::of(matrix, 1.0))
         })
     }
@@ -174,9 +185,9 @@ impl Gram {
             for t in (0..self.n_tasks()).filter(|&t| self.matrix[(t, t)] <= 0.0) {
                 matrix[(t, t)] = 0.0;
             }
-            let trace = linear::trace(matrix.as_ref());
+            let trace = linear::trace(matrix.view());
             let scale = if trace > 0.0 { 1.0 / trace } else { 1.0 };
-            Box::new(Gram::of(faer::Scale(scale) * &matrix, trace * scale))
+            Box::new(Gram::of(Matrix::of(faer::Scale(scale) * matrix.view()), trace * scale))
         })
     }
 
@@ -186,7 +197,7 @@ impl Gram {
     }
 }
 
-fn check_entry(matrix: &Mat<f64>, i: usize, j: usize) -> Result<()> {
+fn check_entry(matrix: &Matrix, i: usize, j: usize) -> Result<()> {
     let (value, across) = (matrix[(i, j)], matrix[(j, i)]);
     if !value.is_finite() {
         return Err(Error::rejected(format!("Gram matrix entry ({i}, {j}) is {value}: expected a finite number")));

@@ -1,6 +1,6 @@
 //! `identity`: no mixing, B = W = I. The collection itself, to compare with and to store at low precision.
 
-use super::{Found, Problem};
+use super::problem::{Found, Problem};
 use crate::error::{Error, Result};
 use faer::Mat;
 

@@ -101,7 +101,7 @@ pub(super) fn eigen(a: MatRef<'_, f64>) -> (Vec<f64>, Mat<f64>) {
     for (to, &from) in order.iter().enumerate() {
         let mut largest = 0.0_f64;
         for i in 0..n {
-            // A hair of slack keeps the choice among equal entries from hanging on their last bit.
+            // A hair of slack keeps the choice among equal entries from depending on their last bit.
             if vectors[(i, from)].abs() > largest.abs() * (1.0 + 1e-9) {
                 largest = vectors[(i, from)];
             }

@@ -1,10 +1,12 @@
 //! Which methods there are and what each can be told.
 
 use crate::error::{Error, Result};
-use faer::Mat;
+use crate::matrix::Matrix;
+use serde::Serialize;
 
 /// How a basis is found from the Gram matrix. B is \[n_tasks, n_atoms\], W is \[n_atoms, n_tasks\].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Method {
     /// Non-negative atoms whose sum is exactly proportional to the (weighted) sum of the tasks.
     Anchored(AnchoredOptions),
@@ -33,14 +35,14 @@ pub enum Method {
 }
 
 /// Options of [`Method::Anchored`].
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct AnchoredOptions {
     /// One positive weight per task: the atoms' sum is proportional to Σ weight·τ. `None` is all ones.
     pub weights: Option<Vec<f64>>,
 }
 
 /// Options of [`Method::Exact`]; they matter only where no strictly positive vector lies in the top-M eigenspace.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct ExactOptions {
     /// Decides the random starts of the numerical search.
     pub seed: u64,
@@ -57,7 +59,7 @@ impl Default for ExactOptions {
 }
 
 /// Options of [`Method::Ae`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AeOptions {
     /// Adam steps; `None` is 6000, fewer past [`super::ae::FULL_STEPS_TASKS`] tasks.
     pub steps: Option<usize>,
@@ -80,13 +82,14 @@ pub struct AeOptions {
     /// Decides A's start and the random columns.
     pub seed: u64,
     /// A's start, \[n_tasks, n_atoms\]; `None` draws it from N(0, 1).
-    pub init: Option<Mat<f64>>,
+    pub init: Option<Matrix>,
     /// The reference's recipe: the Gram as it is (not scaled to trace 1), and W as trained (not the best for B).
     pub paper: bool,
 }
 
 /// What a trained matrix goes through before use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// Nothing.
     Linear,
@@ -95,7 +98,7 @@ pub enum Activation {
 }
 
 /// A temperature schedule.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Anneal {
     /// Steps between two changes.
     pub every: usize,
@@ -130,7 +133,7 @@ impl AeOptions {
 }
 
 /// Options of [`Method::Cluster`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ClusterOptions {
     /// Decides the k-means starts.
     pub seed: u64,
@@ -139,7 +142,7 @@ pub struct ClusterOptions {
 }
 
 /// Options of [`Method::Nmf`].
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct NmfOptions {
     /// Decides the start (that of the clustering it starts from).
     pub seed: u64,
@@ -186,7 +189,10 @@ impl Method {
         }
     }
 
-    /// The method of that name with its default options; an unknown name is a usage error that lists the known ones.
+    /// The method of that name with its default options.
+    ///
+    /// # Errors
+    /// Usage: an unknown name; lists the known ones.
     pub fn parse(name: &str) -> Result<Method> {
         Method::all().into_iter().find(|method| method.name() == name).ok_or_else(|| {
             let names: Vec<&str> = Method::all().iter().map(Method::name).collect();
@@ -228,7 +234,8 @@ impl Method {
 }
 
 /// In which coordinates the atoms of one and the same subspace are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Coordinates {
     /// Non-negative mixtures of the tasks.
     #[default]
@@ -238,7 +245,7 @@ pub enum Coordinates {
 }
 
 /// What every method is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct SolveOptions {
     /// M, 1 to T.
     pub n_atoms: usize,

@@ -6,7 +6,8 @@
 //! others fixed; it reaches losses that thousands of multiplicative rounds do not. W is part of the method here, so it is
 //! not replaced by the unconstrained best one.
 
-use super::{Found, NmfOptions, Problem, cluster, linear};
+use super::problem::{Found, Problem};
+use super::{NmfOptions, cluster, linear};
 use crate::error::Result;
 use faer::{Mat, MatRef};
 
@@ -37,7 +38,7 @@ pub(super) fn solve(problem: &Problem<'_>, options: &NmfOptions) -> Result<Found
         return Ok(Found { decode: Some(Mat::zeros(n_atoms, n_tasks)), ..Found::encoded(encode) });
     }
     let labels = cluster::assign(problem, options.seed)?;
-    let mut factors = Factors::start(gram.matrix(), &labels, n_atoms);
+    let mut factors = Factors::start(gram.view(), &labels, n_atoms);
     let round_cost = (2 * n_tasks * n_tasks * n_atoms + 4 * n_tasks * n_atoms * n_atoms) as f64;
     let max_steps = options.max_steps.min((WORK / round_cost) as usize).max(MULTIPLICATIVE + LOOK_EVERY);
     let mut loss = f64::INFINITY;

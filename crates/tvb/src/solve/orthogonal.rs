@@ -22,7 +22,7 @@ pub(super) fn turn(gram: &Gram, encode: &Mat<f64>) -> Mat<f64> {
         return Mat::zeros(n_tasks, 1);
     }
     let sum = linear::times(encode.as_ref(), &vec![1.0; encode.ncols()]);
-    let along = linear::times_transposed(frame.as_ref(), &linear::times(gram.matrix(), &sum));
+    let along = linear::times_transposed(frame.as_ref(), &linear::times(gram.view(), &sum));
     let length = linear::norm(&along);
     let typical = (gram.trace() / n_tasks as f64).sqrt();
     if length <= NO_SUM * typical {
@@ -41,7 +41,7 @@ pub(super) fn turn(gram: &Gram, encode: &Mat<f64>) -> Mat<f64> {
 
 /// Y \[n_tasks, r\] with the atoms' span, YᵀGY = I, in the order of how much of the tasks each direction holds.
 fn principal_frame(gram: &Gram, encode: &Mat<f64>) -> Mat<f64> {
-    let gram_encode = linear::product(gram.matrix(), encode.as_ref());
+    let gram_encode = linear::product(gram.view(), encode.as_ref());
     let inner = linear::product(encode.transpose(), gram_encode.as_ref());
     let (values, vectors) = linear::eigen(inner.as_ref());
     let n_dims = values.iter().filter(|&&v| v > NO_DIMENSION * values[0] && v > 0.0).count();
@@ -52,13 +52,13 @@ fn principal_frame(gram: &Gram, encode: &Mat<f64>) -> Mat<f64> {
     let frame = linear::product(encode.as_ref(), white.as_ref());
     // Once more: whitening twice takes the first pass's rounding away.
     let frame = whitened_again(gram, &frame);
-    let held = linear::product(frame.transpose(), gram.matrix());
+    let held = linear::product(frame.transpose(), gram.view());
     let (_, turned) = linear::eigen(linear::product(held.as_ref(), held.transpose()).as_ref());
     linear::product(frame.as_ref(), turned.as_ref())
 }
 
 fn whitened_again(gram: &Gram, frame: &Mat<f64>) -> Mat<f64> {
-    let inner = linear::product(frame.transpose(), linear::product(gram.matrix(), frame.as_ref()).as_ref());
+    let inner = linear::product(frame.transpose(), linear::product(gram.view(), frame.as_ref()).as_ref());
     let (values, vectors) = linear::eigen(inner.as_ref());
     let white = Mat::from_fn(frame.ncols(), frame.ncols(), |m, k| vectors[(m, k)] / values[k].max(1e-3).sqrt());
     linear::product(frame.as_ref(), white.as_ref())

@@ -5,7 +5,8 @@
 //! how the reference adds and why its PCA baseline fails at addition.
 
 use super::gram::Spectrum;
-use super::{Found, Problem, linear};
+use super::linear;
+use super::problem::{Found, Problem};
 use crate::error::Result;
 use faer::Mat;
 
@@ -13,10 +14,10 @@ pub(super) fn solve(problem: &Problem<'_>) -> Result<Found> {
     let n_tasks = problem.gram.n_tasks();
     let n_components = problem.n_atoms.min(n_tasks - 1);
     let center = Mat::from_fn(n_tasks, n_tasks, |i, j| f64::from(u8::from(i == j)) - 1.0 / n_tasks as f64);
-    let left = linear::product(center.as_ref(), problem.gram.matrix());
+    let left = linear::product(center.as_ref(), problem.gram.view());
     let centred = linear::product(left.as_ref(), center.as_ref());
     let spectrum = Spectrum::of(centred.as_ref());
-    let components = spectrum.vectors.subcols(0, n_components);
+    let components = spectrum.vectors.view().subcols(0, n_components);
     let encode_components = linear::product(center.as_ref(), components);
     let encode = Mat::from_fn(n_tasks, n_components + 1, |t, m| {
         if m < n_components { encode_components[(t, m)] } else { 1.0 / n_tasks as f64 }

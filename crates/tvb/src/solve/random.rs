@@ -9,11 +9,13 @@
 //! RᵀV [M, T]; then, with RᵀR = LLᵀ, the atoms are R·L^{-T} and their weights W = L^{-1}·RᵀV. Arithmetic goes straight
 //! to the raw columns: weights w over atoms are weights L^{-T}·w over R ([`Generated::raw_weights`]).
 
+use super::checks::check_atoms;
 use super::coefficients::{Coefficients, Generated};
 use super::{Coordinates, Gram, linear};
 use crate::error::{Error, Result};
+use crate::matrix::Matrix;
 use faer::linalg::solvers::Llt;
-use faer::{Mat, MatRef, Side};
+use faer::{Mat, Side};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -56,32 +58,30 @@ fn pair(rng: &mut ChaCha8Rng) -> (f32, f32) {
 }
 
 /// Coefficients of random atoms from what one pass over the data summed up: `raw_gram` = RᵀR [M, M] and `raw_task` = RᵀV
-/// [M, T] for the raw columns R of `seed`. Rejected where the shapes or values do not fit, or where the columns are
-/// dependent, as they are when there are fewer parameters than atoms.
-pub fn random_coefficients(
-    gram: &Gram,
-    seed: u64,
-    raw_gram: MatRef<'_, f64>,
-    raw_task: MatRef<'_, f64>,
-) -> Result<Coefficients> {
-    let (n_tasks, n_atoms) = (gram.n_tasks(), raw_gram.nrows());
-    super::check_atoms(n_atoms, n_tasks)?;
-    if raw_gram.ncols() != n_atoms || (raw_task.nrows(), raw_task.ncols()) != (n_atoms, n_tasks) {
+/// [M, T] for the raw columns R of `seed`.
+///
+/// # Errors
+/// Rejected where the shapes or values do not fit, or where the columns are dependent, as they are when there are fewer
+/// parameters than atoms.
+pub fn random_coefficients(gram: &Gram, seed: u64, raw_gram: &Matrix, raw_task: &Matrix) -> Result<Coefficients> {
+    let (n_tasks, n_atoms) = (gram.n_tasks(), raw_gram.n_rows());
+    check_atoms(n_atoms, n_tasks)?;
+    if raw_gram.n_columns() != n_atoms || (raw_task.n_rows(), raw_task.n_columns()) != (n_atoms, n_tasks) {
         return Err(Error::rejected(format!(
             "random: products are {} x {} and {} x {}: expected {n_atoms} x {n_atoms} and {n_atoms} x {n_tasks}",
-            raw_gram.nrows(),
-            raw_gram.ncols(),
-            raw_task.nrows(),
-            raw_task.ncols()
+            raw_gram.n_rows(),
+            raw_gram.n_columns(),
+            raw_task.n_rows(),
+            raw_task.n_columns()
         )));
     }
-    let factor = Llt::new(raw_gram, Side::Lower).map_err(|_| {
+    let factor = Llt::new(raw_gram.view(), Side::Lower).map_err(|_| {
         Error::rejected(format!("random: {n_atoms} random columns are dependent: expected more parameters than atoms"))
     })?;
     let mut mix = Mat::<f64>::identity(n_atoms, n_atoms);
     factor.L().transpose().solve_upper_triangular_in_place(&mut mix);
-    let decode = linear::product(mix.transpose(), raw_task);
-    if (0..n_tasks).any(|t| (0..n_atoms).any(|m| !decode[(m, t)].is_finite())) {
+    let decode = Matrix::of(linear::product(mix.transpose(), raw_task.view()));
+    if !decode.is_finite() {
         return Err(Error::rejected("random: products with the tasks are not finite"));
     }
     Ok(Coefficients {
@@ -89,10 +89,10 @@ pub fn random_coefficients(
         n_atoms,
         balance: false,
         coordinates: Coordinates::Convex,
-        encode: Mat::zeros(n_tasks, 0),
+        encode: Matrix::zeros(n_tasks, 0),
         decode,
         in_sum: vec![true; n_atoms],
-        generated: Some(Generated { seed, mix }),
+        generated: Some(Generated { seed, mix: Matrix::of(mix) }),
         notes: vec!["random atoms are made again from their seed and never stored".to_owned()],
     })
 }

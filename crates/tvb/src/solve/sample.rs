@@ -1,6 +1,6 @@
 //! `sample`: M of the tasks themselves, picked at random; the others are recovered from them by the best W.
 
-use super::{Found, Problem};
+use super::problem::{Found, Problem};
 use crate::error::Result;
 use faer::Mat;
 use rand::{RngExt, SeedableRng};

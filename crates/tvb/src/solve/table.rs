@@ -51,7 +51,10 @@ const NOTHING: f64 = 1e-13;
 /// A row for every method and every M of `ms`, in that order; `identity` has its one row at M = T. Rows of `random` are
 /// expectations and need `n_parameters` (d); without it they are left out. `options.n_atoms` is not looked at, and its
 /// coordinates only where the method has them. `ae` trains for fewer steps here unless its options name a number, and a
-/// search of `exact` makes no random starts.
+/// search of `exact` makes no random starts. `progress` is told the part done, 0 to 1, and stops the work by answering false.
+///
+/// # Errors
+/// As [`solve`].
 pub fn plan_table(
     gram: &Gram,
     methods: &[Method],
@@ -134,7 +137,7 @@ fn expected_random(gram: &Gram, n_atoms: usize, n_parameters: u64) -> PlanRow {
     let loss = (1.0 - held) * gram.trace() / (gram.n_tasks() as f64).powi(2);
     let spectral_bound = gram.spectral_bound(n_atoms);
     let projected = Fidelity { cosine: held.sqrt(), norm_ratio: held.sqrt(), rounding: [0.0; 3] };
-    let total = super::linear::form(gram.matrix(), &vec![1.0; gram.n_tasks()], &vec![1.0; gram.n_tasks()]).max(0.0);
+    let total = super::linear::form(gram.view(), &vec![1.0; gram.n_tasks()], &vec![1.0; gram.n_tasks()]).max(0.0);
     let sum_ratio = if total > 0.0 { (n_atoms as f64 / total).sqrt() } else { f64::INFINITY };
     let moving = gram.norms().iter().position(|norm| *norm > 0.0);
     let worst_error = if moving.is_some() { 1.0 - held } else { 0.0 };

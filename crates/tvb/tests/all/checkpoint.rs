@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use tvb::ErrorKind;
 use tvb::checkpoint::torch::TorchFile;
 use tvb::checkpoint::{Checkpoint, Dtype, Layout, OpenOptions, Place, Tensor};
+use tvb::columns::plan::{Plan, Selection, Task};
 
 fn fixture(name: &str) -> PathBuf {
     tvb_tests::fixture("reference").join(name)
@@ -203,12 +204,15 @@ fn a_wrapper_for_several_devices_leaves_its_prefix() {
     let checkpoint = Checkpoint::open(&torch_fixture("linear_parallel.pt")).unwrap();
     let base = Checkpoint::open(&torch_fixture("linear.safetensors")).unwrap();
     assert_eq!(keys(&checkpoint), ["module.weight", "module.bias"]);
-    assert_eq!(checkpoint.wrapper_prefix(&base), Some("module."));
-    assert_eq!(base.wrapper_prefix(&base), None);
-    assert_eq!(checkpoint.wrapper_prefix(&checkpoint), None);
-    let stripped = checkpoint.without_prefix("module.");
-    assert_eq!(keys(&stripped), ["weight", "bias"]);
-    assert_eq!(bytes(&stripped, stripped.get("bias").unwrap()), bytes(&base, base.get("bias").unwrap()));
+    let task = |checkpoint: &Checkpoint| vec![Task { name: "parallel".into(), checkpoint: checkpoint.clone() }];
+    let plan = Plan::new(base.clone(), task(&checkpoint), &Selection::default()).unwrap();
+    for planned in &plan.tensors {
+        let (own, wrapped) = (plan.column_tensor(planned, 0), plan.column_tensor(planned, 1));
+        assert_eq!(wrapped.name, format!("module.{}", own.name));
+        assert_eq!(bytes(&checkpoint, wrapped), bytes(&base, own));
+    }
+    assert_eq!(plan.tensors.len(), 2);
+    assert_eq!(Plan::new(checkpoint.clone(), task(&checkpoint), &Selection::default()).unwrap().tensors.len(), 2);
 }
 
 #[test]

@@ -16,8 +16,8 @@ use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source};
 use tvb::jobs::verify::verify_files;
 use tvb::ops::gram::{gram, gram_from};
 use tvb::ops::project::{Projection, find_bookmark, project_from};
+use tvb::pass::Runtime;
 use tvb::pass::bookmark::{Bookmark, Bookmarks, PassName};
-use tvb::pass::stream::Runtime;
 use tvb::progress::{Progress, Silent};
 use tvb::solve::{Method, Rule};
 use tvb_tests::small_models::{Random, Run, contents, write_run};
@@ -104,7 +104,7 @@ fn passes_stopped_after_any_chunk_end_with_the_same_bits() {
     }
     assert!(n_stopped >= 4, "{n_stopped} stops only: the chunks are not what this test thinks");
 
-    let encode = faer::Mat::from_fn(3, 2, |t, m| 0.25 * (t + 2 * m) as f64 - 0.3);
+    let encode = tvb::matrix::Matrix::from_fn(3, 2, |t, m| 0.25 * (t + 2 * m) as f64 - 0.3);
     let projection = Projection { plan: &plan, grams: &whole, encode: &encode, dtype: tvb_kernels::Dtype::F32 };
     let stored = whole.tensors.iter().filter(|tensor| !tensor.frozen);
     let tensors: Vec<_> = stored.map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
@@ -132,7 +132,7 @@ fn passes_stopped_after_any_chunk_end_with_the_same_bits() {
         assert!(contents(&folder) == contents(&reference), "stopped after {n_put} chunks");
     }
     // Another recipe, other tensors or another length: nothing to take up.
-    let other = faer::Mat::from_fn(3, 2, |t, m| (t + m) as f64);
+    let other = tvb::matrix::Matrix::from_fn(3, 2, |t, m| (t + m) as f64);
     assert!(find_bookmark(&Projection { encode: &other, ..projection }, &runtime, &mut never).is_none());
     assert!(AtomSink::reopen(&reference, 2, &tensors[1..], Dtype::F32).is_none());
     assert!(AtomSink::reopen(&reference, 3, &tensors, Dtype::F32).is_none());

@@ -6,8 +6,8 @@ use tvb::checkpoint::Checkpoint;
 use tvb::columns::plan::{Plan, Selection, Task};
 use tvb::jobs::compress::{CompressOptions, Size, compress, n_reads};
 use tvb::ops::gram::gram;
+use tvb::pass::Runtime;
 use tvb::pass::kept::Keep;
-use tvb::pass::stream::Runtime;
 use tvb::progress::Silent;
 use tvb::solve::Method;
 use tvb_tests::small_models::{contents, write_run};
@@ -66,8 +66,8 @@ fn a_second_pass_reads_no_file() {
     let read = gram(&plan, &runtime, &Silent).expect_err("nothing to read");
     assert_ne!(read.kind(), ErrorKind::Interrupted, "{read}");
     let moved = kept.only(|index| !first.tensors[index].frozen);
-    let grid = tvb::pass::chunks::Grid::new(moved.tensors.iter().map(|tensor| tensor.n_rows), 50_000);
-    let mut reader = tvb::pass::chunks::ChunkReader::default();
+    let grid = tvb::pass::Grid::new(moved.tensors.iter().map(|tensor| tensor.n_rows), 50_000);
+    let mut reader = tvb::pass::ChunkReader::default();
     for chunk in 0..grid.n_chunks() {
         reader.read(&moved, grid.blocks(chunk), |_| 0).expect("kept");
         for (block, digests) in grid.blocks(chunk).iter().zip(reader.digests().chunks(moved.n_columns())) {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use tvb::columns::plan::Plan;
 use tvb::digest::Digest;
 use tvb::jobs::compress::{CompressOptions, Size, compress};
+use tvb::pass::Runtime;
 use tvb::pass::kept::{DeviceChunk, Keep, KeptOnDevice};
-use tvb::pass::stream::Runtime;
 use tvb::progress::Silent;
 use tvb::solve::Method;
 use tvb_kernels::{ChunkLayout, DeviceSetup, Dtype, Engine, GpuEngine, InjectedFault, Segment, Slice, Work};
@@ -134,6 +134,6 @@ fn a_full_device_gives_up_its_last_chunks() {
 
 fn n_chunks(plan: &Plan, runtime: &Runtime) -> u32 {
     let rows = plan.tensors.iter().map(|tensor| tensor.n_rows);
-    let grid = tvb::pass::chunks::Grid::new(rows, runtime.rows_per_chunk(plan.n_columns()));
+    let grid = tvb::pass::Grid::new(rows, runtime.rows_per_chunk(plan.n_columns()));
     u32::try_from(grid.n_chunks()).expect("a few chunks")
 }

@@ -14,7 +14,7 @@ use tvb::jobs::batch::{Batch, JobFile};
 use tvb::jobs::compress::{CompressOptions, Size, compress};
 use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source};
 use tvb::jobs::verify::{verify_errors, verify_files};
-use tvb::pass::stream::Runtime;
+use tvb::pass::Runtime;
 use tvb::progress::Silent;
 use tvb::solve::{Method, Rule};
 use tvb_tests::small_models::{Random, Shape, Stored, contents, values, write_model};

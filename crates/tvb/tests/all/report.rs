@@ -6,7 +6,7 @@ use tvb::checkpoint::Checkpoint;
 use tvb::columns::plan::{Plan, Selection, Task};
 use tvb::jobs::compress::{CompressOptions, Size, compress};
 use tvb::jobs::report::basis_report;
-use tvb::pass::stream::Runtime;
+use tvb::pass::Runtime;
 use tvb::progress::Silent;
 use tvb::solve::Method;
 use tvb_tests::small_models::write_run;

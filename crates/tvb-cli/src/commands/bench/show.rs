@@ -5,7 +5,7 @@ use crate::output::{Align, Table};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tvb::pass::stream::Runtime;
+use tvb::pass::Runtime;
 use tvb::{Error, Result};
 use tvb_kernels::{DeviceChoice, Dtype, Engine};
 

@@ -3,7 +3,7 @@
 pub(crate) mod device;
 
 use half::{bf16, f16};
-use tvb_kernels::{Base, Chunk, ChunkLayout, Columns, Dtype, Reconstruct, Segment, Slice, triangle_len};
+use tvb_kernels::{Base, Chunk, ChunkLayout, Columns, Dtype, Reconstruct, Segment, Slice};
 
 /// SplitMix64: a small generator, so that cases are the same everywhere and for ever.
 #[derive(Clone)]
@@ -43,8 +43,8 @@ pub(crate) enum Formats {
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) n_tasks: usize,
-    /// (rows, slot) of each segment.
-    pub(crate) segments: Vec<(usize, usize)>,
+    /// Rows of each segment.
+    pub(crate) segments: Vec<usize>,
     pub(crate) formats: Formats,
     /// Leave odd gaps between slices, so that offsets are multiples of the element size and of nothing more.
     pub(crate) misaligned: bool,
@@ -103,7 +103,8 @@ pub(crate) fn make(case: &Case) -> Made {
         bytes: Vec::new(),
         values: vec![Vec::new(); case.segments.len()],
     };
-    let base: Vec<Vec<f64>> = case.segments.iter().map(|s| (0..s.0).map(|_| random.signed()).collect()).collect();
+    let base: Vec<Vec<f64>> =
+        case.segments.iter().map(|&n_rows| (0..n_rows).map(|_| random.signed()).collect()).collect();
     let mut slices = vec![Slice { offset: 0, dtype: Dtype::F32 }; n_columns * case.segments.len()];
     for column in 0..n_columns {
         for (at, base) in base.iter().enumerate() {
@@ -124,31 +125,25 @@ pub(crate) fn make(case: &Case) -> Made {
             made.values[at].push(values);
         }
     }
-    made.layout.segments = case.segments.iter().map(|&(n_rows, slot)| Segment { n_rows, slot }).collect();
+    made.layout.segments = case.segments.iter().map(|&n_rows| Segment { n_rows }).collect();
     made.layout.slices = slices;
     made.layout.n_bytes = made.bytes.len();
     made
 }
 
-/// The Gram of each group of segments by a plain f64 loop: (slots, packed triangles).
-pub(crate) fn reference_gram(made: &Made) -> (Vec<usize>, Vec<f64>) {
+/// The Gram of each segment by a plain f64 loop: packed triangles.
+pub(crate) fn reference_gram(made: &Made) -> Vec<f64> {
     let n_tasks = made.layout.n_tasks();
-    let (mut slots, mut values) = (Vec::new(), Vec::new());
-    for (at, segment) in made.layout.segments.iter().enumerate() {
-        if slots.last() != Some(&segment.slot) {
-            slots.push(segment.slot);
-            values.resize(values.len() + triangle_len(n_tasks), 0.0);
-        }
-        let start = values.len() - triangle_len(n_tasks);
+    let mut values = Vec::new();
+    for at in 0..made.layout.segments.len() {
         let deltas: Vec<Vec<f64>> = (0..n_tasks).map(|task| made.deltas(at, task)).collect();
         for i in 0..n_tasks {
             for j in 0..=i {
-                let product: f64 = deltas[i].iter().zip(&deltas[j]).map(|(a, b)| a * b).sum();
-                values[start + triangle_len(i) + j] += product;
+                values.push(deltas[i].iter().zip(&deltas[j]).map(|(a, b)| a * b).sum());
             }
         }
     }
-    (slots, values)
+    values
 }
 
 /// One output's rows of one segment in f64, and for each row the sum of its terms' magnitudes, which bounds rounding.

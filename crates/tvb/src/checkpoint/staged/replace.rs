@@ -1,6 +1,6 @@
 //! Putting a complete folder into its final place, where an old one may stand.
 
-use super::{parent, remove, sync_folder};
+use super::files::{parent, remove, sync_folder};
 use crate::error::{Error, Result};
 use std::path::Path;
 

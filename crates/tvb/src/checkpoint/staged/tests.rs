@@ -1,7 +1,8 @@
 //! Staged outputs: what is visible when, what is cleared, who is kept out.
 
-use super::*;
+use super::{Existing, Leftover, StagedOutput, remove_stale_lock};
 use crate::ErrorKind;
+use std::path::Path;
 
 fn write(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();

@@ -1,7 +1,8 @@
 //! The container since PyTorch 1.6: a zip archive with the pickle in `STEM/data.pkl` and each storage in an entry
 //! `STEM/data/KEY` of its own.
 
-use super::file::{Contents, pickle_error, rejected};
+use super::contents::Contents;
+use super::errors::{pickle_error, rejected};
 use super::pickle;
 use super::views::Location;
 use super::zip::Archive;

@@ -1,12 +1,13 @@
 //! An opened PyTorch file: its values, and where the storages of its tensors lie.
 
-use super::pickle::{Id, Node, PickleError, Values};
-use super::value::ValueRef;
+use super::errors::rejected;
+use super::pickle::{Id, Node, Values};
 use super::views::{self, Location};
 use super::{archive, legacy};
+use crate::checkpoint::read::read_tensor;
 use crate::checkpoint::shown::shown;
-use crate::checkpoint::{DataFile, Tensor, read_tensor};
-use crate::error::{Error, Result};
+use crate::checkpoint::{DataFile, Tensor};
+use crate::error::Result;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 
@@ -19,12 +20,6 @@ pub struct TorchFile {
     locations: Vec<Result<Location, String>>,
     /// Bytes of compressed tensors in memory.
     held_bytes: AtomicU64,
-}
-
-/// What a container holds: the pickle's values and the places of their storages.
-pub(super) struct Contents {
-    pub(super) values: Values,
-    pub(super) locations: Vec<Result<Location, String>>,
 }
 
 impl TorchFile {
@@ -56,11 +51,6 @@ impl TorchFile {
             locations: contents.locations,
             held_bytes: AtomicU64::new(held_bytes),
         })
-    }
-
-    /// The value that was saved.
-    pub fn root(&self) -> ValueRef<'_> {
-        ValueRef::new(self, self.values.root)
     }
 
     /// Where it is.
@@ -99,17 +89,5 @@ impl TorchFile {
         let location = self.locations[raw.storage as usize].as_ref().map_err(|why| wrong(why))?;
         let place = views::place(raw, storage, location, &self.held_bytes).map_err(|why| wrong(&why))?;
         Ok(Tensor { name: name.to_owned(), dtype: raw.dtype, shape: raw.shape.clone(), place })
-    }
-}
-
-pub(super) fn rejected(file: &DataFile, message: impl std::fmt::Display) -> Error {
-    Error::rejected(format!("{}: {message}", file.path.display()))
-}
-
-/// A pickle's error as one of its file.
-pub(super) fn pickle_error(file: &DataFile, error: PickleError) -> Error {
-    match error {
-        PickleError::Truncated => rejected(file, "truncated: the pickle ends before its last opcode"),
-        PickleError::Malformed(why) => rejected(file, format!("malformed pickle: {why}")),
     }
 }

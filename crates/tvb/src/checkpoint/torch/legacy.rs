@@ -1,7 +1,8 @@
 //! The container before PyTorch 1.6: five pickles in a row (magic number, version, machine, the object, the keys of
 //! its storages), then the storages, each after its number of elements.
 
-use super::file::{Contents, pickle_error, rejected};
+use super::contents::Contents;
+use super::errors::{pickle_error, rejected};
 use super::pickle::{self, Node, PickleError, Values};
 use super::views::Location;
 use crate::checkpoint::DataFile;

@@ -5,7 +5,9 @@
 //! they are and are read by position, as with every other format. `write` is the way back.
 
 mod archive;
+mod contents;
 mod dtypes;
+mod errors;
 mod file;
 mod legacy;
 mod pickle;

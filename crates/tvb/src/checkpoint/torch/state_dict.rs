@@ -4,7 +4,7 @@
 //! path of attributes, in the order of `state_dict()`.
 
 use super::TorchFile;
-use super::file::rejected;
+use super::errors::rejected;
 use super::pickle::{Id, Node, Values};
 use crate::checkpoint::limits::{MODULE_DEPTH_MAX, N_LINKS_MAX, N_MODULES_MAX, N_TENSORS_MAX, NAME_BYTES_MAX};
 use crate::checkpoint::shown::shown;

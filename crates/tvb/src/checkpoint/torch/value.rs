@@ -15,11 +15,14 @@ pub struct ValueRef<'a> {
     id: Id,
 }
 
-impl<'a> ValueRef<'a> {
-    pub(super) fn new(file: &'a TorchFile, id: Id) -> ValueRef<'a> {
-        ValueRef { file, id }
+impl TorchFile {
+    /// The value that was saved.
+    pub fn root(&self) -> ValueRef<'_> {
+        ValueRef { file: self, id: self.values().root }
     }
+}
 
+impl<'a> ValueRef<'a> {
     /// Whether it is `None`.
     pub fn is_none(self) -> bool {
         *self.node() == Node::None

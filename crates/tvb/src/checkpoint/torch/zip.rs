@@ -3,7 +3,7 @@
 //! Only the directory at the end is read, and an entry's own header when its bytes are wanted. PyTorch stores its
 //! entries uncompressed, so a tensor can be read in place; compressed entries are what someone packed again.
 
-use super::file::rejected;
+use super::errors::rejected;
 use crate::checkpoint::DataFile;
 use crate::checkpoint::limits::{N_ZIP_ENTRIES_MAX, ZIP_DIRECTORY_BYTES_MAX};
 use crate::checkpoint::shown::shown;
@@ -140,7 +140,7 @@ impl Archive {
             true => flate2::read::DeflateDecoder::new(reader).take(entry.n_bytes + 1).read_to_end(&mut bytes),
             false => reader.take(entry.n_bytes).read_to_end(&mut bytes),
         };
-        read.map_err(|error| damaged(format!("reading it failed: {error}")))?;
+        read.map_err(|error| damaged(format!("reading it failed: {error}")).caused_by(error))?;
         if bytes.len() as u64 != entry.n_bytes {
             return Err(damaged(format!("expected {} bytes, found {}", entry.n_bytes, bytes.len())));
         }

@@ -6,7 +6,7 @@ use super::run::{current_basis, gram_path};
 use crate::basis::gram_file;
 use crate::checkpoint::free_bytes;
 use crate::columns::plan::Plan;
-use crate::pass::stream::Runtime;
+use crate::pass::Runtime;
 use crate::units;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -76,7 +76,7 @@ impl Check {
                 return None;
             }
         };
-        let chunk_bytes = (runtime.rows_per_chunk(plan.n_columns()) * plan.n_columns() * 4) as u64;
+        let chunk_bytes = (runtime.chunk_size(plan.n_columns()).n_rows * plan.n_columns() * 4) as u64;
         if chunk_bytes > runtime.memory_bytes {
             self.problems.push(format!(
                 "job {:?}: {} of memory needed for one chunk of {} checkpoints, --memory is {}",

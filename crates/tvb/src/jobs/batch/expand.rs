@@ -117,7 +117,7 @@ impl Unit {
             size: crate::jobs::compress::Size::Atoms(self.size.n_atoms),
             balance: self.balance,
             coordinates: self.coordinates,
-            dtype: Some(self.dtype),
+            dtype: self.dtype,
             gram,
             existing,
             ..CompressOptions::new(self.output.clone())

@@ -110,15 +110,9 @@ impl JobFile {
     /// # Errors
     /// Failed: I/O. Rejected: as [`parse`](JobFile::parse), with the file's name.
     pub fn read(path: &Path) -> Result<JobFile> {
-        let io = |error: std::io::Error| Error::io("reading", path, &error);
-        let n_bytes = std::fs::metadata(path).map_err(io)?.len();
-        if n_bytes > MAX_BYTES {
-            return Err(Error::rejected(format!(
-                "{}: a job file of at most {MAX_BYTES} bytes expected, {n_bytes} found",
-                path.display()
-            )));
-        }
-        let text = std::fs::read_to_string(path).map_err(io)?;
+        let bytes = crate::checkpoint::read_capped_or_pipe(path, "a job file", MAX_BYTES)?;
+        let text = String::from_utf8(bytes)
+            .map_err(|error| Error::rejected(format!("{}: not UTF-8: {error}", path.display())))?;
         JobFile::parse(&text).map_err(|error| error.context(path.display()))
     }
 

@@ -5,7 +5,6 @@ use crate::checkpoint::{Checkpoint, OpenOptions, raise_open_file_limit};
 use crate::columns::plan::{Plan, Selection, Task};
 use crate::columns::tasks::{self, TaskSource};
 use crate::error::{Error, Result};
-use regex::Regex;
 use std::path::{Path, PathBuf};
 
 /// A base, its fine-tunes, and which tensors take part.
@@ -70,20 +69,14 @@ impl Inputs {
     /// # Errors
     /// Rejected: a malformed checkpoint, or mismatches. Failed: I/O.
     pub fn plan(&self) -> Result<Plan> {
-        let regex = |text: &Option<String>| {
-            text.as_deref().map(Regex::new).transpose().map_err(|error| {
-                let reason = error.to_string();
-                Error::rejected(format!(
-                    "not a regular expression: {}",
-                    reason.lines().last().unwrap_or_default().trim()
-                ))
-            })
-        };
-        let selection = Selection {
-            include: regex(&self.include).map_err(|error| error.context("include"))?,
-            exclude: regex(&self.exclude).map_err(|error| error.context("exclude"))?,
-            skip_mismatched: self.skip_mismatched,
-        };
+        let rejected = |key: &'static str| move |error: Error| Error::rejected(error.message()).context(key);
+        let mut selection = Selection::all().skip_mismatched(self.skip_mismatched);
+        if let Some(pattern) = &self.include {
+            selection = selection.include(pattern).map_err(rejected("include"))?;
+        }
+        if let Some(pattern) = &self.exclude {
+            selection = selection.exclude(pattern).map_err(rejected("exclude"))?;
+        }
         let base = self.open(&self.base).map_err(|error| error.context("base"))?;
         let tasks = self.tasks.iter().map(|source| {
             let checkpoint = self.open(&source.path).map_err(|error| error.context(format!("task {}", source.name)))?;

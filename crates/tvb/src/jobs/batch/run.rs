@@ -5,16 +5,17 @@ use super::expand::{Batch, Unit};
 use super::inputs::Inputs;
 use super::note::{Note, Noted, stamp_of};
 use crate::basis::Basis;
-use crate::basis::bookmarks::inputs_key;
 use crate::basis::gram_file;
 use crate::checkpoint::{Checkpoint, Existing, remove_stale_lock};
 use crate::columns::plan::Plan;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
+use crate::jobs::bookmarks::inputs_key;
 use crate::jobs::compress::compress;
 use crate::jobs::edit::{Edit, EditJob, EditOutput, Source};
-use crate::ops::gram::Grams;
-use crate::pass::stream::Runtime;
+use crate::jobs::gram::make_gram_file;
+use crate::ops::Grams;
+use crate::pass::Runtime;
 use crate::progress::Progress;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -239,11 +240,11 @@ impl Runner<'_> {
         }
         let existing = if unit.overwrite { Existing::Replace } else { Existing::Refuse };
         let options = unit.options(Some(opened.gram_path.clone()), existing);
-        let basis = compress(&opened.plan, &options, self.runtime, self.progress).map_err(|error| {
+        let made = compress(&opened.plan, &options, self.runtime, self.progress).map_err(|error| {
             let is_other = !unit.overwrite && Basis::is_at(&unit.output);
             if is_other { error.hint("it is not what the job says; overwrite = true replaces it") } else { error }
         })?;
-        Ok((basis, true))
+        Ok((made.basis, true))
     }
 
     /// Makes sure that `inputs` are the open ones, with a Gram file.
@@ -271,7 +272,7 @@ impl Runner<'_> {
         let grams = match gram_file::read(&gram_path) {
             Ok(grams) => grams,
             // Missing, or damaged: ours to replace.
-            Err(_) => gram_file::make(&plan, &gram_path, Existing::Replace, self.runtime, self.progress)?,
+            Err(_) => make_gram_file(&plan, &gram_path, Existing::Replace, self.runtime, self.progress)?,
         };
         Ok(Opened { inputs: inputs.clone(), plan, gram_path, grams })
     }

@@ -6,19 +6,18 @@
 //! every tensor of the model, so frozen tensors are written too: views into one shared storage of zeros.
 
 use super::generated::make_atoms;
-use crate::basis::{Basis, atom};
+use crate::basis::Basis;
+use crate::basis::atoms::{Atoms, plain};
 use crate::checkpoint::torch::{SaveStorage, SaveTensor, SaveValue, TorchWriter};
 use crate::checkpoint::{Checkpoint, Dtype, Existing, Leftover, StagedOutput, Tensor, TensorSpec};
 use crate::columns::plan::{Plan, Task};
 use crate::digest::BLOCK_ROWS;
 use crate::error::{Error, Result};
-use crate::pass::chunks::{Block, Grid};
-use crate::pass::stream::{Pass, Runtime, Visit};
+use crate::matrix::Matrix;
+use crate::pass::{Block, HostOperation, Pass, ReadChunk, Reads, Runtime};
 use crate::progress::Progress;
-use faer::Mat;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use tvb_kernels::Work;
 
 /// Where a basis is written, and what is known beside it.
 #[derive(Clone, Debug)]
@@ -56,9 +55,9 @@ pub fn export_basis(
     let frozen = frozen_tensors(basis, options.base.as_ref())?;
     let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Clear)?;
     let scratch = staged.path().join("atoms");
-    let atoms = match basis.manifest.generated {
-        Some(_) => make_atoms(basis, &scratch, runtime, progress)?,
-        None => (0..n_stored).map(|index| basis.open_atom(index)).collect::<Result<_>>()?,
+    let atoms = match basis.atoms()? {
+        Atoms::Generated(_) => make_atoms(basis, &scratch, runtime, progress)?,
+        Atoms::Plain(atoms) => atoms.into_iter().map(|atom| atom.checkpoint).collect(),
     };
     let plan = atoms_plan(basis, atoms)?;
     let method = if is_pca { "PCABasisMethod" } else { "AutoencoderBasisMethod" };
@@ -72,14 +71,15 @@ pub fn export_basis(
         true => Some(write_components(staged.path(), basis, &plan, &frozen)?),
         false => {
             let solved = basis.solved()?;
-            if solved.encode.ncols() == 0 {
+            if solved.encode.n_columns() == 0 {
                 notes.push("the atoms are no mixtures of the tasks: A and B are written as zeros".into());
             }
             write_awb(staged.path(), &solved.encode, &solved.decode, &info)?;
             None
         }
     };
-    stream(&plan, n_vectors, &vectors, mean.as_ref(), runtime, progress)?;
+    let operation = WriteVectors { n_vectors, vectors: &vectors, mean: mean.as_ref() };
+    stream(&plan, &operation, runtime, progress)?;
     if scratch.exists() {
         std::fs::remove_dir_all(&scratch).map_err(|error| Error::io("removing", &scratch, &error))?;
     }
@@ -130,11 +130,10 @@ fn frozen_tensors(basis: &Basis, base: Option<&Checkpoint>) -> Result<Vec<(Strin
 
 fn atoms_plan(basis: &Basis, atoms: Vec<Checkpoint>) -> Result<Plan> {
     let n_atoms = atoms.len();
-    let names: Vec<String> = basis.manifest.groups.iter().flat_map(|group| group.tensors.iter().cloned()).collect();
     let mut columns =
-        atoms.into_iter().enumerate().map(|(index, checkpoint)| Task { name: atom::stem(index, n_atoms), checkpoint });
+        atoms.into_iter().enumerate().map(|(index, checkpoint)| Task { name: plain::stem(index, n_atoms), checkpoint });
     let first = columns.next().ok_or_else(|| Error::rejected(format!("{}: no atoms", basis.folder.display())))?;
-    Plan::of_columns(first.checkpoint, columns.collect(), &names)
+    Plan::of_columns(first.checkpoint, columns.collect(), basis.stored_tensors())
 }
 
 /// `basis_vectors.pt` on its way: one storage for each tensor of each vector, and the zeros of the frozen ones.
@@ -220,38 +219,44 @@ impl MeanFile {
     }
 }
 
-/// Reads every atom once and writes it where it belongs, in f32.
-fn stream(
-    plan: &Plan,
+/// The operation: every column written where it belongs, in f32.
+struct WriteVectors<'a> {
     n_vectors: usize,
-    vectors: &VectorsFile,
-    mean: Option<&MeanFile>,
-    runtime: &Runtime,
-    progress: &dyn Progress,
-) -> Result<()> {
-    let rows = plan.tensors.iter().map(|tensor| tensor.n_rows);
-    let pass = Pass { plan, grid: Grid::new(rows, BLOCK_ROWS), work: Work::Gram, slots: Vec::new() };
-    progress.begin("export", plan.n_bytes());
-    let each = |(): &mut (), visit: Visit<'_>| {
-        for column in 0..plan.n_columns() {
-            for (index, block) in visit.blocks.iter().enumerate() {
-                let slice = visit.chunk.layout.slice(index, column);
-                let raw = &visit.chunk.bytes[slice.offset..slice.offset + block.n_rows * slice.dtype.size()];
+    vectors: &'a VectorsFile,
+    mean: Option<&'a MeanFile>,
+}
+
+impl HostOperation for WriteVectors<'_> {
+    type Part = ();
+    type Buffers = ();
+
+    fn on_chunk(&self, read: ReadChunk<'_>, _buffers: &mut ()) -> Result<()> {
+        let layout = read.chunk.layout;
+        for column in 0..layout.n_columns {
+            for (index, block) in read.blocks.iter().enumerate() {
+                let slice = layout.slice(index, column);
+                let raw = &read.chunk.bytes[slice.offset..slice.offset + block.n_rows * slice.dtype.size()];
                 let converted = (slice.dtype != tvb_kernels::Dtype::F32)
                     .then(|| tvb_kernels::convert(raw, slice.dtype, tvb_kernels::Dtype::F32));
                 let rows = converted.as_deref().unwrap_or(raw);
-                match mean {
-                    Some(mean) if column == n_vectors => {
+                match self.mean {
+                    Some(mean) if column == self.n_vectors => {
                         let at = (mean.firsts[block.tensor] + block.first_row) * size_of::<f32>();
                         mean.writer.write_at(mean.storage, at as u64, rows)?;
                     }
-                    _ => vectors.write(column, block, rows)?,
+                    _ => self.vectors.write(column, block, rows)?,
                 }
             }
         }
         Ok(())
-    };
-    pass.visit(runtime, progress, || (), each, |_, ()| Ok(()))?;
+    }
+}
+
+/// Reads every atom once and writes it where it belongs, in f32.
+fn stream(plan: &Plan, operation: &WriteVectors<'_>, runtime: &Runtime, progress: &dyn Progress) -> Result<()> {
+    progress.begin("export", plan.n_bytes());
+    let reads = Reads::new();
+    Pass::over(plan, runtime, &reads).visit(operation, runtime, progress, |_| Ok(()))?;
     progress.finish();
     Ok(())
 }
@@ -301,10 +306,10 @@ fn note(basis: &Basis) -> String {
 }
 
 /// `AWB.pt`: A and B the encode, W the decode.
-fn write_awb(folder: &Path, encode: &Mat<f64>, decode: &Mat<f64>, info: &Value) -> Result<()> {
-    let (n_atoms, n_tasks) = (decode.nrows(), decode.ncols());
-    let zeros = Mat::zeros(n_tasks, n_atoms);
-    let encode = if encode.ncols() == 0 { &zeros } else { encode };
+fn write_awb(folder: &Path, encode: &Matrix, decode: &Matrix, info: &Value) -> Result<()> {
+    let (n_atoms, n_tasks) = (decode.n_rows(), decode.n_columns());
+    let zeros = Matrix::zeros(n_tasks, n_atoms);
+    let encode = if encode.n_columns() == 0 { &zeros } else { encode };
     let storage = SaveStorage { dtype: Dtype::F32, n_elements: (n_atoms * n_tasks) as u64 };
     let tensor = |number, shape: [usize; 2]| SaveValue::Tensor(SaveTensor::contiguous(number, 0, Dtype::F32, &shape));
     let value = SaveValue::Dict(vec![
@@ -323,8 +328,8 @@ fn write_awb(folder: &Path, encode: &Mat<f64>, decode: &Mat<f64>, info: &Value) 
 /// `pca_components.pt`, complete but for the mean, which is streamed.
 fn write_components(folder: &Path, basis: &Basis, plan: &Plan, frozen: &[(String, Vec<usize>)]) -> Result<MeanFile> {
     let solved = basis.solved()?;
-    let n_components = solved.decode.nrows() - 1;
-    let coefficients = solved.decode.submatrix(0, 0, n_components, solved.decode.ncols()).to_owned();
+    let n_components = solved.decode.n_rows() - 1;
+    let coefficients = Matrix::from_fn(n_components, solved.decode.n_columns(), |m, t| solved.decode[(m, t)]);
     let n_rows =
         plan.n_rows() as usize + frozen.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>();
     let stored = plan.tensors.iter().map(|tensor| (&tensor.name, &tensor.shape));
@@ -339,7 +344,7 @@ fn write_components(folder: &Path, basis: &Basis, plan: &Plan, frozen: &[(String
     let text = |name: &String| SaveValue::Str(name.clone());
     let shapes = tensors.iter().map(|(name, shape)| (text(name), SaveValue::Size(shape.to_vec())));
     let value = SaveValue::Dict(vec![
-        ("coefficients".into(), tensor(0, &[n_components, coefficients.ncols()])),
+        ("coefficients".into(), tensor(0, &[n_components, coefficients.n_columns()])),
         ("mean_vector".into(), tensor(1, &[n_rows])),
         ("singular_values".into(), tensor(2, &[n_components])),
         ("M_actual".into(), SaveValue::Int(n_components as i64)),
@@ -349,7 +354,7 @@ fn write_components(folder: &Path, basis: &Basis, plan: &Plan, frozen: &[(String
         ("dataset_names".into(), SaveValue::List(basis.task_names().iter().map(text).collect())),
         ("storage_info".into(), SaveValue::Dict(Vec::new())),
     ]);
-    let storages = [storage(n_components * coefficients.ncols()), storage(n_rows), storage(n_components)];
+    let storages = [storage(n_components * coefficients.n_columns()), storage(n_rows), storage(n_components)];
     let writer = TorchWriter::create(&folder.join("pca_components.pt"), "pca_components", &value, &storages)?;
     writer.write_at(0, 0, &f32_bytes(&coefficients))?;
     writer.write_at(2, 0, &f32_bytes(&singular_values(basis, &solved.encode, n_components)))?;
@@ -357,16 +362,21 @@ fn write_components(folder: &Path, basis: &Basis, plan: &Plan, frozen: &[(String
 }
 
 /// Norms of the components, √(bᵀGb); zero where the Gram matrix is not known. The loader keeps and never uses them.
-fn singular_values(basis: &Basis, encode: &Mat<f64>, n_components: usize) -> Mat<f64> {
+fn singular_values(basis: &Basis, encode: &Matrix, n_components: usize) -> Matrix {
     let gram = basis.total_gram();
-    Mat::from_fn(1, n_components, |_, m| {
-        let column = encode.col(m);
-        gram.as_ref().map_or(0.0, |gram| (column.transpose() * gram * column).max(0.0).sqrt())
+    Matrix::from_fn(1, n_components, |_, m| {
+        let column = encode.column(m);
+        gram.as_ref().map_or(0.0, |gram| form(gram, column).max(0.0).sqrt())
     })
 }
 
-fn f32_bytes(matrix: &Mat<f64>) -> Vec<u8> {
-    let rows = (0..matrix.nrows()).flat_map(|i| (0..matrix.ncols()).map(move |j| matrix[(i, j)] as f32));
+/// xᵀ·g·x.
+fn form(g: &Matrix, x: &[f64]) -> f64 {
+    g.columns().zip(x).map(|(column, weight)| weight * column.iter().zip(x).map(|(a, b)| a * b).sum::<f64>()).sum()
+}
+
+fn f32_bytes(matrix: &Matrix) -> Vec<u8> {
+    let rows = (0..matrix.n_rows()).flat_map(|i| (0..matrix.n_columns()).map(move |j| matrix[(i, j)] as f32));
     rows.flat_map(f32::to_le_bytes).collect()
 }
 

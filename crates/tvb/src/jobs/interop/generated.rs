@@ -1,11 +1,12 @@
 //! Atoms that are made from a seed, written as files for formats that know stored atoms only.
 
-use crate::basis::{Basis, atom};
+use crate::basis::atoms::plain;
+use crate::basis::{Basis, edits};
 use crate::checkpoint::{Checkpoint, CheckpointWriter, Existing};
 use crate::error::{Error, Result};
 use crate::jobs::edit::{EditOutput, writer_for};
-use crate::ops::reconstruct::{Edits, reconstruct};
-use crate::pass::stream::Runtime;
+use crate::ops::reconstruct::reconstruct;
+use crate::pass::Runtime;
 use crate::progress::Progress;
 use std::path::Path;
 
@@ -18,10 +19,10 @@ pub(super) fn make_atoms(
 ) -> Result<Vec<Checkpoint>> {
     let n_atoms = basis.manifest.n_vectors();
     let alone = |atom: usize| (0..n_atoms).map(|m| if m == atom { 1.0 } else { 0.0 }).collect();
-    let edits = Edits::from_basis(basis, &(0..n_atoms).map(alone).collect::<Vec<Vec<f64>>>())?;
+    let edits = edits(basis, &(0..n_atoms).map(alone).collect::<Vec<Vec<f64>>>())?;
     std::fs::create_dir(folder).map_err(|error| Error::io("making", folder, &error))?;
     let output = |index: usize| EditOutput {
-        target: folder.join(atom::stem(index, n_atoms)).with_extension("safetensors"),
+        target: folder.join(plain::stem(index, n_atoms)).with_extension("safetensors"),
         dtype: None,
         existing: Existing::Refuse,
         delta: true,

@@ -5,24 +5,23 @@
 //! fingerprints, norms and errors are left unknown.
 
 use super::published::{self, Published};
-use crate::basis::atom::{self, AtomSink};
-use crate::basis::coefficients::{self, GroupCoefficients};
+use crate::basis::atoms::{AtomFiles, plain};
+use crate::basis::coefficients::{self, Solution};
 use crate::basis::manifest::{
-    AtomRecord, BaseRecord, FORMAT, GroupRecord, Manifest, MethodRecord, TaskRecord, VERSION,
+    AtomRecord, BaseRecord, FORMAT, Manifest, MethodRecord, StoredTensors, TaskRecord, VERSION,
 };
 use crate::basis::{Basis, seal};
 use crate::checkpoint::torch::{TorchFile, ValueRef};
 use crate::checkpoint::{Checkpoint, Dtype, Existing, Leftover, Place, StagedOutput, Tensor};
 use crate::columns::plan::{Plan, Skipped, Task};
-use crate::digest::{BLOCK_ROWS, Digest, TensorDigests};
+use crate::digest::{Digest, TensorDigests};
 use crate::error::{Error, Result};
-use crate::pass::chunks::{Block, Grid};
-use crate::pass::stream::{Pass, Runtime, Visit};
+use crate::ops::project::AtomSink;
+use crate::pass::{Folded, HostOperation, Pass, ReadChunk, Reads, Runtime};
 use crate::progress::Progress;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
-use tvb_kernels::Work;
 
 /// Makes a basis folder of a published one.
 ///
@@ -39,7 +38,7 @@ pub fn import(
     let published = published::read(folder)?;
     let staged = StagedOutput::folder(output, existing, Leftover::Clear)?;
     let (atoms, skipped) = open_atoms(folder, &published)?;
-    let n_stored = published.decode.nrows();
+    let n_stored = published.decode.n_rows();
     if atoms.len() != n_stored {
         return Err(Error::rejected(format!(
             "{}: {} vectors expected, as the coefficients have it, {} found",
@@ -50,14 +49,9 @@ pub fn import(
     }
     let plan = plan(atoms)?;
     let records = write_atoms(&plan, staged.path(), runtime, progress)?;
-    let group = GroupCoefficients {
-        name: "model".into(),
-        encode: published.encode.clone(),
-        decode: published.decode.clone(),
-        mix: faer::Mat::new(),
-        eigenvalues: Vec::new(),
-    };
-    let file = coefficients::write(staged.path(), None, std::slice::from_ref(&group))?;
+    let Published { encode, decode, .. } = &published;
+    let solution = Solution { encode, decode, mix: None, eigenvalues: &[] };
+    let file = coefficients::write(staged.path(), None, &solution)?;
     let manifest = Manifest { coefficients: file, skipped, ..describe(folder, published, &plan, records) };
     manifest.write(staged.path())?;
     staged.commit()?;
@@ -70,8 +64,8 @@ fn describe(folder: &Path, published: Published, plan: &Plan, atoms: Vec<AtomRec
         info["model"].as_str().map_or_else(|| "unknown".to_owned(), |model| format!("unknown, of model {model}"));
     let task = |name: String| TaskRecord { name, source: None, fingerprint: None, norm: None, relative_error: None };
     let options = json!({
-        "n_atoms": decode.nrows() - usize::from(mean.is_some()),
-        "n_stored": decode.nrows(),
+        "n_atoms": decode.n_rows() - usize::from(mean.is_some()),
+        "n_stored": decode.n_rows(),
         "imported": folder.display().to_string(),
         "reference": info,
     });
@@ -83,11 +77,11 @@ fn describe(folder: &Path, published: Published, plan: &Plan, atoms: Vec<AtomRec
         method: MethodRecord { name: method.into(), options },
         base: BaseRecord { source: model, fingerprint: None },
         tasks: tasks.into_iter().map(task).collect(),
-        groups: vec![GroupRecord {
-            name: "model".into(),
+        stored: StoredTensors {
+            name: StoredTensors::NAME.into(),
             tensors: plan.tensors.iter().map(|tensor| tensor.name.clone()).collect(),
             n_atoms: atoms.len(),
-        }],
+        },
         atoms,
         generated: None,
         coefficients: crate::basis::manifest::FileRecord { file: String::new(), checksum: Digest::default() },
@@ -113,8 +107,8 @@ fn open_atoms(folder: &Path, published: &Published) -> Result<(Vec<Checkpoint>, 
         .map(|items| items.len())
         .filter(|&n_vectors| n_vectors > 0)
         .ok_or_else(|| rejected("a dict with a list of basis_vectors expected".into()))?;
-    if n_vectors > published.decode.nrows() {
-        return Err(rejected(format!("at most {} vectors expected, {n_vectors} found", published.decode.nrows())));
+    if n_vectors > published.decode.n_rows() {
+        return Err(rejected(format!("at most {} vectors expected, {n_vectors} found", published.decode.n_rows())));
     }
     let mut skipped = Vec::new();
     let mut atoms = Vec::with_capacity(n_vectors + 1);
@@ -234,7 +228,7 @@ fn plan(atoms: Vec<Checkpoint>) -> Result<Plan> {
     let n_atoms = atoms.len();
     let mut atoms = atoms.into_iter();
     let first = atoms.next().ok_or_else(|| Error::rejected("no basis vectors"))?;
-    let rest = atoms.enumerate().map(|(index, checkpoint)| Task { name: atom::stem(index + 1, n_atoms), checkpoint });
+    let rest = atoms.enumerate().map(|(index, checkpoint)| Task { name: plain::stem(index + 1, n_atoms), checkpoint });
     Plan::of_columns(first, rest.collect(), &names)
 }
 
@@ -248,47 +242,65 @@ fn stored_dtype(plan: &Plan) -> tvb_kernels::Dtype {
     }
 }
 
-/// Streams every atom into its file.
-fn write_atoms(plan: &Plan, folder: &Path, runtime: &Runtime, progress: &dyn Progress) -> Result<Vec<AtomRecord>> {
-    let n_atoms = plan.n_columns();
-    let dtype = stored_dtype(plan);
-    let tensors: Vec<_> = plan.tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
-    let sink = AtomSink::create(folder, n_atoms, &tensors, Dtype::from(dtype))?;
-    let rows = plan.tensors.iter().map(|tensor| tensor.n_rows);
-    let pass = Pass { plan, grid: Grid::new(rows, BLOCK_ROWS), work: Work::Gram, slots: Vec::new() };
-    let mut digests = TensorDigests::new(n_atoms);
-    progress.begin("import", plan.n_bytes());
-    let each = |bytes: &mut Vec<u8>, visit: Visit<'_>| {
+/// The operation: every column's rows in the atoms' format, checked and written where they belong.
+struct WriteAtoms<'a> {
+    plan: &'a Plan,
+    dtype: tvb_kernels::Dtype,
+    sink: &'a AtomFiles,
+}
+
+impl HostOperation for WriteAtoms<'_> {
+    /// [n_blocks, n_atoms] digests of what was written.
+    type Part = Vec<Digest>;
+    type Buffers = Vec<u8>;
+
+    fn n_outputs(&self) -> usize {
+        self.plan.n_columns()
+    }
+
+    fn on_chunk(&self, read: ReadChunk<'_>, bytes: &mut Vec<u8>) -> Result<Vec<Digest>> {
+        let layout = read.chunk.layout;
         bytes.clear();
-        for column in 0..n_atoms {
-            for (index, block) in visit.blocks.iter().enumerate() {
-                let slice = visit.chunk.layout.slice(index, column);
-                let raw = &visit.chunk.bytes[slice.offset..slice.offset + block.n_rows * slice.dtype.size()];
+        for column in 0..layout.n_columns {
+            for (index, block) in read.blocks.iter().enumerate() {
+                let slice = layout.slice(index, column);
+                let raw = &read.chunk.bytes[slice.offset..slice.offset + block.n_rows * slice.dtype.size()];
                 let stored = bytes.len();
-                match slice.dtype == dtype {
+                match slice.dtype == self.dtype {
                     true => bytes.extend_from_slice(raw),
-                    false => bytes.extend(tvb_kernels::convert(raw, slice.dtype, dtype)),
+                    false => bytes.extend(tvb_kernels::convert(raw, slice.dtype, self.dtype)),
                 }
-                let values = tvb_kernels::decode(&bytes[stored..], dtype);
+                let values = tvb_kernels::decode(&bytes[stored..], self.dtype);
                 if let Some(row) = values.iter().position(|value| !value.is_finite()) {
                     return Err(Error::rejected(format!(
                         "{}: basis vector {column}, tensor {}: a finite value expected, another found at element {}",
-                        plan.column_checkpoint(column).path().display(),
-                        plan.tensors[block.tensor].name,
+                        self.plan.column_checkpoint(column).path().display(),
+                        self.plan.tensors[block.tensor].name,
                         block.first_row + row
                     )));
                 }
             }
         }
-        sink.write_rows(visit.blocks, bytes)
-    };
-    let fold = |blocks: &[Block], written: Vec<Digest>| {
-        for (block, row) in blocks.iter().zip(written.chunks_exact(n_atoms)) {
-            digests.push(block.tensor, row);
+        self.sink.write_rows(read.blocks, bytes)
+    }
+}
+
+/// Streams every atom into its file.
+fn write_atoms(plan: &Plan, folder: &Path, runtime: &Runtime, progress: &dyn Progress) -> Result<Vec<AtomRecord>> {
+    let n_atoms = plan.n_columns();
+    let dtype = stored_dtype(plan);
+    let tensors: Vec<_> = plan.tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
+    let sink = AtomFiles::create(folder, n_atoms, &tensors, Dtype::from(dtype))?;
+    let mut table = TensorDigests::new(n_atoms);
+    progress.begin("import", plan.n_bytes());
+    let fold = |Folded { blocks, part, .. }: Folded<'_, Vec<Digest>>| {
+        for (block, row) in blocks.iter().zip(part.chunks_exact(n_atoms)) {
+            table.push(block.tensor, row);
         }
         Ok(())
     };
-    pass.visit(runtime, progress, Vec::new, each, fold)?;
+    let reads = Reads::new();
+    Pass::over(plan, runtime, &reads).visit(&WriteAtoms { plan, dtype, sink: &sink }, runtime, progress, fold)?;
     progress.finish();
-    sink.finish(&digests.finish(plan.tensors.len()))
+    sink.finish(&table.finish(plan.tensors.len()))
 }

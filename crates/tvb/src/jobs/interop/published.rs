@@ -8,7 +8,7 @@ use crate::checkpoint::torch::TorchFile;
 use crate::checkpoint::{Dtype, Tensor};
 use crate::columns::tasks::check_name;
 use crate::error::{Error, Result};
-use faer::Mat;
+use crate::matrix::Matrix;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -25,9 +25,9 @@ pub(super) struct Published {
     /// The tasks that it can recover, in saved order.
     pub tasks: Vec<String>,
     /// B [n_tasks, n_stored]; empty where the atoms are no mixtures of the tasks.
-    pub encode: Mat<f64>,
+    pub encode: Matrix,
     /// W [n_stored, n_tasks].
-    pub decode: Mat<f64>,
+    pub decode: Matrix,
     /// The file with the mean of the tasks, which is stored as the last atom.
     pub mean: Option<PathBuf>,
     /// What the user should know.
@@ -62,13 +62,13 @@ fn autoencoder(folder: &Path, info: Value) -> Result<Published> {
     let tasks = tasks_of(&info["datasets"], &folder.join("method_info.json"))?;
     let encode = matrix(&file, "B")?;
     let mut decode = matrix(&file, "W")?;
-    check_shape(&path, "B", &encode, tasks.len(), encode.ncols())?;
-    check_shape(&path, "W", &decode, encode.ncols(), tasks.len())?;
+    check_shape(&path, "B", &encode, tasks.len(), encode.n_columns())?;
+    check_shape(&path, "W", &decode, encode.n_columns(), tasks.len())?;
     let is_linear = info["encoder"].as_str() == Some("linear");
     let tau = match file.root().get("A") {
         Some(_) => {
             let initial = matrix(&file, "A")?;
-            check_shape(&path, "A", &initial, tasks.len(), encode.ncols())?;
+            check_shape(&path, "A", &initial, tasks.len(), encode.n_columns())?;
             temperature(&initial, &encode, is_linear)
         }
         None => None,
@@ -122,11 +122,11 @@ fn pca(folder: &Path, info: Value) -> Result<Published> {
     let file = TorchFile::open(&path)?;
     let tasks = saved_names(&file, &info, folder)?;
     let coefficients = matrix(&file, "coefficients")?;
-    let n_components = coefficients.nrows();
+    let n_components = coefficients.n_rows();
     let n_tasks = tasks.len();
     check_shape(&path, "coefficients", &coefficients, n_components, n_tasks)?;
     // The components are the centred tasks times these coefficients, the mean is every task in equal parts.
-    let encode = Mat::from_fn(n_tasks, n_components + 1, |t, m| {
+    let encode = Matrix::from_fn(n_tasks, n_components + 1, |t, m| {
         if m == n_components {
             return 1.0 / n_tasks as f64;
         }
@@ -134,7 +134,7 @@ fn pca(folder: &Path, info: Value) -> Result<Published> {
         coefficients[(m, t)] - mean
     });
     let decode =
-        Mat::from_fn(n_components + 1, n_tasks, |m, t| if m < n_components { coefficients[(m, t)] } else { 1.0 });
+        Matrix::from_fn(n_components + 1, n_tasks, |m, t| if m < n_components { coefficients[(m, t)] } else { 1.0 });
     let notes = vec![format!(
         "pca stores {} vectors: {n_components} components and the mean, which the rule `sum` leaves out",
         n_components + 1
@@ -147,12 +147,12 @@ fn random(folder: &Path, info: Value) -> Result<Published> {
     let file = TorchFile::open(&path)?;
     let tasks = saved_names(&file, &info, folder)?;
     let decode = matrix(&file, "projection_coefficients")?;
-    check_shape(&path, "projection_coefficients", &decode, decode.nrows(), tasks.len())?;
+    check_shape(&path, "projection_coefficients", &decode, decode.n_rows(), tasks.len())?;
     let notes = vec![
         "random atoms are no mixtures of the tasks: there is no encode; they are stored as they were published"
             .to_owned(),
     ];
-    Ok(Published { method: "random", tasks, encode: Mat::new(), decode, mean: None, notes, info })
+    Ok(Published { method: "random", tasks, encode: Matrix::empty(), decode, mean: None, notes, info })
 }
 
 fn random_sample(folder: &Path, info: Value) -> Result<Published> {
@@ -184,7 +184,7 @@ fn random_sample(folder: &Path, info: Value) -> Result<Published> {
             lost.join(", ")
         ));
     }
-    let identity = Mat::identity(tasks.len(), tasks.len());
+    let identity = Matrix::identity(tasks.len());
     Ok(Published { method: "sample", tasks, encode: identity.clone(), decode: identity, mean: None, notes, info })
 }
 
@@ -214,24 +214,17 @@ fn tasks_of(names: &Value, path: &Path) -> Result<Vec<String>> {
 
 fn read_json(path: &Path) -> Result<Value> {
     let rejected = |what: String| Error::rejected(format!("{}: {what}", path.display()));
-    let found = match std::fs::metadata(path) {
-        Ok(found) => found,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && path.parent().is_some_and(Path::is_dir) => {
-            return Err(rejected("expected, none found".into())
-                .hint("a published basis folder holds basis_vectors.pt, method_info.json and its coefficients"));
-        }
-        Err(error) => return Err(Error::io("reading", path, &error)),
-    };
-    if found.len() > JSON_BYTES_MAX {
-        return Err(rejected(format!("at most {JSON_BYTES_MAX} bytes expected, {} found", found.len())));
+    if !path.exists() && path.parent().is_some_and(Path::is_dir) {
+        return Err(rejected("expected, none found".into())
+            .hint("a published basis folder holds basis_vectors.pt, method_info.json and its coefficients"));
     }
-    let bytes = std::fs::read(path).map_err(|error| Error::io("reading", path, &error))?;
+    let bytes = crate::checkpoint::read_capped(path, "JSON", JSON_BYTES_MAX)?;
     let value: Value = serde_json::from_slice(&bytes).map_err(|error| rejected(format!("not JSON: {error}")))?;
     if value.is_object() { Ok(value) } else { Err(rejected("a JSON object expected".into())) }
 }
 
 /// A small matrix of a dict, in f64.
-fn matrix(file: &TorchFile, key: &str) -> Result<Mat<f64>> {
+fn matrix(file: &TorchFile, key: &str) -> Result<Matrix> {
     let rejected = |what: String| Error::rejected(format!("{}: {key}: {what}", file.path().display()));
     let value = file.root().get(key).ok_or_else(|| rejected("a matrix expected, none found".into()))?;
     let tensor: Tensor = value.tensor(key)?;
@@ -253,11 +246,11 @@ fn matrix(file: &TorchFile, key: &str) -> Result<Mat<f64>> {
     if values.iter().any(|value| !value.is_finite()) {
         return Err(rejected("a value that is not finite".into()));
     }
-    Ok(Mat::from_fn(n_rows, n_columns, |i, j| values[i * n_columns + j]))
+    Ok(Matrix::from_fn(n_rows, n_columns, |i, j| values[i * n_columns + j]))
 }
 
-fn check_shape(path: &Path, key: &str, matrix: &Mat<f64>, n_rows: usize, n_columns: usize) -> Result<()> {
-    let found = (matrix.nrows(), matrix.ncols());
+fn check_shape(path: &Path, key: &str, matrix: &Matrix, n_rows: usize, n_columns: usize) -> Result<()> {
+    let found = (matrix.n_rows(), matrix.n_columns());
     if found == (n_rows, n_columns) {
         return Ok(());
     }
@@ -270,16 +263,16 @@ fn check_shape(path: &Path, key: &str, matrix: &Mat<f64>, n_rows: usize, n_colum
 }
 
 /// Whether every column is a distribution, to f32's precision.
-fn is_softmaxed(matrix: &Mat<f64>) -> bool {
+fn is_softmaxed(matrix: &Matrix) -> bool {
     matrix
-        .col_iter()
+        .columns()
         .all(|column| column.iter().all(|&value| value >= 0.0) && (column.iter().sum::<f64>() - 1.0).abs() < 1e-4)
 }
 
 /// Softmax down the columns of `matrix`/τ.
-fn softmaxed(matrix: &Mat<f64>, tau: f64) -> Mat<f64> {
-    let mut out = Mat::zeros(matrix.nrows(), matrix.ncols());
-    for (j, column) in matrix.col_iter().enumerate() {
+fn softmaxed(matrix: &Matrix, tau: f64) -> Matrix {
+    let mut out = Matrix::zeros(matrix.n_rows(), matrix.n_columns());
+    for (j, column) in matrix.columns().enumerate() {
         let largest = column.iter().fold(f64::NEG_INFINITY, |largest, &value| largest.max(value / tau));
         let total: f64 = column.iter().map(|value| (value / tau - largest).exp()).sum();
         for (i, value) in column.iter().enumerate() {
@@ -290,9 +283,9 @@ fn softmaxed(matrix: &Mat<f64>, tau: f64) -> Mat<f64> {
 }
 
 /// τ of B = softmax(A/τ) down columns, or of B = A/τ: the least squares slope of ln B (or B) against A.
-fn temperature(initial: &Mat<f64>, encode: &Mat<f64>, is_linear: bool) -> Option<f64> {
+fn temperature(initial: &Matrix, encode: &Matrix, is_linear: bool) -> Option<f64> {
     let (mut products, mut squares) = (0.0, 0.0);
-    for (a, b) in initial.col_iter().zip(encode.col_iter()) {
+    for (a, b) in initial.columns().zip(encode.columns()) {
         let pairs: Vec<(f64, f64)> = match is_linear {
             true => a.iter().zip(b.iter()).map(|(&a, &b)| (a, b)).collect(),
             // Where B has run out of f32's range its logarithm says nothing.
@@ -320,19 +313,19 @@ mod tests {
 
     #[test]
     fn the_temperature_comes_back_from_a_and_b() {
-        let initial = Mat::from_fn(5, 3, |i, j| ((i * 7 + j * 3) % 11) as f64 - 4.0);
+        let initial = Matrix::from_fn(5, 3, |i, j| ((i * 7 + j * 3) % 11) as f64 - 4.0);
         for tau in [0.1, 1.0, 5.0] {
             let found = temperature(&initial, &softmaxed(&initial, tau), false).unwrap();
             assert!((found - tau).abs() < 1e-9 * tau, "{found} for {tau}");
-            let scaled = Mat::from_fn(5, 3, |i, j| initial[(i, j)] / tau);
+            let scaled = Matrix::from_fn(5, 3, |i, j| initial[(i, j)] / tau);
             assert!((temperature(&initial, &scaled, true).unwrap() - tau).abs() < 1e-9 * tau);
         }
-        assert_eq!(temperature(&Mat::zeros(2, 2), &Mat::zeros(2, 2), true), None);
+        assert_eq!(temperature(&Matrix::zeros(2, 2), &Matrix::zeros(2, 2), true), None);
     }
 
     #[test]
     fn a_softmax_is_recognised() {
-        let raw = Mat::from_fn(4, 2, |i, j| i as f64 - j as f64);
+        let raw = Matrix::from_fn(4, 2, |i, j| i as f64 - j as f64);
         assert!(!is_softmaxed(&raw));
         assert!(is_softmaxed(&softmaxed(&raw, 2.0)));
     }

@@ -6,9 +6,9 @@ use super::svg::{escape, number};
 use super::{Pareto, pareto_svg, spectrum_svg};
 use crate::basis::Basis;
 use crate::error::Result;
+use crate::matrix::Matrix;
 use crate::solve::{Gram, Method, SolveOptions, plan_table};
 use crate::units;
-use faer::Mat;
 use std::fmt::Write as _;
 
 /// Tensors shown where the change lies.
@@ -153,8 +153,7 @@ impl Page {
     fn spectrum(&mut self, basis: &Basis) -> Result<()> {
         let manifest = &basis.manifest;
         self.heading("How many vectors these tasks need", "The least loss of any basis of each size, and this one's.");
-        let svg =
-            spectrum_svg(&basis.coefficients.groups[0].eigenvalues, manifest.n_vectors(), manifest.relative_loss)?;
+        let svg = spectrum_svg(&basis.coefficients.eigenvalues, manifest.n_vectors(), manifest.relative_loss)?;
         self.plot(&svg);
         Ok(())
     }
@@ -163,7 +162,7 @@ impl Page {
         let names = basis.task_names();
         let cosines = gram.cosines();
         self.heading("How alike the tasks are", "Cosines of the task vectors; red together, blue against each other.");
-        let map = |label, matrix: &Mat<f64>| {
+        let map = |label, matrix: &Matrix| {
             let value = |i: usize, j: usize| matrix[(i, j)];
             Heatmap { label, rows: &names, columns: &names, value: &value, full: 1.0 }.svg()
         };
@@ -206,18 +205,18 @@ impl Page {
 
     fn coefficients(&mut self, basis: &Basis) {
         let names = basis.task_names();
-        let group = &basis.coefficients.groups[0];
+        let group = &basis.coefficients;
         let atoms: Vec<String> = (0..basis.manifest.n_vectors()).map(|m| format!("atom {m}")).collect();
         self.heading(
             "How tasks become atoms, and atoms tasks",
             "Encode B: the part of each task in each atom. Decode W: the weight of each atom in each recovered task.",
         );
-        let largest = |matrix: &Mat<f64>| {
-            let values = (0..matrix.nrows()).flat_map(|i| (0..matrix.ncols()).map(move |j| (i, j)));
+        let largest = |matrix: &Matrix| {
+            let values = (0..matrix.n_rows()).flat_map(|i| (0..matrix.n_columns()).map(move |j| (i, j)));
             values.map(|at| matrix[at].abs()).fold(f64::MIN_POSITIVE, f64::max)
         };
         self.html += "<div class=\"two\">";
-        if group.encode.ncols() == atoms.len() {
+        if group.encode.n_columns() == atoms.len() {
             let value = |i: usize, j: usize| group.encode[(i, j)];
             let full = largest(&group.encode);
             let svg = Heatmap { label: "encode B", rows: &names, columns: &atoms, value: &value, full }.svg();
@@ -233,9 +232,9 @@ impl Page {
     fn tensors(&mut self, basis: &Basis) {
         let names = basis.task_names();
         // Tensors that no task moves have a Gram of zeros and are not among the group's.
-        let moved: Vec<&Mat<f64>> =
+        let moved: Vec<&Matrix> =
             basis.coefficients.grams.iter().filter(|gram| (0..names.len()).any(|t| gram[(t, t)] > 0.0)).collect();
-        let tensors = &basis.manifest.groups[0].tensors;
+        let tensors = &basis.manifest.stored.tensors;
         if moved.len() != tensors.len() || moved.len() < 2 {
             return;
         }
@@ -290,8 +289,8 @@ impl Page {
 }
 
 /// A square matrix out of JSON rows; `None` for anything else.
-fn matrix(rows: &serde_json::Value, n: usize) -> Option<Mat<f64>> {
+fn matrix(rows: &serde_json::Value, n: usize) -> Option<Matrix> {
     let rows: Vec<Vec<f64>> = serde_json::from_value(rows.clone()).ok()?;
     let is_square = rows.len() == n && rows.iter().all(|row| row.len() == n);
-    is_square.then(|| Mat::from_fn(n, n, |i, j| rows[i][j]))
+    is_square.then(|| Matrix::from_fn(n, n, |i, j| rows[i][j]))
 }

@@ -7,7 +7,7 @@ use crate::jobs::edit::{Edit, EditJob, EditOutput, Source};
 use crate::jobs::evaluate::Metrics;
 use crate::jobs::recover;
 use crate::ops::reconstruct::Edits;
-use crate::pass::stream::Runtime;
+use crate::pass::Runtime;
 use crate::progress::Progress;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};

@@ -18,7 +18,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::jobs::edit::{Edit, Source};
 use crate::jobs::evaluate::{Evaluator, Metrics, parse_metrics};
-use crate::pass::stream::Runtime;
+use crate::pass::Runtime;
 use crate::progress::Progress;
 use crate::units;
 use candidates::Candidates;
@@ -202,15 +202,7 @@ fn check_metrics(point: &Point, options: &SweepOptions) -> Result<()> {
 /// # Errors
 /// Rejected: anything else. Failed: the system cannot read it.
 pub fn read_metrics(path: &Path) -> Result<Metrics> {
-    let io = |error: std::io::Error| Error::io("reading", path, &error);
-    let n_bytes = std::fs::metadata(path).map_err(io)?.len();
-    if n_bytes > MAX_METRICS_BYTES {
-        return Err(Error::rejected(format!(
-            "{}: at most {MAX_METRICS_BYTES} bytes of metrics expected, {n_bytes} found",
-            path.display()
-        )));
-    }
-    let text = std::fs::read(path).map_err(io)?;
+    let text = crate::checkpoint::read_capped_or_pipe(path, "metrics", MAX_METRICS_BYTES)?;
     parse_metrics(&String::from_utf8_lossy(&text)).map_err(|what| {
         Error::rejected(format!("{}: {what}", path.display())).hint("save what the evaluator prints on its last line")
     })

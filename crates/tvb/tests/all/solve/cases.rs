@@ -1,6 +1,7 @@
 //! Task vectors to test solvers on: seeded random ones of many kinds, and the figures of the reference implementation.
 
 use faer::Mat;
+use tvb::matrix::Matrix;
 use tvb::solve::Gram;
 
 /// splitmix64: enough randomness for test data, the same on every machine.
@@ -37,8 +38,18 @@ pub(crate) fn gaussian(d: usize, n_tasks: usize, seed: u64) -> Mat<f64> {
     v
 }
 
+/// The library's matrix with the entries of the linear algebra's.
+pub(crate) fn own(m: &Mat<f64>) -> Matrix {
+    Matrix::from_fn(m.nrows(), m.ncols(), |i, j| m[(i, j)])
+}
+
+/// The way back.
+pub(crate) fn mat(m: &Matrix) -> Mat<f64> {
+    Mat::from_fn(m.n_rows(), m.n_columns(), |i, j| m[(i, j)])
+}
+
 pub(crate) fn gram_of(v: &Mat<f64>) -> Gram {
-    Gram::new(v.transpose() * v).expect("a Gram matrix")
+    Gram::new(own(&(v.transpose() * v))).expect("a Gram matrix")
 }
 
 /// Scales task t by `factors(t)`.
@@ -100,9 +111,9 @@ pub(crate) fn reference() -> serde_json::Value {
     serde_json::from_str(&text).expect("expected.json parses")
 }
 
-pub(crate) fn matrix(value: &serde_json::Value) -> Mat<f64> {
+pub(crate) fn matrix(value: &serde_json::Value) -> Matrix {
     let rows: Vec<Vec<f64>> = value.as_array().expect("rows").iter().map(numbers).collect();
-    Mat::from_fn(rows.len(), rows[0].len(), |i, j| rows[i][j])
+    Matrix::from_rows(&rows).expect("rows of one length")
 }
 
 pub(crate) fn numbers(value: &serde_json::Value) -> Vec<f64> {

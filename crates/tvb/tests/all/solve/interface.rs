@@ -1,9 +1,10 @@
 //! What callers of the solvers rely on beside the figures: the choice of M, tables, random atoms, refusals that state the
 //! facts, and work that can be stopped.
 
-use super::cases::{gaussian, gram_of, scaled, sharing};
+use super::cases::{gaussian, gram_of, mat, own, scaled, sharing};
 use faer::Mat;
 use tvb::ErrorKind;
+use tvb::matrix::Matrix;
 use tvb::solve::{
     AeOptions, AnchoredOptions, Assessment, Coefficients, Coordinates, Generator, Gram, MaxError, Method, Rule,
     SolveOptions, assess, atoms_for_error, edit_fidelity, plan_table, random_coefficients, solve,
@@ -36,16 +37,16 @@ fn random_atoms_are_orthonormal_and_their_errors_true() {
     }
     let raw_gram = raw.transpose() * &raw;
     let raw_task = raw.transpose() * &v;
-    let found = random_coefficients(&gram, 9, raw_gram.as_ref(), raw_task.as_ref()).expect("solved");
+    let found = random_coefficients(&gram, 9, &own(&raw_gram), &own(&raw_task)).expect("solved");
     let generated = found.generated.as_ref().expect("generated");
-    let atoms = &raw * &generated.mix;
+    let atoms = &raw * &mat(&generated.mix);
     let product = atoms.transpose() * &atoms;
     for i in 0..n_atoms {
         for j in 0..n_atoms {
             assert!((product[(i, j)] - f64::from(u8::from(i == j))).abs() < 1e-12, "atoms {i} and {j}");
         }
     }
-    let recovered = &atoms * &found.decode;
+    let recovered = &atoms * &mat(&found.decode);
     let assessed = assess(&gram, &found).expect("assessed");
     for t in 0..n_tasks {
         let error: f64 = (0..d).map(|x| (recovered[(x, t)] - v[(x, t)]).powi(2)).sum();
@@ -63,7 +64,7 @@ fn random_atoms_are_orthonormal_and_their_errors_true() {
         plan_table(&gram, &[Method::Random { seed: 9 }], &[n_atoms], &SolveOptions::atoms(1), Some(d as u64), &quiet)
             .expect("rows");
     assert!(rows[0].expected && (rows[0].mean_error - assessed.mean).abs() < 0.01 && rows[0].n_stored == 0);
-    let wrong = random_coefficients(&gram, 9, raw_gram.as_ref(), raw_gram.as_ref());
+    let wrong = random_coefficients(&gram, 9, &own(&raw_gram), &own(&raw_gram));
     assert_eq!(wrong.expect_err("shapes differ").kind(), ErrorKind::Rejected);
 }
 
@@ -152,7 +153,7 @@ fn what_does_not_fit_is_refused_with_the_facts() {
         (ae(&|o| o.tau = 0.0), SolveOptions::atoms(4), ErrorKind::Usage, "tau is 0"),
         (ae(&|o| o.batch_columns = Some(9)), SolveOptions::atoms(4), ErrorKind::Usage, "9 columns a step for 8 tasks"),
         (ae(&|o| o.learning_rate = -1.0), SolveOptions::atoms(4), ErrorKind::Usage, "learning rate is -1"),
-        (ae(&|o| o.init = Some(Mat::zeros(8, 3))), SolveOptions::atoms(4), ErrorKind::Rejected, "expected 8 x 4"),
+        (ae(&|o| o.init = Some(Matrix::zeros(8, 3))), SolveOptions::atoms(4), ErrorKind::Rejected, "expected 8 x 4"),
     ];
     for (method, options, kind, part) in cases {
         let error = solve(&gram, &method, &options, &quiet).expect_err(part);
@@ -168,7 +169,7 @@ fn what_does_not_fit_is_refused_with_the_facts() {
 
 #[test]
 fn a_matrix_that_is_no_gram_matrix_is_refused() {
-    let from = |rows: &[&[f64]]| Mat::from_fn(rows.len(), rows[0].len(), |i, j| rows[i][j]);
+    let from = |rows: &[&[f64]]| Matrix::from_fn(rows.len(), rows[0].len(), |i, j| rows[i][j]);
     let cases: [(&[&[f64]], &str); 7] = [
         (&[&[1.0, 0.0]], "expected a square"),
         (&[&[1.0, f64::NAN], &[0.0, 1.0]], "(0, 1) is NaN"),
@@ -183,9 +184,9 @@ fn a_matrix_that_is_no_gram_matrix_is_refused() {
         assert_eq!(error.kind(), ErrorKind::Rejected);
         assert!(error.message().contains(part), "{error} / {part}");
     }
-    assert_eq!(Gram::new(Mat::zeros(0, 0)).expect_err("empty").kind(), ErrorKind::Rejected);
+    assert_eq!(Gram::new(Matrix::zeros(0, 0)).expect_err("empty").kind(), ErrorKind::Rejected);
     // Every pair is possible, all three together are not.
-    let indefinite = Gram::new(Mat::from_fn(3, 3, |i, j| if i == j { 1.0 } else { -0.9 })).expect("pairs are fine");
+    let indefinite = Gram::new(Matrix::from_fn(3, 3, |i, j| if i == j { 1.0 } else { -0.9 })).expect("pairs are fine");
     let error = solve(&indefinite, &Method::Pca, &SolveOptions::atoms(1), &quiet).expect_err("indefinite");
     assert!(error.message().contains("expected none below zero"), "{error}");
     let gram = gram_of(&gaussian(9, 3, 1));
@@ -211,7 +212,7 @@ fn long_work_can_be_stopped() {
 
 #[test]
 fn coefficients_that_were_read_are_checked() {
-    let good = || (Mat::from_fn(3, 2, |t, m| (t + m) as f64), Mat::from_fn(2, 3, |m, t| (t + 2 * m) as f64));
+    let good = || (Matrix::from_fn(3, 2, |t, m| (t + m) as f64), Matrix::from_fn(2, 3, |m, t| (t + 2 * m) as f64));
     let (encode, decode) = good();
     let found = Coefficients::from_parts("pca", encode, decode).expect("fits");
     assert_eq!((found.n_tasks(), found.n_stored(), found.n_atoms), (3, 2, 1));

@@ -1,8 +1,9 @@
 //! What must hold for every method on every Gram matrix, easy or degenerate: bounds, exactness, agreement with the same
 //! quantities computed from the d-dimensional vectors themselves, and independence of the tasks' order.
 
-use super::cases::{Rng, collections, gaussian, gram_of, scaled, sharing};
+use super::cases::{Rng, collections, gaussian, gram_of, mat, own, scaled, sharing};
 use faer::Mat;
+use tvb::matrix::Matrix;
 use tvb::solve::{
     AeOptions, AnchoredOptions, Assessment, ClusterOptions, Coefficients, Coordinates, Gram, Method, Rule,
     SolveOptions, assess, edit_fidelity, solve,
@@ -78,7 +79,7 @@ fn no_method_beats_the_bound_and_nothing_is_nan() {
 
 fn check_finite(what: &str, found: &Coefficients, a: &Assessment) {
     let matrices = [&found.encode, &found.decode, &a.leakage, &a.recovered_dot_task];
-    assert!(matrices.iter().all(|m| m.col_iter().all(|c| c.iter().all(|x| x.is_finite()))), "{what}: matrices");
+    assert!(matrices.iter().all(|m| m.columns().all(|c| c.iter().all(|x| x.is_finite()))), "{what}: matrices");
     let lists = [&a.squared_errors, &a.relative_errors, &a.atom_norms, &a.norms, &a.recovered_norms];
     assert!(lists.iter().all(|list| list.iter().all(|x| x.is_finite())), "{what}: lists");
     let rounding = a.rounding.iter().flat_map(|r| r.relative_errors.iter().chain(&r.squared_errors));
@@ -107,8 +108,8 @@ fn predictions_equal_the_errors_of_the_vectors_themselves() {
                 }
                 let what = format!("{name}, {}, {coordinates:?}", method.name());
                 let (found, a) = solved(&gram, method, &options(n_atoms, false, coordinates));
-                let atoms = &v * &found.encode;
-                let recovered = &atoms * &found.decode;
+                let atoms = &v * &mat(&found.encode);
+                let recovered = &atoms * &mat(&found.decode);
                 let scale = gram.trace() / n_tasks as f64;
                 for t in 0..n_tasks {
                     let error: f64 = (0..v.nrows()).map(|x| (recovered[(x, t)] - v[(x, t)]).powi(2)).sum();
@@ -228,7 +229,7 @@ fn exact_reaches_the_bound_where_a_positive_vector_exists() {
             let excess = a.relative_loss - a.relative_bound;
             assert!(excess.abs() < 1e-12, "{name}, M = {n_atoms}: {excess:e} above the bound; {:?}", found.notes);
             assert!(found.notes.is_empty(), "{name}, M = {n_atoms}: {:?}", found.notes);
-            assert!(found.encode.col_iter().all(|c| c.iter().all(|&b| b >= 0.0)));
+            assert!(found.encode.columns().all(|c| c.iter().all(|&b| b >= 0.0)));
             // The sum of atoms is the best the subspace has, or close to it where that would not be positive.
             assert!(a.sum.cosine >= a.projected.cosine - 0.15, "{name}, M = {n_atoms}: {a:?}");
         }
@@ -244,7 +245,7 @@ fn exact_says_so_where_it_cannot_and_still_beats_the_others() {
             let loss = |method: &Method| solved(&gram, method, &SolveOptions::atoms(n_atoms));
             let (found, exact) = loss(&Method::parse("exact").expect("known"));
             assert!(found.notes.iter().any(|note| note.contains("no positive vector")), "{name}: {:?}", found.notes);
-            assert!(found.encode.col_iter().all(|c| c.iter().all(|&b| b >= 0.0)));
+            assert!(found.encode.columns().all(|c| c.iter().all(|&b| b >= 0.0)));
             for rival in ["anchored", "ae", "nmf", "cluster"] {
                 let (_, other) = loss(&Method::parse(rival).expect("known"));
                 assert!(exact.loss <= other.loss * (1.0 + 1e-6), "{name}, M = {n_atoms}: {rival} has a lower loss");
@@ -375,7 +376,7 @@ fn rounding_adds_what_is_predicted() {
     for name in ["anchored", "identity"] {
         let method = Method::parse(name).expect("known");
         let (found, a) = solved(&gram, &method, &SolveOptions::atoms(method.fixed_atoms(6).unwrap_or(3)));
-        let atoms = &v * &found.encode;
+        let atoms = &v * &mat(&found.encode);
         for rounding in &a.rounding {
             let stored = |x: f64| match rounding.dtype {
                 tvb_kernels::Dtype::F32 => f64::from(x as f32),
@@ -424,7 +425,7 @@ fn clusters_are_found_and_counted() {
 fn every_training_option_trains() {
     use tvb::solve::{Activation, Anneal, ae};
     let gram = gram_of(&sharing(100, 8, 0.3, |_| 1.0, 111));
-    let scaled = faer::Scale(64.0 / gram.trace()) * gram.matrix();
+    let scaled = Matrix::from_fn(8, 8, |i, j| 64.0 / gram.trace() * gram.matrix()[(i, j)]);
     let base = || AeOptions { steps: Some(600), ..AeOptions::default() };
     let cases: Vec<(&str, AeOptions)> = vec![
         ("default", base()),
@@ -434,10 +435,10 @@ fn every_training_option_trains() {
         ("decay", AeOptions { weight_decay: 1e-3, ..base() }),
         ("linear encoder", AeOptions { encoder: Activation::Linear, ..base() }),
         ("softmax decoder", AeOptions { decoder: Activation::Softmax, ..base() }),
-        ("from a file", AeOptions { init: Some(gaussian(8, 4, 5)), ..base() }),
+        ("from a file", AeOptions { init: Some(own(&gaussian(8, 4, 5))), ..base() }),
     ];
     for (name, options) in cases {
-        let trained = ae::train(scaled.as_ref(), 4, &options, &[1, 600], &quiet).expect(name);
+        let trained = ae::train(&scaled, 4, &options, &[1, 600], &quiet).expect(name);
         assert_eq!(trained.losses.len(), 2);
         assert!(trained.losses[1] < 0.9 * trained.losses[0], "{name}: {:?}", trained.losses);
         for m in 0..4 {
@@ -450,6 +451,6 @@ fn every_training_option_trains() {
         let expected_tau = if name == "anneal" { 0.1 } else { 5.0 };
         assert!((trained.tau - expected_tau).abs() < 1e-12, "{name}: τ ends at {}", trained.tau);
         // The same seed gives the same training.
-        assert_eq!(trained, ae::train(scaled.as_ref(), 4, &options, &[1, 600], &quiet).expect(name));
+        assert_eq!(trained, ae::train(&scaled, 4, &options, &[1, 600], &quiet).expect(name));
     }
 }

@@ -1,6 +1,6 @@
 //! The bytes of a pickle, read from the front.
 
-use super::machine::{PickleError, Step, malformed};
+use super::errors::{PickleError, Step, malformed};
 
 pub(super) struct Input<'a> {
     bytes: &'a [u8],

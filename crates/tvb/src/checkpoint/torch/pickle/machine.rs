@@ -1,22 +1,12 @@
 //! The stack machine: one opcode after another, everything bounded and nothing run.
 
+use super::errors::{PickleError, Step, malformed};
 use super::input::Input;
 use super::reduce;
 use super::stack::Stack;
 use super::values::{Id, Node, StorageRef, Values};
 use crate::checkpoint::limits::{N_LINKS_MAX, N_VALUES_MAX};
 use std::collections::HashMap;
-
-/// Why a pickle could not be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::checkpoint::torch) enum PickleError {
-    /// The bytes end before the pickle does.
-    Truncated,
-    /// One line: what is wrong and where.
-    Malformed(String),
-}
-
-pub(super) type Step<T> = Result<T, PickleError>;
 
 /// Reads one pickle from the front of `bytes`: its values, and how many bytes it took.
 pub(in crate::checkpoint::torch) fn run(bytes: &[u8]) -> Result<(Values, usize), PickleError> {
@@ -37,10 +27,6 @@ fn located(error: PickleError, at: usize) -> PickleError {
         PickleError::Malformed(why) => PickleError::Malformed(format!("{why} at byte {at} of the pickle")),
         PickleError::Truncated => PickleError::Truncated,
     }
-}
-
-pub(super) fn malformed<T>(why: impl Into<String>) -> Step<T> {
-    Err(PickleError::Malformed(why.into()))
 }
 
 pub(super) struct Machine<'a> {

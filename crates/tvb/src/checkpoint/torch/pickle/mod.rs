@@ -10,11 +10,13 @@
 //! Values lie in one list and refer to each other by index. So shared and cyclic values cost nothing, nothing is
 //! copied, and no depth of nesting can overflow the call stack.
 
+mod errors;
 mod input;
 mod machine;
 mod reduce;
 mod stack;
 mod values;
 
-pub(super) use machine::{PickleError, run};
+pub(super) use errors::PickleError;
+pub(super) use machine::run;
 pub(super) use values::{Id, Node, RawTensor, StorageKind, StorageRef, Values};

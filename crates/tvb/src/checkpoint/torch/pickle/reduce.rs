@@ -1,6 +1,7 @@
 //! The few callables that mean something here: containers, and what PyTorch rebuilds tensors with.
 
-use super::machine::{Machine, Step, malformed};
+use super::errors::{Step, malformed};
+use super::machine::Machine;
 use super::values::{Id, Node, Object, RawTensor, StorageKind, StorageRef};
 use crate::checkpoint::limits::{N_TENSORS_MAX, RANK_MAX};
 use crate::checkpoint::shown::shown;

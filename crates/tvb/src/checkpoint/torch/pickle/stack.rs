@@ -1,6 +1,6 @@
 //! The machine's working memory: a stack of values with marks in it, and the memo.
 
-use super::machine::{Step, malformed};
+use super::errors::{Step, malformed};
 use super::values::Id;
 use crate::checkpoint::limits::N_VALUES_MAX;
 use std::collections::HashMap;

@@ -1,8 +1,9 @@
 //! What is written is read back, entry for entry.
 
-use super::*;
+use super::zip_layout::ZipLayout;
+use super::{SaveStorage, SaveTensor, SaveValue, TorchWriter};
 use crate::checkpoint::torch::TorchFile;
-use crate::checkpoint::{Checkpoint, Dtype, Layout};
+use crate::checkpoint::{Checkpoint, Dtype, Layout, TensorSpec};
 
 const DTYPES: [Dtype; 16] = [
     Dtype::F64,

@@ -1,0 +1,26 @@
+//! One thread's buffers.
+
+use super::block::{Block, Floats};
+use super::combine::Weights;
+use std::fmt;
+
+/// One thread's buffers, reused from chunk to chunk; they grow to a few hundred rows of every column.
+#[derive(Default)]
+pub struct Scratch {
+    /// Rows of every column, decoded.
+    pub(super) block: Block,
+    /// The weights of a projection or reconstruction, packed.
+    pub(super) weights: Weights,
+    /// Outputs of a block in f32.
+    pub(super) rows: Floats,
+    /// Outputs of a block in f64.
+    pub(super) rows_f64: Vec<f64>,
+    /// Inner products of a run of many tasks.
+    pub(super) products: Floats,
+}
+
+impl fmt::Debug for Scratch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scratch").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,158 @@
+//! The GPU engine: a device and what can be asked of it.
+
+use super::context::{Context, DeviceSetup, InjectedFault};
+use super::resident::{DeviceCopy, Resident};
+use super::stream::{FirstUse, GpuStream};
+use super::{eigh, self_test, single};
+use crate::chunk::Chunk;
+use crate::cpu::CpuEngine;
+use crate::device::{AdapterFacts, adapters};
+use crate::eigh::Eigh;
+use crate::error::KernelError;
+use crate::work::Work;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// The GPU engine: one device, shared by its streams. Cheap to clone; clones share the device, also one that was reopened.
+#[derive(Clone)]
+pub struct GpuEngine {
+    context: Arc<RwLock<Arc<Context>>>,
+    facts: Arc<AdapterFacts>,
+    setup: DeviceSetup,
+    cpu: CpuEngine,
+}
+
+impl fmt::Debug for GpuEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GpuEngine").field("facts", &self.facts).finish_non_exhaustive()
+    }
+}
+
+impl GpuEngine {
+    /// Opens an adapter and tests every kernel on it against the CPU engine.
+    pub(crate) fn open(adapter: &wgpu::Adapter, facts: AdapterFacts, setup: DeviceSetup) -> Result<Self, KernelError> {
+        let context = Arc::new(Context::open(adapter, facts, setup)?);
+        let cpu = CpuEngine::new();
+        self_test::run(&context, &cpu)?;
+        let facts = Arc::new(context.facts.clone());
+        Ok(Self { context: Arc::new(RwLock::new(context)), facts, setup, cpu })
+    }
+
+    fn context(&self) -> Arc<Context> {
+        Arc::clone(&self.context.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The device, unless it has failed.
+    fn sound_context(&self) -> Result<Arc<Context>, KernelError> {
+        let context = self.context();
+        context.check()?;
+        Ok(context)
+    }
+
+    /// Reopens the adapter after a fault, for this engine and all its clones; streams of the old device stay broken.
+    ///
+    /// # Errors
+    /// [`KernelError::NoAdapter`] where the adapter is gone, [`KernelError::SelfTest`], and device errors; the engine is
+    /// as it was then.
+    pub fn rebuild(&self) -> Result<(), KernelError> {
+        let old = &self.facts;
+        let found = adapters(Some(old.backend));
+        let is_same =
+            |facts: &AdapterFacts| (&facts.name, &facts.driver, facts.kind) == (&old.name, &old.driver, old.kind);
+        let Some((adapter, facts)) = found.iter().find(|(_, facts)| is_same(facts)) else {
+            let found = found.iter().map(|(_, facts)| facts.to_string()).collect();
+            return Err(KernelError::NoAdapter { wanted: old.name.clone(), found });
+        };
+        let rebuilt = Self::open(adapter, AdapterFacts { index: old.index, ..facts.clone() }, self.setup)?;
+        let context = rebuilt.context();
+        context.set_poisoned(self.context().poisoned());
+        *self.context.write().unwrap_or_else(PoisonError::into_inner) = context;
+        Ok(())
+    }
+
+    /// Makes a fault happen after so many more submits of chunks (at least one): for tests of what follows.
+    pub fn inject_fault(&self, n_submits: u32, fault: InjectedFault) {
+        self.context().inject(n_submits, fault);
+    }
+
+    /// What is known about the adapter.
+    pub fn facts(&self) -> &AdapterFacts {
+        &self.facts
+    }
+
+    /// Whether readers write to memory that kernels read directly (unified memory), with no copy on the device.
+    pub fn is_direct(&self) -> bool {
+        self.context().direct
+    }
+
+    /// Whether chunks can stay on the device between passes: where its memory is its own, and not the host's.
+    pub fn can_keep(&self) -> bool {
+        self.context().own_memory
+    }
+
+    /// The first error the device has reported, if any: after one, reopen the device or go on with the CPU engine.
+    ///
+    /// # Errors
+    /// That error.
+    pub fn check(&self) -> Result<(), KernelError> {
+        self.context().check()
+    }
+
+    /// A stream that does `work` on chunks of at most `max_chunk_bytes` bytes, with `n_slots` staging buffers of that size.
+    ///
+    /// Three or four slots of 8 to 32 MiB keep readers, bus and kernels busy at once.
+    ///
+    /// # Errors
+    /// [`KernelError::Limit`] where a chunk would be larger than the device's bindings; device errors.
+    pub fn stream<W: Work>(
+        &self,
+        work: &W,
+        max_chunk_bytes: usize,
+        n_slots: usize,
+    ) -> Result<GpuStream<W>, KernelError> {
+        GpuStream::new(self.sound_context()?, work, max_chunk_bytes, n_slots, FirstUse::Test(self_test::format))
+    }
+
+    /// A chunk brought to the device's memory, for measurements of `work` without the upload. Its layout must be one that
+    /// [`staged_layout`](crate::staged_layout) leaves as it is.
+    ///
+    /// # Errors
+    /// [`KernelError::Limit`] where it does not fit a binding, [`KernelError::NotOnGpu`] for f64; device errors.
+    pub fn resident<W: Work>(&self, work: &W, chunk: Chunk<'_>) -> Result<Resident<W>, KernelError> {
+        Resident::new(self.sound_context()?, work, chunk, FirstUse::Test(self_test::format))
+    }
+
+    /// Two buffers of `n_bytes` (rounded up to 16) on the device, one to be copied to the other.
+    ///
+    /// # Errors
+    /// [`KernelError::Limit`] where they are larger than the device's buffers; device errors.
+    pub fn device_copy(&self, n_bytes: u64) -> Result<DeviceCopy, KernelError> {
+        DeviceCopy::new(self.sound_context()?, n_bytes)
+    }
+
+    /// Does `work` on one chunk and waits for it. What the GPU does not take (f64 results) the CPU engine does.
+    ///
+    /// # Errors
+    /// [`KernelError`] when the layout does not fit the bytes or the work, and device errors.
+    pub fn run<W: Work>(&self, work: &W, chunk: Chunk<'_>) -> Result<W::Output, KernelError> {
+        single::run(self.context(), &self.cpu, work, chunk, FirstUse::Test(self_test::format))
+    }
+
+    /// Eigendecomposition of `n_matrices` symmetric n×n matrices laid one after another, column-major \[n_matrices, n, n\];
+    /// lower triangles are read.
+    ///
+    /// f32 on the device, then refined to f64 and checked on the host; one that does not pass is done by the CPU engine,
+    /// with a warning in the log.
+    ///
+    /// # Errors
+    /// [`KernelError`] when the length is not n_matrices · n² or an entry is not finite, and device errors.
+    pub fn eigh(&self, matrices: &[f64], n: usize, n_matrices: usize) -> Result<Vec<Eigh>, KernelError> {
+        eigh::run(&self.context(), &self.cpu, matrices, n, n_matrices)
+    }
+
+    /// Fills every result buffer with NaNs before each submit, so that a value no kernel wrote cannot pass for one. For
+    /// tests: it costs a copy of each result.
+    pub fn poison_results(&self, poison: bool) {
+        self.context().set_poisoned(poison);
+    }
+}

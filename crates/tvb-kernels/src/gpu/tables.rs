@@ -1,0 +1,60 @@
+//! The tables that shaders read beside a chunk's bytes, laid one after another in one buffer.
+
+use crate::chunk::{ChunkLayout, Dtype};
+use crate::error::KernelError;
+use crate::limits::BINDING_ALIGNMENT;
+use crate::params;
+use std::ops::Range;
+
+/// Builds the tables: each part on its own binding alignment.
+#[derive(Default)]
+pub(super) struct Tables {
+    bytes: Vec<u8>,
+}
+
+impl Tables {
+    /// Appends a part and returns its byte range.
+    pub(super) fn push<T: bytemuck::Pod>(&mut self, part: &[T]) -> Range<usize> {
+        let start = self.bytes.len().next_multiple_of(BINDING_ALIGNMENT);
+        self.bytes.resize(start, 0);
+        self.bytes.extend_from_slice(bytemuck::cast_slice(part));
+        start..self.bytes.len()
+    }
+
+    /// Appends the parameters of a dispatch and returns their byte.
+    pub(super) fn push_params<T: bytemuck::Pod>(&mut self, params: T) -> u32 {
+        // Tables hold a few bytes per run and slice of a chunk that itself is below 4 GiB.
+        self.push(&[params]).start as u32
+    }
+
+    /// The bytes; the last part padded, as every dispatch's parameters are bound with one fixed size.
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        let end = (self.bytes.len() + BINDING_ALIGNMENT).next_multiple_of(BINDING_ALIGNMENT);
+        self.bytes.resize(end, 0);
+        self.bytes
+    }
+}
+
+/// The table of slices.
+///
+/// # Errors
+/// [`KernelError::NotOnGpu`] for f64 rows; [`KernelError::Limit`] where an offset is beyond 32 bits.
+pub(super) fn slices(layout: &ChunkLayout) -> Result<Vec<params::Slice>, KernelError> {
+    let too_far = KernelError::Limit { what: "chunk bytes", found: layout.n_bytes as u64, most: u64::from(u32::MAX) };
+    u32::try_from(layout.n_bytes).map_err(|_| too_far)?;
+    layout
+        .slices
+        .iter()
+        .map(|slice| Ok(params::Slice { offset_bytes: slice.offset as u32, dtype: dtype_code(slice.dtype)? }))
+        .collect()
+}
+
+/// A format's number in the shaders.
+pub(super) fn dtype_code(dtype: Dtype) -> Result<u32, KernelError> {
+    match dtype {
+        Dtype::F32 => Ok(params::F32),
+        Dtype::F16 => Ok(params::F16),
+        Dtype::Bf16 => Ok(params::BF16),
+        Dtype::F64 => Err(KernelError::NotOnGpu),
+    }
+}

@@ -1,0 +1,125 @@
+//! Atoms on disk: plain safetensors state dicts of deltas, written by position from many threads, digested on the way.
+//!
+//! An atom's checksum is the digest over, file by file, of the header's digest and the tensors' digests (see
+//! [`crate::digest`]): writers and readers take it from the blocks as they pass, in any chunking.
+
+use crate::basis::manifest::AtomRecord;
+use crate::checkpoint::{Checkpoint, Dtype, Place, SHARD_BYTES, ShardPlan, ShardedWriter, TensorSpec};
+use crate::digest::{Digest, TableOfDigests};
+use crate::error::Result;
+use crate::ops::project::AtomSink;
+use crate::pass::Block;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Every atom of a basis while it is written.
+#[derive(Debug)]
+pub struct AtomFiles {
+    dtype: Dtype,
+    atoms: Vec<(ShardPlan, ShardedWriter)>,
+}
+
+/// The stem of atom `index` of `n_atoms`: `atom-00`, with more digits where there are more than a hundred.
+pub fn stem(index: usize, n_atoms: usize) -> String {
+    let width = n_atoms.saturating_sub(1).to_string().len().max(2);
+    format!("atom-{index:0width$}")
+}
+
+fn specs(tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Vec<TensorSpec> {
+    let spec = |(name, shape): &(String, Vec<usize>)| TensorSpec { name: name.clone(), dtype, shape: shape.clone() };
+    tensors.iter().map(spec).collect()
+}
+
+impl AtomFiles {
+    /// Creates the files of `n_atoms` atoms in `folder`, at their full size; an atom larger than 5 GB in shards.
+    ///
+    /// # Errors
+    /// Failed: the disk has too little room, or the system refuses.
+    pub fn create(folder: &Path, n_atoms: usize, tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Result<AtomFiles> {
+        let specs = specs(tensors, dtype);
+        let atoms = (0..n_atoms).map(|atom| {
+            let plan = ShardPlan::greedy(&specs, &stem(atom, n_atoms), SHARD_BYTES)?;
+            let writer = ShardedWriter::create(folder, &plan, &specs, &BTreeMap::new())?;
+            Ok((plan, writer))
+        });
+        Ok(AtomFiles { dtype, atoms: atoms.collect::<Result<_>>()? })
+    }
+
+    /// Opens the files that an interrupted run left, to write on; `None` where they are not all there as
+    /// [`create`](AtomFiles::create) made them.
+    pub fn reopen(folder: &Path, n_atoms: usize, tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Option<AtomFiles> {
+        let specs = specs(tensors, dtype);
+        let atoms = (0..n_atoms).map(|atom| {
+            let plan = ShardPlan::greedy(&specs, &stem(atom, n_atoms), SHARD_BYTES).ok()?;
+            let writer = ShardedWriter::reopen(folder, &plan, &specs, &BTreeMap::new()).ok()??;
+            Some((plan, writer))
+        });
+        Some(AtomFiles { dtype, atoms: atoms.collect::<Option<_>>()? })
+    }
+
+    /// Puts everything on the disk. `digests` is [n_tensors, n_atoms].
+    ///
+    /// # Errors
+    /// Failed: the system cannot write.
+    pub fn finish(self, digests: &TableOfDigests) -> Result<Vec<AtomRecord>> {
+        let records = self.atoms.into_iter().enumerate().map(|(atom, (plan, writer))| {
+            let tensor_digests: Vec<Digest> = digests.column(atom).collect();
+            let mut parts = Vec::new();
+            let mut bytes = 0;
+            for ((_, tensors), layout) in plan.files.iter().zip(writer.layouts()) {
+                parts.push(Digest::of(layout.header()));
+                parts.extend(tensors.iter().map(|&tensor| tensor_digests[tensor]));
+                bytes += layout.file_bytes();
+            }
+            writer.finish()?;
+            let names = plan.files.into_iter().map(|(name, _)| name);
+            Ok(AtomRecord {
+                checksum: Digest::of_digests(parts),
+                bytes,
+                dtype: self.dtype,
+                shards: if plan.index.is_some() { names.clone().collect() } else { Vec::new() },
+                file: plan.index.unwrap_or_else(|| names.collect()),
+            })
+        });
+        records.collect()
+    }
+}
+
+impl AtomSink for AtomFiles {
+    ///
+    fn sync(&self) -> Result<()> {
+        self.atoms.iter().try_for_each(|(_, writer)| writer.sync())
+    }
+
+    ///
+    fn write_rows(&self, blocks: &[Block], rows: &[u8]) -> Result<Vec<Digest>> {
+        let size = self.dtype.size();
+        let mut digests = vec![Digest::default(); blocks.len() * self.atoms.len()];
+        let mut at = 0;
+        for (atom, (_, writer)) in self.atoms.iter().enumerate() {
+            for (index, block) in blocks.iter().enumerate() {
+                let own = &rows[at..at + block.n_rows * size];
+                at += own.len();
+                writer.write_at(block.tensor, (block.first_row * size) as u64, own)?;
+                digests[index * self.atoms.len() + atom] = Digest::of(own);
+            }
+        }
+        Ok(digests)
+    }
+}
+
+/// The checksum of an atom that was read: `digests` are those of its tensors in file order.
+///
+/// # Errors
+/// Failed: a header cannot be read again.
+pub fn checksum(atom: &Checkpoint, digests: impl Iterator<Item = Digest>) -> Result<Digest> {
+    let mut parts = Vec::new();
+    let mut digests = digests;
+    for (number, file) in atom.files().iter().enumerate() {
+        parts.push(Digest::of(&file.safetensors_header()?));
+        let is_here = |place: &Place| matches!(place, Place::Contiguous { file, .. } if *file == number);
+        let n_tensors = atom.tensors().iter().filter(|tensor| is_here(&tensor.place)).count();
+        parts.extend(digests.by_ref().take(n_tensors));
+    }
+    Ok(Digest::of_digests(parts))
+}

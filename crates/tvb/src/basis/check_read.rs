@@ -1,0 +1,51 @@
+//! Whether what was read while edits were formed is what a basis says of its atoms and its base.
+
+use super::atoms::plain;
+use super::open::Basis;
+use crate::checkpoint::Checkpoint;
+use crate::digest::{Digest, fingerprint};
+use crate::error::{Error, Result};
+use crate::ops::reconstruct::Read;
+
+/// Checks what was read against what a basis says of its atoms and, where it knows, of its base.
+///
+/// # Errors
+/// Rejected: a damaged atom, or another base.
+pub fn check_read(read: &Read, basis: &Basis, base: Option<&Checkpoint>) -> Result<()> {
+    let n_atoms = basis.n_atoms();
+    for (task, digests) in &read.columns {
+        let record = (0..n_atoms).find(|&index| plain::stem(index, n_atoms) == task.name);
+        let Some(record) = record.map(|index| &basis.manifest.atoms[index]) else { continue };
+        let Some(digests) = digests.iter().copied().collect::<Option<Vec<Digest>>>() else { continue };
+        if plain::checksum(&task.checkpoint, digests.into_iter())? != record.checksum {
+            return Err(Error::rejected(format!(
+                "{}: its checksum does not match: the atom was damaged",
+                task.checkpoint.path().display()
+            ))
+            .hint("make the basis again, or copy it again; `tvb verify` checks all of it"));
+        }
+    }
+    let (Some(base), Some(expected)) = (base, basis.manifest.base.fingerprint) else { return Ok(()) };
+    let found = base_fingerprint(read, base, basis)?;
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::rejected(format!(
+        "{}: another base expected, the one this basis was made from ({}): fingerprint {expected} expected, {found} found",
+        base.path().display(),
+        basis.manifest.base.source
+    ))
+    .hint("--force uses this base all the same"))
+}
+
+fn base_fingerprint(read: &Read, base: &Checkpoint, basis: &Basis) -> Result<Digest> {
+    let took_part = basis.stored_tensors().iter().chain(&basis.manifest.frozen);
+    let mut parts = Vec::new();
+    for name in took_part {
+        let (Some(tensor), Some(digest)) = (base.get(name), read.base.get(name)) else {
+            return Err(Error::rejected(format!("{}: tensor {name} expected, none found", base.path().display())));
+        };
+        parts.push((name.as_str(), tensor.dtype, tensor.shape.as_slice(), *digest));
+    }
+    Ok(fingerprint(parts))
+}

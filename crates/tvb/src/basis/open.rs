@@ -1,0 +1,137 @@
+//! Opening a basis: its small files are read and checked at once, its atoms when they are needed.
+
+use super::atoms::plain::stem;
+use super::atoms::{Atoms, GeneratedAtoms};
+use super::coefficients::{self, StoredCoefficients};
+use super::manifest::{self, Manifest};
+use crate::checkpoint::{Checkpoint, read_capped, resolve_inside};
+use crate::columns::plan::Task;
+use crate::error::{Error, Result};
+use crate::matrix::Matrix;
+use crate::solve::{Coefficients, Generated};
+use std::path::{Path, PathBuf};
+
+/// A basis whose small files were read and checked; atoms are opened when they are needed.
+#[derive(Clone, Debug)]
+pub struct Basis {
+    /// The folder.
+    pub folder: PathBuf,
+    /// `basis.json`.
+    pub manifest: Manifest,
+    /// `coefficients.safetensors`.
+    pub coefficients: StoredCoefficients,
+}
+
+/// A manifest larger than this is not one of ours.
+const MAX_MANIFEST_BYTES: u64 = 256 << 20;
+
+impl Basis {
+    /// Whether `path` looks like a basis folder.
+    pub fn is_at(path: &Path) -> bool {
+        path.join(manifest::FILE_NAME).is_file()
+    }
+
+    /// Reads and checks the manifest and the coefficients.
+    ///
+    /// # Errors
+    /// Rejected: not a basis, damaged, or of another version. Failed: I/O.
+    pub fn open(folder: &Path) -> Result<Basis> {
+        let path = folder.join(manifest::FILE_NAME);
+        if !path.exists() && folder.exists() {
+            return Err(Error::rejected(format!(
+                "{}: a basis folder expected, no {} found",
+                folder.display(),
+                manifest::FILE_NAME
+            ))
+            .hint("make one with `tvb compress`, or `tvb import` a published one"));
+        }
+        // A basis may come from others: not even its manifest may be a link out of its folder.
+        let path = resolve_inside(folder, manifest::FILE_NAME)?;
+        let bytes = read_capped(&path, "a manifest", MAX_MANIFEST_BYTES)?;
+        let manifest = Manifest::from_bytes(&bytes, &path)?;
+        let coefficients = coefficients::read(folder, &manifest)?;
+        Ok(Basis { folder: folder.to_owned(), manifest, coefficients })
+    }
+
+    /// The tasks' names, in column order.
+    pub fn task_names(&self) -> Vec<String> {
+        self.manifest.tasks.iter().map(|task| task.name.clone()).collect()
+    }
+
+    /// M, the stored atoms.
+    pub fn n_atoms(&self) -> usize {
+        self.manifest.atoms.len()
+    }
+
+    /// T.
+    pub fn n_tasks(&self) -> usize {
+        self.manifest.tasks.len()
+    }
+
+    /// B and W as the solver made them.
+    ///
+    /// # Errors
+    /// Rejected: coefficients that do not fit together.
+    pub fn solved(&self) -> Result<Coefficients> {
+        let StoredCoefficients { encode, decode, mix, .. } = &self.coefficients;
+        let solved = Coefficients::from_parts(&self.manifest.method.name, encode.clone(), decode.clone())
+            .map_err(|error| error.context(self.folder.display()))?;
+        let generated = self.manifest.generated.as_ref();
+        Ok(Coefficients {
+            generated: generated.map(|record| Generated { seed: record.seed, mix: mix.clone() }),
+            ..solved
+        })
+    }
+
+    /// Names of the tensors that the atoms have, in order.
+    pub fn stored_tensors(&self) -> &[String] {
+        &self.manifest.stored.tensors
+    }
+
+    /// The atoms: opened and checked, or ready to be made.
+    ///
+    /// # Errors
+    /// As [`open_atom`](Basis::open_atom).
+    pub fn atoms(&self) -> Result<Atoms> {
+        if let Some(generated) = GeneratedAtoms::of(&self.manifest, &self.coefficients.mix)? {
+            return Ok(Atoms::Generated(generated));
+        }
+        let n_atoms = self.n_atoms();
+        let open = |index| Ok(Task { name: stem(index, n_atoms), checkpoint: self.open_atom(index)? });
+        Ok(Atoms::Plain((0..n_atoms).map(open).collect::<Result<_>>()?))
+    }
+
+    /// The Gram matrix of all tensors together, where it is known.
+    pub fn total_gram(&self) -> Option<Matrix> {
+        let (first, rest) = self.coefficients.grams.split_first()?;
+        let entry = |i, j| rest.iter().fold(first[(i, j)], |sum, gram| sum + gram[(i, j)]);
+        Some(Matrix::from_fn(first.n_rows(), first.n_columns(), entry))
+    }
+
+    /// Opens one atom's header and checks it against the manifest.
+    ///
+    /// # Errors
+    /// Rejected: missing, malformed, or not the tensors the manifest lists.
+    pub fn open_atom(&self, index: usize) -> Result<Checkpoint> {
+        let record = &self.manifest.atoms[index];
+        // A basis may come from others: no link in it may lead out of its folder.
+        let atom = Checkpoint::open(&resolve_inside(&self.folder, &record.file)?)?;
+        let expected = self.stored_tensors().len();
+        let rejected = |what: String| {
+            Error::rejected(format!("{}: {what}", atom.path().display())).hint("make the basis again, or copy it again")
+        };
+        if atom.tensors().len() != expected {
+            return Err(rejected(format!("{expected} tensors expected, {} found", atom.tensors().len())));
+        }
+        for name in self.stored_tensors() {
+            match atom.get(name) {
+                None => return Err(rejected(format!("tensor {name} expected, none found"))),
+                Some(tensor) if tensor.dtype != record.dtype => {
+                    return Err(rejected(format!("tensor {name}: {} expected, {} found", record.dtype, tensor.dtype)));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(atom)
+    }
+}

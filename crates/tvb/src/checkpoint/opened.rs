@@ -1,0 +1,99 @@
+//! An opened checkpoint: what its headers say, and the files behind it.
+
+use super::layout::Layout;
+use super::read::read_tensor;
+use super::{DataFile, NotTensor, Tensor};
+use crate::error::Result;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// An opened checkpoint: its tensors in file order and the open files behind them. Cheap to clone, shared by threads.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    pub(super) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) path: PathBuf,
+    pub(super) layout: Layout,
+    /// The index file's name, where shards are bound by one.
+    pub(super) index: Option<String>,
+    /// Shared with copies under other names.
+    pub(super) files: Arc<[DataFile]>,
+    pub(super) tensors: Vec<Tensor>,
+    /// Positions in `tensors`, in the order in which the files list their keys.
+    pub(super) key_order: Vec<usize>,
+    pub(super) by_name: HashMap<String, usize>,
+    pub(super) not_tensors: Vec<NotTensor>,
+    pub(super) metadata: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// What was opened, as the user wrote it.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// How it lies on disk.
+    pub fn layout(&self) -> &Layout {
+        &self.inner.layout
+    }
+
+    /// The name of the index file inside the folder, where shards are bound by one.
+    pub fn index_name(&self) -> Option<&str> {
+        self.inner.index.as_deref()
+    }
+
+    /// The data files in order.
+    pub fn files(&self) -> &[DataFile] {
+        &self.inner.files
+    }
+
+    /// Every tensor, sorted by (file, offset), so that reading them in order reads the disk in order.
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.inner.tensors
+    }
+
+    /// Every tensor in the order in which the files list their keys: a state dict's order.
+    pub fn in_key_order(&self) -> impl ExactSizeIterator<Item = &Tensor> {
+        self.inner.key_order.iter().map(|&position| &self.inner.tensors[position])
+    }
+
+    /// The tensor of that name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.inner.by_name.get(name).map(|&i| &self.inner.tensors[i])
+    }
+
+    /// The place of the tensor of that name in [`Checkpoint::tensors`].
+    pub fn index_of(&self, name: &str) -> Option<usize> {
+        self.inner.by_name.get(name).copied()
+    }
+
+    /// Entries of a PyTorch state dict that hold no tensor, and what they hold instead: none of them is carried over.
+    pub fn not_tensors(&self) -> &[NotTensor] {
+        &self.inner.not_tensors
+    }
+
+    /// The safetensors `__metadata__` of the first file; empty for other formats.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.inner.metadata
+    }
+
+    /// Fills `out` with the tensor's row-major bytes from `byte_offset` on. `tensor` must be one of this checkpoint's.
+    ///
+    /// # Errors
+    /// Failed where the system cannot read or the file has shrunk; names the file, or the tensor.
+    pub fn read(&self, tensor: &Tensor, byte_offset: u64, out: &mut [u8]) -> Result<()> {
+        read_tensor(&self.inner.files, tensor, byte_offset, out)
+    }
+
+    /// Notices any of its files that was written to, replaced or removed since [`open`](Checkpoint::open).
+    ///
+    /// # Errors
+    /// Rejected, naming the file and what changed.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.inner.files.iter().try_for_each(DataFile::check_unchanged)
+    }
+}

@@ -1,0 +1,294 @@
+//! Bookmarks on disk: a folder inside the partial output that tells the next run where this one stopped.
+//!
+//! A bookmark's file name carries a digest of everything the pass depends on: the input files as they were when they were
+//! opened (path, length, time of change, inode), the tensors, the device, and the pass's own recipe. A run with any other
+//! inputs or options does not find it. The file ends in the digest of all before it, and appears by a rename.
+
+use crate::basis::gram_file;
+use crate::checkpoint::FileStamp;
+use crate::columns::plan::Plan;
+use crate::digest::{Digest, TensorDigests};
+use crate::error::{Error, Result};
+use crate::ops::Grams;
+use crate::pass::bookmark::{Bookmark, Bookmarks, PassName};
+use crate::pass::{Runtime, Span, SpanSums};
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+use tvb_kernels::Engine;
+
+/// The folder's name inside a partial basis.
+pub const FOLDER: &str = "bookmarks";
+/// Seconds between two bookmarks, in place of `EVERY_SECONDS`; for tests.
+pub const EVERY_VARIABLE: &str = "TVB_BOOKMARK_SECONDS";
+/// Seconds of work that a kill may cost.
+const EVERY_SECONDS: f64 = 30.0;
+const MAGIC: &[u8] = b"tvb-bookmark 2\n";
+/// Larger files are not ours: sums and open digests together stay far below.
+const MAX_BYTES: u64 = 4 << 30;
+
+/// The bookmarks of one output.
+#[derive(Debug)]
+pub struct BookmarkFolder {
+    folder: PathBuf,
+    /// Of the inputs and the device.
+    key: Digest,
+    every: Duration,
+    last: Instant,
+}
+
+impl BookmarkFolder {
+    /// For an output made from `plan`; the folder is made when the first bookmark is due.
+    pub fn new(folder: PathBuf, plan: &Plan, runtime: &Runtime) -> BookmarkFolder {
+        let seconds = std::env::var(EVERY_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(EVERY_SECONDS);
+        // Not the number of threads: the bits do not depend on it, so a run with another may resume.
+        let device = match &runtime.engine {
+            Engine::Cpu(engine) => engine.instruction_set().to_string(),
+            Engine::Gpu(engine) => engine.facts().to_string(),
+        };
+        let chunk_size = runtime.chunk_size(plan.n_columns());
+        let device = format!("{device} {} {}", chunk_size.n_rows, chunk_size.n_blocks);
+        BookmarkFolder {
+            folder,
+            key: Digest::of_digests([inputs_key(plan), Digest::of(device.as_bytes())]),
+            every: Duration::try_from_secs_f64(seconds).unwrap_or(Duration::from_secs(30)),
+            last: Instant::now(),
+        }
+    }
+
+    /// The Gram matrices that an interrupted run finished, where it did.
+    pub fn find_grams(&self) -> Option<Grams> {
+        let path = self.grams_path();
+        is_plain_file(&path).then(|| gram_file::read(&path).ok()).flatten()
+    }
+
+    /// Keeps finished Gram matrices that took `elapsed`, where forming them again would cost more than a bookmark may.
+    ///
+    /// # Errors
+    /// Failed: the system cannot write.
+    pub fn put_grams(&self, grams: &Grams, elapsed: Duration) -> Result<()> {
+        if elapsed >= self.every {
+            self.write(&self.grams_path(), &gram_file::to_bytes(grams)?)?;
+        }
+        Ok(())
+    }
+
+    fn grams_path(&self) -> PathBuf {
+        self.path("gram", "safetensors", Digest::default())
+    }
+
+    /// Whether an interrupted run would go on from here.
+    pub fn holds_any(&self) -> bool {
+        self.folder.is_dir()
+    }
+
+    /// Removes everything that lies beside the bookmarks: parts of an output that cannot be resumed.
+    ///
+    /// # Errors
+    /// Failed: the system refuses.
+    pub fn clear_beside(&self) -> Result<()> {
+        let Some(partial) = self.folder.parent() else { return Ok(()) };
+        let io = |error: std::io::Error| Error::io("clearing", partial, &error);
+        for entry in std::fs::read_dir(partial).map_err(io)? {
+            let path = entry.map_err(io)?.path();
+            if path != self.folder {
+                remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the bookmarks: the output is complete, or has failed.
+    ///
+    /// # Errors
+    /// Failed: the system refuses.
+    pub fn remove(&self) -> Result<()> {
+        remove(&self.folder)
+    }
+
+    fn path(&self, stem: &str, extension: &str, recipe: Digest) -> PathBuf {
+        let key = Digest::of_digests([self.key, recipe]);
+        self.folder.join(format!("{stem}-{:032x}.{extension}", key.0))
+    }
+
+    fn bookmark_path(&self, pass: PassName, recipe: Digest) -> PathBuf {
+        let stem = match pass {
+            PassName::Gram => "gram",
+            PassName::Atoms => "atoms",
+        };
+        self.path(stem, "bookmark", recipe)
+    }
+
+    /// Writes a file that is there whole or not at all.
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let io = |error: std::io::Error| Error::io("writing", path, &error);
+        std::fs::create_dir_all(&self.folder).map_err(io)?;
+        let new = self.folder.join("new");
+        let mut file = File::create(&new).map_err(io)?;
+        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io)?;
+        std::fs::rename(&new, path).map_err(io)
+    }
+}
+
+impl Bookmarks for BookmarkFolder {
+    fn find(&mut self, pass: PassName, recipe: Digest) -> Option<Bookmark> {
+        let path = self.bookmark_path(pass, recipe);
+        if !is_plain_file(&path) {
+            return None;
+        }
+        parse(&crate::checkpoint::read_capped(&path, "a bookmark", MAX_BYTES).ok()?)
+    }
+
+    fn is_due(&self) -> bool {
+        self.last.elapsed() >= self.every
+    }
+
+    fn put(&mut self, pass: PassName, recipe: Digest, bookmark: &Bookmark) -> Result<()> {
+        self.write(&self.bookmark_path(pass, recipe), &to_bytes(bookmark))?;
+        self.last = Instant::now();
+        Ok(())
+    }
+}
+
+/// The digest of a plan and of its files as they were when they were opened: the same as long as nothing writes to them.
+pub fn inputs_key(plan: &Plan) -> Digest {
+    let mut text = format!("{}\n", crate::TOOL);
+    for column in 0..plan.n_columns() {
+        let checkpoint = plan.column_checkpoint(column);
+        let name = if column == 0 { "" } else { plan.tasks[column - 1].name.as_str() };
+        let _ = writeln!(text, "{name:?} {:?}", checkpoint.path());
+        for file in checkpoint.files() {
+            let FileStamp { len, modified, inode } = file.stamp();
+            let modified = modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+            let _ = writeln!(text, "{:?} {len} {modified:?} {inode:?}", file.path);
+        }
+        for tensor in &plan.tensors {
+            let stored = plan.column_tensor(tensor, column);
+            let _ = writeln!(text, "{:?} {} {:?}", stored.name, stored.dtype, stored.shape);
+        }
+    }
+    let _ = writeln!(text, "{:?} {:?}", plan.carried, plan.skipped);
+    Digest::of(text.as_bytes())
+}
+
+fn is_plain_file(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
+}
+
+fn remove(path: &Path) -> Result<()> {
+    let removed = match std::fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+        Err(_) => return Ok(()),
+    };
+    removed.map_err(|error| Error::io("removing", path, &error))
+}
+
+fn to_bytes(bookmark: &Bookmark) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    let count = |n: usize, bytes: &mut Vec<u8>| bytes.extend((n as u64).to_le_bytes());
+    count(bookmark.n_folded, &mut bytes);
+    count(bookmark.sums.len(), &mut bytes);
+    count(bookmark.digests.len(), &mut bytes);
+    bytes.extend(bookmark.sums.iter().flat_map(|sum| sum.to_le_bytes()));
+    let (span, span_sums) = bookmark.spans.parts();
+    // The span's tensor counted from 1; 0 where there is none.
+    for n in [span.map_or(0, |span| span.tensor + 1), span.map_or(0, |span| span.index), span_sums.len()] {
+        count(n, &mut bytes);
+    }
+    bytes.extend(span_sums.iter().flat_map(|sum| sum.to_le_bytes()));
+    for digests in &bookmark.digests {
+        let (n_columns, closed, open) = digests.parts();
+        for n in [n_columns, closed.len(), open.len()] {
+            count(n, &mut bytes);
+        }
+        bytes.extend(closed.iter().chain(open).flat_map(|digest| digest.0.to_le_bytes()));
+    }
+    let seal = Digest::of(&bytes);
+    bytes.extend(seal.0.to_le_bytes());
+    bytes
+}
+
+/// `None` for anything that [`to_bytes`] did not write.
+fn parse(bytes: &[u8]) -> Option<Bookmark> {
+    let (body, seal) = bytes.split_last_chunk::<16>()?;
+    if Digest::of(body) != Digest(u128::from_le_bytes(*seal)) {
+        return None;
+    }
+    let mut rest = body.strip_prefix(MAGIC)?;
+    let n_folded = count(&mut rest)?;
+    let (n_sums, n_tables) = (count(&mut rest)?, count(&mut rest)?);
+    let sums = floats(&mut rest, n_sums)?;
+    let (span_tensor, index, n_span_sums) = (count(&mut rest)?, count(&mut rest)?, count(&mut rest)?);
+    let span = span_tensor.checked_sub(1).map(|tensor| Span { tensor, index });
+    let spans = SpanSums::from_parts(span, floats(&mut rest, n_span_sums)?);
+    let mut digests = Vec::new();
+    for _ in 0..n_tables {
+        let (n_columns, n_closed, n_open) = (count(&mut rest)?, count(&mut rest)?, count(&mut rest)?);
+        let mut table = |n: usize| -> Option<Vec<Digest>> {
+            let bytes = take(&mut rest, n.checked_mul(16)?)?;
+            let digest = |b: &[u8]| Digest(u128::from_le_bytes(b.try_into().unwrap_or_default()));
+            Some(bytes.chunks_exact(16).map(digest).collect())
+        };
+        digests.push(TensorDigests::from_parts(n_columns, table(n_closed)?, table(n_open)?)?);
+    }
+    rest.is_empty().then_some(Bookmark { n_folded, sums, spans, digests })
+}
+
+fn take<'a>(rest: &mut &'a [u8], n_bytes: usize) -> Option<&'a [u8]> {
+    let (taken, left) = rest.split_at_checked(n_bytes)?;
+    *rest = left;
+    Some(taken)
+}
+
+fn floats(rest: &mut &[u8], n: usize) -> Option<Vec<f64>> {
+    let bytes = take(rest, n.checked_mul(8)?)?;
+    Some(bytes.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap_or_default())).collect())
+}
+
+fn count(rest: &mut &[u8]) -> Option<usize> {
+    let bytes = take(rest, 8)?;
+    usize::try_from(u64::from_le_bytes(bytes.try_into().ok()?)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bookmarks_come_back_and_damaged_ones_do_not() {
+        let mut bookmark = Bookmark::start(3, 2, &[2, 1]);
+        let block = crate::pass::Block { tensor: 5, first_row: 1 << 22, n_rows: 7 };
+        bookmark.spans.add(&block, &[0.25, -8.0], |_, _| {});
+        bookmark.n_folded = 7;
+        bookmark.sums[1] = -0.5;
+        bookmark.digests[0].push(0, &[Digest(1), Digest(2)]);
+        bookmark.digests[0].push(2, &[Digest(3), Digest(4)]);
+        bookmark.digests[1].push(1, &[Digest(5)]);
+        let bytes = to_bytes(&bookmark);
+        assert_eq!(parse(&bytes), Some(bookmark));
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(parse(&damaged), None, "bit {bit}");
+        }
+        for len in 0..bytes.len() {
+            assert_eq!(parse(&bytes[..len]), None, "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn sealed_bookmarks_with_wild_counts_are_refused() {
+        for count in [1, 1 << 40, u64::MAX / 8, u64::MAX] {
+            let mut bytes = MAGIC.to_vec();
+            for n in [0, count, 0, 0, 0, 0] {
+                bytes.extend(n.to_le_bytes());
+            }
+            let seal = Digest::of(&bytes);
+            bytes.extend(seal.0.to_le_bytes());
+            assert_eq!(parse(&bytes), None, "{count} sums");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What `compress` would do, from headers (or a Gram file) alone.
+
+use super::keeping::n_reads;
+use super::options::CompressOptions;
+use super::size::{Size, atoms_for_ratio};
+use super::solving::{choose_atoms, solve_for};
+use crate::basis::gram_file;
+use crate::checkpoint::free_bytes;
+use crate::columns::plan::Plan;
+use crate::error::{Error, Result};
+use crate::ops::same_inputs::check_same_inputs;
+use crate::progress::Silent;
+use crate::solve::Gram;
+use crate::units;
+use std::path::Path;
+
+/// What `compress` would do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Forecast {
+    /// How many atoms; `None` where only the Gram matrix will tell.
+    pub n_atoms: Option<usize>,
+    /// How often the inputs are read.
+    pub n_reads: u64,
+    /// Bytes read, all reads together.
+    pub read_bytes: u64,
+    /// Bytes of the atoms, at most; `None` where their number is not known.
+    pub write_bytes: Option<u64>,
+    /// Free bytes on the disk of the output, where the system says.
+    pub free_bytes: Option<u64>,
+}
+
+/// Says what [`compress`](super::compress()) would do with these inputs and at most `memory_bytes` of host buffers.
+///
+/// # Errors
+/// Usage: options that do not fit. Rejected: a Gram file of other inputs. Failed: an input that cannot be read.
+pub fn forecast(plan: &Plan, options: &CompressOptions, memory_bytes: u64) -> Result<Forecast> {
+    let n_atoms = predict_atoms(plan, options)?;
+    let n_reads = n_reads(plan, options, memory_bytes)?;
+    let atom_bytes = match options.method.stores_atoms() {
+        true => plan.n_rows() * options.dtype.size() as u64,
+        false => 0,
+    };
+    Ok(Forecast {
+        n_atoms,
+        n_reads,
+        read_bytes: n_reads * plan.n_bytes(),
+        write_bytes: n_atoms.map(|n_atoms| n_atoms as u64 * atom_bytes),
+        free_bytes: free_bytes(&options.output),
+    })
+}
+
+/// The number of atoms `compress` would make, where headers (or a Gram file) are enough to tell.
+///
+/// # Errors
+/// As [`solve_for`].
+pub(super) fn predict_atoms(plan: &Plan, options: &CompressOptions) -> Result<Option<usize>> {
+    options.check(plan)?;
+    let n_tasks = plan.tasks.len();
+    Ok(match (options.size, &options.gram) {
+        (_, Some(path)) => {
+            let grams = gram_file::read(path)?;
+            check_same_inputs(plan, &grams)?;
+            if !options.method.stores_atoms() {
+                let gram = Gram::new(grams.total())?;
+                return choose_atoms(&gram, &grams, options, &Silent).map(Some);
+            }
+            Some(solve_for(&grams, options, &Silent)?.coefficients.n_stored())
+        }
+        _ if options.method.fixed_atoms(n_tasks).is_some() => Some(n_tasks),
+        (Size::Atoms(n_atoms), None) => Some(n_atoms),
+        (Size::Ratio(ratio), None) => Some(atoms_for_ratio(ratio, n_tasks)?),
+        (Size::MaxError(_) | Size::MaxBytes(_), None) => None,
+    })
+}
+
+/// Bytes beside the atoms themselves: headers, coefficients, manifest.
+const SMALL_FILES_BYTES: u64 = 1 << 20;
+
+/// Whether the disk of `output` has room for `atom_bytes` of atoms.
+///
+/// # Errors
+/// Failed, with the bytes needed and free.
+pub fn check_room(output: &Path, atom_bytes: u64) -> Result<()> {
+    let needed_bytes = atom_bytes.saturating_add(SMALL_FILES_BYTES);
+    match free_bytes(output) {
+        Some(free_bytes) if free_bytes < needed_bytes => Err(Error::failed(format!(
+            "{}: {} needed on this disk, {} free",
+            output.display(),
+            units::bytes(needed_bytes),
+            units::bytes(free_bytes)
+        ))
+        .hint("free some space, choose an output on another disk, fewer atoms, or --dtype bf16")),
+        _ => Ok(()),
+    }
+}
+
+/// The same from headers alone, where the number of atoms is known: at most this much is needed.
+pub(super) fn check_room_before_reading(plan: &Plan, options: &CompressOptions) -> Result<()> {
+    let Some(n_atoms) = predict_atoms(plan, options)? else { return Ok(()) };
+    let n_stored = if options.method.stores_atoms() { n_atoms as u64 } else { 0 };
+    let atom_bytes = n_stored.saturating_mul(plan.n_rows()).saturating_mul(options.dtype.size() as u64);
+    check_room(&options.output, atom_bytes).map_err(|error| {
+        error.hint(
+            "free some space, choose another disk, fewer atoms, or --dtype bf16; if no task moves most of the tensors, \
+             less is needed: make a Gram file with `tvb gram` and give it with --gram",
+        )
+    })
+}

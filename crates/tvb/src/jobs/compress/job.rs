@@ -1,0 +1,53 @@
+//! The main job, from end to end: base and fine-tunes → Gram → coefficients → atoms → a basis folder.
+
+use super::keeping;
+use super::make::Make;
+use super::options::CompressOptions;
+use crate::basis::Basis;
+use crate::checkpoint::{Leftover, StagedOutput};
+use crate::columns::plan::Plan;
+use crate::error::{ErrorKind, Result};
+use crate::jobs::bookmarks::{self, BookmarkFolder};
+use crate::pass::Runtime;
+use crate::progress::Progress;
+
+/// A basis that was made, and what that took.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Compressed {
+    /// The basis.
+    pub basis: Basis,
+    /// Bytes read out of the inputs' files.
+    pub read_bytes: u64,
+}
+
+/// Compresses the task vectors of `plan` into a basis folder.
+///
+/// # Errors
+/// Rejected: inputs that do not fit, a Gram file of other inputs, an existing output. Failed: I/O, device. Interrupted.
+/// Nothing is left behind in either case, but an interrupted run that has left bookmarks keeps its partial output, and the
+/// same call goes on from there with the same result.
+pub fn compress(
+    plan: &Plan,
+    options: &CompressOptions,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+) -> Result<Compressed> {
+    options.check(plan)?;
+    let reads = keeping::reads(plan, options, runtime)?;
+    let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Keep)?;
+    let mut bookmarks = BookmarkFolder::new(staged.path().join(bookmarks::FOLDER), plan, runtime);
+    let job = Make { plan, options, reads: &reads, runtime, progress, staged: &staged };
+    match job.make(&mut bookmarks) {
+        Ok(()) => {
+            bookmarks.remove()?;
+            staged.commit()?;
+            Ok(Compressed { basis: Basis::open(&options.output)?, read_bytes: reads.n_bytes() })
+        }
+        Err(error) if error.kind() == ErrorKind::Interrupted && bookmarks.holds_any() => {
+            staged.keep();
+            Err(error.hint("the same command resumes where it stopped"))
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,102 @@
+//! The folder of a basis, filled: Gram, solve, atoms, coefficients, manifest.
+
+use super::forecast::{check_room, check_room_before_reading};
+use super::options::CompressOptions;
+use super::solving::{solve_for, solve_random};
+use crate::basis::atoms::AtomFiles;
+use crate::basis::coefficients::{self, Solution};
+use crate::basis::describe::{Described, describe};
+use crate::basis::gram_file;
+use crate::basis::manifest::AtomRecord;
+use crate::checkpoint::StagedOutput;
+use crate::columns::plan::Plan;
+use crate::error::Result;
+use crate::jobs::bookmarks::BookmarkFolder;
+use crate::jobs::gram::resumed_gram;
+use crate::matrix::Matrix;
+use crate::ops::project::{Projection, find_bookmark, project_from};
+use crate::ops::same_inputs::check_same_inputs;
+use crate::pass::{Reads, Runtime};
+use crate::progress::Progress;
+use crate::solve::Method;
+
+/// Everything that is given.
+#[derive(Clone, Copy)]
+pub(super) struct Make<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) options: &'a CompressOptions,
+    pub(super) reads: &'a Reads,
+    pub(super) runtime: &'a Runtime,
+    pub(super) progress: &'a dyn Progress,
+    pub(super) staged: &'a StagedOutput,
+}
+
+impl Make<'_> {
+    /// Fills the partial output with a basis.
+    pub(super) fn make(&self, bookmarks: &mut BookmarkFolder) -> Result<()> {
+        let Make { plan, options, reads, runtime, progress, staged } = *self;
+        let grams = match &options.gram {
+            Some(path) => gram_file::read(path)?,
+            None => {
+                // What an interrupted run reserved is no longer free and need not be.
+                if !staged.resumed() {
+                    check_room_before_reading(plan, options)?;
+                }
+                resumed_gram(plan, reads, bookmarks, runtime, progress)?
+            }
+        };
+        check_same_inputs(plan, &grams)?;
+        let dtype = options.dtype;
+        let stored = grams.tensors.iter().filter(|tensor| !tensor.frozen);
+        let tensors: Vec<_> = stored.map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
+        let (solved, atoms) = match options.method {
+            Method::Random { seed } => {
+                (solve_random(plan, &grams, tensors, seed, options, reads, runtime, progress)?, Vec::new())
+            }
+            _ => {
+                let solved = solve_for(&grams, options, progress)?;
+                let projection = Projection { plan, grams: &grams, encode: &solved.coefficients.encode, dtype };
+                let atoms = self.make_atoms(&projection, &tensors, bookmarks)?;
+                (solved, atoms)
+            }
+        };
+        let coefficients = &solved.coefficients;
+        let no_encode = Matrix::empty();
+        let solution = Solution {
+            encode: if coefficients.encode.n_columns() == 0 { &no_encode } else { &coefficients.encode },
+            decode: &coefficients.decode,
+            mix: coefficients.generated.as_ref().map(|generated| &generated.mix),
+            eigenvalues: &solved.gram.spectrum().values,
+        };
+        let file = coefficients::write(staged.path(), Some(&grams), &solution)?;
+        let described = Described { grams: &grams, solved: &solved, method: &options.method, dtype };
+        let manifest = describe(&described, atoms, file);
+        manifest.write(staged.path())
+    }
+
+    /// Projects onto B, from where an interrupted run of the same projection stopped, where there is one.
+    fn make_atoms(
+        &self,
+        projection: &Projection<'_>,
+        tensors: &[(String, Vec<usize>)],
+        bookmarks: &mut BookmarkFolder,
+    ) -> Result<Vec<AtomRecord>> {
+        let Make { options, reads, runtime, progress, staged, .. } = *self;
+        let (n_atoms, dtype) = (projection.encode.n_columns(), projection.dtype);
+        let bookmark = find_bookmark(projection, runtime, bookmarks);
+        let reopened = bookmark.and_then(|bookmark| {
+            let sink = AtomFiles::reopen(staged.path(), n_atoms, tensors, dtype.into())?;
+            Some((sink, Some(bookmark)))
+        });
+        let (sink, bookmark) = match reopened {
+            Some(resumed) => resumed,
+            None => {
+                bookmarks.clear_beside()?;
+                check_room(&options.output, n_atoms as u64 * projection.grams.moved_bytes(dtype.into()))?;
+                (AtomFiles::create(staged.path(), n_atoms, tensors, dtype.into())?, None)
+            }
+        };
+        let digests = project_from(projection, reads, &sink, bookmark, runtime, progress, bookmarks)?;
+        sink.finish(&digests)
+    }
+}

@@ -1,0 +1,24 @@
+//! The main job: base and fine-tunes → a basis folder.
+//!
+//! | file | |
+//! |---|---|
+//! | `options.rs`, `size.rs` | what to make, and of what size |
+//! | `keeping.rs` | whether inputs stay in memory between the passes |
+//! | `forecast.rs` | what would be done, from headers alone; room on the disk |
+//! | `solving.rs` | Gram matrices → M, B and W |
+//! | `make.rs` | the folder, filled |
+//! | `job.rs` | the job from end to end |
+
+mod forecast;
+mod job;
+mod keeping;
+mod make;
+mod options;
+mod size;
+mod solving;
+
+pub use forecast::{Forecast, check_room, forecast};
+pub use job::{Compressed, compress};
+pub use options::CompressOptions;
+pub use size::{Size, atoms_for_ratio};
+pub use solving::solve_for;

@@ -1,0 +1,127 @@
+//! What to make of the inputs and where to put it.
+
+use super::size::Size;
+use crate::checkpoint::Existing;
+use crate::columns::plan::Plan;
+use crate::error::{Error, Result};
+use crate::pass::kept::Keep;
+use crate::solve::{self, AnchoredOptions, Coordinates, Method, SolveOptions};
+use std::path::PathBuf;
+
+/// What to make of the inputs and where to put it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CompressOptions {
+    /// How B and W are found.
+    pub method: Method,
+    /// How many atoms.
+    pub size: Size,
+    /// Solve with every task vector scaled to the same norm.
+    pub balance: bool,
+    /// Convex or orthogonal atoms of the same span.
+    pub coordinates: Coordinates,
+    /// How atoms are stored: f32, bf16 or f16.
+    pub dtype: tvb_kernels::Dtype,
+    /// A Gram file of these inputs: one read instead of two.
+    pub gram: Option<PathBuf>,
+    /// Whether inputs that fit in the host's memory are read once.
+    pub keep: Keep,
+    /// The basis folder.
+    pub output: PathBuf,
+    /// What to do with an output that is there already.
+    pub existing: Existing,
+}
+
+impl CompressOptions {
+    /// The defaults: `anchored`, half as many atoms as tasks, stored in f32, in a folder that is not there yet.
+    pub fn new(output: impl Into<PathBuf>) -> CompressOptions {
+        CompressOptions {
+            method: Method::Anchored(AnchoredOptions::default()),
+            size: Size::Ratio(0.5),
+            balance: false,
+            coordinates: Coordinates::Convex,
+            dtype: tvb_kernels::Dtype::F32,
+            gram: None,
+            keep: Keep::Auto,
+            output: output.into(),
+            existing: Existing::Refuse,
+        }
+    }
+
+    /// Sets how B and W are found.
+    #[must_use]
+    pub fn method(self, method: Method) -> CompressOptions {
+        CompressOptions { method, ..self }
+    }
+
+    /// Sets how many atoms.
+    #[must_use]
+    pub fn size(self, size: Size) -> CompressOptions {
+        CompressOptions { size, ..self }
+    }
+
+    /// As many atoms as this.
+    #[must_use]
+    pub fn atoms(self, n_atoms: usize) -> CompressOptions {
+        self.size(Size::Atoms(n_atoms))
+    }
+
+    /// Sets whether every task vector is scaled to the same norm for the solve.
+    #[must_use]
+    pub fn balance(self, balance: bool) -> CompressOptions {
+        CompressOptions { balance, ..self }
+    }
+
+    /// Sets the coordinates of the atoms.
+    #[must_use]
+    pub fn coordinates(self, coordinates: Coordinates) -> CompressOptions {
+        CompressOptions { coordinates, ..self }
+    }
+
+    /// Sets how atoms are stored: f32, bf16 or f16.
+    #[must_use]
+    pub fn dtype(self, dtype: tvb_kernels::Dtype) -> CompressOptions {
+        CompressOptions { dtype, ..self }
+    }
+
+    /// Sets a Gram file of the same inputs.
+    #[must_use]
+    pub fn gram(self, gram: Option<PathBuf>) -> CompressOptions {
+        CompressOptions { gram, ..self }
+    }
+
+    /// Sets whether inputs that fit in the host's memory are read once.
+    #[must_use]
+    pub fn keep(self, keep: Keep) -> CompressOptions {
+        CompressOptions { keep, ..self }
+    }
+
+    /// Sets what to do with an output that is there already.
+    #[must_use]
+    pub fn existing(self, existing: Existing) -> CompressOptions {
+        CompressOptions { existing, ..self }
+    }
+
+    /// The same for the solver.
+    pub(crate) fn solve_options(&self, n_atoms: usize) -> SolveOptions {
+        SolveOptions { balance: self.balance, coordinates: self.coordinates, ..SolveOptions::atoms(n_atoms) }
+    }
+
+    /// What can be told before anything is read.
+    ///
+    /// # Errors
+    /// Usage: options that do not fit each other, or the number of tasks.
+    pub(super) fn check(&self, plan: &Plan) -> Result<()> {
+        solve::check_options(&self.method, self.balance, self.coordinates)?;
+        match self.size {
+            Size::MaxError(_) | Size::MaxBytes(_) if !self.method.stores_atoms() => Err(Error::usage(
+                "a target with method 'random': its errors need the checkpoints, and its atoms take no space",
+            )
+            .hint("give the number of atoms: -m N or --ratio X")),
+            Size::Atoms(n_atoms) if self.method.fixed_atoms(plan.tasks.len()).is_none() => {
+                solve::check_atoms(n_atoms, plan.tasks.len())
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Gram matrices → M, B and W, as the options say.
+
+use super::options::CompressOptions;
+use super::size::{Size, atoms_for_bytes, atoms_for_ratio};
+use crate::columns::plan::Plan;
+use crate::error::Result;
+use crate::ops::Grams;
+use crate::ops::generated::RawColumns;
+use crate::ops::products::products;
+use crate::pass::{Reads, Runtime};
+use crate::progress::Progress;
+use crate::solve::{self, Gram, Solved};
+
+/// Chooses M and solves, from the Gram matrices alone.
+///
+/// # Errors
+/// Rejected: M outside 1..T, or a target that no M meets. Interrupted.
+pub fn solve_for(grams: &Grams, options: &CompressOptions, progress: &dyn Progress) -> Result<Solved> {
+    let gram = Gram::new(grams.total())?;
+    let go_on = |_: f64| !progress.cancelled();
+    let n_atoms = choose_atoms(&gram, grams, options, progress)?;
+    let coefficients = solve::solve(&gram, &options.method, &options.solve_options(n_atoms), &go_on)?;
+    let assessment = solve::assess(&gram, &coefficients)?;
+    Ok(Solved { gram, coefficients, assessment })
+}
+
+/// The `random` method: its atoms are no mixtures of the tasks, so one more pass measures them on the data.
+pub(super) fn solve_random(
+    plan: &Plan,
+    grams: &Grams,
+    tensors: Vec<(String, Vec<usize>)>,
+    seed: u64,
+    options: &CompressOptions,
+    reads: &Reads,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+) -> Result<Solved> {
+    let gram = Gram::new(grams.total())?;
+    let raw = RawColumns::new(seed, choose_atoms(&gram, grams, options, progress)?, tensors)?;
+    let (raw_gram, raw_task) = products(&raw, plan, grams, reads, runtime, progress)?;
+    let coefficients = solve::random_coefficients(&gram, seed, &raw_gram, &raw_task)?;
+    let assessment = solve::assess(&gram, &coefficients)?;
+    Ok(Solved { gram, coefficients, assessment })
+}
+
+/// M, as the size says.
+pub(super) fn choose_atoms(
+    gram: &Gram,
+    grams: &Grams,
+    options: &CompressOptions,
+    progress: &dyn Progress,
+) -> Result<usize> {
+    let go_on = |_: f64| !progress.cancelled();
+    let n_tasks = gram.n_tasks();
+    Ok(match options.size {
+        _ if options.method.fixed_atoms(n_tasks).is_some() => n_tasks,
+        Size::Atoms(n_atoms) => n_atoms,
+        Size::Ratio(ratio) => atoms_for_ratio(ratio, n_tasks)?,
+        Size::MaxError(target) => {
+            solve::atoms_for_error(gram, &options.method, &options.solve_options(1), target, &go_on)?
+        }
+        Size::MaxBytes(limit) => {
+            atoms_for_bytes(limit, grams.moved_bytes(options.dtype.into()), n_tasks, &options.method)?
+        }
+    })
+}

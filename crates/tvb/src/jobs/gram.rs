@@ -1,0 +1,64 @@
+//! The Gram file from end to end, and the Gram pass that resumes.
+
+use super::bookmarks::BookmarkFolder;
+use crate::basis::gram_file;
+use crate::checkpoint::{Existing, StagedOutput};
+use crate::columns::plan::Plan;
+use crate::error::{ErrorKind, Result};
+use crate::ops::Grams;
+use crate::ops::gram::gram_from;
+use crate::pass::{Reads, Runtime};
+use crate::progress::Progress;
+use std::path::Path;
+use std::time::Instant;
+
+/// Reads the inputs of a plan once and writes their Gram file; resumes where an interrupted run stopped.
+///
+/// # Errors
+/// Rejected: the output exists, or a non-finite delta. Failed: I/O, device. Interrupted.
+pub fn make_gram_file(
+    plan: &Plan,
+    output: &Path,
+    existing: Existing,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+) -> Result<Grams> {
+    let staged = StagedOutput::file(output, existing)?;
+    let mut folder = staged.path().as_os_str().to_owned();
+    folder.push(".bookmarks");
+    let mut bookmarks = BookmarkFolder::new(folder.into(), plan, runtime);
+    let grams = match resumed_gram(plan, &Reads::new(), &mut bookmarks, runtime, progress) {
+        Ok(grams) => grams,
+        Err(error) if error.kind() == ErrorKind::Interrupted && bookmarks.holds_any() => {
+            staged.keep();
+            return Err(error.hint("the same command goes on where it stopped"));
+        }
+        Err(error) => {
+            bookmarks.remove()?;
+            return Err(error);
+        }
+    };
+    bookmarks.remove()?;
+    staged.commit_bytes(&gram_file::to_bytes(&grams)?)?;
+    Ok(grams)
+}
+
+/// The Gram matrices of the plan: as an interrupted run finished them, or from where it stopped, or from the start.
+///
+/// # Errors
+/// As [`gram_from`].
+pub fn resumed_gram(
+    plan: &Plan,
+    reads: &Reads,
+    bookmarks: &mut BookmarkFolder,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+) -> Result<Grams> {
+    if let Some(grams) = bookmarks.find_grams() {
+        return Ok(grams);
+    }
+    let started = Instant::now();
+    let grams = gram_from(plan, reads, runtime, progress, bookmarks)?;
+    bookmarks.put_grams(&grams, started.elapsed())?;
+    Ok(grams)
+}

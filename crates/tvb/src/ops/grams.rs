@@ -1,0 +1,115 @@
+//! What the Gram pass yields: per-tensor Gram matrices, and everything a later solve or projection must know of the inputs.
+
+use super::dtype_name;
+use crate::checkpoint::Dtype;
+use crate::columns::plan::Skipped;
+use crate::digest::{Digest, TableOfDigests};
+use crate::matrix::Matrix;
+use crate::pass::add_to;
+use serde::{Deserialize, Serialize};
+use tvb_kernels::triangle_len;
+
+/// What one Gram matrix is the sum over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Per {
+    /// One tensor.
+    Tensor,
+    /// All tensors: where one matrix for each would take too much room. Files call it `group`.
+    #[serde(rename = "group")]
+    Whole,
+}
+
+/// Where a checkpoint came from and what it held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The name it goes by; `base` for the base.
+    pub name: String,
+    /// The path it was read from.
+    pub source: String,
+    /// Digest of the tensors that took part (names, types, shapes, data).
+    pub fingerprint: Digest,
+}
+
+/// A tensor that took part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GramTensor {
+    /// Its name in the base.
+    pub name: String,
+    /// Its stored type in the base, in safetensors' spelling.
+    #[serde(with = "dtype_name")]
+    pub dtype: Dtype,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// No task moved it: it is recorded and not stored.
+    pub frozen: bool,
+}
+
+/// The Gram matrices of a plan, and everything a later solve or projection must know of the inputs.
+#[derive(Clone, Debug)]
+pub struct Grams {
+    /// The base.
+    pub base: Origin,
+    /// The tasks, in column order.
+    pub tasks: Vec<Origin>,
+    /// The tensors that took part, in the base's file order.
+    pub tensors: Vec<GramTensor>,
+    /// What each matrix is the sum over.
+    pub per: Per,
+    /// [n_slots, T(T+1)/2]: packed lower triangles; a slot is a tensor, or everything.
+    pub triangles: Vec<f64>,
+    /// Digest of every tensor in every column, base first.
+    pub digests: TableOfDigests,
+    /// Float tensors that were left out.
+    pub skipped: Vec<Skipped>,
+    /// Tensors that only the base supplies.
+    pub carried: Vec<String>,
+}
+
+impl Grams {
+    /// T.
+    pub fn n_tasks(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Number of matrices kept.
+    pub fn n_slots(&self) -> usize {
+        match self.per {
+            Per::Tensor => self.tensors.len(),
+            Per::Whole => 1,
+        }
+    }
+
+    /// The matrix of one slot, packed.
+    pub fn triangle(&self, slot: usize) -> &[f64] {
+        let len = triangle_len(self.n_tasks());
+        &self.triangles[slot * len..(slot + 1) * len]
+    }
+
+    /// G \[T, T\]: the sum over all tensors.
+    pub fn total(&self) -> Matrix {
+        let n = self.n_tasks();
+        let mut sum = vec![0.0; triangle_len(n)];
+        (0..self.n_slots()).for_each(|slot| add_to(&mut sum, self.triangle(slot)));
+        unpack_triangle(&sum, n)
+    }
+
+    /// Bytes of one task vector's stored tensors in `dtype`.
+    pub fn moved_bytes(&self, dtype: Dtype) -> u64 {
+        self.n_moved_rows() * dtype.size() as u64
+    }
+
+    /// d without the frozen tensors.
+    pub fn n_moved_rows(&self) -> u64 {
+        let rows = |tensor: &GramTensor| tensor.shape.iter().product::<usize>() as u64;
+        self.tensors.iter().filter(|tensor| !tensor.frozen).map(rows).sum()
+    }
+}
+
+/// A packed lower triangle as a full symmetric matrix.
+pub fn unpack_triangle(triangle: &[f64], n: usize) -> Matrix {
+    Matrix::from_fn(n, n, |i, j| {
+        let (i, j) = (i.max(j), i.min(j));
+        triangle[triangle_len(i) + j]
+    })
+}

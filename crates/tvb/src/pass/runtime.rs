@@ -1,0 +1,124 @@
+//! What the work runs on: a device, threads, and how much memory they may take.
+
+use super::chunks::ChunkSize;
+use crate::digest::BLOCK_ROWS;
+use crate::error::{Error, Result};
+use tvb_kernels::{Backend, CpuEngine, DeviceChoice, Engine, KernelError, triangle_len};
+
+/// A device that was opened and tested, and the limits of a pass.
+///
+/// ```
+/// use tvb::Runtime;
+///
+/// // "auto", "cpu", "gpu", an index from `tvb devices`, or a part of an adapter's name.
+/// let runtime = Runtime::open("cpu")?.with_threads(2).with_memory(256 << 20);
+/// println!("{}", runtime.device_name());
+/// # Ok::<(), tvb::Error>(())
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Runtime {
+    /// The device.
+    pub engine: Engine,
+    /// Threads that read, compute and write.
+    pub n_threads: usize,
+    /// Cap on the host buffers of a pass, in bytes.
+    pub memory_bytes: u64,
+    /// Cap on what stays in a GPU's own memory between the passes, in bytes.
+    pub device_memory_bytes: u64,
+    /// Why the CPU was taken though there is a GPU, where that is so.
+    pub warning: Option<String>,
+}
+
+/// Host buffers of a pass where nothing else is said.
+const MEMORY_BYTES: u64 = 512 << 20;
+/// What stays in a GPU's own memory where nothing else is said.
+const DEVICE_MEMORY_BYTES: u64 = 2 << 30;
+/// Bytes of one chunk on a GPU, all columns together: large enough to hide submission, small enough to overlap.
+const GPU_CHUNK_BYTES: usize = 16 << 20;
+/// Bytes of the Gram matrices of one chunk's blocks, at most (one block's always fit).
+const CHUNK_GRAMS_BYTES: usize = 4 << 20;
+
+impl Runtime {
+    /// Opens a device: "auto" (a GPU, else the CPU), "cpu", "gpu", an index, or a part of an adapter's name. All cores,
+    /// 512 MB of host buffers and 2 GB of a GPU's own memory.
+    ///
+    /// # Errors
+    /// Failed: no such device, or one that fails its test.
+    pub fn open(device: &str) -> Result<Runtime> {
+        Runtime::open_on(&DeviceChoice::from_name(device), None)
+    }
+
+    /// [`open`](Runtime::open) among the adapters of one graphics interface.
+    ///
+    /// # Errors
+    /// As [`open`](Runtime::open).
+    pub fn open_on(device: &DeviceChoice, backend: Option<Backend>) -> Result<Runtime> {
+        let opened = tvb_kernels::open(device, backend).map_err(|error| device_error(error).context("device"))?;
+        Ok(Runtime { warning: opened.warning, ..Runtime::on(opened.engine) })
+    }
+
+    /// An engine that is open already; all cores, 512 MB of host buffers and 2 GB of a GPU's own memory.
+    pub fn on(engine: Engine) -> Runtime {
+        let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let (memory_bytes, device_memory_bytes) = (MEMORY_BYTES, DEVICE_MEMORY_BYTES);
+        Runtime { engine, n_threads, memory_bytes, device_memory_bytes, warning: None }
+    }
+
+    /// The CPU engine.
+    pub fn on_cpu(n_threads: usize, memory_bytes: u64) -> Runtime {
+        Runtime::on(Engine::Cpu(CpuEngine::new())).with_threads(n_threads).with_memory(memory_bytes)
+    }
+
+    /// The same with this many threads; one at least.
+    #[must_use]
+    pub fn with_threads(self, n_threads: usize) -> Runtime {
+        Runtime { n_threads: n_threads.max(1), ..self }
+    }
+
+    /// The same with at most `n_bytes` of host buffers.
+    #[must_use]
+    pub fn with_memory(self, n_bytes: u64) -> Runtime {
+        Runtime { memory_bytes: n_bytes, ..self }
+    }
+
+    /// The same with at most `n_bytes` kept in a GPU's own memory between the passes; 0 for nothing.
+    #[must_use]
+    pub fn with_device_memory(self, n_bytes: u64) -> Runtime {
+        Runtime { device_memory_bytes: n_bytes, ..self }
+    }
+
+    /// How the device is shown: "cpu (AVX-512, 2 threads)" or the adapter's name.
+    pub fn device_name(&self) -> String {
+        match &self.engine {
+            Engine::Cpu(engine) => format!("cpu ({}, {} threads)", engine.instruction_set(), self.n_threads),
+            Engine::Gpu(engine) => engine.facts().to_string(),
+        }
+    }
+
+    /// Whether chunks can stay on the device between passes.
+    pub fn keeps_on_device(&self) -> bool {
+        match &self.engine {
+            Engine::Cpu(_) => false,
+            Engine::Gpu(engine) => engine.can_keep() && self.device_memory_bytes > 0,
+        }
+    }
+
+    /// The size of chunks of `n_columns` columns; depends on the kind of device, never on threads or memory.
+    pub fn chunk_size(&self, n_columns: usize) -> ChunkSize {
+        let n_rows = match self.engine {
+            Engine::Cpu(_) => BLOCK_ROWS,
+            Engine::Gpu(_) => (GPU_CHUNK_BYTES / (4 * n_columns)).next_multiple_of(BLOCK_ROWS),
+        };
+        ChunkSize { n_rows, n_blocks: (CHUNK_GRAMS_BYTES / (8 * triangle_len(n_columns))).max(1) }
+    }
+}
+
+/// An engine's error as one of the library's.
+pub fn device_error(error: KernelError) -> Error {
+    let made = match error.hint() {
+        Some(hint) => Error::failed(error.to_string()).hint(hint),
+        None => Error::failed(error.to_string()),
+    };
+    made.caused_by(error)
+}

@@ -1,0 +1,32 @@
+//! The Gram of what is left of the tasks once one weighted sum of them, V·a, is taken out.
+
+use super::gram::{Gram, Spectrum};
+use super::linear;
+use faer::Mat;
+
+/// aᵀGa below this part of what it would be without cancellation counts as zero: V·a is then nothing to anchor to.
+pub(super) const CANCELS: f64 = 1e-10;
+/// ‖Va‖² over (Σ|at|‖τt‖)²: 1 where the tasks are parallel, 1/T where orthogonal and equal, 0 where they cancel.
+pub(super) fn uncancelled(gram: &Gram, a: &[f64]) -> f64 {
+    let most: f64 = gram.norms().iter().zip(a).map(|(norm, weight)| norm * weight.abs()).sum();
+    if most > 0.0 { linear::form(gram.view(), a, a) / (most * most) } else { 0.0 }
+}
+
+/// Spectrum of G' with a itself as the last vector, below all others, so that the vectors before it are orthogonal to a
+/// even where G' has more zero eigenvalues than that of a. The values are those of G'.
+pub(super) fn deflated(gram: &Gram, a: &[f64]) -> Spectrum {
+    let n_tasks = gram.n_tasks();
+    let length = linear::norm(a);
+    let unit: Vec<f64> = a.iter().map(|weight| weight / length).collect();
+    let ga = linear::times(gram.view(), &unit);
+    let along = linear::dot(&unit, &ga);
+    let inverse = if uncancelled(gram, a) > CANCELS { 1.0 / along } else { 0.0 };
+    // Beyond the reach of rounding: eigenvalues of G' lie between 0 and tr G.
+    let below = gram.trace().max(f64::MIN_POSITIVE);
+    let left = Mat::from_fn(n_tasks, n_tasks, |i, j| {
+        gram.matrix()[(i, j)] - ga[i] * ga[j] * inverse - below * unit[i] * unit[j]
+    });
+    let mut spectrum = Spectrum::of(left.as_ref());
+    spectrum.lowest = 0.0;
+    spectrum
+}

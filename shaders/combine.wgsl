@@ -1,0 +1,222 @@
+// combine.wgsl: weighted sums of columns, straight from raw bytes into the output format. Two entry points:
+//   project      atom_m(x) = sum_t (column_t(x) - base(x)) * encode[t, m]            subtract_base 1, add_base 0
+//   reconstruct  out_k(x) = [base(x) +] sum_c column_c(x) [- base(x)] * weight[c, k]    what is in brackets as the params say
+// binding 0  params   uniform     CombineParams (crates/tvb-kernels/src/params.rs)
+// binding 1  chunk    read        raw bytes [n_columns + 1 columns]
+// binding 2  slices   read        Slice [n_segments, n_columns + 1]: where the columns lie
+// binding 3  runs     read        Run
+// binding 4  weights  read        f32 [ceil(n_outputs / OUTPUTS), n_columns, OUTPUTS], zeros beyond the last output
+// binding 5  output   read_write  [n_outputs, words_per_output] words, then a mark for each run
+// dispatch   x: run
+// numerics   f32, columns in order; 16-bit results are rounded to nearest even
+//
+// A thread forms two neighbouring rows of OUTPUTS outputs at a time: two 16-bit results make the word it writes, so no
+// two threads share one. Segments start on words in the output.
+
+// These two and FORMAT below are one variant's: a kernel gets its own values in their place.
+// Outputs formed together: 4, 8 or 16.
+const OUTPUTS: u32 = 4u;
+// 1 where some weight is 0: such a column is left out of the output, as 0 * infinity would be NaN.
+const SKIP_ZEROS: u32 = 1u;
+
+const THREADS: u32 = 64u;
+// Columns whose loads are on their way at once.
+const TOGETHER: u32 = 4u;
+
+struct CombineParams {
+    // Columns beside the base.
+    n_columns: u32,
+    n_outputs: u32,
+    first_run: u32,
+    words_per_output: u32,
+    // Word of the output where the marks begin.
+    marks: u32,
+    stamp: u32,
+    // 1 where the columns are checkpoints, of which the base is taken off.
+    subtract_base: u32,
+    // 1 where the base is added to each output.
+    add_base: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: CombineParams;
+@group(0) @binding(4) var<storage, read> weights: array<f32>;
+@group(0) @binding(5) var<storage, read_write> output: array<u32>;
+
+// ---- The chunk: the same lines in gram.wgsl and combine.wgsl ----
+// Offsets are multiples of the element size, not of the word: odd lengths of 16-bit tensors put the next one anywhere.
+
+// The format of every slice, each of which starts on a word then; or MIXED, where slices differ or start anywhere.
+const FORMAT: u32 = 3u;
+
+const F32: u32 = 0u;
+const F16: u32 = 1u;
+const BF16: u32 = 2u;
+const MIXED: u32 = 3u;
+// 1 where a word holds two elements, whatever the slice.
+const PAIRED: u32 = u32(FORMAT == F16 || FORMAT == BF16);
+
+struct Slice {
+    offset_bytes: u32,
+    dtype: u32,
+}
+
+// The columns' bytes as they were read from the files, in whole words.
+@group(0) @binding(1) var<storage, read> chunk: array<u32>;
+// [n_segments, n_columns]: where each column's rows of each segment lie.
+@group(0) @binding(2) var<storage, read> slices: array<Slice>;
+
+// f16 to f32, exactly. (unpack2x16float may flush subnormals, which are common among f16 weights.)
+fn from_f16(half: u32) -> f32 {
+    let sign = (half & 0x8000u) << 16u;
+    let magnitude = (half & 0x7fffu) << 13u;
+    let normal = magnitude + (112u << 23u);
+    // A subnormal m * 2^-24: put m behind the leading one of 2^-14 and take that one off again.
+    let lifted = bitcast<f32>(magnitude | (113u << 23u)) - bitcast<f32>(113u << 23u);
+    let finite = select(normal, bitcast<u32>(lifted), magnitude < (1u << 23u));
+    // Infinity and NaN: the exponent goes all the way up.
+    let all = select(finite, normal + (112u << 23u), magnitude >= (31u << 23u));
+    return bitcast<f32>(sign | all);
+}
+
+// Element `row` of a slice, exactly.
+fn load(slice: Slice, row: u32) -> f32 {
+    let dtype = select(FORMAT, slice.dtype, FORMAT == MIXED);
+    if (dtype == F32) {
+        return bitcast<f32>(chunk[(slice.offset_bytes >> 2u) + row]);
+    }
+    let byte = slice.offset_bytes + 2u * row;
+    let half = (chunk[byte >> 2u] >> ((byte & 2u) * 8u)) & 0xffffu;
+    if (dtype == F16) {
+        return from_f16(half);
+    }
+    return bitcast<f32>(half << 16u);
+}
+
+// Elements `row`, which is even, and `next`, which is the one behind it or `row` again. Where PAIRED, always the one behind
+// it: beyond the slice's end that is what its last word is filled up with.
+fn load_pair(slice: Slice, row: u32, next: u32) -> vec2<f32> {
+    if (PAIRED == 0u) {
+        return vec2<f32>(load(slice, row), load(slice, next));
+    }
+    let word = chunk[(slice.offset_bytes >> 2u) + (row >> 1u)];
+    if (FORMAT == F16) {
+        return vec2<f32>(from_f16(word & 0xffffu), from_f16(word >> 16u));
+    }
+    return vec2<f32>(bitcast<f32>(word << 16u), bitcast<f32>(word & 0xffff0000u));
+}
+
+// One workgroup's rows.
+struct Run {
+    segment: u32,
+    // First row within the segment; even.
+    start: u32,
+    n_rows: u32,
+    // Where the first row's result goes in each output, in words (project, reconstruct).
+    place: u32,
+    // Format of the result (project, reconstruct).
+    dtype: u32,
+}
+
+// The runs of a chunk.
+@group(0) @binding(3) var<storage, read> runs: array<Run>;
+// ---- End of the chunk ----
+
+// f32 to bf16, to nearest even. On bits alone, so that no fast-math setting can change it.
+fn to_bf16(value: f32) -> u32 {
+    let bits = bitcast<u32>(value);
+    let rounded = (bits + 0x7fffu + ((bits >> 16u) & 1u)) >> 16u;
+    let nan = (bits >> 16u) | 0x40u;
+    return select(rounded, nan, (bits & 0x7fffffffu) > 0x7f800000u);
+}
+
+// f32 to f16, to nearest even; beyond the range, infinity. (pack2x16float leaves both open.)
+fn to_f16(value: f32) -> u32 {
+    let bits = bitcast<u32>(value);
+    let sign = (bits >> 16u) & 0x8000u;
+    let magnitude = bits & 0x7fffffffu;
+    let exponent = magnitude >> 23u;
+    // Normal results: take the difference of the biases off the exponent, then round away 13 bits.
+    let normal = (magnitude - (112u << 23u) + 0xfffu + ((magnitude >> 13u) & 1u)) >> 13u;
+    // Subnormal results: shift the mantissa, leading one and all, down to units of 2^-24, rounding what falls off.
+    let mantissa = (magnitude & 0x7fffffu) | 0x800000u;
+    let shift = min(126u - min(exponent, 126u), 25u);
+    let kept = mantissa >> shift;
+    let cut = mantissa & ((1u << shift) - 1u);
+    let half = (1u << shift) >> 1u;
+    let up = select(0u, 1u, cut > half || (cut == half && (kept & 1u) == 1u));
+    let small = select(kept + up, 0u, exponent < 101u);
+    let finite = select(normal, small, magnitude < (113u << 23u));
+    let bounded = select(finite, 0x7c00u, magnitude >= 0x477ff000u);
+    let nan = 0x7e00u | ((magnitude >> 13u) & 0x3ffu);
+    return sign | select(bounded, nan, magnitude > 0x7f800000u);
+}
+
+fn store(run: Run, k: u32, pair: u32, values: vec2<f32>) {
+    let place = k * params.words_per_output + run.place;
+    if (run.dtype == F32) {
+        output[place + 2u * pair] = bitcast<u32>(values.x);
+        if (2u * pair + 1u < run.n_rows) {
+            output[place + 2u * pair + 1u] = bitcast<u32>(values.y);
+        }
+    } else if (run.dtype == F16) {
+        output[place + pair] = to_f16(values.x) | (to_f16(values.y) << 16u);
+    } else {
+        output[place + pair] = to_bf16(values.x) | (to_bf16(values.y) << 16u);
+    }
+}
+
+fn combine(group: u32, thread: u32) {
+    let run_index = params.first_run + group;
+    let run = runs[run_index];
+    let first_slice = run.segment * (params.n_columns + 1u);
+    for (var pair = thread; 2u * pair < run.n_rows; pair += THREADS) {
+        let row = run.start + 2u * pair;
+        // An odd last row is formed twice and stored once.
+        let next = run.start + min(2u * pair + 1u, run.n_rows - 1u);
+        let base_slice = slices[first_slice];
+        let base = load_pair(base_slice, row, next);
+        for (var first = 0u; first < params.n_outputs; first += OUTPUTS) {
+            let start = select(vec2<f32>(0.0), base, params.add_base == 1u);
+            var sums: array<vec2<f32>, OUTPUTS>;
+            for (var k = 0u; k < OUTPUTS; k += 1u) {
+                sums[k] = start;
+            }
+            for (var column = 0u; column < params.n_columns; column += TOGETHER) {
+                var values: array<vec2<f32>, TOGETHER>;
+                for (var c = 0u; c < TOGETHER; c += 1u) {
+                    // Beyond the last column, that one is read again and not used.
+                    let at = min(column + c, params.n_columns - 1u);
+                    let stored = load_pair(slices[first_slice + 1u + at], row, next);
+                    values[c] = select(stored, stored - base, params.subtract_base == 1u);
+                }
+                for (var c = 0u; c < TOGETHER; c += 1u) {
+                    if (column + c < params.n_columns) {
+                        let weight = first * params.n_columns + (column + c) * OUTPUTS;
+                        for (var k = 0u; k < OUTPUTS; k += 1u) {
+                            let sum = sums[k] + values[c] * weights[weight + k];
+                            sums[k] = select(sum, sums[k], SKIP_ZEROS == 1u && weights[weight + k] == 0.0);
+                        }
+                    }
+                }
+            }
+            for (var k = 0u; k < OUTPUTS; k += 1u) {
+                if (first + k < params.n_outputs) {
+                    store(run, first + k, pair, sums[k]);
+                }
+            }
+        }
+    }
+    if (thread == 0u) {
+        output[params.marks + run_index] = params.stamp;
+    }
+}
+
+@compute @workgroup_size(THREADS)
+fn project(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    combine(group.x, thread);
+}
+
+@compute @workgroup_size(THREADS)
+fn reconstruct(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    combine(group.x, thread);
+}

@@ -1,0 +1,63 @@
+//! The WGSL files of tvb, as text.
+//!
+//! Each file is valid by itself, so that editors, naga and Tint read it as it stands. Where a kernel has variants, its file
+//! declares them as constants with a default (`const TILE: u32 = 8u;`); whoever compiles it puts the variant's value in
+//! that declaration's place. (`override` cannot size register arrays.) What a file computes, its bindings, its dispatch
+//! and its numerics are stated at its head.
+//!
+//! `cargo test -p tvb-shaders` parses and validates every file.
+
+/// gram.wgsl: the inner products of runs of rows. Entry point `gram`; constants `FORMAT`, `TILE`, `BLOCK`, `STAGE_ROWS`
+/// and `TILES_HELD`.
+pub const GRAM: &str = include_str!("gram.wgsl");
+
+/// gram_fold.wgsl: adds up neighbouring runs' products before they are read back. Entry point `gram_fold`.
+pub const GRAM_FOLD: &str = include_str!("gram_fold.wgsl");
+
+/// combine.wgsl: weighted sums of columns. Entry points `project` and `reconstruct`; constants `FORMAT`, `OUTPUTS` and
+/// `SKIP_ZEROS`.
+pub const COMBINE: &str = include_str!("combine.wgsl");
+
+/// eigh.wgsl: rounds of parallel Jacobi on a batch of symmetric matrices. Entry point `eigh`.
+pub const EIGH: &str = include_str!("eigh.wgsl");
+
+/// Every file's name and text.
+pub const FILES: [(&str, &str); 4] =
+    [("gram.wgsl", GRAM), ("gram_fold.wgsl", GRAM_FOLD), ("combine.wgsl", COMBINE), ("eigh.wgsl", EIGH)];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_file_is_listed_and_valid_as_it_stands() {
+        let folder = std::fs::read_dir(env!("CARGO_MANIFEST_DIR")).expect("this crate's folder");
+        let names = folder.map(|entry| entry.expect("an entry").file_name().into_string().expect("a plain name"));
+        let there: BTreeSet<String> = names.filter(|name| name.ends_with(".wgsl")).collect();
+        let listed: BTreeSet<String> = FILES.iter().map(|(name, _)| (*name).to_owned()).collect();
+        assert_eq!(listed, there);
+        for (name, text) in FILES {
+            let module = naga::front::wgsl::parse_str(text)
+                .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(text)));
+            let (flags, capabilities) = (naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty());
+            naga::valid::Validator::new(flags, capabilities)
+                .validate(&module)
+                .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(text)));
+            assert!(!module.entry_points.is_empty(), "{name}: no entry point");
+        }
+    }
+
+    /// WGSL has no include: what two files share stands in both.
+    #[test]
+    fn the_lines_that_two_files_share_are_the_same() {
+        let shared = |text: &'static str| {
+            let (_, from) = text.split_once("// ---- The chunk").expect("where the shared lines start");
+            let (lines, _) = from.split_once("// ---- End of the chunk").expect("where they end");
+            lines
+        };
+        let lines = shared(GRAM);
+        assert!(lines.contains("fn load_pair("), "{lines}");
+        assert_eq!(lines, shared(COMBINE));
+    }
+}
