@@ -5,10 +5,10 @@
 
 use crate::process::{Result, cargo, run as run_command};
 use crate::setup::{self, InstallArgs};
-use crate::{demo, test};
+use crate::{demo, release, test};
 use std::time::Instant;
 
-/// Run what a pull request must pass: format, lints, docs, tests (shader validation among them), a short demo
+/// Run what a pull request must pass: format, packages, lints, docs, tests (shader validation among them), a short demo
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -22,11 +22,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         setup::ensure_components(install)?;
         run_command(&mut cargo(["fmt", "--all", "--check"]))
     })?;
-    summary.step("lints", "cargo clippy --workspace --all-targets", || {
-        run_command(&mut cargo(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))
+    summary.step("packages", "cargo xtask release --check", release::check_lists)?;
+    // With every feature, which the tests are built without: training is only checked here.
+    summary.step("lints", "cargo clippy --workspace --all-targets --all-features", || {
+        let mut command = cargo(["clippy", "--workspace", "--all-targets", "--all-features", "--locked"]);
+        run_command(command.args(["--", "-D", "warnings"]))
     })?;
-    summary.step("docs", "RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps", || {
-        let mut command = cargo(["doc", "--workspace", "--no-deps", "--locked"]);
+    summary.step("docs", "RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --all-features", || {
+        let mut command = cargo(["doc", "--workspace", "--no-deps", "--all-features", "--locked"]);
         run_command(command.env("RUSTDOCFLAGS", "-Dwarnings"))
     })?;
     summary.step("tests", "cargo xtask test", || {

@@ -2,24 +2,17 @@
 //! keep of addition and negation is measured.
 //!
 //! Everything is done by the two binaries, as a user would: `tvb-zoo tasks` prints the task names in order, one a
-//! line, `tvb-zoo eval` the accuracies of a checkpoint, `tvb sweep` finds scales, and `tvb compress --json` prints one
-//! object, of which the demo reads
-//!
-//! ```text
-//! tasks[]         name, relative_error   ‖τt − τ̂t‖² / ‖τt‖², exact
-//! atoms[]         bytes                  size of each atom's file
-//! loss, spectral_bound                   both divided by T²; no basis of M atoms has less than the bound
-//! addition.projected    cosine, norm_ratio: Σ τ̂t against Σ τt
-//! device          what computed it
-//! ```
+//! line, `tvb-zoo eval` the accuracies of a checkpoint, `tvb sweep` finds scales, and `tvb compress --json` prints what
+//! `compressed.rs` reads.
 
 mod accuracy;
+mod compressed;
 mod side_by_side;
 mod zoo;
 
+use self::compressed::Compressed;
 use self::zoo::{Zoo, checkpoint};
 use crate::process::{Result, capture, cargo, root, run as run_command};
-use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -32,39 +25,6 @@ pub(crate) struct Args {
     /// All tasks, with the binaries of the dev profile, which the tests have built
     #[arg(long)]
     pub dev: bool,
-}
-
-/// The parts of `tvb compress --json` that are shown.
-#[derive(Debug, Deserialize)]
-struct Compressed {
-    tasks: Vec<Task>,
-    atoms: Vec<Atom>,
-    loss: f64,
-    spectral_bound: f64,
-    addition: Addition,
-    device: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Task {
-    name: String,
-    relative_error: f64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Atom {
-    bytes: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Addition {
-    projected: Fidelity,
-}
-
-#[derive(Debug, Deserialize)]
-struct Fidelity {
-    cosine: f64,
-    norm_ratio: f64,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -111,11 +71,7 @@ fn build(is_dev: bool) -> Result<PathBuf> {
 fn compress(zoo: &Zoo, tasks: &[String], n_atoms: usize, out: &Path) -> Result<Compressed> {
     let mut command = zoo.tvb(&["compress", "--json", "-q", "--overwrite", "-m", &n_atoms.to_string()]);
     command.arg("--base").arg(checkpoint("base")).args(tasks.iter().map(|name| checkpoint(name)));
-    parse_compressed(&capture(command.arg("-o").arg(out))?)
-}
-
-fn parse_compressed(json: &str) -> Result<Compressed> {
-    serde_json::from_str(json).map_err(|error| format!("tvb compress --json: {error}"))
+    Compressed::parse(&capture(command.arg("-o").arg(out))?)
 }
 
 /// One line for each basis: what it takes on disk and what it loses.
@@ -170,21 +126,12 @@ fn errors_table(columns: &[Compressed]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// What the demo expects of the binary, as the binary prints it; fields it does not show are ignored.
-    const EXAMPLE: &str = r#"{
-        "format": "tvb-basis",
-        "tasks": [{"name": "a", "norm": 2.0, "relative_error": 0.25}, {"name": "long name", "relative_error": 0.5}],
-        "atoms": [{"file": "atom-00.safetensors", "bytes": 1000}],
-        "loss": 0.3, "spectral_bound": 0.2,
-        "addition": {"projected": {"cosine": 1.0, "norm_ratio": 1.0}, "sum": {"cosine": 0.9, "norm_ratio": 1.1}},
-        "device": "cpu"
-    }"#;
+    use crate::demo::compressed::EXAMPLE;
 
     #[test]
     fn errors_are_listed_by_task_and_scenario() {
-        let both: Compressed = serde_json::from_str(EXAMPLE).unwrap();
-        let mut one: Compressed = serde_json::from_str(EXAMPLE).unwrap();
+        let both = Compressed::parse(EXAMPLE).unwrap();
+        let mut one = Compressed::parse(EXAMPLE).unwrap();
         one.tasks.truncate(1);
         let expected =
             "relative error      1→1      2→1\na                0.2500   0.2500\nlong name             -   0.5000\n";

@@ -6,6 +6,7 @@ mod demo;
 mod fuzz;
 mod interop;
 mod process;
+mod release;
 mod setup;
 mod test;
 mod zoo;
@@ -31,6 +32,7 @@ enum Command {
     Zoo(zoo::Args),
     Interop(interop::Args),
     Fuzz(fuzz::Args),
+    Release(release::Args),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Zoo(args) => zoo::run(&args),
         Command::Interop(args) => interop::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Release(args) => release::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,6 +4,7 @@
 //! the test split; addition is normalised by each task's own fine-tune; negation lowers the target's accuracy as far as
 //! it can while the control keeps 95 % of what the base has.
 
+use super::compressed::Compressed;
 use super::side_by_side::side_by_side;
 use super::zoo::{Accuracies, CONTROL, Split, Zoo, checkpoint, mean};
 use crate::process::{Result, capture, root};
@@ -161,7 +162,7 @@ impl Study {
             command.args(["-m", &n_atoms.to_string()]).arg("-o").arg(self.basis(n_tasks, method, n_atoms));
             command.arg("--base").arg(checkpoint("base"));
             command.args(zoo.scenario(n_tasks)?.iter().map(|task| checkpoint(task)));
-            let compressed = super::parse_compressed(&capture(&mut command)?)?;
+            let compressed = Compressed::parse(&capture(&mut command)?)?;
             let source = Source::Basis { method, n_atoms };
             let over = format!("{:.3}", compressed.loss / compressed.spectral_bound);
             Ok((label(&source, n_tasks, false), n_tasks, over))
