@@ -4,7 +4,6 @@
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use std::path::{Path, PathBuf};
-use tvb::basis::Basis;
 use tvb::checkpoint::{Checkpoint, Existing};
 use tvb::columns::plan::{Plan, Selection, Task};
 use tvb::jobs::compress::{CompressOptions, compress};

@@ -2,7 +2,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tvb_kernels::{
-    Base, Chunk, ChunkLayout, Columns, CpuEngine, Dtype, Output, Project, Reconstruct, Segment, Slice, Work,
+    Base, Chunk, ChunkLayout, Columns, CpuEngine, Dtype, Gram, Project, Reconstruct, Segment, Slice, Work,
 };
 
 /// Rows of one chunk: what the stream reads at a time.
@@ -14,7 +14,7 @@ fn chunk(n_columns: usize, dtype: Dtype) -> (ChunkLayout, Vec<u8>) {
     let slices = (0..n_columns).map(|column| Slice { offset: column * column_bytes, dtype });
     let layout = ChunkLayout {
         n_columns,
-        segments: vec![Segment { n_rows: N_ROWS, slot: 0 }],
+        segments: vec![Segment { n_rows: N_ROWS }],
         slices: slices.collect(),
         n_bytes: n_columns * column_bytes,
     };
@@ -23,47 +23,43 @@ fn chunk(n_columns: usize, dtype: Dtype) -> (ChunkLayout, Vec<u8>) {
     (layout, tvb_kernels::convert(&rows, Dtype::F32, dtype))
 }
 
-fn works(n_tasks: usize) -> [(&'static str, Work); 3] {
-    let n_atoms = n_tasks.div_ceil(2);
-    let weights = |n: usize| (0..n).map(|index| (index % 7) as f32 * 0.1 - 0.35).collect();
-    [
-        ("gram", Work::Gram),
-        ("project", Work::Project(Project { encode: weights(n_tasks * n_atoms), n_atoms, dtype: Dtype::F32 })),
-        (
-            "reconstruct",
-            Work::Reconstruct(Reconstruct {
-                weights: weights(n_tasks),
-                n_outputs: 1,
-                columns: Columns::Deltas,
-                base: Base::Added,
-                dtype: None,
-            }),
-        ),
-    ]
+fn weights(n: usize) -> Vec<f32> {
+    (0..n).map(|index| (index % 7) as f32 * 0.1 - 0.35).collect()
 }
 
 fn stages(criterion: &mut Criterion) {
+    stage(criterion, "gram", |_| Gram);
+    stage(criterion, "project", |n_tasks| {
+        let n_atoms = n_tasks.div_ceil(2);
+        Project { encode: weights(n_tasks * n_atoms), n_atoms, dtype: Dtype::F32 }
+    });
+    stage(criterion, "reconstruct", |n_tasks| Reconstruct {
+        weights: weights(n_tasks),
+        n_outputs: 1,
+        columns: Columns::Deltas,
+        base: Base::Added,
+        dtype: None,
+    });
+}
+
+/// One stage, by number of tasks and format.
+fn stage<W: Work>(criterion: &mut Criterion, name: &str, work: impl Fn(usize) -> W) {
     let engine = CpuEngine::new();
-    for (name, _) in works(1) {
-        let mut group = criterion.benchmark_group(name);
-        for n_tasks in [8, 20, 64] {
-            for dtype in [Dtype::F32, Dtype::Bf16] {
-                let (layout, bytes) = chunk(n_tasks + 1, dtype);
-                let work = works(n_tasks).into_iter().find(|(this, _)| *this == name).map(|(_, work)| work);
-                let Some(work) = work else { continue };
-                let mut scratch = engine.scratch();
-                let mut output = Output::Rows(Vec::new());
-                group.throughput(Throughput::Bytes(layout.n_bytes as u64));
-                group.bench_function(BenchmarkId::new(format!("{dtype:?}").to_lowercase(), n_tasks), |bencher| {
-                    bencher.iter(|| {
-                        let chunk = Chunk { layout: &layout, bytes: &bytes };
-                        engine.run(&work, chunk, &mut scratch, &mut output).expect("the chunk fits the work")
-                    });
+    let mut group = criterion.benchmark_group(name);
+    for n_tasks in [8, 20, 64] {
+        for dtype in [Dtype::F32, Dtype::Bf16] {
+            let (layout, bytes) = chunk(n_tasks + 1, dtype);
+            let (work, mut scratch, mut output) = (work(n_tasks), engine.scratch(), W::Output::default());
+            group.throughput(Throughput::Bytes(layout.n_bytes as u64));
+            group.bench_function(BenchmarkId::new(dtype.name().to_lowercase(), n_tasks), |bencher| {
+                bencher.iter(|| {
+                    let chunk = Chunk { layout: &layout, bytes: &bytes };
+                    engine.run(&work, chunk, &mut scratch, &mut output).expect("the chunk fits the work")
                 });
-            }
+            });
         }
-        group.finish();
     }
+    group.finish();
 }
 
 /// Symmetric matrices of T tasks.

@@ -36,6 +36,9 @@ pub trait Work: OnCpu + OnGpu + Clone + Debug + PartialEq + Send + Sync {
 /// An operation as the CPU engine does it. Implemented in the operation's file in `cpu/`.
 pub trait OnCpu {
     /// Overwrites `out` with the result of a chunk that has been checked against the work.
+    ///
+    /// # Errors
+    /// [`KernelError::TooLarge`] where the result does not fit in memory.
     #[doc(hidden)]
     fn run_on_cpu(
         &self,
@@ -55,14 +58,23 @@ pub trait OnGpu {
     type Parts: Debug + Send;
 
     /// Tables, dispatches and copies for one chunk, whose layout has been checked against the work.
+    ///
+    /// # Errors
+    /// [`KernelError::NotOnGpu`], and limits of the device that the chunk goes beyond.
     #[doc(hidden)]
     fn plan(&self, layout: &ChunkLayout, shape: Shape, stamp: u32) -> Result<Plan<Self::Parts>, KernelError>;
 
     /// The weights in the shader's order; none where the work has none.
+    ///
+    /// # Errors
+    /// [`KernelError::TooLarge`] where they do not fit in memory.
     #[doc(hidden)]
     fn packed_weights(&self) -> Result<Vec<f32>, KernelError>;
 
     /// Puts the result together.
+    ///
+    /// # Errors
+    /// [`KernelError::Unfinished`] where a kernel has left its result unfinished.
     #[doc(hidden)]
     fn collect(parts: &Self::Parts, readback: Readback<'_>) -> Result<Self::Output, KernelError>
     where

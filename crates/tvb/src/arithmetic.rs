@@ -45,6 +45,9 @@ fn unknown_task(names: &[String], name: &str) -> Error {
 }
 
 /// Weights for `add`: `chosen` names with weights, or all tasks with weight 1 where none is chosen.
+///
+/// # Errors
+/// Usage: a weight that is not finite, or a name that is no task.
 pub fn addition(names: &[String], chosen: &[(String, f64)]) -> Result<Vec<f64>> {
     if chosen.is_empty() {
         return Ok(vec![1.0; names.len()]);
@@ -60,6 +63,9 @@ pub fn addition(names: &[String], chosen: &[(String, f64)]) -> Result<Vec<f64>> 
 }
 
 /// Weights for `negate`: −1 for the task.
+///
+/// # Errors
+/// Usage: a name that is no task.
 pub fn negation(names: &[String], task: &str) -> Result<Vec<f64>> {
     let mut alpha = vec![0.0; names.len()];
     alpha[find_task(names, task)?] = -1.0;
@@ -67,6 +73,9 @@ pub fn negation(names: &[String], task: &str) -> Result<Vec<f64>> {
 }
 
 /// Weights for `analogy`: A is to B as C is to …, that is τC + τB − τA.
+///
+/// # Errors
+/// Usage: a name that is no task.
 pub fn analogy(names: &[String], a: &str, b: &str, c: &str) -> Result<Vec<f64>> {
     let mut alpha = vec![0.0; names.len()];
     alpha[find_task(names, c)?] += 1.0;

@@ -32,6 +32,9 @@ pub trait Progress: Sync {
     }
 
     /// [`Error::interrupted`] once the user asked to stop: `progress.check()?` between chunks.
+    ///
+    /// # Errors
+    /// Interrupted, once the user asked to stop.
     fn check(&self) -> Result<()> {
         if self.cancelled() { Err(Error::interrupted()) } else { Ok(()) }
     }

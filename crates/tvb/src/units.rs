@@ -17,6 +17,9 @@ use std::time::Duration;
 /// assert_eq!(parse_bytes("1.5GiB").unwrap(), 3 << 29);
 /// assert_eq!(parse_bytes("5GB").unwrap(), 5_000_000_000);
 /// ```
+///
+/// # Errors
+/// Usage: text that is no size.
 pub fn parse_bytes(text: &str) -> Result<u64> {
     let bad =
         |why: &str| Error::usage(format!("size {text:?}: {why}")).hint("write sizes as 4096, 512M, 1.5GiB or 5GB");
@@ -51,6 +54,9 @@ pub fn parse_bytes(text: &str) -> Result<u64> {
 /// assert_eq!(parse_duration("1h30m").unwrap(), Duration::from_secs(5_400));
 /// assert_eq!(parse_duration("500ms").unwrap(), Duration::from_millis(500));
 /// ```
+///
+/// # Errors
+/// Usage: text that is no duration.
 pub fn parse_duration(text: &str) -> Result<Duration> {
     let bad =
         |why: &str| Error::usage(format!("duration {text:?}: {why}")).hint("write durations as 90, 500ms, 5m or 1h30m");

@@ -147,18 +147,12 @@ const UNKNOWN_TO_PURE: &[&str] = &["std::fs", "std::path", "std::env", "Path", "
 /// The first and the last stages, the jobs that read or write files of their own, and the command.
 const MAY_TOUCH_FILES: &[&str] = &[
     "crates/tvb/src/checkpoint/",
-    "crates/tvb/src/columns/tasks",
-    "crates/tvb/src/tasks.rs",
+    "crates/tvb/src/columns/tasks.rs",
     "crates/tvb/src/basis/",
-    "crates/tvb/src/jobs/batch",
-    "crates/tvb/src/jobs/sweep",
-    "crates/tvb/src/jobs/import",
-    "crates/tvb/src/jobs/export",
-    "crates/tvb/src/jobs/interop",
-    "crates/tvb/src/batch/",
-    "crates/tvb/src/sweep/",
-    "crates/tvb/src/interop/",
-    "crates/tvb/src/cli/",
+    "crates/tvb/src/jobs/batch/",
+    "crates/tvb/src/jobs/bookmarks.rs",
+    "crates/tvb/src/jobs/interop/",
+    "crates/tvb/src/jobs/sweep/",
 ];
 
 /// A file of two lines too many.

@@ -43,6 +43,9 @@ struct Record {
 }
 
 /// The sealed bytes of a Gram file.
+///
+/// # Errors
+/// Failed: a header too large to be written.
 pub fn to_bytes(grams: &Grams) -> Result<Vec<u8>> {
     let n = grams.n_tasks();
     let failed = |error: &dyn std::fmt::Display| Error::failed(format!("the Gram file could not be written: {error}"));
@@ -105,6 +108,9 @@ pub fn read(path: &Path) -> Result<Grams> {
 }
 
 /// Parses the bytes of a Gram file; the error is one line without the path.
+///
+/// # Errors
+/// One line that says what is wrong, without the path.
 pub fn from_bytes(bytes: &[u8]) -> std::result::Result<Grams, String> {
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| format!("not a Gram file: {error}"))?;
     let metadata = header.metadata().clone().unwrap_or_default();

@@ -192,6 +192,9 @@ pub struct AdditionRecord {
 
 impl Manifest {
     /// The sealed bytes of `basis.json`.
+    ///
+    /// # Errors
+    /// Failed: a value that JSON cannot hold.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let unsealed = Manifest { checksum: seal::UNSEALED, ..self.clone() };
         let mut bytes = serde_json::to_vec_pretty(&unsealed)

@@ -12,7 +12,6 @@ use crate::error::{Error, Result};
 use crate::ops::Grams;
 use crate::pass::bookmark::{Bookmark, Bookmarks, PassName};
 use crate::pass::{Runtime, Span, SpanSums};
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -154,23 +153,38 @@ impl Bookmarks for BookmarkFolder {
 
 /// The digest of a plan and of its files as they were when they were opened: the same as long as nothing writes to them.
 pub fn inputs_key(plan: &Plan) -> Digest {
-    let mut text = format!("{}\n", crate::TOOL);
+    let mut key = Vec::new();
+    let mut field = |bytes: &[u8]| {
+        key.extend((bytes.len() as u64).to_le_bytes());
+        key.extend_from_slice(bytes);
+    };
+    field(crate::TOOL.as_bytes());
     for column in 0..plan.n_columns() {
         let checkpoint = plan.column_checkpoint(column);
-        let name = if column == 0 { "" } else { plan.tasks[column - 1].name.as_str() };
-        let _ = writeln!(text, "{name:?} {:?}", checkpoint.path());
+        field(if column == 0 { b"" } else { plan.tasks[column - 1].name.as_bytes() });
+        field(checkpoint.path().as_os_str().as_encoded_bytes());
         for file in checkpoint.files() {
             let FileStamp { len, modified, inode } = file.stamp();
             let modified = modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-            let _ = writeln!(text, "{:?} {len} {modified:?} {inode:?}", file.path);
+            field(file.path.as_os_str().as_encoded_bytes());
+            field(&len.to_le_bytes());
+            field(&modified.map_or(0, |since| since.as_nanos()).to_le_bytes());
+            field(&inode.0.to_le_bytes());
+            field(&inode.1.to_le_bytes());
         }
         for tensor in &plan.tensors {
             let stored = plan.column_tensor(tensor, column);
-            let _ = writeln!(text, "{:?} {} {:?}", stored.name, stored.dtype, stored.shape);
+            field(stored.name.as_bytes());
+            field(stored.dtype.safetensors_name().as_bytes());
+            stored.shape.iter().for_each(|n| field(&(*n as u64).to_le_bytes()));
         }
     }
-    let _ = writeln!(text, "{:?} {:?}", plan.carried, plan.skipped);
-    Digest::of(text.as_bytes())
+    plan.carried.iter().for_each(|name| field(name.as_bytes()));
+    for skipped in &plan.skipped {
+        field(skipped.name.as_bytes());
+        field(skipped.reason.as_bytes());
+    }
+    Digest::of(&key)
 }
 
 fn is_plain_file(path: &Path) -> bool {
