@@ -3,10 +3,13 @@
 //! A plan says which tensors take part, where each column's bytes are, what is carried over, and what was left out
 //! and why. Every mismatch is found here and listed together, so that nobody waits twenty minutes for the first.
 
+use super::tasks::TaskSource;
 use crate::checkpoint::{Checkpoint, Dtype, Tensor};
 use crate::error::{Error, Result};
 use regex::Regex;
+use std::ffi::OsStr;
 use std::fmt;
+use std::path::Path;
 
 /// Mismatches listed in full before the rest become a count.
 const MISMATCHES_LISTED: usize = 20;
@@ -126,6 +129,23 @@ impl fmt::Display for Mismatch {
 }
 
 impl Plan {
+    /// Opens a base and its fine-tunes, each written `NAME=PATH` or `PATH`, and matches every float tensor.
+    ///
+    /// # Errors
+    /// Usage: a task without a path or with a name that cannot be one. Rejected: a malformed checkpoint, two tasks of one
+    /// name, any mismatch. Failed: I/O.
+    pub fn open<T: AsRef<OsStr>>(base: impl AsRef<Path>, tasks: impl IntoIterator<Item = T>) -> Result<Plan> {
+        let tasks: Vec<T> = tasks.into_iter().collect();
+        let base = Checkpoint::open(base.as_ref()).map_err(|error| error.context("base"))?;
+        let open = |source: TaskSource| {
+            let checkpoint = Checkpoint::open(&source.path);
+            let checkpoint = checkpoint.map_err(|error| error.context(format!("task {}", source.name)))?;
+            Ok(Task { name: source.name, checkpoint })
+        };
+        let tasks = TaskSource::parse_all(&tasks)?.into_iter().map(open).collect::<Result<_>>()?;
+        Plan::new(base, tasks, &Selection::all())
+    }
+
     /// Matches `tasks` against `base`. Task names must be unique and there must be at least one.
     ///
     /// # Errors

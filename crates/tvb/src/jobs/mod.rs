@@ -6,6 +6,7 @@ pub mod compress;
 pub mod verify;
 pub mod card;
 pub mod edit;
+pub mod apply;
 pub mod recover;
 pub mod batch;
 pub mod interop;

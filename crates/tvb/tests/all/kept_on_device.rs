@@ -9,7 +9,7 @@ use tvb::pass::Runtime;
 use tvb::pass::kept::{DeviceChunk, Keep, KeptOnDevice};
 use tvb::progress::Silent;
 use tvb::solve::Method;
-use tvb_kernels::{ChunkLayout, DeviceSetup, Dtype, Engine, GpuEngine, InjectedFault, Segment, Slice, Work};
+use tvb_kernels::{ChunkLayout, DeviceSetup, Dtype, Engine, GpuEngine, Gram, InjectedFault, Segment, Slice};
 use tvb_tests::small_models::{Random, Shape, Stored, contents, values};
 
 const N_TASKS: usize = 3;
@@ -97,12 +97,12 @@ fn a_full_device_gives_up_its_last_chunks() {
     let Some(engine) = card() else { return };
     let layout = |n_rows: usize| ChunkLayout {
         n_columns: 2,
-        segments: vec![Segment { n_rows, slot: 0 }, Segment { n_rows, slot: 0 }],
+        segments: vec![Segment { n_rows }, Segment { n_rows }],
         slices: (0..4).map(|at| Slice { offset: at * n_rows * 4, dtype: Dtype::F32 }).collect(),
         n_bytes: 4 * n_rows * 4,
     };
     let kept = KeptOnDevice::new(2500);
-    let mut stream = engine.stream(&Work::Gram, 2000, 2).expect("a stream");
+    let mut stream = engine.stream(&Gram, 2000, 2).expect("a stream");
     for number in 0..3u32 {
         let layout = layout(50);
         assert!(kept.has_room(layout.n_bytes));
