@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         (Some(FormatName::Reference) | None, true) => {
             let basis = Basis::open(&args.path)?;
             let base = args.base.as_deref().map(Checkpoint::open).transpose().map_err(|error| error.context("base"))?;
-            let options = ExportOptions { output: args.output.clone(), existing, base };
+            let options = ExportOptions::new(&args.output).existing(existing).base(base);
             let exported = export_basis(&basis, &options, &context.runtime()?, &context.progress)?;
             let mut text = format!("{shown}: {} atoms as {}\n", basis.manifest.n_vectors(), exported.method);
             exported.notes.iter().for_each(|note| text.push_str(&format!("note: {note}\n")));

@@ -42,14 +42,11 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         false => args.tasks.iter().map(|name| arithmetic::find_task(&names, name)).collect::<Result<_>>()?,
     };
     let base = args.base.as_deref().map(Checkpoint::open).transpose().map_err(|error| error.context("base"))?;
-    let options = RecoverOptions {
-        tasks: tasks.clone(),
-        folder: args.output.clone(),
-        dtype: args.dtype.map(DtypeName::kernel),
-        existing: if args.overwrite { Existing::Replace } else { Existing::Refuse },
-        force: args.force,
-        command: crate::commands::edit::command_line(),
-    };
+    let options = RecoverOptions::new(tasks.clone(), &args.output)
+        .dtype(args.dtype.map(DtypeName::kernel))
+        .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
+        .force(args.force)
+        .command(crate::commands::edit::command_line());
     let written = recover(&basis, base.as_ref(), &options, &context.runtime()?, &context.progress)?;
     let mut text = String::new();
     let mut rows = Vec::new();

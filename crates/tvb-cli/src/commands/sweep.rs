@@ -163,24 +163,22 @@ fn options(args: &SweepArgs) -> Result<SweepOptions> {
         Some(_) if args.reference != Path::new("auto") => Some(read_metrics(&args.reference)?),
         _ => None,
     };
-    Ok(SweepOptions {
-        output: args.output.clone(),
-        scales: parse_scales(&args.scales).map_err(|error| error.context("--scales"))?,
-        evaluator: Evaluator::new(args.command.clone(), args.timeout)?,
-        goal: Goal {
-            metric: args.metric.clone(),
-            minimize: args.minimize,
-            control: args.control.clone().map(|name| Control { name, keep: args.keep, reference }),
-        },
-        zero_shot: args.eval_zero_shot,
-        fine_tuned: args.normalize_by.as_deref().map(read_metrics).transpose()?,
-        n_jobs: args.jobs,
-        keep_all: args.keep_all,
-        existing: if args.overwrite { Existing::Replace } else { Existing::Refuse },
-        dtype: args.dtype.map(DtypeName::kernel),
-        force: args.force,
-        command: command_line(),
-    })
+    let scales = parse_scales(&args.scales).map_err(|error| error.context("--scales"))?;
+    let evaluator = Evaluator::new(args.command.clone(), args.timeout)?;
+    let goal = Goal {
+        metric: args.metric.clone(),
+        minimize: args.minimize,
+        control: args.control.clone().map(|name| Control { name, keep: args.keep, reference }),
+    };
+    Ok(SweepOptions::new(&args.output, scales, evaluator, goal)
+        .zero_shot(args.eval_zero_shot)
+        .fine_tuned(args.normalize_by.as_deref().map(read_metrics).transpose()?)
+        .n_jobs(args.jobs)
+        .keep_all(args.keep_all)
+        .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
+        .dtype(args.dtype.map(DtypeName::kernel))
+        .force(args.force)
+        .command(command_line()))
 }
 
 fn none_eligible(swept: &Swept, options: &SweepOptions) -> Error {

@@ -15,6 +15,7 @@ const OUTPUTS_PER_PASS: usize = 8;
 
 /// What is recovered, and how it is stored.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RecoverOptions {
     /// Positions of the tasks.
     pub tasks: Vec<usize>,
@@ -28,6 +29,38 @@ pub struct RecoverOptions {
     pub force: bool,
     /// The command line, for model cards.
     pub command: String,
+}
+
+impl RecoverOptions {
+    /// The tasks at these positions, each in the types they are stored in, into `folder`.
+    pub fn new(tasks: Vec<usize>, folder: impl Into<PathBuf>) -> RecoverOptions {
+        let (folder, existing) = (folder.into(), Existing::Refuse);
+        RecoverOptions { tasks, folder, dtype: None, existing, force: false, command: String::new() }
+    }
+
+    /// Sets the format of the float tensors; `None` keeps each tensor's.
+    #[must_use]
+    pub fn dtype(self, dtype: Option<tvb_kernels::Dtype>) -> RecoverOptions {
+        RecoverOptions { dtype, ..self }
+    }
+
+    /// Sets what to do with an output that is there already.
+    #[must_use]
+    pub fn existing(self, existing: Existing) -> RecoverOptions {
+        RecoverOptions { existing, ..self }
+    }
+
+    /// Sets whether a base may be used that is not the one the basis was made from.
+    #[must_use]
+    pub fn force(self, force: bool) -> RecoverOptions {
+        RecoverOptions { force, ..self }
+    }
+
+    /// Sets the command line, for model cards.
+    #[must_use]
+    pub fn command(self, command: impl Into<String>) -> RecoverOptions {
+        RecoverOptions { command: command.into(), ..self }
+    }
 }
 
 /// Recovers the chosen tasks; answers where each was written.

@@ -105,14 +105,7 @@ fn atoms(basis: &Basis, keys: &[String]) -> Vec<Vec<f64>> {
 
 /// Every recovered task vector, as `tvb recover` writes it.
 fn recovered(basis: &Basis, folder: &Path, keys: &[String]) -> Vec<Vec<f64>> {
-    let options = RecoverOptions {
-        tasks: (0..basis.n_tasks()).collect(),
-        folder: folder.to_owned(),
-        dtype: None,
-        existing: Existing::Refuse,
-        force: false,
-        command: String::new(),
-    };
+    let options = RecoverOptions::new((0..basis.n_tasks()).collect(), folder);
     let written = recover(basis, None, &options, &runtime(), &Silent).unwrap();
     written.iter().map(|path| flat(&Checkpoint::open(path).unwrap(), keys)).collect()
 }
@@ -219,7 +212,7 @@ fn an_exported_basis_is_imported_as_it_was() {
         let temporary = tempfile::tempdir().unwrap();
         let first = imported(folder, &temporary.path().join("first"));
         let published = temporary.path().join("published");
-        let options = ExportOptions { output: published.clone(), existing: Existing::Refuse, base: None };
+        let options = ExportOptions::new(&published);
         let exported = export_basis(&first, &options, &runtime(), &Silent).unwrap();
         assert_eq!(exported.method, if key == "PCA" { "PCABasisMethod" } else { "AutoencoderBasisMethod" });
         let second =
@@ -306,7 +299,7 @@ fn random_atoms_are_made_again_wherever_they_are_needed() {
     // The reference's layout knows stored atoms only: they are written out, and recover the same.
     let base = Checkpoint::open(&fixture("state_dicts/zeroshot.safetensors")).unwrap();
     let folder = temporary.path().join("exported");
-    let options = ExportOptions { output: folder.clone(), existing: Existing::Refuse, base: Some(base) };
+    let options = ExportOptions::new(&folder).base(Some(base));
     export_basis(&basis, &options, &runtime(), &Silent).unwrap();
     let names: HashSet<String> =
         std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();

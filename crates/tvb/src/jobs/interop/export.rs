@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 /// Where a basis is written, and what is known beside it.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ExportOptions {
     /// The folder.
     pub output: PathBuf,
@@ -28,6 +29,25 @@ pub struct ExportOptions {
     pub existing: Existing,
     /// The base, for the shapes of frozen tensors; `None` tries where the basis was made from.
     pub base: Option<Checkpoint>,
+}
+
+impl ExportOptions {
+    /// Into a folder that is not there yet.
+    pub fn new(output: impl Into<PathBuf>) -> ExportOptions {
+        ExportOptions { output: output.into(), existing: Existing::Refuse, base: None }
+    }
+
+    /// Sets what to do with an output that is there already.
+    #[must_use]
+    pub fn existing(self, existing: Existing) -> ExportOptions {
+        ExportOptions { existing, ..self }
+    }
+
+    /// Sets the base, for the shapes of frozen tensors.
+    #[must_use]
+    pub fn base(self, base: Option<Checkpoint>) -> ExportOptions {
+        ExportOptions { base, ..self }
+    }
 }
 
 /// What was written.

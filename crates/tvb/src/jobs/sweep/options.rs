@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 /// How a sweep is done.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct SweepOptions {
     /// The folder for the results, the best candidate and what is needed to resume.
     pub output: PathBuf,
@@ -27,7 +28,7 @@ pub struct SweepOptions {
     pub n_jobs: NonZeroUsize,
     /// Keep every candidate, not only the best.
     pub keep_all: bool,
-    /// Replace another sweep's results; the same sweep is always taken up.
+    /// Replace another sweep's results; the same sweep always resumes.
     pub existing: Existing,
     /// Format of the candidates' float tensors; `None` keeps each tensor's.
     pub dtype: Option<tvb_kernels::Dtype>,
@@ -35,6 +36,74 @@ pub struct SweepOptions {
     pub force: bool,
     /// The command line, for model cards and results.
     pub command: String,
+}
+
+impl SweepOptions {
+    /// These scales, one evaluator at a time, into a folder that holds nothing yet, or the same sweep.
+    pub fn new(output: impl Into<PathBuf>, scales: Vec<f64>, evaluator: Evaluator, goal: Goal) -> SweepOptions {
+        SweepOptions {
+            output: output.into(),
+            scales,
+            evaluator,
+            goal,
+            zero_shot: false,
+            fine_tuned: None,
+            n_jobs: NonZeroUsize::MIN,
+            keep_all: false,
+            existing: Existing::Refuse,
+            dtype: None,
+            force: false,
+            command: String::new(),
+        }
+    }
+
+    /// Sets whether the base itself is evaluated too (λ = 0).
+    #[must_use]
+    pub fn zero_shot(self, zero_shot: bool) -> SweepOptions {
+        SweepOptions { zero_shot, ..self }
+    }
+
+    /// Sets each task's metric after its own fine-tuning, which adds the normalised metrics.
+    #[must_use]
+    pub fn fine_tuned(self, fine_tuned: Option<Metrics>) -> SweepOptions {
+        SweepOptions { fine_tuned, ..self }
+    }
+
+    /// Sets how many evaluators run at once.
+    #[must_use]
+    pub fn n_jobs(self, n_jobs: NonZeroUsize) -> SweepOptions {
+        SweepOptions { n_jobs, ..self }
+    }
+
+    /// Sets whether every candidate is kept, not only the best.
+    #[must_use]
+    pub fn keep_all(self, keep_all: bool) -> SweepOptions {
+        SweepOptions { keep_all, ..self }
+    }
+
+    /// Sets what to do with another sweep's results; the same sweep always resumes.
+    #[must_use]
+    pub fn existing(self, existing: Existing) -> SweepOptions {
+        SweepOptions { existing, ..self }
+    }
+
+    /// Sets the format of the candidates' float tensors; `None` keeps each tensor's.
+    #[must_use]
+    pub fn dtype(self, dtype: Option<tvb_kernels::Dtype>) -> SweepOptions {
+        SweepOptions { dtype, ..self }
+    }
+
+    /// Sets whether a base may be used that is not the one the basis was made from.
+    #[must_use]
+    pub fn force(self, force: bool) -> SweepOptions {
+        SweepOptions { force, ..self }
+    }
+
+    /// Sets the command line, for model cards and results.
+    #[must_use]
+    pub fn command(self, command: impl Into<String>) -> SweepOptions {
+        SweepOptions { command: command.into(), ..self }
+    }
 }
 
 /// A finished sweep.
