@@ -1,7 +1,7 @@
 //! The scale that works: candidates over a grid of scales λ, the user's own evaluator run on each, the best one kept.
 //!
 //! The edit is formed once; each scale is one pass base + λ·edit. Every finished point is on the disk before the next
-//! begins, so that an interrupted sweep goes on where it was. [`choose`](mod@choose) decides, from metrics alone.
+//! begins, so that an interrupted sweep resumes where it was. [`choose`](mod@choose) decides, from metrics alone.
 
 pub mod choose;
 mod candidates;
@@ -53,7 +53,7 @@ pub struct SweepOptions {
     pub n_jobs: NonZeroUsize,
     /// Keep every candidate, not only the best.
     pub keep_all: bool,
-    /// Replace another sweep's results; the same sweep is always taken up.
+    /// Replace another sweep's results; the same sweep always resumes.
     pub existing: Existing,
     /// Format of the candidates' float tensors; `None` keeps each tensor's.
     pub dtype: Option<tvb_kernels::Dtype>,
