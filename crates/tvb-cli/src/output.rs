@@ -159,6 +159,11 @@ impl fmt::Display for Table {
     }
 }
 
+/// A JSON value where the number is finite, null otherwise.
+pub(crate) fn finite(value: f64) -> Value {
+    if value.is_finite() { json!(value) } else { Value::Null }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

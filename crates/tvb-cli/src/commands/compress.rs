@@ -5,7 +5,7 @@ use crate::inputs::InputArgs;
 use crate::output::{Align, Answer, Table};
 use crate::solving::{MethodArgs, SizeArgs};
 use clap::ValueEnum;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tvb::basis::Basis;
@@ -179,9 +179,4 @@ fn bound_share(basis: &Basis) -> Option<f64> {
     let manifest = &basis.manifest;
     let (loss, bound, relative) = (manifest.loss?, manifest.spectral_bound?, manifest.relative_loss?);
     Some(if loss > 0.0 { bound / loss * relative } else { 0.0 })
-}
-
-/// A JSON value where the number is finite, null otherwise.
-pub(crate) fn finite(value: f64) -> Value {
-    if value.is_finite() { json!(value) } else { Value::Null }
 }

@@ -1,9 +1,10 @@
 //! `tvb add`, `negate`, `analogy` and `apply`: an edit from a basis, or from the originals to compare with.
 
 use crate::args::Context;
-use crate::commands::compress::{DtypeName, finite};
+use crate::commands::compress::DtypeName;
 use crate::inputs::SelectionArgs;
 use crate::output::Answer;
+use crate::output::finite;
 use crate::solving::parse_weighted;
 use clap::ValueEnum;
 use serde_json::{Value, json};
@@ -256,14 +257,12 @@ fn run(
         text.push_str(&format!("would write {}\n", args.output.display()));
         return Ok(Answer::new(text, json));
     }
-    let output = EditOutput {
-        target: args.output.clone(),
-        dtype: args.dtype.map(DtypeName::kernel),
-        existing: if args.overwrite { Existing::Replace } else { Existing::Refuse },
-        delta: args.delta,
-        force: args.force,
-        command: command_line(),
-    };
+    let output = EditOutput::new(&args.output)
+        .dtype(args.dtype.map(DtypeName::kernel))
+        .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
+        .delta(args.delta)
+        .force(args.force)
+        .command(command_line());
     let runtime = context.runtime()?;
     // Said before anything is written, for whoever wants to stop here; once more with the answer.
     if !text.is_empty() {

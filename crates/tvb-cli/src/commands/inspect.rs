@@ -142,7 +142,7 @@ fn gram_json(grams: &Grams) -> Result<Value> {
         "norms": gram.norms(),
         "cosines": rows(&gram.cosines()),
         "eigenvalues": gram.spectrum().values,
-        "effective_rank": crate::commands::compress::finite(gram.spectrum().effective_rank()),
+        "effective_rank": crate::output::finite(gram.spectrum().effective_rank()),
         "epsilon": gram.epsilon(),
     }))
 }

@@ -10,7 +10,7 @@ use tvb::basis::gram_file;
 use tvb::checkpoint::{Dtype, Existing};
 use tvb::jobs::report::{Pareto, pareto_svg};
 use tvb::solve::{Gram, Method, PlanRow, Rounding, SolveOptions, plan_table};
-use tvb::{Error, Result, units};
+use tvb::{Result, units};
 
 /// Show what each number of atoms and each method would cost and lose; no checkpoint is read
 #[derive(Clone, Debug, clap::Args)]
@@ -62,9 +62,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     }
     let methods = methods(args, &tasks)?;
     let ms = if args.atoms.is_empty() { spread(tasks.len()) } else { args.atoms.clone() };
-    if let Some(m) = ms.iter().find(|&&m| m == 0 || m > tasks.len()) {
-        return Err(Error::rejected(format!("M = {m} atoms for {} tasks: expected 1 to {}", tasks.len(), tasks.len())));
-    }
+    ms.iter().try_for_each(|&m| tvb::solve::check_atoms(m, tasks.len()))?;
     let mut options = SolveOptions::atoms(1);
     options.balance = args.tuning.balance;
     options.coordinates = args.tuning.coordinates();
@@ -187,11 +185,11 @@ fn csv(rows: &[PlanRow], tasks: &[String], atom_bytes: u64) -> String {
 }
 
 fn row_json(row: &PlanRow, tasks: &[String], atom_bytes: u64) -> Value {
-    let finite = crate::commands::compress::finite;
+    let finite = crate::output::finite;
     let rounding: serde_json::Map<String, Value> = row
         .rounding
         .iter()
-        .map(|Rounding { dtype, worst, .. }| (format!("{dtype:?}").to_lowercase(), finite(*worst)))
+        .map(|Rounding { dtype, worst, .. }| (tvb::Dtype::from(*dtype).to_string(), finite(*worst)))
         .collect();
     json!({
         "method": row.method,

@@ -2,7 +2,7 @@
 
 use crate::arithmetic::expression;
 use crate::basis::Basis;
-use crate::checkpoint::{Checkpoint, Existing};
+use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::jobs::edit::{Edit, EditJob, EditOutput, Source};
 use crate::pass::Runtime;
@@ -30,14 +30,7 @@ pub fn apply(
 ) -> Result<Option<Fidelity>> {
     let edit = Edit { alpha: expression(&basis.task_names(), text)?, scale: 1.0, rule: Rule::Projected };
     let fidelity = edit.predict(basis)?;
-    let output = EditOutput {
-        target: output.as_ref().to_owned(),
-        dtype: None,
-        existing: Existing::Refuse,
-        delta: false,
-        force: false,
-        command: format!("tvb apply '{text}'"),
-    };
+    let output = EditOutput::new(output.as_ref()).command(format!("tvb apply '{text}'"));
     EditJob { source: Source::Basis(basis), edit: &edit, base: Some(base), output: &output }
         .write(runtime, progress)?;
     Ok(fidelity)

@@ -158,6 +158,9 @@ fn was_stopped(status: ExitStatus) -> bool {
 }
 
 /// The metrics on an evaluator's last line.
+///
+/// # Errors
+/// One line that says what is wrong with the line.
 pub fn parse_metrics(line: &str) -> std::result::Result<Metrics, String> {
     let found = || match line.trim() {
         "" => "nothing found".to_owned(),

@@ -52,13 +52,13 @@ pub fn recover(
         let weights: Vec<Vec<f64>> =
             tasks.iter().map(|&task| single(task).weights(Source::Basis(basis))).collect::<Result<_>>()?;
         let edits = edits(basis, &weights)?;
-        let output = |task: usize| EditOutput {
-            target: target(&options.folder, &names[task], base),
-            dtype: options.dtype,
-            existing: options.existing,
-            delta: base.is_none(),
-            force: options.force,
-            command: options.command.clone(),
+        let output = |task: usize| {
+            EditOutput::new(target(&options.folder, &names[task], base))
+                .dtype(options.dtype)
+                .existing(options.existing)
+                .delta(base.is_none())
+                .force(options.force)
+                .command(&options.command)
         };
         let writers: Vec<CheckpointWriter> =
             tasks.iter().map(|&task| writer_for(&edits, base, &output(task))).collect::<Result<_>>()?;

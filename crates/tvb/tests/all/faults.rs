@@ -156,14 +156,7 @@ fn check_noticed(folder: &Path, file: &str, base: &Checkpoint, what: &str) {
             let damaged: Vec<&str> = checks.iter().filter(|c| c.damage.is_some()).map(|c| c.file.as_str()).collect();
             assert_eq!(damaged, [file], "{what}");
             let edit = Edit { alpha: vec![1.0, 0.5, -1.0], scale: 0.7, rule: Rule::Projected };
-            let output = EditOutput {
-                target: target.clone(),
-                dtype: None,
-                existing: Existing::Refuse,
-                delta: false,
-                force: false,
-                command: String::new(),
-            };
+            let output = EditOutput::new(&target);
             EditJob { source: Source::Basis(&basis), edit: &edit, base: Some(base), output: &output }
                 .write(&runtime, &Silent)
                 .expect_err(what)

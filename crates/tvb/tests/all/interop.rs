@@ -199,14 +199,7 @@ fn the_plain_sum_of_pca_atoms_leaves_the_mean_out() {
     let basis = imported("ViT-tiny_PCA_M4_8task", &temporary.path().join("basis"));
     let target = temporary.path().join("sum.safetensors");
     let edit = Edit { alpha: vec![1.0; 8], scale: 1.0, rule: Rule::Sum };
-    let output = EditOutput {
-        target: target.clone(),
-        dtype: None,
-        existing: Existing::Refuse,
-        delta: true,
-        force: false,
-        command: String::new(),
-    };
+    let output = EditOutput::new(&target).delta(true);
     assert!(edit.predict(&basis).unwrap().is_none(), "nothing is known of the true tasks");
     EditJob { source: Source::Basis(&basis), edit: &edit, base: None, output: &output }
         .write(&runtime(), &Silent)
@@ -291,14 +284,7 @@ fn random_atoms_are_made_again_wherever_they_are_needed() {
 
     // The edited base is the base and the bare edit; another base is noticed.
     let edit = Edit { alpha: vec![1.0; 8], scale: 0.5, rule: Rule::Projected };
-    let output = |name: &str, delta| EditOutput {
-        target: temporary.path().join(name),
-        dtype: None,
-        existing: Existing::Refuse,
-        delta,
-        force: false,
-        command: String::new(),
-    };
+    let output = |name: &str, delta| EditOutput::new(temporary.path().join(name)).delta(delta);
     let written = |name: &str, base: &str, delta| {
         let base = Checkpoint::open(&fixture(base)).unwrap();
         let job =

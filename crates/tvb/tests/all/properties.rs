@@ -119,7 +119,7 @@ proptest! {
         let edit = Edit { alpha, scale: 0.8, rule: Rule::Projected };
         let outputs = [("basis", Source::Basis(&full)), ("originals", Source::Checkpoints(&plan))].map(|(name, source)| {
             let target = top.path().join(format!("{name}-edit"));
-            let output = EditOutput { target: target.clone(), dtype: None, existing: Existing::Refuse, delta: false, force: false, command: String::new() };
+            let output = EditOutput::new(&target);
             let job = EditJob { source, edit: &edit, base: Some(&plan.base), output: &output };
             job.write(&runtime(2), &Silent).expect("an edit");
             Checkpoint::open(&target).expect("an edited checkpoint")

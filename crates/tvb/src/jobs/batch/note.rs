@@ -69,16 +69,18 @@ impl Note {
 
 /// Names, lengths and times of change of an output's files.
 pub(super) fn stamp_of(output: &Path) -> Digest {
-    let mut lines: Vec<String> = Vec::new();
+    let mut lines: Vec<Vec<u8>> = Vec::new();
     let mut add = |path: &Path| {
         let Ok(found) = std::fs::metadata(path) else { return };
         let modified = found.modified().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-        lines.push(format!("{:?} {} {modified:?}", path.file_name(), found.len()));
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        let modified = modified.map_or(0, |since| since.as_nanos());
+        lines.push([name, &found.len().to_le_bytes(), &modified.to_le_bytes()].concat());
     };
     match std::fs::read_dir(output) {
         Ok(entries) => entries.flatten().for_each(|entry| add(&entry.path())),
         Err(_) => add(output),
     }
     lines.sort();
-    Digest::of(lines.join("\n").as_bytes())
+    Digest::of_digests(lines.iter().map(|line| Digest::of(line)))
 }

@@ -6,7 +6,7 @@ use super::inputs::Inputs;
 use super::note::{Note, Noted, stamp_of};
 use crate::basis::Basis;
 use crate::basis::gram_file;
-use crate::checkpoint::{Checkpoint, Existing, remove_stale_lock};
+use crate::checkpoint::{Checkpoint, Existing, FileStamp, remove_stale_lock};
 use crate::columns::plan::Plan;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -17,11 +17,11 @@ use crate::jobs::gram::make_gram_file;
 use crate::ops::Grams;
 use crate::pass::Runtime;
 use crate::progress::Progress;
+use crate::solve::{Method, Rule};
 use serde_json::{Value, json};
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// What became of an output.
 #[derive(Clone, Debug)]
@@ -300,14 +300,8 @@ impl Runner<'_> {
             _ if after.overwrite || unit.overwrite => Existing::Replace,
             _ => Existing::Refuse,
         };
-        let written = EditOutput {
-            target: output.to_owned(),
-            dtype: after.dtype,
-            existing,
-            delta: after.delta,
-            force: false,
-            command: self.command.to_owned(),
-        };
+        let written =
+            EditOutput::new(output).dtype(after.dtype).existing(existing).delta(after.delta).command(self.command);
         // Said first: a kill between the output's appearance and its note must not leave what no run takes for its own.
         // Only of an output that may be replaced or is not there, so that a file of the user's is never taken for ours.
         let begun = existing == Existing::Replace || std::fs::symlink_metadata(output).is_err();
@@ -345,21 +339,50 @@ pub(super) fn current_basis(unit: &Unit, grams: &Grams) -> Option<Basis> {
             .all(|(stored, given)| stored.name == given.name && stored.fingerprint == Some(given.fingerprint));
     let options = &manifest.method.options;
     let same_options = manifest.method.name == unit.method.name()
-        && options["options"] == format!("{:?}", unit.method)
+        && is_said_of(&options["options"], &unit.method)
         && options["n_atoms"] == unit.size.n_atoms
         && options["balance"] == unit.balance
-        && options["coordinates"] == format!("{:?}", unit.coordinates).to_lowercase();
+        && options["coordinates"] == json!(unit.coordinates);
     let same_type = manifest.atoms.iter().all(|atom| atom.dtype.float() == Some(unit.dtype));
     let whole = (0..basis.n_atoms()).all(|index| basis.open_atom(index).is_ok());
     let same_base = manifest.base.fingerprint == Some(grams.base.fingerprint);
     (same_tasks && same_base && same_options && same_type && whole).then_some(basis)
 }
 
+/// Whether a manifest's options are those of a method. The first manifests of version 1 have Rust's `Debug` text here, so
+/// that an unchanged method is known by the same text.
+fn is_said_of(options: &Value, method: &Method) -> bool {
+    match options {
+        Value::String(text) => std::fmt::from_fn(|f| std::fmt::Debug::fmt(method, f)).to_string() == *text,
+        options => *options == json!(method),
+    }
+}
+
 /// The digest of everything an edited checkpoint is made of.
 fn recipe(basis: &Basis, edit: &Edit, after: &After, base: &Checkpoint) -> Digest {
-    let mut text = format!("{} {edit:?} {:?} {}\n", basis.manifest.checksum, after.dtype, after.delta);
-    for file in base.files() {
-        let _ = writeln!(text, "{:?} {:?}", file.path, file.stamp());
-    }
+    let dtype = after.dtype.map(|dtype| crate::checkpoint::Dtype::from(dtype).safetensors_name());
+    let stamps = base.files().iter().map(|file| {
+        let FileStamp { len, modified, inode } = file.stamp();
+        let modified = modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+        json!([
+            file.path.as_os_str().as_encoded_bytes(),
+            len,
+            modified.map(|since| since.as_nanos().to_string()),
+            inode
+        ])
+    });
+    let text = json!({
+        "basis": basis.manifest.checksum,
+        "alpha": edit.alpha,
+        "scale": edit.scale,
+        "rule": match edit.rule {
+            Rule::Projected => "projected",
+            Rule::Sum => "sum",
+        },
+        "dtype": dtype,
+        "delta": after.delta,
+        "base": stamps.collect::<Vec<_>>(),
+    })
+    .to_string();
     Digest::of(text.as_bytes())
 }

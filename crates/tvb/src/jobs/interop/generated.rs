@@ -2,7 +2,7 @@
 
 use crate::basis::atoms::plain;
 use crate::basis::{Basis, edits};
-use crate::checkpoint::{Checkpoint, CheckpointWriter, Existing};
+use crate::checkpoint::{Checkpoint, CheckpointWriter};
 use crate::error::{Error, Result};
 use crate::jobs::edit::{EditOutput, writer_for};
 use crate::ops::reconstruct::reconstruct;
@@ -21,13 +21,8 @@ pub(super) fn make_atoms(
     let alone = |atom: usize| (0..n_atoms).map(|m| if m == atom { 1.0 } else { 0.0 }).collect();
     let edits = edits(basis, &(0..n_atoms).map(alone).collect::<Vec<Vec<f64>>>())?;
     std::fs::create_dir(folder).map_err(|error| Error::io("making", folder, &error))?;
-    let output = |index: usize| EditOutput {
-        target: folder.join(plain::stem(index, n_atoms)).with_extension("safetensors"),
-        dtype: None,
-        existing: Existing::Refuse,
-        delta: true,
-        force: false,
-        command: String::new(),
+    let output = |index: usize| {
+        EditOutput::new(folder.join(plain::stem(index, n_atoms)).with_extension("safetensors")).delta(true)
     };
     let writers: Vec<CheckpointWriter> =
         (0..n_atoms).map(|index| writer_for(&edits, None, &output(index))).collect::<Result<_>>()?;

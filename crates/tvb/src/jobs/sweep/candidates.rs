@@ -1,6 +1,6 @@
 //! Candidates: the edit formed once, as one f32 delta, and every scale one pass over the base and that delta.
 
-use super::SweepOptions;
+use super::options::SweepOptions;
 use crate::checkpoint::{Checkpoint, Existing};
 use crate::error::{Error, Result};
 use crate::jobs::edit::{Edit, EditJob, EditOutput, Source};
@@ -66,7 +66,7 @@ impl<'a> Candidates<'a> {
             None => {
                 let path = self.delta_path();
                 let unscaled = Edit { scale: 1.0, ..self.edit.clone() };
-                let output = EditOutput { delta: true, dtype: Some(tvb_kernels::Dtype::F32), ..self.output(&path) };
+                let output = self.output(&path).delta(true).dtype(Some(tvb_kernels::Dtype::F32));
                 EditJob { source: self.source, edit: &unscaled, base: None, output: &output }
                     .write(self.runtime, progress)?;
                 delta.insert(Checkpoint::open(&path)?).clone()
@@ -80,15 +80,12 @@ impl<'a> Candidates<'a> {
     }
 
     fn output(&self, target: &Path) -> EditOutput {
-        EditOutput {
-            target: target.to_owned(),
-            dtype: self.options.dtype,
-            // What a killed run left is in the way of nothing.
-            existing: Existing::Replace,
-            delta: false,
-            force: self.options.force,
-            command: self.options.command.clone(),
-        }
+        // What a killed run left is in the way of nothing.
+        EditOutput::new(target)
+            .dtype(self.options.dtype)
+            .existing(Existing::Replace)
+            .force(self.options.force)
+            .command(&self.options.command)
     }
 }
 

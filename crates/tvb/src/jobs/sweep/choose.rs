@@ -1,6 +1,6 @@
 //! Which point is best: the highest metric (or the lowest), among the points that keep the control. Pure.
 
-use super::Point;
+use super::log::Point;
 use crate::error::{Error, Result};
 use crate::jobs::evaluate::Metrics;
 

@@ -89,9 +89,15 @@ fn files(checkpoint: &Checkpoint) -> Value {
         let stamp = file.stamp();
         let modified = stamp.modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let path = std::path::absolute(&file.path).unwrap_or_else(|_| file.path.clone());
-        json!({ "path": path.to_string_lossy(), "bytes": stamp.len, "modified": modified.map(|time| format!("{time:?}")) })
+        json!({ "path": path.to_string_lossy(), "bytes": stamp.len, "modified": modified.map(seconds) })
     };
     checkpoint.files().iter().map(file).collect()
+}
+
+/// A time since 1970 as the first version's logs have it: seconds, and what is behind the point where there is anything.
+fn seconds(since: std::time::Duration) -> String {
+    let digits = format!("{}.{:09}", since.as_secs(), since.subsec_nanos());
+    format!("{}s", digits.trim_end_matches('0').trim_end_matches('.'))
 }
 
 /// The open file, locked against a second run.
@@ -103,7 +109,7 @@ pub(super) struct PointLog {
 }
 
 impl PointLog {
-    /// Takes up the sweep in `folder`, or begins one there; the folder is made where it is not.
+    /// Resumes the sweep in `folder`, or begins one there; the folder is made where it is not.
     ///
     /// # Errors
     /// Rejected: the folder holds something else, another sweep (unless it is to be replaced), or a damaged log. Failed:

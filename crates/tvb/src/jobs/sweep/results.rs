@@ -1,6 +1,6 @@
 //! What a finished sweep leaves for people and programs: results.json, results.csv and plot.svg.
 
-use super::{SweepOptions, Swept};
+use super::options::{SweepOptions, Swept};
 use crate::checkpoint::{Existing, write_whole};
 use crate::error::{Error, Result};
 use crate::jobs::report::{Series, sweep_svg};

@@ -1,0 +1,60 @@
+//! One edit written from end to end: formed, checked, with its side files and model card.
+
+use super::output::{EditOutput, writer_for};
+use super::weights::{Edit, Source};
+use crate::basis::check_read;
+use crate::checkpoint::{Checkpoint, Dtype};
+use crate::error::{Error, Result};
+use crate::jobs::card::model_card;
+use crate::ops::reconstruct::{Edits, reconstruct};
+use crate::pass::Runtime;
+use crate::progress::Progress;
+
+/// An edit that is to be written: what, from what, onto what, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct EditJob<'a> {
+    /// What it is formed from.
+    pub source: Source<'a>,
+    /// The edit.
+    pub edit: &'a Edit,
+    /// The base; not needed for the bare edit.
+    pub base: Option<&'a Checkpoint>,
+    /// Where it goes.
+    pub output: &'a EditOutput,
+}
+
+impl EditJob<'_> {
+    /// Forms the edit and writes it: an edited copy of the base, or the bare edit.
+    ///
+    /// # Errors
+    /// Rejected: an output that exists, a damaged basis, another base, inputs that do not fit. Failed: I/O, device.
+    /// Interrupted.
+    pub fn write(&self, runtime: &Runtime, progress: &dyn Progress) -> Result<()> {
+        self.write_formed(self.edit.edits(self.source)?, runtime, progress)
+    }
+
+    /// Writes what `edits` forms; the source and the edit say what it is, for the checks and the model card.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_formed(&self, edits: Edits, runtime: &Runtime, progress: &dyn Progress) -> Result<()> {
+        let EditJob { source, edit, output, .. } = *self;
+        let base = self.base.filter(|_| !output.delta);
+        if base.is_none() && !output.delta {
+            return Err(Error::usage("no base given").hint("--base PATH, or --delta for the bare edit"));
+        }
+        let writers = [writer_for(&edits, base, output)?];
+        let read = reconstruct(base, edits, output.dtype, &writers, runtime, progress)?;
+        if let Source::Basis(basis) = source {
+            check_read(&read, basis, base.filter(|_| !output.force))?;
+        }
+        for writer in writers {
+            if let Some(base) = base {
+                let card = model_card(base, source, edit, &output.command);
+                writer.add_side_files(base, output.dtype.map(Dtype::from), &card)?;
+            }
+            writer.commit()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,10 @@
+//! One edit from end to end: weights over tasks, what they become over atoms, how true the result will be, and the
+//! edited checkpoint itself.
+
+mod job;
+mod output;
+mod weights;
+
+pub use job::EditJob;
+pub use output::{EditOutput, writer_for};
+pub use weights::{Edit, Source};

@@ -1,0 +1,111 @@
+//! Where an edit goes, and in which form.
+
+use crate::checkpoint::{Checkpoint, CheckpointWriter, Dtype, Existing, TensorSpec};
+use crate::error::{Error, Result};
+use crate::ops::reconstruct::{Edits, Source as Formed};
+use std::path::PathBuf;
+
+/// What is written, and where.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EditOutput {
+    /// A `.safetensors` file, or a folder.
+    pub target: PathBuf,
+    /// Format of the float tensors; `None` keeps each tensor's.
+    pub dtype: Option<tvb_kernels::Dtype>,
+    /// What to do with an output that is there already.
+    pub existing: Existing,
+    /// Write the bare edit, without the base.
+    pub delta: bool,
+    /// Use a base that is not the one the basis was made from.
+    pub force: bool,
+    /// The command line, for the model card.
+    pub command: String,
+}
+
+impl EditOutput {
+    /// An edited copy of the base in the base's own types, to a place where nothing is yet.
+    pub fn new(target: impl Into<PathBuf>) -> EditOutput {
+        EditOutput {
+            target: target.into(),
+            dtype: None,
+            existing: Existing::Refuse,
+            delta: false,
+            force: false,
+            command: String::new(),
+        }
+    }
+
+    /// Sets the format of the float tensors; `None` keeps each tensor's.
+    #[must_use]
+    pub fn dtype(self, dtype: Option<tvb_kernels::Dtype>) -> EditOutput {
+        EditOutput { dtype, ..self }
+    }
+
+    /// Sets what to do with an output that is there already.
+    #[must_use]
+    pub fn existing(self, existing: Existing) -> EditOutput {
+        EditOutput { existing, ..self }
+    }
+
+    /// Sets whether the bare edit is written, without the base.
+    #[must_use]
+    pub fn delta(self, delta: bool) -> EditOutput {
+        EditOutput { delta, ..self }
+    }
+
+    /// Sets whether a base may be used that is not the one the basis was made from.
+    #[must_use]
+    pub fn force(self, force: bool) -> EditOutput {
+        EditOutput { force, ..self }
+    }
+
+    /// Sets the command line, for the model card.
+    #[must_use]
+    pub fn command(self, command: impl Into<String>) -> EditOutput {
+        EditOutput { command: command.into(), ..self }
+    }
+}
+
+/// A writer for the tensors that come out of `edits`: all of the base's, or the edited ones alone.
+///
+/// # Errors
+/// As [`CheckpointWriter::create`].
+pub fn writer_for(edits: &Edits, base: Option<&Checkpoint>, output: &EditOutput) -> Result<CheckpointWriter> {
+    let stored = |dtype: Dtype| match (dtype.float(), output.dtype) {
+        (Some(_), Some(asked)) => Dtype::from(asked),
+        _ => dtype,
+    };
+    let spec = |tensor: &crate::checkpoint::Tensor| TensorSpec {
+        name: tensor.name.clone(),
+        dtype: stored(tensor.dtype),
+        shape: tensor.shape.clone(),
+    };
+    match base {
+        Some(base) => {
+            let specs: Vec<TensorSpec> = base.tensors().iter().map(spec).collect();
+            CheckpointWriter::create(&output.target, output.existing, &specs, base.metadata(), Some(base))
+        }
+        None => {
+            let dtype = |own: Dtype| output.dtype.map_or(own, Dtype::from);
+            let specs: Vec<TensorSpec> = match &edits.source {
+                Formed::Generated(raw) => {
+                    let spec = |(name, shape): &(String, Vec<usize>)| TensorSpec {
+                        name: name.clone(),
+                        dtype: dtype(Dtype::F32),
+                        shape: shape.clone(),
+                    };
+                    raw.tensors.iter().map(spec).collect()
+                }
+                Formed::Checkpoints { origin: like, .. } => {
+                    edits.tensors.iter().filter_map(|name| like.get(name)).map(spec).collect()
+                }
+                Formed::Deltas(columns) => {
+                    let like = columns.first().ok_or_else(|| Error::usage("an edit of nothing"))?;
+                    edits.tensors.iter().filter_map(|name| like.checkpoint.get(name)).map(spec).collect()
+                }
+            };
+            CheckpointWriter::create(&output.target, output.existing, &specs, &Default::default(), None)
+        }
+    }
+}
