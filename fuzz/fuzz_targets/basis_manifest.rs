@@ -1,4 +1,4 @@
-//! `basis.json` of a basis that is whole otherwise, sealed anew: opened, verified, and used for an edit.
+//! `basis.json` of a basis that is otherwise whole, sealed again: opened, verified, and used for an edit.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! A Gram file, as it is and sealed anew; what is accepted goes through the solvers.
+//! A Gram file, as it is and sealed again; what is accepted goes through the solvers.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -58,7 +58,7 @@ pub fn put(folder: &TempDir, name: &str, bytes: &[u8]) -> PathBuf {
     path
 }
 
-/// Seals mutilated bytes anew, so that they get past their checksum.
+/// Seals damaged bytes again, so that they get past their checksum.
 pub fn resealed(bytes: &[u8]) -> Vec<u8> {
     const PREFIX: &[u8] = b"xxh3-128:";
     let mut bytes = bytes.to_vec();

@@ -1,4 +1,4 @@
-//! `cargo xtask interop`: files go to and fro between `tvb` and real PyTorch, and must say the same on both sides.
+//! `cargo xtask interop`: `tvb` and PyTorch exchange files, which must say the same on both sides.
 //!
 //! `interop.py` writes checkpoints with today's PyTorch and checks at the end; between the two `tvb` compresses, imports,
 //! exports, edits and recovers, as a user would. The default tests need no Python: they run on committed fixtures.

@@ -1,4 +1,4 @@
-//! A small family of really trained models with their evaluator: what tvb's demo, tests and docs run on.
+//! A small family of trained models with their evaluator: what tvb's demo, tests and docs run on.
 //!
 //! One vision encoder of some fifty thousand parameters with frozen class embeddings, a base trained on a mixture, and
 //! twenty tasks fine-tuned from it. Nothing of tvb is used here; tvb's tests use the checkpoints.

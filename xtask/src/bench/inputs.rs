@@ -1,4 +1,4 @@
-//! The checkpoints that jobs are measured on, made anew in a temporary folder under `target/`.
+//! The checkpoints that jobs are measured on, made again each time in a temporary folder under `target/`.
 
 use crate::process::{Result, root, run as run_command};
 use std::path::{Path, PathBuf};

@@ -111,12 +111,12 @@ impl Study {
             Ok((label, addition.n_tasks, format!("{} at {scale}", shown(tasks, &found, &own_test))))
         })?);
         let mut text = String::from(
-            "Addition: mean test accuracy (and as a part of each task's own fine-tune) at the best scale of the validation split.\n\n",
+            "Addition: mean test accuracy at the scale that is best on the validation split. In brackets: the mean share of each fine-tune's own accuracy.\n\n",
         );
         text += &markdown(&self.scenarios, &cells);
-        text += "\nNegation: mean test accuracy of the task that is taken out, over the first 8 tasks; lower is better (and of the control).\n\n";
+        text += "\nNegation: mean test accuracy of the removed task, over the first 8 tasks; lower is better. In brackets: the control's accuracy.\n\n";
         text += &markdown(&self.scenarios, &self.negation_cells(zoo, &zero_shot)?);
-        text += "\nLoss over the least that any basis of as many vectors can have.\n\n";
+        text += "\nLoss, divided by the least that any basis of as many vectors can have.\n\n";
         text += &markdown(&self.scenarios, &losses);
         Ok(text)
     }

@@ -1,4 +1,4 @@
-//! Data that lies in memory before a measurement: chunks of equal shape, one behind the other.
+//! Data that lies in memory before a measurement: chunks of equal shape, one after another.
 
 use super::values::Values;
 use tvb::digest::BLOCK_ROWS;

@@ -1,6 +1,6 @@
 //! Reads one chunk of every column, and takes digests of what it read.
 //!
-//! Where the files share one layout, the blocks of a chunk lie one behind the other and are fetched by one long read.
+//! Where the files share one layout, the blocks of a chunk lie one after another and are fetched by one long read.
 
 use super::block::Block;
 use super::kept::KeptBlock;

@@ -211,7 +211,7 @@ fn feed(what: &str, seeds: &[Vec<u8>], read: impl Fn(&[u8]) -> bool) -> usize {
     n_taken
 }
 
-/// Replaces the sealed digest by zeros and seals anew, so that a mutilated file gets past its checksum.
+/// Replaces the sealed digest by zeros and seals again, so that a damaged file gets past its checksum.
 fn resealed(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let prefix = b"xxh3-128:";
@@ -242,7 +242,7 @@ fn readers_refuse_mutilated_files_and_never_panic() {
     let n_taken = feed("manifest, sealed anew", &sealed, |bytes| Manifest::from_bytes(&resealed(bytes), path).is_ok());
     assert!(n_taken > 0, "resealing gets nothing past the checksum");
 
-    // A whole basis whose manifest was mutilated and sealed anew: everything that reads one.
+    // A whole basis whose manifest was damaged and sealed again: everything that reads one.
     let probe = top.path().join("probe");
     std::fs::create_dir(&probe).expect("a folder");
     contents(&folder).iter().for_each(|(name, bytes)| std::fs::write(probe.join(name), bytes).expect("written"));

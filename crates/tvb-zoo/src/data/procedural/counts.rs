@@ -8,7 +8,7 @@ use crate::random::Stream;
 pub(super) fn blobs(class: usize, wild: f32, random: &mut Stream) -> Image {
     let n_blobs = class + 1;
     let mut centres: Vec<[f32; 2]> = Vec::new();
-    // Where the last blob finds no room after many tries, all begin anew.
+    // If the last blob finds no room after many tries, start over with all of them.
     let mut n_tries = 0;
     while centres.len() < n_blobs {
         let centre = [random.range(2.5, 13.5), random.range(2.5, 13.5)];

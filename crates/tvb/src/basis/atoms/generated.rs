@@ -1,6 +1,6 @@
 //! Atoms that are made from a seed and never stored: the `random` control.
 //!
-//! The stored (moved) tensors stand one behind the other in the order in which the manifest lists them, which is the
+//! The stored (moved) tensors stand one after another in the order in which the manifest lists them, which is the
 //! base's file order when the basis was made; each is row-major. Element number x of that row, counted from 0, is row x of
 //! every raw column.
 

@@ -26,7 +26,7 @@ pub struct Compressed {
 /// # Errors
 /// Rejected: inputs that do not fit, a Gram file of other inputs, an existing output. Failed: I/O, device. Interrupted.
 /// Nothing is left behind in either case, but an interrupted run that has left bookmarks keeps its partial output, and the
-/// same call goes on from there with the same result.
+/// same call resumes there with the same result.
 pub fn compress(
     plan: &Plan,
     options: &CompressOptions,

@@ -1,6 +1,6 @@
 //! `points.jsonl`: what the sweep is, then one line for every finished point, each on the disk before the next begins.
 //!
-//! A run that was stopped is taken up where it was. The first line says what the points belong to; a sweep of something
+//! A run that was stopped resumes where it was. The first line says what the points belong to; a sweep of something
 //! else is refused. How the best is chosen is not part of it: another metric needs no new evaluation.
 
 use super::scales::is_same_scale;

@@ -61,7 +61,7 @@ pub type BlockKey = (u32, usize);
 /// The same rows of every column.
 #[derive(Debug)]
 pub struct KeptBlock {
-    /// The columns' bytes, one behind the other, base first.
+    /// The columns' bytes, one after another, base first.
     pub bytes: Vec<u8>,
     /// \[n_columns\]: digest of each column's bytes.
     pub digests: Vec<Digest>,

@@ -318,7 +318,7 @@ impl<'a> Machine<'a> {
         self.stack.push(id)
     }
 
-    /// Accounts for references that a container takes up.
+    /// Accounts for references that a container holds.
     pub(super) fn link(&mut self, n: usize) -> Step<()> {
         self.n_links += n;
         if self.n_links > N_LINKS_MAX {
