@@ -6,7 +6,7 @@ use serde::Serialize;
 
 /// How a basis is found from the Gram matrix. B is \[n_tasks, n_atoms\], W is \[n_atoms, n_tasks\].
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(tag = "name", content = "options", rename_all = "snake_case")]
 pub enum Method {
     /// Non-negative atoms whose sum is exactly proportional to the (weighted) sum of the tasks.
     Anchored(AnchoredOptions),
