@@ -86,12 +86,10 @@ impl AtomFiles {
 }
 
 impl AtomSink for AtomFiles {
-    ///
     fn sync(&self) -> Result<()> {
         self.atoms.iter().try_for_each(|(_, writer)| writer.sync())
     }
 
-    ///
     fn write_rows(&self, blocks: &[Block], rows: &[u8]) -> Result<Vec<Digest>> {
         let size = self.dtype.size();
         let mut digests = vec![Digest::default(); blocks.len() * self.atoms.len()];

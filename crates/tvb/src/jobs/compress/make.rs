@@ -2,7 +2,7 @@
 
 use super::forecast::{check_room, check_room_before_reading};
 use super::options::CompressOptions;
-use super::solving::{solve_for, solve_random};
+use super::solving::{choose_atoms, solve_for, solve_random};
 use crate::basis::atoms::AtomFiles;
 use crate::basis::coefficients::{self, Solution};
 use crate::basis::describe::{Described, describe};
@@ -14,11 +14,12 @@ use crate::error::Result;
 use crate::jobs::bookmarks::BookmarkFolder;
 use crate::jobs::gram::resumed_gram;
 use crate::matrix::Matrix;
+use crate::ops::generated::RawColumns;
 use crate::ops::project::{Projection, find_bookmark, project_from};
 use crate::ops::same_inputs::check_same_inputs;
 use crate::pass::{Reads, Runtime};
 use crate::progress::Progress;
-use crate::solve::Method;
+use crate::solve::{Gram, Method};
 
 /// Everything that is given.
 #[derive(Clone, Copy)]
@@ -51,7 +52,9 @@ impl Make<'_> {
         let tensors: Vec<_> = stored.map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
         let (solved, atoms) = match options.method {
             Method::Random { seed } => {
-                (solve_random(plan, &grams, tensors, seed, options, reads, runtime, progress)?, Vec::new())
+                let gram = Gram::new(grams.total())?;
+                let raw = RawColumns::new(seed, choose_atoms(&gram, &grams, options, progress)?, tensors)?;
+                (solve_random(gram, &raw, plan, &grams, reads, runtime, progress)?, Vec::new())
             }
             _ => {
                 let solved = solve_for(&grams, options, progress)?;

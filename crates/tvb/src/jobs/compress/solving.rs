@@ -26,19 +26,16 @@ pub fn solve_for(grams: &Grams, options: &CompressOptions, progress: &dyn Progre
 
 /// The `random` method: its atoms are no mixtures of the tasks, so one more pass measures them on the data.
 pub(super) fn solve_random(
+    gram: Gram,
+    raw: &RawColumns,
     plan: &Plan,
     grams: &Grams,
-    tensors: Vec<(String, Vec<usize>)>,
-    seed: u64,
-    options: &CompressOptions,
     reads: &Reads,
     runtime: &Runtime,
     progress: &dyn Progress,
 ) -> Result<Solved> {
-    let gram = Gram::new(grams.total())?;
-    let raw = RawColumns::new(seed, choose_atoms(&gram, grams, options, progress)?, tensors)?;
-    let (raw_gram, raw_task) = products(&raw, plan, grams, reads, runtime, progress)?;
-    let coefficients = solve::random_coefficients(&gram, seed, &raw_gram, &raw_task)?;
+    let (raw_gram, raw_task) = products(raw, plan, grams, reads, runtime, progress)?;
+    let coefficients = solve::random_coefficients(&gram, raw.generator.seed, &raw_gram, &raw_task)?;
     let assessment = solve::assess(&gram, &coefficients)?;
     Ok(Solved { gram, coefficients, assessment })
 }
