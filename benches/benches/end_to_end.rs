@@ -29,14 +29,7 @@ fn open(paths: &[PathBuf]) -> Plan {
 
 fn add_up(source: Source<'_>, base: &Checkpoint, target: &Path, runtime: &Runtime) {
     let edit = Edit { alpha: vec![1.0; N_TASKS], scale: 0.3, rule: Rule::Projected };
-    let output = EditOutput {
-        target: target.to_owned(),
-        dtype: None,
-        existing: Existing::Replace,
-        delta: false,
-        force: false,
-        command: String::new(),
-    };
+    let output = EditOutput::new(target).existing(Existing::Replace);
     EditJob { source, edit: &edit, base: Some(base), output: &output }
         .write(runtime, &Silent)
         .expect("an edited model");
