@@ -14,7 +14,7 @@ use std::path::PathBuf;
 pub struct SweepOptions {
     /// The folder for the results, the best candidate and what is needed to resume.
     pub output: PathBuf,
-    /// The grid, from [`parse_scales`].
+    /// The grid, from [`parse_scales`](super::parse_scales).
     pub scales: Vec<f64>,
     /// The user's evaluator.
     pub evaluator: Evaluator,
