@@ -11,6 +11,7 @@
 //! ```
 
 use crate::error::{Error, Result};
+use crate::nearest::nearest;
 
 /// Parentheses and signs may be nested this deep.
 const MAX_DEPTH: usize = 64;
@@ -26,14 +27,9 @@ pub fn find_task(names: &[String], name: &str) -> Result<usize> {
 }
 
 fn unknown_task(names: &[String], name: &str) -> Error {
-    let nearest = names
-        .iter()
-        .map(|known| (strsim::jaro_winkler(&known.to_lowercase(), &name.to_lowercase()), known))
-        .filter(|(likeness, _)| *likeness > 0.75)
-        .max_by(|a, b| a.0.total_cmp(&b.0));
     let error = Error::rejected(format!("unknown task {name:?}"));
-    match nearest {
-        Some((_, known)) => error.hint(format!("did you mean {known:?}?")),
+    match nearest(name, names.iter().map(String::as_str)) {
+        Some(known) => error.hint(format!("did you mean {known:?}?")),
         None => {
             let mut listed: Vec<&str> = names.iter().take(20).map(String::as_str).collect();
             if names.len() > listed.len() {

@@ -61,6 +61,7 @@
 //! The library never prints, reads no environment, and executes nothing that it finds in a file.
 
 pub mod error;
+pub mod nearest;
 pub mod units;
 pub mod progress;
 pub mod matrix;

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
+use crate::nearest::nearest;
 use serde::Serialize;
 
 /// How a basis is found from the Gram matrix. B is \[n_tasks, n_atoms\], W is \[n_atoms, n_tasks\].
@@ -197,11 +198,7 @@ impl Method {
         Method::all().into_iter().find(|method| method.name() == name).ok_or_else(|| {
             let names: Vec<&str> = Method::all().iter().map(Method::name).collect();
             let error = Error::usage(format!("unknown method '{name}': expected one of {}", names.join(", ")));
-            let nearest = names
-                .iter()
-                .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)))
-                .filter(|near| strsim::jaro_winkler(near, name) > 0.7);
-            error.hint(match nearest {
+            error.hint(match nearest(name, names.iter().copied()) {
                 Some(near) => format!("did you mean '{near}'? methods: {}", names.join(", ")),
                 None => format!("methods: {}", names.join(", ")),
             })

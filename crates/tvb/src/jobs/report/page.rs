@@ -24,7 +24,7 @@ const STYLE: &str = "\
 body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:980px;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.4rem;border-bottom:1px solid var(--line)}
 p.about{color:var(--faint);margin-top:0}svg{max-width:100%;height:auto;font:11px system-ui,sans-serif}
-svg text{fill:var(--ink)}figure{margin:0;overflow-x:auto}figure.plot{background:#fff;border-radius:4px}figure.plot svg text{fill:#111}
+svg text{fill:var(--ink)}figure{margin:0;overflow-x:auto}svg .paper{fill:none}
 table{border-collapse:collapse}td,th{padding:.15rem .8rem .15rem 0;text-align:left;vertical-align:top}
 td.n{text-align:right;font-variant-numeric:tabular-nums}.bar{fill:var(--bar)}.behind{fill:var(--behind)}
 .two{display:flex;flex-wrap:wrap;gap:1.5rem}";
@@ -32,7 +32,7 @@ td.n{text-align:right;font-variant-numeric:tabular-nums}.bar{fill:var(--bar)}.be
 /// The page of a basis. `go_on` is asked between the pieces of longer work and stops it by answering false.
 ///
 /// # Errors
-/// Rejected: coefficients that do not fit together. Failed: a plot that cannot be drawn. Interrupted.
+/// Rejected: coefficients that do not fit together. Interrupted.
 pub fn basis_report(basis: &Basis, go_on: &dyn Fn(f64) -> bool) -> Result<String> {
     let mut page = Page { html: String::new() };
     page.head(basis);
@@ -61,11 +61,6 @@ impl Page {
 
     fn figure(&mut self, svg: &str) {
         let _ = writeln!(self.html, "<figure>{svg}</figure>");
-    }
-
-    /// A picture from the plotting library, which draws on white.
-    fn plot(&mut self, svg: &str) {
-        let _ = writeln!(self.html, "<figure class=\"plot\">{svg}</figure>");
     }
 
     fn head(&mut self, basis: &Basis) {
@@ -154,7 +149,7 @@ impl Page {
         let manifest = &basis.manifest;
         self.heading("How many vectors these tasks need", "The least loss of any basis of each size, and this one's.");
         let svg = spectrum_svg(&basis.coefficients.eigenvalues, manifest.n_vectors(), manifest.relative_loss)?;
-        self.plot(&svg);
+        self.figure(&svg);
         Ok(())
     }
 
@@ -199,7 +194,7 @@ impl Page {
             worst_error: row.worst_error,
         };
         let svg = pareto_svg(&rows.iter().map(point).collect::<Vec<_>>(), n_tasks)?;
-        self.plot(&svg);
+        self.figure(&svg);
         Ok(())
     }
 

@@ -1,5 +1,5 @@
-//! Drawing by hand what a plotting library has no word for: cells and bars that say their value when pointed at, in
-//! colours that follow the page's theme.
+//! The shapes, text and colours of every picture. By hand, because cells, bars and dots say their values when pointed at
+//! and text follows the page's theme, neither of which plotting libraries offer.
 
 use std::fmt::Write as _;
 
@@ -50,19 +50,36 @@ pub(super) fn diverging(value: f64) -> String {
     }
 }
 
+/// What is said when a shape is pointed at; nothing for an empty tip.
+fn title(tip: &str) -> String {
+    if tip.is_empty() { String::new() } else { format!("<title>{}</title>", escape(tip)) }
+}
+
 /// A rectangle with a tip.
 pub(super) fn rect(svg: &mut String, [x, y, width, height]: [f64; 4], style: &str, tip: &str) {
     let _ = write!(
         svg,
-        "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" {style}><title>{}</title></rect>",
-        escape(tip)
+        "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" {style}>{}</rect>",
+        title(tip)
     );
+}
+
+/// A circle around (x, y) with a tip.
+pub(super) fn circle(svg: &mut String, (x, y): (f64, f64), radius: f64, style: &str, tip: &str) {
+    let _ = write!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius:.1}\" {style}>{}</circle>", title(tip));
+}
+
+/// Points joined by lines.
+pub(super) fn polyline(svg: &mut String, points: &[(f64, f64)], style: &str) {
+    let places: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+    let _ = write!(svg, "<polyline points=\"{}\" fill=\"none\" {style}/>", places.join(" "));
 }
 
 /// Which end of a text lies at its place.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Anchor {
     Start,
+    Middle,
     End,
     /// Turned to read upwards from its place.
     Upwards,
@@ -72,16 +89,18 @@ pub(super) enum Anchor {
 pub(super) fn text(svg: &mut String, x: f64, y: f64, anchor: Anchor, label: &str) {
     let how = match anchor {
         Anchor::Start => String::new(),
+        Anchor::Middle => " text-anchor=\"middle\"".to_owned(),
         Anchor::End => " text-anchor=\"end\"".to_owned(),
         Anchor::Upwards => format!(" transform=\"rotate(-60 {x:.1} {y:.1})\""),
     };
     let _ = write!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\"{how}>{}</text>", escape(label));
 }
 
-/// The opening of a picture of this size.
+/// The opening of a picture of this size, complete enough to stand in a file of its own.
 pub(super) fn open(width: f64, height: f64, label: &str) -> String {
     format!(
-        "<svg viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" height=\"{height:.0}\" role=\"img\" aria-label=\"{}\">",
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" \
+         height=\"{height:.0}\" font-family=\"system-ui,sans-serif\" font-size=\"11\" role=\"img\" aria-label=\"{}\">",
         escape(label)
     )
 }

@@ -1,8 +1,7 @@
 //! A metric against the scale of an edit, with the control that must be kept and the point that was chosen.
 
-use super::{Drawn, drawn};
+use super::chart::{Axis, COLORS, Chart, Line, Look};
 use crate::error::Result;
-use plotters::prelude::*;
 
 /// One metric over the scales.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,56 +12,32 @@ pub struct Series {
     pub values: Vec<(f64, f64)>,
 }
 
-/// A plot of `metric` (solid) and `control` (faint), the control's floor (a line) and the best point (a ring).
+/// A plot of `metric` and `control` over the scales, the control's floor (dashed) and the best point (a ring).
 ///
 /// # Errors
-/// Failed: the plot cannot be drawn.
+/// None today: the `Result` leaves room for plots that cannot be drawn.
 pub fn sweep_svg(
     metric: &Series,
     control: Option<&Series>,
     floor: Option<f64>,
     best: Option<(f64, f64)>,
 ) -> Result<String> {
-    drawn(|svg| draw(svg, metric, control, floor, best))
-}
-
-fn draw(
-    svg: &mut String,
-    metric: &Series,
-    control: Option<&Series>,
-    floor: Option<f64>,
-    best: Option<(f64, f64)>,
-) -> Drawn {
-    let root = SVGBackend::with_string(svg, (760, 480)).into_drawing_area();
-    root.fill(&WHITE)?;
     let points = || metric.values.iter().chain(control.iter().flat_map(|control| &control.values));
     let (x_min, x_max) = padded(points().map(|point| point.0));
     let (y_min, y_max) = padded(points().map(|point| point.1).chain(floor));
-    let mut chart = ChartBuilder::on(&root)
-        .caption(format!("{} against the scale of the edit", metric.name), ("sans-serif", 18))
-        .margin(12)
-        .x_label_area_size(40)
-        .y_label_area_size(60)
-        .build_cartesian_2d(x_min..x_max, y_min..y_max)?;
-    chart.configure_mesh().x_desc("scale").y_desc(metric.name.as_str()).draw()?;
-    let mut line = |series: &Series, color: RGBAColor| -> Drawn {
-        chart
-            .draw_series(LineSeries::new(series.values.iter().copied(), color.stroke_width(2)).point_size(3))?
-            .label(series.name.clone())
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2)));
-        Ok(())
+    let line = |name, color, look, points| Line { name, color, look, points };
+    let mut lines = vec![line(metric.name.as_str(), COLORS[0], Look::Solid, metric.values.clone())];
+    lines.extend(control.map(|control| line(&control.name, COLORS[3], Look::Solid, control.values.clone())));
+    lines.extend(floor.map(|y| line("the control's floor", COLORS[3], Look::Dashed, vec![(x_min, y), (x_max, y)])));
+    lines.extend(best.map(|at| line("the best point", COLORS[2], Look::Rings, vec![at])));
+    let title = format!("{} against the scale of the edit", metric.name);
+    let chart = Chart {
+        title: &title,
+        x: Axis { label: "scale", from: x_min, to: x_max, is_log: false },
+        y: Axis { label: &metric.name, from: y_min, to: y_max, is_log: false },
+        lines,
     };
-    line(metric, BLUE.mix(1.0))?;
-    if let Some(control) = control {
-        line(control, RED.mix(0.5))?;
-    }
-    if let Some(floor) = floor {
-        chart.draw_series(DashedLineSeries::new([(x_min, floor), (x_max, floor)], 4, 4, RED.mix(0.5).into()))?;
-    }
-    chart.draw_series(best.map(|at| Circle::new(at, 7, BLACK.stroke_width(2))))?;
-    chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw()?;
-    root.present()?;
-    Ok(())
+    Ok(chart.svg())
 }
 
 /// The range of some values, a little wider; never empty.
@@ -92,7 +67,7 @@ mod tests {
                 > sweep_svg(&metric, Some(&control), None, None).unwrap().matches("<circle").count()
         );
         for values in [&[][..], &[(0.5, 0.0)], &[(0.0, 1e300), (1.0, -1e300)]] {
-            assert!(sweep_svg(&series("x", values), None, None, None).is_ok(), "{values:?}");
+            assert!(sweep_svg(&series("x", values), None, None, None).unwrap().ends_with("</svg>"), "{values:?}");
         }
     }
 }
