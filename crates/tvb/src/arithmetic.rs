@@ -11,6 +11,7 @@
 //! ```
 
 use crate::error::{Error, Result};
+use crate::names::nearest;
 
 /// Parentheses and signs may be nested this deep.
 const MAX_DEPTH: usize = 64;
@@ -26,14 +27,9 @@ pub fn find_task(names: &[String], name: &str) -> Result<usize> {
 }
 
 fn unknown_task(names: &[String], name: &str) -> Error {
-    let nearest = names
-        .iter()
-        .map(|known| (strsim::jaro_winkler(&known.to_lowercase(), &name.to_lowercase()), known))
-        .filter(|(likeness, _)| *likeness > 0.75)
-        .max_by(|a, b| a.0.total_cmp(&b.0));
     let error = Error::rejected(format!("unknown task {name:?}"));
-    match nearest {
-        Some((_, known)) => error.hint(format!("did you mean {known:?}?")),
+    match nearest(name, names.iter().map(String::as_str)) {
+        Some(known) => error.hint(format!("did you mean {known:?}?")),
         None => {
             let mut listed: Vec<&str> = names.iter().take(20).map(String::as_str).collect();
             if names.len() > listed.len() {
@@ -41,6 +37,18 @@ fn unknown_task(names: &[String], name: &str) -> Error {
             }
             error.hint(format!("the tasks are {}", listed.join(", ")))
         }
+    }
+}
+
+/// `NAME` or `NAME:WEIGHT`; a weight of 1 where none is said. The last colon counts.
+///
+/// # Errors
+/// Usage: what follows the last colon is no finite number.
+pub fn parse_weighted(text: &str) -> Result<(String, f64)> {
+    let Some((name, number)) = text.rsplit_once(':') else { return Ok((text.to_owned(), 1.0)) };
+    match number.trim().parse::<f64>() {
+        Ok(weight) if weight.is_finite() => Ok((name.to_owned(), weight)),
+        _ => Err(Error::usage(format!("NAME:WEIGHT such as mnist:0.5 expected, {text:?} found"))),
     }
 }
 

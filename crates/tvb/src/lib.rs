@@ -62,6 +62,7 @@
 
 pub mod error;
 pub mod units;
+mod names;
 pub mod progress;
 pub mod matrix;
 pub mod checkpoint;

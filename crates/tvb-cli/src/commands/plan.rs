@@ -10,7 +10,7 @@ use tvb::basis::gram_file;
 use tvb::checkpoint::{Dtype, Existing};
 use tvb::jobs::report::{Pareto, pareto_svg};
 use tvb::solve::{Gram, Method, PlanRow, Rounding, SolveOptions, plan_table};
-use tvb::{Error, Result, units};
+use tvb::{Result, units};
 
 /// Show what each number of atoms and each method would cost and lose; no checkpoint is read
 #[derive(Clone, Debug, clap::Args)]

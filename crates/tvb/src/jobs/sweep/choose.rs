@@ -3,6 +3,7 @@
 use super::log::Point;
 use crate::error::{Error, Result};
 use crate::jobs::evaluate::Metrics;
+use crate::names::nearest;
 
 /// The name of the mean normalised metric; each key's own is `normalized.KEY`.
 pub const NORMALIZED: &str = "normalized";
@@ -56,13 +57,7 @@ pub fn metric(metrics: &Metrics, name: &str) -> Result<f64> {
     metrics.get(name).copied().ok_or_else(|| {
         let names: Vec<&str> = metrics.keys().map(String::as_str).collect();
         let error = Error::failed(format!("no metric {name:?} among those printed: {}", names.join(", ")));
-        let likeness = |known: &&str| strsim::jaro_winkler(&known.to_lowercase(), &name.to_lowercase());
-        match names
-            .iter()
-            .copied()
-            .filter(|known| likeness(known) > 0.7)
-            .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
-        {
+        match nearest(name, names.iter().copied()) {
             Some(nearest) => error.hint(format!("did you mean {nearest:?}?")),
             None => error.hint("--metric and --control name keys of the JSON object on the evaluator's last line"),
         }
