@@ -3,11 +3,9 @@
 use clap::ValueEnum;
 use std::path::PathBuf;
 use tvb::jobs::compress::Size;
-use tvb::solve::{
-    Activation, AeOptions, AnchoredOptions, Anneal, ClusterOptions, Coordinates, ExactOptions, MaxError, Method,
-    NmfOptions,
-};
-use tvb::{Error, Result, units};
+use tvb::jobs::method_options::MethodOptions;
+use tvb::solve::{Activation, Anneal, Coordinates, MaxError, Method};
+use tvb::{Error, Result, arithmetic, units};
 
 /// How many atoms, as typed: one of these.
 #[derive(Clone, Debug, clap::Args)]
@@ -70,6 +68,15 @@ pub(crate) enum ActivationName {
     Linear,
 }
 
+impl ActivationName {
+    fn activation(self) -> Activation {
+        match self {
+            ActivationName::Softmax => Activation::Softmax,
+            ActivationName::Linear => Activation::Linear,
+        }
+    }
+}
+
 /// How B and W are found, as typed.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Method")]
@@ -116,7 +123,7 @@ pub(crate) struct TuningArgs {
     #[arg(long, value_name = "X")]
     pub tau: Option<f64>,
     /// ae: multiply the temperature by FACTOR every EVERY steps, down to 0.1
-    #[arg(long, value_name = "EVERY:FACTOR", value_parser = parse_anneal)]
+    #[arg(long, value_name = "EVERY:FACTOR", value_parser = str::parse::<Anneal>)]
     pub anneal: Option<Anneal>,
     /// ae: columns per step
     #[arg(long, value_name = "N")]
@@ -138,13 +145,6 @@ pub(crate) struct TuningArgs {
     pub init: Option<PathBuf>,
 }
 
-fn parse_anneal(text: &str) -> Result<Anneal> {
-    let parsed = text.split_once(':').and_then(|(every, factor)| {
-        Some(Anneal { every: every.trim().parse().ok()?, factor: factor.trim().parse().ok()? })
-    });
-    parsed.ok_or_else(|| Error::usage(format!("EVERY:FACTOR such as 1000:0.5 expected, {text:?} found")))
-}
-
 impl TuningArgs {
     /// The coordinates that were meant.
     pub(crate) fn coordinates(&self) -> Coordinates {
@@ -156,68 +156,26 @@ impl TuningArgs {
 
     /// The method called `name` with these options; `tasks` are the tasks' names, for weights.
     pub(crate) fn method(&self, name: &str, tasks: &[String]) -> Result<Method> {
-        let method = match Method::parse(name)? {
-            Method::Anchored(_) => Method::Anchored(AnchoredOptions { weights: self.task_weights(tasks)? }),
-            Method::Exact(default) => {
-                Method::Exact(ExactOptions { restarts: self.restarts.unwrap_or(default.restarts), ..default })
-            }
-            Method::Ae(_) => Method::Ae(self.ae()?),
-            Method::Cluster(default) => {
-                Method::Cluster(ClusterOptions { eigengap: self.eigengap || default.eigengap, ..default })
-            }
-            Method::Nmf(default) => {
-                Method::Nmf(NmfOptions { max_steps: self.steps.unwrap_or(default.max_steps), ..default })
-            }
-            other => other,
+        let weights = self.weights.iter().map(|text| arithmetic::parse_weighted(text)).collect::<Result<_>>()?;
+        let options = MethodOptions {
+            balance: self.balance,
+            coordinates: self.coordinates(),
+            seed: self.seed,
+            weights,
+            restarts: self.restarts,
+            eigengap: self.eigengap,
+            paper: self.paper,
+            steps: self.steps,
+            lr: self.lr,
+            tau: self.tau,
+            anneal: self.anneal,
+            batch_columns: self.batch_columns,
+            grad_clip: self.grad_clip,
+            weight_decay: self.weight_decay,
+            encoder: self.encoder.map(ActivationName::activation),
+            w_activation: self.w_activation.map(ActivationName::activation),
+            init: self.init.clone(),
         };
-        Ok(match self.seed {
-            Some(seed) => method.with_seed(seed),
-            None => method,
-        })
-    }
-
-    fn task_weights(&self, tasks: &[String]) -> Result<Option<Vec<f64>>> {
-        if self.weights.is_empty() {
-            return Ok(None);
-        }
-        let mut weights = vec![1.0; tasks.len()];
-        for text in &self.weights {
-            let (name, weight) = parse_weighted(text)?;
-            weights[tvb::arithmetic::find_task(tasks, &name)?] = weight;
-        }
-        Ok(Some(weights))
-    }
-
-    fn ae(&self) -> Result<AeOptions> {
-        let default = if self.paper { AeOptions::paper() } else { AeOptions::default() };
-        let activation = |name: Option<ActivationName>, default| match name {
-            Some(ActivationName::Softmax) => Activation::Softmax,
-            Some(ActivationName::Linear) => Activation::Linear,
-            None => default,
-        };
-        Ok(AeOptions {
-            steps: self.steps.or(default.steps),
-            learning_rate: self.lr.unwrap_or(default.learning_rate),
-            tau: self.tau.unwrap_or(default.tau),
-            anneal: self.anneal.or(default.anneal),
-            batch_columns: self.batch_columns.or(default.batch_columns),
-            grad_clip: self.grad_clip.or(default.grad_clip),
-            weight_decay: self.weight_decay.unwrap_or(default.weight_decay),
-            encoder: activation(self.encoder, default.encoder),
-            decoder: activation(self.w_activation, default.decoder),
-            init: self.init.as_deref().map(tvb::jobs::batch::read_matrix).transpose()?,
-            ..default
-        })
-    }
-}
-
-/// `NAME` or `NAME:WEIGHT`; the last colon counts, where a number follows it.
-pub(crate) fn parse_weighted(text: &str) -> Result<(String, f64)> {
-    match text.rsplit_once(':') {
-        Some((name, number)) => match number.trim().parse::<f64>() {
-            Ok(weight) if weight.is_finite() => Ok((name.to_owned(), weight)),
-            _ => Err(Error::usage(format!("NAME:WEIGHT such as mnist:0.5 expected, {text:?} found"))),
-        },
-        None => Ok((text.to_owned(), 1.0)),
+        options.method(name, tasks)
     }
 }

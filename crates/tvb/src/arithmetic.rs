@@ -40,6 +40,18 @@ fn unknown_task(names: &[String], name: &str) -> Error {
     }
 }
 
+/// `NAME` or `NAME:WEIGHT`; a weight of 1 where none is said. The last colon counts.
+///
+/// # Errors
+/// Usage: what follows the last colon is no finite number.
+pub fn parse_weighted(text: &str) -> Result<(String, f64)> {
+    let Some((name, number)) = text.rsplit_once(':') else { return Ok((text.to_owned(), 1.0)) };
+    match number.trim().parse::<f64>() {
+        Ok(weight) if weight.is_finite() => Ok((name.to_owned(), weight)),
+        _ => Err(Error::usage(format!("NAME:WEIGHT such as mnist:0.5 expected, {text:?} found"))),
+    }
+}
+
 /// Weights for `add`: `chosen` names with weights, or all tasks with weight 1 where none is chosen.
 ///
 /// # Errors

@@ -5,7 +5,6 @@ use crate::commands::compress::DtypeName;
 use crate::inputs::SelectionArgs;
 use crate::output::Answer;
 use crate::output::finite;
-use crate::solving::parse_weighted;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -124,7 +123,8 @@ pub(crate) fn add(args: &AddArgs, context: &Context) -> Result<Answer> {
 
 /// The tasks that were chosen with their weights, and how atoms are combined.
 pub(crate) fn addition(tasks: &[String], rule: RuleName, from_basis: bool) -> Result<(Vec<(String, f64)>, Rule)> {
-    let chosen: Vec<(String, f64)> = tasks.iter().map(|text| parse_weighted(text)).collect::<Result<_>>()?;
+    let chosen: Vec<(String, f64)> =
+        tasks.iter().map(|text| arithmetic::parse_weighted(text)).collect::<Result<_>>()?;
     let rule = match rule {
         RuleName::Projected => Rule::Projected,
         RuleName::Sum => Rule::Sum,

@@ -3,9 +3,11 @@
 use super::method::Coordinates;
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
+use serde::Deserialize;
 
 /// How an edit Σ αt·τt is made from the atoms.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Rule {
     /// Weights Wα over the atoms: the recovered task vectors, added.
     #[default]

@@ -3,7 +3,8 @@
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
 use crate::nearest::nearest;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::str::FromStr;
 
 /// How a basis is found from the Gram matrix. B is \[n_tasks, n_atoms\], W is \[n_atoms, n_tasks\].
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -89,7 +90,7 @@ pub struct AeOptions {
 }
 
 /// What a trained matrix goes through before use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// Nothing.
@@ -105,6 +106,25 @@ pub struct Anneal {
     pub every: usize,
     /// What τ is multiplied by.
     pub factor: f64,
+}
+
+impl Anneal {
+    /// Whether there are steps between two changes, and the factor is a positive finite number.
+    pub fn is_usable(&self) -> bool {
+        self.every > 0 && self.factor > 0.0 && self.factor.is_finite()
+    }
+}
+
+/// `EVERY:FACTOR`.
+impl FromStr for Anneal {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Anneal> {
+        let parsed = text.split_once(':').and_then(|(every, factor)| {
+            Some(Anneal { every: every.trim().parse().ok()?, factor: factor.trim().parse().ok()? })
+        });
+        parsed.ok_or_else(|| Error::usage(format!("EVERY:FACTOR such as 1000:0.5 expected, {text:?} found")))
+    }
 }
 
 impl Default for AeOptions {
@@ -231,7 +251,7 @@ impl Method {
 }
 
 /// In which coordinates the atoms of one and the same subspace are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Coordinates {
     /// Non-negative mixtures of the tasks.

@@ -1,10 +1,12 @@
 //! Steps that follow each basis: edits of the base.
 
-use super::file::dtype;
-use super::settings::Settings;
-use crate::arithmetic;
+use super::reading::{check_keys, read_both};
+use crate::arithmetic::{self, parse_weighted};
 use crate::error::{Error, Result};
+use crate::jobs::values::{dtype, number, texts};
 use crate::solve::Rule;
+use serde::Deserialize;
+use toml::{Table, Value};
 use tvb_kernels::Dtype;
 
 /// What is formed.
@@ -84,79 +86,111 @@ impl Step {
     }
 }
 
-const KINDS: &[&str] = &["add", "negate", "analogy", "apply"];
-const COMMON: [&str; 5] = ["scale", "output", "dtype", "delta", "overwrite"];
-
-/// The steps of a job.
-pub(super) fn parse_all(job: Settings<'_>) -> Result<Vec<After>> {
-    let steps = job.tables("after")?.into_iter().enumerate().map(|(number, table)| {
-        let place = format!("{}, after step {}", job.place, number + 1);
-        let settings = Settings { table, place: &place };
-        settings.check_keys(KINDS)?;
-        match table.keys().next() {
-            Some(kind) if table.len() == 1 => parse(kind, settings),
-            _ => Err(Error::rejected(format!("{place}: one of {} expected, {} found", KINDS.join(", "), table.len()))),
-        }
-    });
-    steps.collect()
+/// The keys that every step has.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct OutputKeys {
+    #[serde(deserialize_with = "number")]
+    scale: Option<f64>,
+    output: Option<String>,
+    #[serde(deserialize_with = "dtype")]
+    dtype: Option<Dtype>,
+    delta: bool,
+    overwrite: bool,
 }
 
-fn parse(kind: &str, outer: Settings<'_>) -> Result<After> {
-    let place = format!("{}, {kind}", outer.place);
-    let Some(table) = outer.table(kind)? else { return Err(Error::rejected(format!("{place}: a table expected"))) };
-    let settings = Settings { table, place: &place };
-    let own: &[&str] = match kind {
-        "add" => &["tasks", "rule"],
-        "negate" => &["task"],
-        "analogy" => &["tasks"],
-        _ => &["expression"],
-    };
-    let known: Vec<&str> = own.iter().chain(&COMMON).copied().collect();
-    settings.check_keys(&known)?;
-    let missing = |what: &str| Error::rejected(format!("{place}: {what} expected, none found"));
-    let step = match kind {
-        "add" => {
-            let tasks = settings.texts("tasks")?.unwrap_or_default();
-            let tasks: Vec<(String, f64)> = tasks.iter().map(|text| weighted(text, &place)).collect::<Result<_>>()?;
-            let rule = match settings.text("rule")?.as_deref() {
-                None | Some("projected") => Rule::Projected,
-                Some("sum") if tasks.is_empty() => Rule::Sum,
-                Some("sum") => {
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct AddKeys {
+    #[serde(deserialize_with = "texts")]
+    tasks: Vec<String>,
+    rule: Option<Rule>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct NegateKeys {
+    task: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct AnalogyKeys {
+    #[serde(deserialize_with = "texts")]
+    tasks: Vec<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ApplyKeys {
+    expression: Option<String>,
+}
+
+/// The words for the steps.
+const KINDS: [&str; 4] = ["add", "negate", "analogy", "apply"];
+
+impl After {
+    /// The steps of a job.
+    pub(super) fn read_all(steps: &[Table], job: &str) -> Result<Vec<After>> {
+        let steps = steps.iter().enumerate().map(|(index, table)| {
+            let place = format!("{job}, after step {}", index + 1);
+            check_keys(table, &KINDS, &place)?;
+            let one_of = |found: String| {
+                Error::rejected(format!("{place}: a table for one of {} expected, {found} found", KINDS.join(", ")))
+            };
+            match table.iter().next() {
+                Some((kind, Value::Table(keys))) if table.len() == 1 => {
+                    After::read(kind, keys, &format!("{place}, {kind}"))
+                }
+                Some((_, other)) if table.len() == 1 => Err(one_of(other.to_string())),
+                _ => Err(one_of(table.len().to_string())),
+            }
+        });
+        steps.collect()
+    }
+
+    fn read(kind: &str, table: &Table, place: &str) -> Result<After> {
+        let missing = |what: &str| Error::rejected(format!("{place}: {what} expected, none found"));
+        let (step, common): (Step, OutputKeys) = match kind {
+            "add" => {
+                let (keys, common): (AddKeys, _) = read_both(table, place)?;
+                let weighted = |text: &String| {
+                    parse_weighted(text)
+                        .map_err(|error| Error::rejected(format!("{place}, tasks: {}", error.message())))
+                };
+                let tasks: Vec<(String, f64)> = keys.tasks.iter().map(weighted).collect::<Result<_>>()?;
+                let rule = keys.rule.unwrap_or(Rule::Projected);
+                if rule == Rule::Sum && !tasks.is_empty() {
                     return Err(Error::rejected(format!("{place}: the rule sum adds all atoms and knows no tasks")));
                 }
-                Some(other) => {
-                    return Err(Error::rejected(format!("{place}, rule: projected or sum expected, {other:?} found")));
+                (Step::Add { tasks, rule }, common)
+            }
+            "negate" => {
+                let (keys, common): (NegateKeys, _) = read_both(table, place)?;
+                (Step::Negate { task: keys.task.ok_or_else(|| missing("a task"))? }, common)
+            }
+            "analogy" => {
+                let (keys, common): (AnalogyKeys, _) = read_both(table, place)?;
+                if keys.tasks.is_empty() {
+                    return Err(missing("tasks = [A, B, C]"));
                 }
-            };
-            Step::Add { tasks, rule }
-        }
-        "negate" => Step::Negate { task: settings.text("task")?.ok_or_else(|| missing("a task"))? },
-        "analogy" => {
-            let tasks = settings.texts("tasks")?.ok_or_else(|| missing("tasks = [A, B, C]"))?;
-            let n_found = tasks.len();
-            let tasks = <[String; 3]>::try_from(tasks)
-                .map_err(|_| Error::rejected(format!("{place}, tasks: three expected, {n_found} found")))?;
-            Step::Analogy { tasks }
-        }
-        _ => Step::Apply { expression: settings.text("expression")?.ok_or_else(|| missing("an expression"))? },
-    };
-    Ok(After {
-        step,
-        scale: settings.number("scale")?.unwrap_or(1.0),
-        output: settings.text("output")?.ok_or_else(|| missing("an output"))?,
-        dtype: settings.text("dtype")?.map(|name| dtype(&name, &place)).transpose()?,
-        delta: settings.flag("delta")?.unwrap_or(false),
-        overwrite: settings.flag("overwrite")?.unwrap_or(false),
-    })
-}
-
-/// `NAME` or `NAME:WEIGHT`.
-fn weighted(text: &str, place: &str) -> Result<(String, f64)> {
-    let Some((name, number)) = text.rsplit_once(':') else { return Ok((text.to_owned(), 1.0)) };
-    match number.trim().parse::<f64>() {
-        Ok(weight) if weight.is_finite() => Ok((name.to_owned(), weight)),
-        _ => {
-            Err(Error::rejected(format!("{place}, tasks: NAME:WEIGHT such as \"mnist:0.5\" expected, {text:?} found")))
-        }
+                let tasks = <[String; 3]>::try_from(keys.tasks).map_err(|tasks| {
+                    Error::rejected(format!("{place}, tasks: three expected, {} found", tasks.len()))
+                })?;
+                (Step::Analogy { tasks }, common)
+            }
+            _ => {
+                let (keys, common): (ApplyKeys, _) = read_both(table, place)?;
+                (Step::Apply { expression: keys.expression.ok_or_else(|| missing("an expression"))? }, common)
+            }
+        };
+        Ok(After {
+            step,
+            scale: common.scale.unwrap_or(1.0),
+            output: common.output.ok_or_else(|| missing("an output"))?,
+            dtype: common.dtype,
+            delta: common.delta,
+            overwrite: common.overwrite,
+        })
     }
 }

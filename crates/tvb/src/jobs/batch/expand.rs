@@ -1,14 +1,14 @@
 //! Jobs → one unit of work for each output, in the file's order.
 
 use super::after::After;
-use super::file::{Job, JobFile, dtype_name};
+use super::file::JobFile;
 use super::inputs::Inputs;
-use super::matrix::read_matrix;
-use crate::arithmetic::find_task;
+use super::job::Job;
 use crate::checkpoint::Existing;
 use crate::error::{Error, Result};
 use crate::jobs::compress::{CompressOptions, atoms_for_ratio};
-use crate::solve::{AeOptions, AnchoredOptions, Coordinates, Method};
+use crate::jobs::method_options::MethodOptions;
+use crate::solve::{Coordinates, Method};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use tvb_kernels::Dtype;
@@ -133,8 +133,11 @@ fn units_of(job: &Job, inputs: &Rc<Inputs>, folder: &Path) -> Result<Vec<Unit>> 
         job.ratios.iter().map(|&ratio| Ok(Size { n_atoms: atoms_for_ratio(ratio, n_tasks)?, ratio: Some(ratio) }));
     let sizes: Vec<Size> = atoms.chain(ratios).collect::<Result<_>>()?;
     let mut units: Vec<Unit> = Vec::new();
-    for method in &job.methods {
-        let method = with_initial(with_weights(method.clone(), job, &names)?, job, folder)?;
+    // Paths in a job file are relative to it.
+    let init = job.options.init.as_ref().map(|path| folder.join(path));
+    let options = MethodOptions { init, ..job.options.clone() };
+    for name in &job.methods {
+        let method = options.method(name, &names)?;
         for size in &sizes {
             let n_atoms = method.fixed_atoms(n_tasks).unwrap_or(size.n_atoms);
             if !(1..=n_tasks).contains(&n_atoms) {
@@ -147,8 +150,8 @@ fn units_of(job: &Job, inputs: &Rc<Inputs>, folder: &Path) -> Result<Vec<Unit>> 
                     method: method.clone(),
                     size: Size { n_atoms, ..*size },
                     dtype,
-                    balance: job.balance,
-                    coordinates: job.coordinates,
+                    balance: job.options.balance,
+                    coordinates: job.options.coordinates,
                     output: PathBuf::new(),
                     overwrite: job.overwrite,
                     after: Vec::new(),
@@ -172,26 +175,6 @@ fn units_of(job: &Job, inputs: &Rc<Inputs>, folder: &Path) -> Result<Vec<Unit>> 
     Ok(units)
 }
 
-fn with_weights(method: Method, job: &Job, names: &[String]) -> Result<Method> {
-    if job.weights.is_empty() || !matches!(method, Method::Anchored(_)) {
-        return Ok(method);
-    }
-    let mut weights = vec![1.0; names.len()];
-    for (name, weight) in &job.weights {
-        weights[find_task(names, name)?] = *weight;
-    }
-    Ok(Method::Anchored(AnchoredOptions { weights: Some(weights) }))
-}
-
-fn with_initial(method: Method, job: &Job, folder: &Path) -> Result<Method> {
-    match (method, &job.init) {
-        (Method::Ae(options), Some(path)) => {
-            Ok(Method::Ae(AeOptions { init: Some(read_matrix(&folder.join(path))?), ..options }))
-        }
-        (other, _) => Ok(other),
-    }
-}
-
 /// Puts a unit's words into a template.
 fn fill(template: &str, unit: &Unit) -> Result<String> {
     let mut filled = String::with_capacity(template.len());
@@ -209,7 +192,7 @@ fn fill(template: &str, unit: &Unit) -> Result<String> {
                 Some(ratio) => filled.push_str(&ratio.to_string()),
                 None => return Err(Error::rejected(format!("output {template:?}: {{ratio}} where m was given"))),
             },
-            "dtype" => filled.push_str(dtype_name(unit.dtype)),
+            "dtype" => filled.push_str(&crate::checkpoint::Dtype::from(unit.dtype).to_string()),
             _ => {
                 return Err(Error::rejected(format!("output {template:?}: unknown word {{{word}}}"))
                     .hint("known words: {job}, {method}, {m}, {ratio}, {dtype}"));

@@ -1,6 +1,6 @@
 //! Which checkpoints a job reads: what jobs share when they share a Gram pass.
 
-use super::file::Job;
+use super::job::Job;
 use crate::checkpoint::{Checkpoint, OpenOptions, raise_open_file_limit};
 use crate::columns::plan::{Plan, Selection, Task};
 use crate::columns::tasks::{self, TaskSource};

@@ -11,7 +11,7 @@ const MAX_BYTES: u64 = 256 << 20;
 ///
 /// # Errors
 /// Rejected: anything else, rows of different lengths. Failed: I/O.
-pub fn read_matrix(path: &Path) -> Result<Matrix> {
+pub(super) fn read_matrix(path: &Path) -> Result<Matrix> {
     let rejected = |what: String| Error::rejected(format!("{}: {what}", path.display()));
     let text = crate::checkpoint::read_capped_or_pipe(path, "a matrix", MAX_BYTES)?;
     let rows: Vec<Vec<f64>> = serde_json::from_slice(&text)

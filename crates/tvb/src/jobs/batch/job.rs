@@ -1,0 +1,138 @@
+//! One job: its keys as they are written, and what they mean with everything filled in.
+
+use super::after::After;
+use super::reading::{keys, read_both};
+use crate::columns::tasks::check_name;
+use crate::error::{Error, Result};
+use crate::jobs::method_options::MethodOptions;
+use crate::jobs::values::{counts, dtypes, numbers, texts};
+use crate::solve::Method;
+use serde::Deserialize;
+use toml::Table;
+use tvb_kernels::Dtype;
+
+/// The keys of a job beside those of [`MethodOptions`].
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct JobKeys {
+    name: Option<String>,
+    base: Option<String>,
+    #[serde(deserialize_with = "texts")]
+    tasks: Vec<String>,
+    from: Option<String>,
+    include: Option<String>,
+    exclude: Option<String>,
+    skip_mismatched: bool,
+    key: Option<String>,
+    #[serde(deserialize_with = "texts")]
+    method: Vec<String>,
+    #[serde(deserialize_with = "counts")]
+    m: Vec<usize>,
+    #[serde(deserialize_with = "numbers")]
+    ratio: Vec<f64>,
+    #[serde(deserialize_with = "dtypes")]
+    dtype: Vec<Dtype>,
+    output: Option<String>,
+    overwrite: bool,
+    after: Vec<Table>,
+}
+
+/// One job, defaults filled in.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Its name.
+    pub name: String,
+    /// The base, as written.
+    pub base: Option<String>,
+    /// `NAME=PATH` or `PATH` each.
+    pub tasks: Vec<String>,
+    /// A run folder in place of both.
+    pub from: Option<String>,
+    /// Only tensors whose name matches.
+    pub include: Option<String>,
+    /// No tensor whose name matches.
+    pub exclude: Option<String>,
+    /// Leave out what does not match.
+    pub skip_mismatched: bool,
+    /// Where in a PyTorch file the state dict lies.
+    pub key: Option<String>,
+    /// Names of methods; each is one that there is.
+    pub methods: Vec<String>,
+    /// What the methods are told; the path of the initial A is as written.
+    pub options: MethodOptions,
+    /// Numbers of atoms.
+    pub atoms: Vec<usize>,
+    /// Shares of the number of tasks.
+    pub ratios: Vec<f64>,
+    /// How atoms are stored.
+    pub dtypes: Vec<Dtype>,
+    /// The template of the basis folder.
+    pub output: String,
+    /// Replace what is there and is not what the job says.
+    pub overwrite: bool,
+    /// Steps on each basis.
+    pub after: Vec<After>,
+}
+
+impl JobKeys {
+    /// The keys that `[defaults]` may have: all but the name.
+    pub(super) fn of_defaults() -> Vec<&'static str> {
+        let all = keys::<JobKeys>().iter().chain(keys::<MethodOptions>()).copied();
+        all.filter(|key| *key != "name").collect()
+    }
+}
+
+impl Job {
+    /// The job of a table, the defaults already under its own keys.
+    pub(super) fn read(table: &Table, place: &str) -> Result<Job> {
+        let (keys, options): (JobKeys, MethodOptions) = read_both(table, place)?;
+        let missing = |what: &str| Error::rejected(format!("{place}: {what} expected, none found"));
+        let name = keys.name.ok_or_else(|| missing("a name"))?;
+        check_name(&name)
+            .map_err(|_| Error::rejected(format!("{place}: a name that can stand in file names expected")))?;
+        match (&keys.base, &keys.from) {
+            (Some(_), Some(_)) => {
+                return Err(Error::rejected(format!("{place}: base and tasks or from expected, both found")));
+            }
+            (None, None) => return Err(missing("base and tasks, or from,")),
+            (Some(_), None) if keys.tasks.is_empty() => return Err(missing("tasks")),
+            _ => {}
+        }
+        if let Some(ratio) = keys.ratio.iter().find(|ratio| !(**ratio > 0.0 && **ratio <= 1.0)) {
+            return Err(Error::rejected(format!("{place}, ratio: above 0 and at most 1 expected, {ratio} found")));
+        }
+        let methods = or_default(keys.method, "anchored".to_owned());
+        methods.iter().try_for_each(|name| check_method(name, place))?;
+        Ok(Job {
+            name,
+            base: keys.base,
+            tasks: keys.tasks,
+            from: keys.from,
+            include: keys.include,
+            exclude: keys.exclude,
+            skip_mismatched: keys.skip_mismatched,
+            key: keys.key,
+            methods,
+            options,
+            ratios: if keys.m.is_empty() { or_default(keys.ratio, 0.5) } else { keys.ratio },
+            atoms: keys.m,
+            dtypes: or_default(keys.dtype, Dtype::F32),
+            output: keys.output.ok_or_else(|| missing("an output"))?,
+            overwrite: keys.overwrite,
+            after: After::read_all(&keys.after, place)?,
+        })
+    }
+}
+
+fn or_default<T>(given: Vec<T>, default: T) -> Vec<T> {
+    if given.is_empty() { vec![default] } else { given }
+}
+
+fn check_method(name: &str, place: &str) -> Result<()> {
+    let Err(error) = Method::parse(name) else { return Ok(()) };
+    let rejected = Error::rejected(format!("{place}, method: {}", error.message()));
+    Err(match error.hint_text() {
+        Some(hint) => rejected.hint(hint),
+        None => rejected,
+    })
+}
