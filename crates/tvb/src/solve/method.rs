@@ -93,10 +93,10 @@ pub struct AeOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
-    /// Nothing.
-    Linear,
     /// Softmax down each column.
     Softmax,
+    /// Nothing.
+    Linear,
 }
 
 /// A temperature schedule.
