@@ -134,7 +134,7 @@ fn answer(summary: &Summary) -> Answer {
     });
     let answer = Answer::new(text, json);
     if summary.is_interrupted() {
-        return answer.with_problem(Error::interrupted().hint("the same command goes on where it stopped"));
+        return answer.with_problem(Error::interrupted().hint("the same command resumes where it stopped"));
     }
     match count("failed") {
         0 => answer,

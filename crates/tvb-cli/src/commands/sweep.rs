@@ -19,7 +19,7 @@ use tvb::{Error, Result, arithmetic, units};
 const EVALUATOR_HELP: &str = "\
 The evaluator is any program. {checkpoint} among its arguments becomes the candidate's path, {scale} its scale; the last
 line of its stdout is a flat JSON object of metrics, such as {\"accuracy\": 0.81, \"control\": 0.93}.
-The same command takes an interrupted sweep up again.";
+The same command resumes an interrupted sweep.";
 
 /// Find the scale that works best, by your own evaluator
 #[derive(Clone, Debug, clap::Args)]

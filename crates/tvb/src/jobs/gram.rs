@@ -31,7 +31,7 @@ pub fn make_gram_file(
         Ok(grams) => grams,
         Err(error) if error.kind() == ErrorKind::Interrupted && bookmarks.holds_any() => {
             staged.keep();
-            return Err(error.hint("the same command goes on where it stopped"));
+            return Err(error.hint("the same command resumes where it stopped"));
         }
         Err(error) => {
             bookmarks.remove()?;

@@ -4,8 +4,9 @@
 use crate::checkpoint::{Existing, write_whole};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// The note of one output.
 pub(super) struct Note {
@@ -69,18 +70,64 @@ impl Note {
 
 /// Names, lengths and times of change of an output's files.
 pub(super) fn stamp_of(output: &Path) -> Digest {
-    let mut lines: Vec<Vec<u8>> = Vec::new();
-    let mut add = |path: &Path| {
-        let Ok(found) = std::fs::metadata(path) else { return };
-        let modified = found.modified().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    let lines = files_of(output).into_iter().map(|(name, len, modified)| {
         let modified = modified.map_or(0, |since| since.as_nanos());
-        lines.push([name, &found.len().to_le_bytes(), &modified.to_le_bytes()].concat());
+        Digest::of(&[name.as_encoded_bytes(), &len.to_le_bytes(), &modified.to_le_bytes()].concat())
+    });
+    Digest::of_digests(lines)
+}
+
+/// Whether a note's stamp is that of the output as it is: as this program takes it, or as the first one did, which
+/// digested Rust's `Debug` text. An output of that one is its own still.
+pub(super) fn is_stamp_of(stamp: Digest, output: &Path) -> bool {
+    let first = || {
+        let line = |(name, len, modified): &(OsString, u64, Option<Duration>)| {
+            let name = debug_text(&Some(name.as_os_str()));
+            format!("{name} {len} {}", debug_text(modified))
+        };
+        let mut lines: Vec<String> = files_of(output).iter().map(line).collect();
+        lines.sort();
+        Digest::of(lines.join("\n").as_bytes())
     };
-    match std::fs::read_dir(output) {
-        Ok(entries) => entries.flatten().for_each(|entry| add(&entry.path())),
-        Err(_) => add(output),
+    stamp == stamp_of(output) || stamp == first()
+}
+
+/// What the first version wrote with `{:?}`.
+pub(super) fn debug_text(value: &dyn std::fmt::Debug) -> String {
+    std::fmt::from_fn(|f| value.fmt(f)).to_string()
+}
+
+/// Name, length and time of change of every file, by name.
+fn files_of(output: &Path) -> Vec<(OsString, u64, Option<Duration>)> {
+    let of = |path: &Path| {
+        let found = std::fs::metadata(path).ok()?;
+        let modified = found.modified().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+        Some((path.file_name().unwrap_or_default().to_owned(), found.len(), modified))
+    };
+    let mut files: Vec<_> = match std::fs::read_dir(output) {
+        Ok(entries) => entries.flatten().filter_map(|entry| of(&entry.path())).collect(),
+        Err(_) => of(output).into_iter().collect(),
+    };
+    files.sort();
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_of_the_first_version_are_known() {
+        let top = tempfile::tempdir().unwrap();
+        let path = top.path().join("edited.safetensors");
+        std::fs::write(&path, b"12345").unwrap();
+        let since = Duration::new(1_700_000_000, 250_000_000);
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + since).unwrap();
+        let first = Digest::of(b"Some(\"edited.safetensors\") 5 Some(1700000000.25s)");
+        assert!(is_stamp_of(first, &path) && is_stamp_of(stamp_of(&path), &path));
+        assert_ne!(first, stamp_of(&path));
+        std::fs::write(&path, b"123456").unwrap();
+        assert!(!is_stamp_of(first, &path));
     }
-    lines.sort();
-    Digest::of_digests(lines.iter().map(|line| Digest::of(line)))
 }

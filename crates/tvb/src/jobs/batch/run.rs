@@ -3,7 +3,7 @@
 use super::after::After;
 use super::expand::{Batch, Unit};
 use super::inputs::Inputs;
-use super::note::{Note, Noted, stamp_of};
+use super::note::{Note, Noted, debug_text, is_stamp_of, stamp_of};
 use crate::basis::Basis;
 use crate::basis::gram_file;
 use crate::checkpoint::{Checkpoint, Existing, FileStamp, remove_stale_lock};
@@ -289,7 +289,7 @@ impl Runner<'_> {
         let existing = match &noted {
             // An earlier run was stopped while it made this output, which was its to make.
             Some(Noted::Begun) => Existing::Replace,
-            Some(Noted::Made { recipe: made_by, stamp }) if *stamp == stamp_of(output) => {
+            Some(Noted::Made { recipe: made_by, stamp }) if is_stamp_of(*stamp, output) => {
                 if *made_by == recipe {
                     remove_stale_lock(output);
                     return Ok(false);
@@ -353,7 +353,7 @@ pub(super) fn current_basis(unit: &Unit, grams: &Grams) -> Option<Basis> {
 /// that an unchanged method is known by the same text.
 fn is_said_of(options: &Value, method: &Method) -> bool {
     match options {
-        Value::String(text) => std::fmt::from_fn(|f| std::fmt::Debug::fmt(method, f)).to_string() == *text,
+        Value::String(text) => debug_text(method) == *text,
         options => *options == json!(method),
     }
 }

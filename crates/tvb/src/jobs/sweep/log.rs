@@ -195,7 +195,7 @@ fn check_folder(folder: &Path, log: &Path) -> Result<()> {
 
 fn parse(text: &[u8], identity: &Identity, folder: &Path, path: &Path) -> Result<Vec<Point>> {
     let damaged = |number: usize, what: String| {
-        Error::rejected(format!("{}, line {number}: {what}", path.display())).hint("--overwrite begins this sweep anew")
+        Error::rejected(format!("{}, line {number}: {what}", path.display())).hint("--overwrite starts this sweep over")
     };
     let mut lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).enumerate();
     let Some((_, first)) = lines.next() else { return Ok(Vec::new()) };
