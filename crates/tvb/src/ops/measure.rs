@@ -4,7 +4,7 @@ use super::generated::RawColumns;
 use crate::columns::plan::Plan;
 use crate::error::Result;
 use crate::pass::{
-    Block, Folded, HostOperation, Pass, ReadChunk, Reads, Runtime, TotalSums, decode_deltas, device_error,
+    Block, Folded, HostOperation, Pass, ReadChunk, Reads, Runtime, TotalSums, decode_rows, device_error,
 };
 use crate::progress::Progress;
 use tvb_kernels::{Base, Chunk, ChunkLayout, Columns, CpuEngine, Reconstruct, Scratch};
@@ -38,25 +38,31 @@ struct Measure<'a> {
     engine: CpuEngine,
 }
 
+/// One thread's buffers.
+#[derive(Default)]
+struct Buffers {
+    scratch: Scratch,
+    /// Recovered f32 rows of one block, task by task. Kept from block to block: new memory as large costs more than the sums.
+    rows: Vec<u8>,
+}
+
 impl Measure<'_> {
-    /// Recovered rows of one block, task by task: \[n_tasks\]\[n_rows\].
-    fn recovered(&self, read: ReadChunk<'_>, segment: usize, scratch: &mut Scratch) -> Result<Vec<Vec<f32>>> {
-        let block = &read.blocks[segment];
+    /// Recovers the tasks over one block into `buffers.rows`.
+    fn recover(&self, read: ReadChunk<'_>, segment: usize, buffers: &mut Buffers) -> Result<()> {
+        let Buffers { scratch, rows } = buffers;
         match self.recovery {
             Recovery::Generated(raw) => {
+                let block = &read.blocks[segment];
                 let first_row = raw.first_row(&self.plan.tensors[block.tensor].name)? + block.first_row as u64;
-                let rows = raw.mixed(first_row, block.n_rows, self.weights);
-                Ok(rows.iter().map(|row| row.iter().map(|value| *value as f32).collect()).collect())
+                let values = raw.mixed(first_row, block.n_rows, self.weights);
+                rows.clear();
+                rows.extend(values.iter().flatten().flat_map(|value| (*value as f32).to_le_bytes()));
+                Ok(())
             }
             Recovery::Atoms => {
                 let layout = base_and_atoms(read.chunk.layout, segment, self.n_tasks);
-                let mut rows = Vec::new();
                 let atoms = Chunk { layout: &layout, bytes: read.chunk.bytes };
-                self.engine.run(&self.work, atoms, scratch, &mut rows).map_err(device_error)?;
-                Ok(rows
-                    .chunks(4 * block.n_rows.max(1))
-                    .map(|row| tvb_kernels::decode(row, tvb_kernels::Dtype::F32))
-                    .collect())
+                self.engine.run(&self.work, atoms, scratch, rows).map_err(device_error)
             }
         }
     }
@@ -65,22 +71,24 @@ impl Measure<'_> {
 impl HostOperation for Measure<'_> {
     /// [n_blocks, n_tasks, 2]: square error and square norm.
     type Part = Vec<f64>;
-    type Buffers = Scratch;
+    type Buffers = Buffers;
 
     fn n_outputs(&self) -> usize {
-        3 * self.n_tasks
+        self.n_tasks + 2
     }
 
-    fn on_chunk(&self, read: ReadChunk<'_>, scratch: &mut Scratch) -> Result<Vec<f64>> {
+    fn on_chunk(&self, read: ReadChunk<'_>, buffers: &mut Buffers) -> Result<Vec<f64>> {
         let mut part = Vec::with_capacity(read.blocks.len() * self.n_tasks * 2);
-        for segment in 0..read.blocks.len() {
-            let recovered = self.recovered(read, segment, scratch)?;
-            let deltas = decode_deltas(read.chunk, segment, self.n_tasks);
-            for (delta, recovered) in deltas.iter().zip(&recovered) {
+        for (segment, block) in read.blocks.iter().enumerate() {
+            self.recover(read, segment, buffers)?;
+            let base = decode_rows(read.chunk, segment, 0);
+            for (task, recovered) in buffers.rows.chunks_exact(4 * block.n_rows.max(1)).enumerate() {
+                let tuned = decode_rows(read.chunk, segment, task + 1);
                 let (mut error, mut norm) = (0.0, 0.0);
-                for (&delta, &recovered) in delta.iter().zip(recovered) {
-                    error += (f64::from(recovered) - f64::from(delta)).powi(2);
-                    norm += f64::from(delta) * f64::from(delta);
+                for ((tuned, base), recovered) in tuned.iter().zip(&base).zip(recovered.as_chunks::<4>().0) {
+                    let delta = f64::from(tuned - base);
+                    error += (f64::from(f32::from_le_bytes(*recovered)) - delta).powi(2);
+                    norm += delta * delta;
                 }
                 part.extend([error, norm]);
             }
