@@ -35,7 +35,8 @@ const SCHEMA: &str = r#"The job file is TOML; paths are relative to it:
   negate = { task = "MNIST", output = "out/{job}-{method}-m{m}-negated.safetensors" }
 
 Further keys of a job: include, exclude, skip_mismatched, key, balance, coordinates, seed, weights = { NAME = 2.0 },
-restarts, eigengap, paper, steps, lr, tau, batch_columns, grad_clip, weight_decay (as the flags of `tvb compress`),
+restarts, eigengap, paper, steps, lr, tau, anneal, batch_columns, grad_clip, weight_decay, encoder, w_activation,
+init (as the flags of `tvb compress`),
 and overwrite = true. Steps: add (tasks, rule), negate (task), analogy (tasks = [A, B, C]), apply (expression), each
 with output, scale, dtype, delta and overwrite. Words in templates: {job} {method} {m} {ratio} {dtype}.
 

@@ -128,6 +128,7 @@ pub fn gram_of_spans(
         Ok(())
     };
     pass.run(&GramOfBlocks { plan, reads: &reads }, runtime, progress, fold)?;
+    check_unchanged(plan)?;
     spans.close(|span, values| found.push((span, values.to_vec())));
     Ok(found)
 }

@@ -10,7 +10,7 @@ use crate::columns::plan::Plan;
 use crate::digest::{Digest, TableOfDigests};
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
-use crate::pass::bookmark::{Bookmark, Bookmarks, NoBookmarks, PassName};
+use crate::pass::bookmark::{Bookmark, Bookmarks, PassName};
 use crate::pass::{Block, Done, Folded, Grid, Operation, Pass, Reads, Runtime};
 use crate::progress::Progress;
 use tvb_kernels::Project;
@@ -77,23 +77,12 @@ impl Operation for WriteAtoms<'_> {
     }
 }
 
-/// Forms the atoms S = VB and hands them to `sink`; answers [n_moved_tensors, n_atoms] digests of the atoms.
+/// Forms the atoms S = VB and hands them to `sink`; answers [n_moved_tensors, n_atoms] digests of the atoms. Resumes at
+/// `bookmark`, with `sink` holding what was written before it, and leaves bookmarks on the way.
 ///
 /// # Errors
-/// Rejected: an input that is not what it was when the Gram matrices were formed. Failed: I/O, device. Interrupted.
-pub fn project(
-    projection: &Projection<'_>,
-    sink: &dyn AtomSink,
-    runtime: &Runtime,
-    progress: &dyn Progress,
-) -> Result<TableOfDigests> {
-    project_from(projection, &Reads::new(), sink, None, runtime, progress, &mut NoBookmarks)
-}
-
-/// [`project`], resuming at `bookmark`, with `sink` holding what was written before it, and leaving bookmarks on the way.
-///
-/// # Errors
-/// As [`project`]; Failed: a bookmark that cannot be written.
+/// Rejected: an input that is not what it was when the Gram matrices were formed. Failed: I/O, device, a bookmark that
+/// cannot be written. Interrupted.
 pub fn project_from(
     projection: &Projection<'_>,
     reads: &Reads,
