@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tvb::jobs::batch::{Batch, JobFile, Log, Outcome, Record, Summary, check, run as run_batch};
 use tvb::progress::Progress;
+use tvb::shown::{escaped, shown_path};
 use tvb::{Error, Result, units};
 
 /// What follows the help page: the schema in short.
@@ -84,7 +85,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
 fn line(record: &Record) -> String {
     match &record.outcome {
         Outcome::Failed(error) => format!("{} {}: {}: {error}", record.job, record.step, record.word()),
-        _ => format!("{} {} {}: {}", record.job, record.step, record.output.display(), record.word()),
+        _ => format!("{} {} {}: {}", record.job, record.step, shown_path(&record.output), record.word()),
     }
 }
 
@@ -108,13 +109,13 @@ fn answer(summary: &Summary) -> Answer {
             record.word().to_owned(),
             record.worst_error.map_or_else(String::new, |error| format!("{error:.4}")),
             units::duration(Duration::try_from_secs_f64(record.seconds).unwrap_or_default()),
-            record.output.display().to_string(),
+            shown_path(&record.output),
         ]);
     }
     let mut text = table.to_string();
     for record in &summary.records {
         if let Outcome::Failed(error) = &record.outcome {
-            text.push_str(&format!("{} {}: {error}\n", record.job, record.step));
+            text.push_str(&format!("{} {}: {error}\n", escaped(&record.job), record.step));
             if let Some(hint) = error.hint_text() {
                 text.push_str(&format!("  hint: {hint}\n"));
             }
@@ -149,7 +150,7 @@ fn dry_run(batch: &Batch, runtime: &tvb::pass::Runtime) -> Answer {
     let check = check(batch, runtime);
     let mut text = String::new();
     for problem in &check.problems {
-        text.push_str(&format!("{problem}\n"));
+        text.push_str(&format!("{}\n", escaped(problem)));
     }
     text.push_str(&format!(
         "{} outputs to make, {} current; {} passes for Gram matrices\nreads at most {}, writes at most {}\n",

@@ -12,6 +12,7 @@ use tvb::basis::Basis;
 use tvb::checkpoint::Existing;
 use tvb::jobs::compress::{CompressOptions, Compressed, compress, forecast};
 use tvb::pass::kept::Keep;
+use tvb::shown::{escaped, path_json, shown_path};
 use tvb::{Result, units};
 
 /// Compress the task vectors of fine-tuned checkpoints into a basis
@@ -101,7 +102,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let elapsed = started.elapsed();
     let device = runtime.device_name();
     let mut json = crate::commands::inspect::basis_json(&made.basis);
-    json["output"] = args.output.to_string_lossy().into();
+    json["output"] = path_json(&args.output);
     json["device"] = device.clone().into();
     json["seconds"] = elapsed.as_secs_f64().into();
     json["read_bytes"] = made.read_bytes.into();
@@ -123,7 +124,7 @@ fn dry_run(plan: &tvb::columns::plan::Plan, options: &CompressOptions, memory_by
         units::bytes(plan.n_bytes()),
         shown(forecast.write_bytes),
         forecast.free_bytes.map_or("unknown".to_owned(), units::bytes),
-        options.output.display(),
+        shown_path(&options.output),
     );
     let json = json!({
         "dry_run": true,
@@ -135,7 +136,7 @@ fn dry_run(plan: &tvb::columns::plan::Plan, options: &CompressOptions, memory_by
         "write_bytes": forecast.write_bytes,
         "free_bytes": forecast.free_bytes,
         "skipped": plan.skipped,
-        "output": options.output,
+        "output": path_json(&options.output),
     });
     Ok(Answer::new(text, json))
 }
@@ -156,10 +157,10 @@ fn summary(made: &Compressed, elapsed: Duration, device: &str) -> String {
     };
     let mut text = format!(
         "{}: {} tasks in {} atoms ({}), {sizes}\n{table}",
-        basis.folder.display(),
+        shown_path(&basis.folder),
         manifest.tasks.len(),
         manifest.n_vectors(),
-        manifest.method.name,
+        escaped(&manifest.method.name),
     );
     if let (Some(loss), Some(bound), Some(addition)) = (manifest.relative_loss, bound_share(basis), manifest.addition) {
         text.push_str(&format!(
@@ -168,7 +169,7 @@ fn summary(made: &Compressed, elapsed: Duration, device: &str) -> String {
         ));
     }
     for note in &manifest.notes {
-        text.push_str(&format!("note: {note}\n"));
+        text.push_str(&format!("note: {}\n", escaped(note)));
     }
     text.push_str(&format!("{} on {device} ({} read)\n", units::duration(elapsed), units::bytes(made.read_bytes)));
     text

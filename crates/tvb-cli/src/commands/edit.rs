@@ -15,6 +15,7 @@ use tvb::checkpoint::{Checkpoint, Existing, OpenOptions};
 use tvb::columns::plan::Plan;
 use tvb::columns::tasks::TaskSource;
 use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source};
+use tvb::shown::{path_json, shown_path};
 use tvb::solve::{Fidelity, Rule};
 use tvb::{Error, Result, arithmetic, units};
 
@@ -244,7 +245,7 @@ fn run(
         )
     });
     let mut json = json!({
-        "output": args.output,
+        "output": path_json(&args.output),
         "weights": names.iter().zip(&edit.alpha).filter(|(_, weight)| **weight != 0.0)
             .map(|(name, weight)| (name.clone(), json!(weight * edit.scale))).collect::<serde_json::Map<String, Value>>(),
         "scale": args.scale,
@@ -254,7 +255,7 @@ fn run(
         "dry_run": args.dry_run,
     });
     if args.dry_run {
-        text.push_str(&format!("would write {}\n", args.output.display()));
+        text.push_str(&format!("would write {}\n", shown_path(&args.output)));
         return Ok(Answer::new(text, json));
     }
     let output = EditOutput::new(&args.output)
@@ -273,7 +274,7 @@ fn run(
     let elapsed = started.elapsed();
     text.push_str(&format!(
         "{}: written in {} on {}\n",
-        args.output.display(),
+        shown_path(&args.output),
         units::duration(elapsed),
         runtime.device_name()
     ));

@@ -7,6 +7,7 @@ use tvb::basis::{Basis, gram_file};
 use tvb::checkpoint::Checkpoint;
 use tvb::matrix::Matrix;
 use tvb::ops::{Grams, Per};
+use tvb::shown::{escaped, path_json, shown_path};
 use tvb::{Result, units};
 
 /// Say what a basis, a Gram file or a checkpoint holds
@@ -50,12 +51,12 @@ fn basis_text(basis: &Basis) -> String {
     let n_tensors: usize = manifest.stored.tensors.len();
     let mut text = format!(
         "{}: basis of {} tasks in {} atoms, method {}, written by {}\nbase {}\n{} tensors in each, {} frozen, {} left out, {} carried over; {} in {}\n{table}",
-        basis.folder.display(),
+        shown_path(&basis.folder),
         manifest.tasks.len(),
         manifest.n_vectors(),
-        manifest.method.name,
-        manifest.tool,
-        manifest.base.source,
+        escaped(&manifest.method.name),
+        escaped(&manifest.tool),
+        escaped(&manifest.base.source),
         n_tensors,
         manifest.frozen.len(),
         manifest.skipped.len(),
@@ -86,7 +87,7 @@ fn basis_text(basis: &Basis) -> String {
         }
     }
     for note in &manifest.notes {
-        text.push_str(&format!("note: {note}\n"));
+        text.push_str(&format!("note: {}\n", escaped(note)));
     }
     text
 }
@@ -114,7 +115,7 @@ fn gram_text(path: &Path, grams: &Grams) -> String {
     }
     format!(
         "{}: Gram matrices of {} tasks, {} tensors ({} frozen), per {}\nbase {}\n{table}",
-        path.display(),
+        shown_path(path),
         grams.tasks.len(),
         grams.tensors.len(),
         grams.tensors.iter().filter(|tensor| tensor.frozen).count(),
@@ -122,7 +123,7 @@ fn gram_text(path: &Path, grams: &Grams) -> String {
             Per::Tensor => "tensor",
             Per::Whole => "model",
         },
-        grams.base.source,
+        escaped(&grams.base.source),
     )
 }
 
@@ -155,7 +156,7 @@ fn checkpoint_text(checkpoint: &Checkpoint) -> String {
     let bytes: u64 = checkpoint.tensors().iter().map(|tensor| tensor.n_bytes()).sum();
     format!(
         "{}: {} tensors, {} in {} files\n{table}",
-        checkpoint.path().display(),
+        shown_path(checkpoint.path()),
         checkpoint.tensors().len(),
         units::bytes(bytes),
         checkpoint.files().len()
@@ -168,5 +169,5 @@ fn checkpoint_json(checkpoint: &Checkpoint) -> Value {
         .iter()
         .map(|tensor| json!({ "name": tensor.name, "dtype": tensor.dtype.to_string(), "shape": tensor.shape }))
         .collect();
-    json!({ "path": checkpoint.path(), "tensors": tensors, "metadata": checkpoint.metadata() })
+    json!({ "path": path_json(checkpoint.path()), "tensors": tensors, "metadata": checkpoint.metadata() })
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use tvb::basis::gram_file;
 use tvb::checkpoint::{Dtype, Existing};
 use tvb::jobs::report::{Pareto, pareto_svg};
+use tvb::shown::{csv_cell, escaped};
 use tvb::solve::{Gram, Method, PlanRow, Rounding, SolveOptions, plan_table};
 use tvb::{Result, units};
 
@@ -161,7 +162,7 @@ fn table(rows: &[PlanRow], tasks: &[String], atom_bytes: u64) -> String {
     );
     for row in rows {
         for note in &row.notes {
-            let line = format!("note: {}: {note}\n", row.method);
+            let line = format!("note: {}: {}\n", row.method, escaped(note));
             if !text.contains(&line) {
                 text.push_str(&line);
             }
@@ -171,14 +172,10 @@ fn table(rows: &[PlanRow], tasks: &[String], atom_bytes: u64) -> String {
 }
 
 fn csv(rows: &[PlanRow], tasks: &[String], atom_bytes: u64) -> String {
-    let quoted = |cell: &String| match cell.contains([',', '"', '\n']) {
-        true => format!("\"{}\"", cell.replace('"', "\"\"")),
-        false => cell.clone(),
-    };
     let mut text = HEADINGS.join(",").replace(' ', "_") + "\n";
     for row in rows {
         let cells = cells(row, tasks, atom_bytes, |bytes| bytes.to_string());
-        text.push_str(&cells.iter().map(quoted).collect::<Vec<_>>().join(","));
+        text.push_str(&cells.iter().map(|cell| csv_cell(cell)).collect::<Vec<_>>().join(","));
         text.push('\n');
     }
     text

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use tvb::basis::Basis;
 use tvb::checkpoint::{Checkpoint, Existing};
 use tvb::jobs::recover::{RecoverOptions, recover};
+use tvb::shown::{escaped, path_json, shown_path};
 use tvb::{Result, arithmetic};
 
 /// Recover task vectors from a basis, or with --base whole checkpoints
@@ -53,8 +54,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     for (&task, path) in tasks.iter().zip(&written) {
         let error = basis.manifest.tasks[task].relative_error;
         let shown = error.map_or("unknown".to_owned(), |error| format!("{error:.4}"));
-        text.push_str(&format!("{}: {} (relative error {shown})\n", names[task], path.display()));
-        rows.push(json!({ "task": names[task], "output": path, "relative_error": error }));
+        text.push_str(&format!("{}: {} (relative error {shown})\n", escaped(&names[task]), shown_path(path)));
+        rows.push(json!({ "task": names[task], "output": path_json(path), "relative_error": error }));
     }
     Ok(Answer::new(text, json!({ "recovered": rows })))
 }

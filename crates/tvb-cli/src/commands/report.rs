@@ -8,6 +8,7 @@ use tvb::Result;
 use tvb::basis::Basis;
 use tvb::checkpoint::{Existing, write_whole};
 use tvb::jobs::report::basis_report;
+use tvb::shown::{path_json, shown_path};
 
 /// Write one self-contained HTML page that shows what a basis keeps and loses
 #[derive(Clone, Debug, clap::Args)]
@@ -28,6 +29,6 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let page = basis_report(&basis, &go_on)?;
     let existing = if args.overwrite { Existing::Replace } else { Existing::Refuse };
     write_whole(&args.output, page.as_bytes(), existing)?;
-    let text = format!("{}: report of {}\n", args.output.display(), basis.folder.display());
-    Ok(Answer::new(text, json!({ "output": args.output, "bytes": page.len() })))
+    let text = format!("{}: report of {}\n", shown_path(&args.output), shown_path(&basis.folder));
+    Ok(Answer::new(text, json!({ "output": path_json(&args.output), "bytes": page.len() })))
 }

@@ -12,6 +12,7 @@ use tvb::checkpoint::Existing;
 use tvb::jobs::edit::Edit;
 use tvb::jobs::evaluate::Evaluator;
 use tvb::jobs::sweep::{Control, DEFAULT_SCALES, Goal, SweepOptions, Swept, parse_scales, read_metrics, sweep};
+use tvb::shown::{escaped, path_json, shown_path};
 use tvb::solve::Rule;
 use tvb::{Error, Result, arithmetic, units};
 
@@ -226,16 +227,16 @@ fn table(swept: &Swept, options: &SweepOptions) -> String {
     let mut text = table.to_string();
     if let (Some(best), Some(path)) = (swept.best(), &swept.best_path) {
         let value = shown(&best.metrics, &goal.metric);
-        text += &format!("best: scale {}, {} {value}: {}\n", best.scale, goal.metric, path.display());
+        text += &format!("best: scale {}, {} {value}: {}\n", best.scale, escaped(&goal.metric), shown_path(path));
     }
-    text += &format!("results: {}\n", options.output.join("results.json").display());
+    text += &format!("results: {}\n", shown_path(&options.output.join("results.json")));
     text
 }
 
 fn json(swept: &Swept, options: &SweepOptions) -> serde_json::Value {
     let points = swept.points.iter().zip(&swept.choice.eligible);
     json!({
-        "output": options.output,
+        "output": path_json(&options.output),
         "fingerprint": swept.fingerprint,
         "points": points.map(|(point, eligible)| json!({
             "scale": point.scale, "metrics": point.metrics, "eligible": eligible, "seconds": point.seconds,
@@ -244,7 +245,7 @@ fn json(swept: &Swept, options: &SweepOptions) -> serde_json::Value {
         "control_floor": swept.choice.floor,
         "n_evaluated": swept.n_evaluated,
         "best": swept.best().map(|best| json!({
-            "scale": best.scale, "metrics": best.metrics, "checkpoint": swept.best_path,
+            "scale": best.scale, "metrics": best.metrics, "checkpoint": swept.best_path.as_deref().map(path_json),
         })),
     })
 }

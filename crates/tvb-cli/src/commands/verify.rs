@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use tvb::basis::Basis;
 use tvb::columns::tasks::TaskSource;
 use tvb::jobs::verify::{verify_errors, verify_files};
+use tvb::shown::escaped;
 use tvb::{Error, Result};
 
 /// Check a basis' checksums and, with the originals, its true errors
@@ -33,7 +34,11 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let damaged: Vec<&str> = files.iter().filter(|file| file.damage.is_some()).map(|file| file.file.as_str()).collect();
     let mut text = String::new();
     for file in &files {
-        text.push_str(&format!("{:<28} {}\n", file.file, file.damage.as_deref().unwrap_or("intact")));
+        text.push_str(&format!(
+            "{:<28} {}\n",
+            escaped(&file.file),
+            escaped(file.damage.as_deref().unwrap_or("intact"))
+        ));
     }
     let mut json = json!({
         "files": files.iter().map(|file| json!({ "file": file.file, "damage": file.damage })).collect::<Vec<_>>(),

@@ -82,7 +82,7 @@ impl Evaluator {
         });
         let with_stderr = |message: String| match err.is_empty() {
             true => Error::failed(message),
-            false => Error::failed(format!("{message}; the end of its stderr:\n  {}", err.join("\n  "))),
+            false => Error::failed(format!("{message}; the end of its stderr:")).below(&err),
         };
         let shown = format!("evaluator `{}` at scale {scale}", words.join(" "));
         let status = status.map_err(|stop| match stop {

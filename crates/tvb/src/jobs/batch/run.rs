@@ -17,6 +17,7 @@ use crate::jobs::gram::make_gram_file;
 use crate::ops::Grams;
 use crate::pass::Runtime;
 use crate::progress::Progress;
+use crate::shown::path_json;
 use crate::solve::{Method, Rule};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -80,7 +81,7 @@ impl Record {
             "step": self.step,
             "method": self.method,
             "n_atoms": self.n_atoms,
-            "output": self.output,
+            "output": path_json(&self.output),
             "outcome": self.word(),
             "seconds": self.seconds,
             "worst_error": self.worst_error,
