@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tvb::basis::Basis;
 use tvb::checkpoint::Existing;
+use tvb::columns::plan::Plan;
 use tvb::jobs::compress::{CompressOptions, Compressed, compress, forecast};
 use tvb::pass::kept::Keep;
 use tvb::shown::{escaped, path_json, shown_path};
@@ -82,7 +83,7 @@ impl DtypeName {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
-    let plan = args.inputs.plan()?;
+    let plan = args.inputs.plan(context)?;
     let names: Vec<String> = plan.tasks.iter().map(|task| task.name.clone()).collect();
     let options = CompressOptions::new(&args.output)
         .method(args.method.tuning.method(&args.method.method, &names)?)
@@ -94,7 +95,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         .keep(args.keep_inputs.keep())
         .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse });
     if args.dry_run {
-        return dry_run(&plan, &options, context.memory_bytes);
+        return dry_run(plan, options, context);
     }
     let runtime = context.runtime()?;
     let started = Instant::now();
@@ -109,8 +110,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     Ok(Answer::new(summary(&made, elapsed, &device), json))
 }
 
-fn dry_run(plan: &tvb::columns::plan::Plan, options: &CompressOptions, memory_bytes: u64) -> Result<Answer> {
-    let forecast = forecast(plan, options, memory_bytes)?;
+fn dry_run(plan: Plan, options: CompressOptions, context: &Context) -> Result<Answer> {
+    let (inputs, wanted, memory_bytes) = (plan.clone(), options.clone(), context.memory_bytes);
+    let forecast = context.unless_stopped(move |_| forecast(&inputs, &wanted, memory_bytes))?;
     let shown = |bytes: Option<u64>| bytes.map_or("not known before the Gram is".to_owned(), units::bytes);
     let text = format!(
         "{} tasks × {} parameters in {} tensors ({} left out)\natoms   {}\nreads   {} ({} × {})\nwrites  at most {}, {} free\nwould write {}\n",

@@ -182,19 +182,24 @@ pub(crate) enum Opened {
 
 impl Opened {
     /// Opens the basis, or the originals in its place.
-    pub(crate) fn new(basis: Option<&Path>, base: Option<&Path>, originals: &OriginalsArgs) -> Result<Opened> {
+    pub(crate) fn new(
+        basis: Option<&Path>,
+        base: Option<&Path>,
+        originals: &OriginalsArgs,
+        context: &Context,
+    ) -> Result<Opened> {
         match basis {
             Some(_) if !originals.from_checkpoints.is_empty() => {
                 Err(Error::usage("a basis folder or --from-checkpoints expected, both found"))
             }
-            Some(folder) => Ok(Opened::Basis(Box::new(Basis::open(folder)?))),
+            Some(folder) => Ok(Opened::Basis(Box::new(open_basis(folder, context)?))),
             None => {
                 let base = base.ok_or_else(|| {
                     Error::usage("no base given")
                         .hint("--from-checkpoints needs --base PATH to know what the fine-tunes moved from")
                 })?;
                 let sources = TaskSource::parse_all(&originals.from_checkpoints)?;
-                Ok(Opened::Originals(originals.selection.plan(base, &sources)?))
+                Ok(Opened::Originals(originals.selection.plan(base, sources, context)?))
             }
         }
     }
@@ -215,9 +220,15 @@ impl Opened {
 }
 
 /// Opens the base of an edit.
-pub(crate) fn open_base(path: &Path, originals: &OriginalsArgs) -> Result<Checkpoint> {
-    Checkpoint::open_with(path, &OpenOptions { key: originals.selection.key.clone() })
-        .map_err(|error| error.context("base"))
+pub(crate) fn open_base(path: &Path, key: Option<&str>, context: &Context) -> Result<Checkpoint> {
+    let (path, options) = (path.to_owned(), OpenOptions { key: key.map(str::to_owned) });
+    context.unless_stopped(move |_| Checkpoint::open_with(&path, &options)).map_err(|error| error.context("base"))
+}
+
+/// Opens a basis folder.
+pub(crate) fn open_basis(folder: &Path, context: &Context) -> Result<Basis> {
+    let folder = folder.to_owned();
+    context.unless_stopped(move |_| Basis::open(&folder))
 }
 
 fn run(
@@ -230,10 +241,14 @@ fn run(
     if !args.scale.is_finite() {
         return Err(Error::usage(format!("--scale: a finite number expected, {} found", args.scale)));
     }
-    let from = Opened::new(basis.as_deref(), args.base.as_deref(), &args.originals)?;
+    let from = Opened::new(basis.as_deref(), args.base.as_deref(), &args.originals, context)?;
     let (source, names) = (from.source(), from.names());
     let edit = Edit { alpha: weights(&names)?, scale: args.scale, rule };
-    let base = args.base.as_deref().map(|path| open_base(path, &args.originals)).transpose()?;
+    let base = args
+        .base
+        .as_deref()
+        .map(|path| open_base(path, args.originals.selection.key.as_deref(), context))
+        .transpose()?;
     let prediction = match &from {
         Opened::Basis(basis) => edit.predict(basis)?.map(|fidelity| (fidelity, stored_rounding(basis, &fidelity))),
         Opened::Originals(_) => None,

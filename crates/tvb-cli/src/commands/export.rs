@@ -1,6 +1,7 @@
 //! `tvb export`: a basis in the reference code's layout, or a checkpoint as a PyTorch state dict.
 
 use crate::args::Context;
+use crate::commands::edit::{open_base, open_basis};
 use crate::output::Answer;
 use clap::ValueEnum;
 use serde_json::json;
@@ -45,8 +46,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let shown = shown_path(&args.output);
     match (args.format, is_basis) {
         (Some(FormatName::Reference) | None, true) => {
-            let basis = Basis::open(&args.path)?;
-            let base = args.base.as_deref().map(Checkpoint::open).transpose().map_err(|error| error.context("base"))?;
+            let basis = open_basis(&args.path, context)?;
+            let base = args.base.as_deref().map(|path| open_base(path, None, context)).transpose()?;
             let options = ExportOptions::new(&args.output).existing(existing).base(base);
             let exported = export_basis(&basis, &options, &context.runtime()?, &context.progress)?;
             let mut text = format!("{shown}: {} atoms as {}\n", basis.manifest.n_vectors(), exported.method);
@@ -55,7 +56,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
             Ok(Answer::new(text, json))
         }
         (Some(FormatName::Pt) | None, false) => {
-            let checkpoint = Checkpoint::open(&args.path)?;
+            let path = args.path.clone();
+            let checkpoint = context.unless_stopped(move |_| Checkpoint::open(&path))?;
             export_checkpoint(&checkpoint, &args.output, existing, &context.progress)?;
             let n_tensors = checkpoint.tensors().len();
             let json = json!({ "output": path_json(&args.output), "n_tensors": n_tensors });

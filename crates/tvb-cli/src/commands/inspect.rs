@@ -1,5 +1,6 @@
 //! `tvb inspect`: what a basis, a Gram file or a checkpoint holds.
 
+use crate::args::Context;
 use crate::output::{Align, Answer, Table};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -17,15 +18,20 @@ pub(crate) struct Args {
     pub path: PathBuf,
 }
 
-pub(crate) fn run(args: &Args) -> Result<Answer> {
-    if Basis::is_at(&args.path) {
-        let basis = Basis::open(&args.path)?;
+pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
+    let path = args.path.clone();
+    context.unless_stopped(move |_| inspect(&path))
+}
+
+fn inspect(path: &Path) -> Result<Answer> {
+    if Basis::is_at(path) {
+        let basis = Basis::open(path)?;
         return Ok(Answer::new(basis_text(&basis), basis_json(&basis)));
     }
-    let checkpoint = Checkpoint::open(&args.path)?;
+    let checkpoint = Checkpoint::open(path)?;
     if checkpoint.metadata().get("format").is_some_and(|format| format == gram_file::FORMAT) {
-        let grams = gram_file::read(&args.path)?;
-        return Ok(Answer::new(gram_text(&args.path, &grams), gram_json(&grams)?));
+        let grams = gram_file::read(path)?;
+        return Ok(Answer::new(gram_text(path, &grams), gram_json(&grams)?));
     }
     Ok(Answer::new(checkpoint_text(&checkpoint), checkpoint_json(&checkpoint)))
 }

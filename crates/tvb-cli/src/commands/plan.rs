@@ -51,7 +51,8 @@ pub(crate) enum Format {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
-    let grams = gram_file::read(&args.gram)?;
+    let path = args.gram.clone();
+    let grams = context.unless_stopped(move |_| gram_file::read(&path))?;
     let names: Vec<String> = grams.tasks.iter().map(|task| task.name.clone()).collect();
     let mut gram = Gram::new(grams.total())?;
     let mut tasks = names.clone();
@@ -67,8 +68,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let mut options = SolveOptions::atoms(1);
     options.balance = args.tuning.balance;
     options.coordinates = args.tuning.coordinates();
-    let go_on = |_: f64| !tvb::progress::Progress::cancelled(&context.progress);
-    let rows = plan_table(&gram, &methods, &ms, &options, Some(grams.n_moved_rows()), &go_on)?;
+    let n_rows = grams.n_moved_rows();
+    let rows = context.unless_stopped(move |go_on| plan_table(&gram, &methods, &ms, &options, Some(n_rows), go_on))?;
     let atom_bytes = grams.moved_bytes(Dtype::F32);
     if let Some(path) = &args.plot {
         let points: Vec<Pareto> = rows

@@ -144,9 +144,9 @@ fn run_sweep(
     alpha: impl Fn(&[String]) -> Result<Vec<f64>>,
 ) -> Result<Answer> {
     let options = options(args)?;
-    let from = Opened::new(basis, Some(&args.base), &args.originals)?;
+    let from = Opened::new(basis, Some(&args.base), &args.originals, context)?;
     let edit = Edit { alpha: alpha(&from.names())?, scale: 1.0, rule };
-    let base = open_base(&args.base, &args.originals)?;
+    let base = open_base(&args.base, args.originals.selection.key.as_deref(), context)?;
     let swept = sweep(from.source(), &edit, &base, &options, &context.runtime()?, &context.progress)?;
     let answer = Answer::new(table(&swept, &options), json(&swept, &options));
     match swept.best() {

@@ -1,12 +1,12 @@
 //! `tvb verify`: is a basis what it was, and as good as it says?
 
 use crate::args::Context;
+use crate::commands::edit::open_basis;
 use crate::inputs::SelectionArgs;
 use crate::output::{Align, Answer, Table};
 use serde_json::json;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use tvb::basis::Basis;
 use tvb::columns::tasks::TaskSource;
 use tvb::jobs::verify::{verify_errors, verify_files};
 use tvb::shown::escaped;
@@ -28,7 +28,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
-    let basis = Basis::open(&args.basis)?;
+    let basis = open_basis(&args.basis, context)?;
     let runtime = context.runtime()?;
     let files = verify_files(&basis, &runtime, &context.progress)?;
     let damaged: Vec<&str> = files.iter().filter(|file| file.damage.is_some()).map(|file| file.file.as_str()).collect();
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         return Ok(Answer::new(text, json).with_problem(problem));
     }
     if let Some(base) = &args.base {
-        let plan = args.selection.plan(base, &TaskSource::parse_all(&args.tasks)?)?;
+        let plan = args.selection.plan(base, TaskSource::parse_all(&args.tasks)?, context)?;
         let errors = verify_errors(&basis, &plan, &runtime, &context.progress)?;
         let mut table =
             Table::new([("task", Align::Left), ("measured error", Align::Right), ("predicted error", Align::Right)]);
