@@ -147,6 +147,9 @@ fn write_stderr(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
+/// Characters of a cell: more than the paths people have.
+const CELL_CHARS_MAX: usize = 1_000;
+
 /// On which side of its column a cell is padded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Align {
@@ -175,27 +178,40 @@ impl Table {
     /// Adds a row; it has as many cells as there are columns, and each stays on its line.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         debug_assert_eq!(N, self.columns.len());
-        self.rows.push(cells.iter().map(|cell| escaped(cell).into_owned()).collect());
+        self.rows.push(cells.iter().map(|text| cell(text)).collect());
     }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let headings: Vec<String> = self.columns.iter().map(|(heading, _)| heading.clone()).collect();
-        let widths: Vec<usize> = (0..headings.len())
-            .map(|c| std::iter::once(&headings).chain(&self.rows).map(|row| row[c].chars().count()).max().unwrap_or(0))
-            .collect();
+        let mut widths = vec![0; headings.len()];
+        for row in std::iter::once(&headings).chain(&self.rows) {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = cell.chars().count().max(*width);
+            }
+        }
         for row in std::iter::once(&headings).chain(&self.rows) {
             let mut line = String::new();
             for ((cell, &width), (_, align)) in row.iter().zip(&widths).zip(&self.columns) {
+                // A width in a format string has an end that text from a file may pass.
+                let blanks = " ".repeat(width.saturating_sub(cell.chars().count()));
                 match align {
-                    Align::Left => write!(line, "{cell:<width$}  ")?,
-                    Align::Right => write!(line, "{cell:>width$}  ")?,
+                    Align::Left => write!(line, "{cell}{blanks}  ")?,
+                    Align::Right => write!(line, "{blanks}{cell}  ")?,
                 }
             }
             writeln!(f, "{}", line.trim_end())?;
         }
         Ok(())
+    }
+}
+
+/// A cell on one line, with the end of a very long one left out: every row is as wide as the widest.
+fn cell(text: &str) -> String {
+    match text.char_indices().nth(CELL_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", escaped(text.get(..end).unwrap_or_default())),
+        None => escaped(text).into_owned(),
     }
 }
 
@@ -221,6 +237,8 @@ mod tests {
         let mut table = Table::new([("a\nb", Align::Left)]);
         table.row(["x\nerror: y\u{1b}[2J".into()]);
         assert_eq!(table.to_string(), "a\\nb\nx\\nerror: y\\u{1b}[2J\n");
+        table.row(["x".repeat(300_000)]);
+        assert!(table.to_string().len() < 4_000);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
 use tvb::jobs::batch::{Batch, JobFile, Log, Outcome, Record, Summary, check, run as run_batch};
+use tvb::pass::Runtime;
 use tvb::progress::Progress;
 use tvb::shown::{escaped, shown_path};
 use tvb::{Error, Result, units};
@@ -70,7 +71,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let batch = Batch::new(&file, &args.file).map_err(|error| error.context(args.file.display()))?;
     let runtime = context.runtime()?;
     if args.dry_run {
-        return Ok(dry_run(&batch, &runtime));
+        return dry_run(&batch, &runtime, &context.progress);
     }
     let mut log = args.log.as_deref().map(Log::open).transpose()?;
     let mut on_record = |record: &Record| {
@@ -146,8 +147,8 @@ fn answer(summary: &Summary) -> Answer {
     }
 }
 
-fn dry_run(batch: &Batch, runtime: &tvb::pass::Runtime) -> Answer {
-    let check = check(batch, runtime);
+fn dry_run(batch: &Batch, runtime: &Runtime, progress: &dyn Progress) -> Result<Answer> {
+    let check = check(batch, runtime, progress)?;
     let mut text = String::new();
     for problem in &check.problems {
         text.push_str(&format!("{}\n", escaped(problem)));
@@ -170,9 +171,9 @@ fn dry_run(batch: &Batch, runtime: &tvb::pass::Runtime) -> Answer {
         "write_bytes": check.write_bytes,
     });
     let answer = Answer::new(text, json);
-    match check.problems.len() {
+    Ok(match check.problems.len() {
         0 => answer,
         1 => answer.with_problem(Error::rejected("1 problem found")),
         n_problems => answer.with_problem(Error::rejected(format!("{n_problems} problems found"))),
-    }
+    })
 }

@@ -92,7 +92,7 @@ pub(crate) struct AddArgs {
 pub(crate) struct NegateArgs {
     /// The basis folder, then the task; the task alone with --from-checkpoints
     #[arg(value_name = "BASIS TASK", num_args = 1..=2, required = true)]
-    pub words: Vec<String>,
+    pub words: Vec<OsString>,
     #[command(flatten)]
     pub edit: EditArgs,
 }
@@ -102,7 +102,7 @@ pub(crate) struct NegateArgs {
 pub(crate) struct AnalogyArgs {
     /// The basis folder, then tasks A, B and C; the tasks alone with --from-checkpoints
     #[arg(value_name = "BASIS A B C", num_args = 3..=4, required = true)]
-    pub words: Vec<String>,
+    pub words: Vec<OsString>,
     #[command(flatten)]
     pub edit: EditArgs,
 }
@@ -112,7 +112,7 @@ pub(crate) struct AnalogyArgs {
 pub(crate) struct ApplyArgs {
     /// The basis folder, then the expression; the expression alone with --from-checkpoints
     #[arg(value_name = "BASIS EXPRESSION", num_args = 1..=2, required = true)]
-    pub words: Vec<String>,
+    pub words: Vec<OsString>,
     #[command(flatten)]
     pub edit: EditArgs,
 }
@@ -141,35 +141,43 @@ pub(crate) fn addition(tasks: &[String], rule: RuleName, from_basis: bool) -> Re
 }
 
 pub(crate) fn negate(args: &NegateArgs, context: &Context) -> Result<Answer> {
-    let (basis, words) = split(&args.words, 1, &args.edit.originals)?;
-    run(basis, &args.edit, Rule::Projected, context, |names| arithmetic::negation(names, &words[0]))
+    let (basis, [task]) = split(&args.words, &args.edit.originals)?;
+    run(basis, &args.edit, Rule::Projected, context, |names| arithmetic::negation(names, &task))
 }
 
 pub(crate) fn analogy(args: &AnalogyArgs, context: &Context) -> Result<Answer> {
-    let (basis, words) = split(&args.words, 3, &args.edit.originals)?;
-    run(basis, &args.edit, Rule::Projected, context, |names| {
-        arithmetic::analogy(names, &words[0], &words[1], &words[2])
-    })
+    let (basis, [a, b, c]) = split(&args.words, &args.edit.originals)?;
+    run(basis, &args.edit, Rule::Projected, context, |names| arithmetic::analogy(names, &a, &b, &c))
 }
 
 pub(crate) fn apply(args: &ApplyArgs, context: &Context) -> Result<Answer> {
-    let (basis, words) = split(&args.words, 1, &args.edit.originals)?;
-    run(basis, &args.edit, Rule::Projected, context, |names| arithmetic::expression(names, &words[0]))
+    let (basis, [expression]) = split(&args.words, &args.edit.originals)?;
+    run(basis, &args.edit, Rule::Projected, context, |names| arithmetic::expression(names, &expression))
 }
 
-/// The basis folder, where there is one, and the `n` words behind it.
-pub(crate) fn split<'a>(
-    words: &'a [String],
-    n: usize,
+/// The basis folder, where there is one, and the `N` words behind it: names and expressions, which are Unicode, as a path
+/// need not be.
+pub(crate) fn split<const N: usize>(
+    words: &[OsString],
     originals: &OriginalsArgs,
-) -> Result<(Option<PathBuf>, &'a [String])> {
+) -> Result<(Option<PathBuf>, [String; N])> {
     let from_originals = !originals.from_checkpoints.is_empty();
-    match words {
-        [basis, rest @ ..] if !from_originals && rest.len() == n => Ok((Some(basis.into()), rest)),
-        rest if from_originals && rest.len() == n => Ok((None, rest)),
-        _ if from_originals => Err(Error::usage(format!("{n} words expected, {} found", words.len()))
+    let (basis, rest) = match words {
+        rest if from_originals => (None, rest),
+        [basis, rest @ ..] => (Some(PathBuf::from(basis)), rest),
+        [] => (None, words),
+    };
+    let text = |word: &OsString| {
+        word.to_str().map(str::to_owned).ok_or_else(|| {
+            Error::usage(format!("{}: a name expected, text that is not UTF-8 found", shown_path(word.as_ref())))
+        })
+    };
+    let rest: Vec<String> = rest.iter().map(text).collect::<Result<_>>()?;
+    match <[String; N]>::try_from(rest) {
+        Ok(rest) => Ok((basis, rest)),
+        Err(_) if from_originals => Err(Error::usage(format!("{N} words expected, {} found", words.len()))
             .hint("with --from-checkpoints no basis folder is named")),
-        _ => Err(Error::usage(format!("a basis folder and {n} words expected, {} words found", words.len()))),
+        Err(_) => Err(Error::usage(format!("a basis folder and {N} words expected, {} words found", words.len()))),
     }
 }
 

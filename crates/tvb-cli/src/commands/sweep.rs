@@ -5,6 +5,7 @@ use crate::commands::compress::DtypeName;
 use crate::commands::edit::{Opened, OriginalsArgs, RuleName, addition, command_line, open_base, split};
 use crate::output::{Align, Answer, Table};
 use serde_json::json;
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -58,7 +59,7 @@ struct AddArgs {
 struct NegateArgs {
     /// The basis folder, then the task; the task alone with --from-checkpoints
     #[arg(value_name = "BASIS TASK", num_args = 1..=2, required = true)]
-    words: Vec<String>,
+    words: Vec<OsString>,
     #[command(flatten)]
     sweep: SweepArgs,
 }
@@ -129,8 +130,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
             run_sweep(args.basis.as_deref(), &args.sweep, rule, context, |names| arithmetic::addition(names, &chosen))
         }
         Kind::Negate(args) => {
-            let (basis, words) = split(&args.words, 1, &args.sweep.originals)?;
-            let alpha = |names: &[String]| arithmetic::negation(names, &words[0]);
+            let (basis, [task]) = split(&args.words, &args.sweep.originals)?;
+            let alpha = |names: &[String]| arithmetic::negation(names, &task);
             run_sweep(basis.as_deref(), &args.sweep, Rule::Projected, context, alpha)
         }
     }
