@@ -68,7 +68,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let file = JobFile::read(&args.file)?;
-    let batch = Batch::new(&file, &args.file).map_err(|error| error.context(args.file.display()))?;
+    let batch = Batch::new(&file, &args.file).map_err(|error| error.context(shown_path(&args.file)))?;
     let runtime = context.runtime()?;
     if args.dry_run {
         return dry_run(&batch, &runtime, &context.progress);

@@ -67,7 +67,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
             .hint("`tvb recover` or `tvb add` writes a checkpoint of it first")),
         (Some(FormatName::Reference), false) => Err(Error::usage(format!(
             "--format reference is for a basis folder, none found in {}",
-            args.path.display()
+            shown_path(&args.path)
         ))),
     }
 }

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use tvb::columns::tasks::TaskSource;
 use tvb::jobs::verify::{verify_errors, verify_files};
-use tvb::shown::escaped;
+use tvb::shown::{escaped, shown_path};
 use tvb::{Error, Result};
 
 /// Check a basis' checksums and, with the originals, its true errors
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         "intact": damaged.is_empty(),
     });
     if !damaged.is_empty() {
-        let problem = Error::rejected(format!("{}: damaged: {}", args.basis.display(), damaged.join(", ")))
+        let problem = Error::rejected(format!("{}: damaged: {}", shown_path(&args.basis), damaged.join(", ")))
             .hint("make the basis again, or copy it again");
         return Ok(Answer::new(text, json).with_problem(problem));
     }
