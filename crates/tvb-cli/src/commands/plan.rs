@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use tvb::basis::gram_file;
-use tvb::checkpoint::{Dtype, Existing};
+use tvb::checkpoint::{Dtype, Existing, Inputs, StagedOutput};
 use tvb::jobs::report::{Pareto, pareto_svg};
 use tvb::solve::{Gram, Method, PlanRow, Rounding, SolveOptions, plan_table};
 use tvb::{Result, units};
@@ -51,6 +51,10 @@ pub(crate) enum Format {
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let grams = gram_file::read(&args.gram)?;
+    let existing = if args.overwrite { Existing::Replace } else { Existing::Refuse };
+    // Before the work, so that what is refused is refused at once.
+    let inputs = Inputs::none().and(&args.gram);
+    let plot = args.plot.as_deref().map(|path| StagedOutput::file(path, existing, &inputs)).transpose()?;
     let names: Vec<String> = grams.tasks.iter().map(|task| task.name.clone()).collect();
     let mut gram = Gram::new(grams.total())?;
     let mut tasks = names.clone();
@@ -69,7 +73,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let go_on = |_: f64| !tvb::progress::Progress::cancelled(&context.progress);
     let rows = plan_table(&gram, &methods, &ms, &options, Some(grams.n_moved_rows()), &go_on)?;
     let atom_bytes = grams.moved_bytes(Dtype::F32);
-    if let Some(path) = &args.plot {
+    if let Some(plot) = plot {
         let points: Vec<Pareto> = rows
             .iter()
             .map(|row| Pareto {
@@ -79,8 +83,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
                 worst_error: row.worst_error,
             })
             .collect();
-        let existing = if args.overwrite { Existing::Replace } else { Existing::Refuse };
-        tvb::checkpoint::write_whole(path, pareto_svg(&points, tasks.len())?.as_bytes(), existing)?;
+        plot.commit_bytes(pareto_svg(&points, tasks.len())?.as_bytes())?;
     }
     let text = match args.format {
         Format::Table => table(&rows, &tasks, atom_bytes),

@@ -6,7 +6,7 @@ use serde_json::json;
 use std::path::PathBuf;
 use tvb::Result;
 use tvb::basis::Basis;
-use tvb::checkpoint::{Existing, write_whole};
+use tvb::checkpoint::{Existing, StagedOutput};
 use tvb::jobs::report::basis_report;
 
 /// Write one self-contained HTML page that shows what a basis keeps and loses
@@ -24,10 +24,11 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let basis = Basis::open(&args.basis)?;
+    let existing = if args.overwrite { Existing::Replace } else { Existing::Refuse };
+    let staged = StagedOutput::file(&args.output, existing, &basis.inputs())?;
     let go_on = |_: f64| !tvb::progress::Progress::cancelled(&context.progress);
     let page = basis_report(&basis, &go_on)?;
-    let existing = if args.overwrite { Existing::Replace } else { Existing::Refuse };
-    write_whole(&args.output, page.as_bytes(), existing)?;
+    staged.commit_bytes(page.as_bytes())?;
     let text = format!("{}: report of {}\n", args.output.display(), basis.folder.display());
     Ok(Answer::new(text, json!({ "output": args.output, "bytes": page.len() })))
 }

@@ -162,11 +162,11 @@ fn fail(command: &mut Command, exit_code: i32, message: &str) {
 
 #[test]
 fn a_second_run_on_one_output_stops() {
-    use tvb::checkpoint::{Existing, Leftover, StagedOutput};
+    use tvb::checkpoint::{Existing, Inputs, Leftover, StagedOutput};
     let top = tempfile::tempdir().expect("a folder");
     let run = write_run(top.path(), &[&[10]], 2, 4);
     let output = top.path().join("basis");
-    let held = StagedOutput::folder(&output, Existing::Refuse, Leftover::Clear).expect("held");
+    let held = StagedOutput::folder(&output, Existing::Refuse, Leftover::Clear, &Inputs::none()).expect("held");
     let expected = format!("another run is writing this output (process {})", std::process::id());
     fail(&mut compress(&run, &output, &[]), 1, &expected);
     assert!(held.path().is_dir(), "the second run must leave the first one's work alone");

@@ -8,6 +8,7 @@ use super::manifest::StoredTensors;
 use super::seal;
 use crate::checkpoint::{SafetensorsLayout, TensorSpec};
 use crate::columns::plan::Skipped;
+use crate::columns::tasks::check_names;
 use crate::digest::{Digest, TableOfDigests};
 use crate::error::{Error, Result};
 use crate::ops::{GramTensor, Grams, Origin, Per};
@@ -146,6 +147,7 @@ pub fn from_bytes(bytes: &[u8]) -> std::result::Result<Grams, String> {
     if n == 0 {
         return Err("at least one task expected, none found".into());
     }
+    check_names(record.tasks.iter().map(|task| task.name.as_str()))?;
     match record.groups.as_slice() {
         [group] if group.tensors.iter().copied().eq(0..n_tensors) => {}
         groups => return Err(format!("one group of all {n_tensors} tensors expected, {} groups found", groups.len())),

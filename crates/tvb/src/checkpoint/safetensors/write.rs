@@ -108,6 +108,15 @@ impl ShardedWriter {
         Ok(ShardedWriter { writers: writers.collect::<Result<_>>()?, homes })
     }
 
+    /// Creates one file of any path that holds all of `specs`.
+    ///
+    /// # Errors
+    /// Failed when the file holds something or the disk has too little room; rejected when a shape overflows.
+    pub fn single(path: &Path, specs: &[TensorSpec], metadata: &BTreeMap<String, String>) -> Result<ShardedWriter> {
+        let writer = SafetensorsWriter::create(path, SafetensorsLayout::new(specs, metadata)?)?;
+        Ok(ShardedWriter { writers: vec![writer], homes: (0..specs.len()).map(|tensor| (0, tensor)).collect() })
+    }
+
     /// Opens every file of `plan` that an interrupted run left in `folder`; `None` when one of them is not as
     /// [`create`](ShardedWriter::create) made it.
     ///

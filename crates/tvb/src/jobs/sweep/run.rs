@@ -35,6 +35,9 @@ pub fn sweep(
     runtime: &Runtime,
     progress: &dyn Progress,
 ) -> Result<Swept> {
+    let inputs = source.inputs().with(&base.inputs()).with(&options.protect);
+    // The sweep writes, replaces and removes files of several names in its folder.
+    inputs.check_outside(&options.output)?;
     let identity = Identity::of(source, edit, base, options.dtype, &options.evaluator.command);
     let log = PointLog::open(&options.output, &identity, options.existing)?;
     let needs_base =
@@ -69,7 +72,7 @@ pub fn sweep(
     };
     let n_evaluated = todo.len();
     let swept = Swept { points, zero_shot, choice, best_path, n_evaluated, fingerprint: identity.fingerprint() };
-    results::write(&swept, options)?;
+    results::write(&swept, options, &inputs)?;
     Ok(swept)
 }
 
