@@ -116,7 +116,7 @@ impl PointLog {
     /// another run is at work there, or the system refuses.
     pub(super) fn open(folder: &Path, identity: &Identity, existing: Existing) -> Result<PointLog> {
         let path = folder.join(FILE_NAME);
-        check_folder(folder, &path)?;
+        check_folder(folder)?;
         std::fs::create_dir_all(folder).map_err(|error| Error::io("creating", folder, &error))?;
         let io = |what: &'static str, path: &Path| {
             let path = path.to_owned();
@@ -200,7 +200,8 @@ fn is_sweep_log(text: &[u8]) -> bool {
 }
 
 /// A folder that is empty, not there, or a sweep's.
-fn check_folder(folder: &Path, log: &Path) -> Result<()> {
+pub(super) fn check_folder(folder: &Path) -> Result<()> {
+    let log = folder.join(FILE_NAME);
     let is_fit = match std::fs::read_dir(folder) {
         Ok(mut entries) => {
             std::fs::symlink_metadata(log).is_ok_and(|found| found.is_file()) || entries.next().is_none()

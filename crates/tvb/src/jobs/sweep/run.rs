@@ -2,7 +2,7 @@
 
 use super::candidates::{Candidates, remove};
 use super::choose::{choose, metric, with_normalized};
-use super::log::{Identity, Point, PointLog};
+use super::log::{Identity, Point, PointLog, check_folder};
 use super::options::{SweepOptions, Swept};
 use super::results;
 use super::scales::is_same_scale;
@@ -36,6 +36,7 @@ pub fn sweep(
     progress: &dyn Progress,
 ) -> Result<Swept> {
     let inputs = source.inputs().with(&base.inputs()).with(&options.protect);
+    check_folder(&options.output)?;
     // The sweep writes, replaces and removes files of several names in its folder.
     inputs.check_outside(&options.output)?;
     let identity = Identity::of(source, edit, base, options.dtype, &options.evaluator.command);
