@@ -129,6 +129,37 @@ fn a_gram_file_and_an_edit_killed_anywhere_are_whole_in_the_end() {
 }
 
 #[test]
+fn a_recovery_killed_anywhere_is_whole_in_the_end() {
+    let top = tempfile::tempdir().expect("a folder");
+    let run = write_run(top.path(), &[&[20_000], &[7]], 10, 13);
+    let basis = top.path().join("basis");
+    succeed(&mut compress(&run, &basis, &[]));
+    let recover = |output: &Path| {
+        let mut command = tvb();
+        command.args(["recover", "-q"]).arg(&basis).arg("-o").arg(output);
+        command
+    };
+    let reference = top.path().join("reference");
+    let length = succeed(&mut recover(&reference));
+    let mut random = Random(number("TVB_KILL_SEED", 13));
+    for round in 0..number("TVB_KILLS", 12_u64).div_ceil(2) {
+        let work = top.path().join(format!("work{round}"));
+        let output = work.join("out");
+        // Into a folder that is there, and into one that is not.
+        std::fs::create_dir_all(if round % 2 == 0 { &output } else { &work }).expect("a folder");
+        kill(recover(&output).spawn().expect("starts"), length, &mut random);
+        let is_done = contents(&output) == contents(&reference);
+        let mut again = recover(&output);
+        if is_done && names(&work) == ["out"] {
+            again.arg("--overwrite");
+        }
+        succeed(&mut again);
+        assert!(contents(&output) == contents(&reference), "round {round}");
+        assert_eq!(names(&work), ["out"], "round {round}");
+    }
+}
+
+#[test]
 fn ctrl_c_stops_cleanly_and_the_same_command_goes_on() {
     let top = tempfile::tempdir().expect("a folder");
     let run = write_run(top.path(), SHAPES, 4, 3);

@@ -85,7 +85,7 @@ pub fn recover(
     let job = Recovery { basis, base, options, names: basis.task_names(), inputs: inputs(basis, base) };
     let targets = job.targets()?;
     let folder = &options.folder;
-    if std::fs::symlink_metadata(folder).is_ok() {
+    if folder.exists() || folder.is_symlink() {
         for target in &targets {
             check_output(CheckpointWriter::kind(target)?, target, options.existing, &job.inputs)?;
         }

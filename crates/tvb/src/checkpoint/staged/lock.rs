@@ -5,12 +5,14 @@
 //! tvb 4711
 //! partial INODE:TIME
 //! old INODE:TIME
+//! together yes
 //! ```
 //!
-//! `partial` is the unfinished output, `old` the one that is being replaced. The text is written in one piece and never cut,
+//! `partial` is the unfinished output, `old` the one that is being replaced, and `together` says that several outputs of the
+//! run were about to appear: one that did is not finished before all of them have. The text is written in one piece and never cut,
 //! so a kill leaves the text before or the text after.
 
-use super::files::{Birth, open_itself};
+use super::files::{Birth, open_itself, read_itself};
 use crate::error::{Error, Result};
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -27,6 +29,8 @@ pub(super) struct Record {
     pub(super) partial: Option<Birth>,
     /// The output that is being replaced.
     pub(super) old: Option<Birth>,
+    /// Whether the output is one of several that appear together, and they had begun to.
+    pub(super) together: bool,
 }
 
 /// Held while an output is being written; removes its file when dropped.
@@ -93,7 +97,8 @@ impl OutputLock {
     pub(super) fn write(&mut self, record: &Record) -> Result<()> {
         let birth = |birth: Option<Birth>| birth.map_or("-".to_owned(), |birth| birth.to_string());
         let id = std::process::id();
-        let text = format!("tvb {id}\npartial {}\nold {}\n", birth(record.partial), birth(record.old));
+        let together = if record.together { "together yes\n" } else { "" };
+        let text = format!("tvb {id}\npartial {}\nold {}\n{together}", birth(record.partial), birth(record.old));
         let text = format!("{text:<width$}\n", width = TEXT_BYTES - 1);
         let written = self.file.seek(SeekFrom::Start(0)).and_then(|_| self.file.write_all(text.as_bytes()));
         written.map_err(|error| Error::io("locking", &self.path, &error))
@@ -116,6 +121,8 @@ impl Drop for OutputLock {
         if !self.stays {
             let _ = std::fs::remove_file(&self.path);
         }
+        // Not by closing the file alone: a child that is just being started still has it open.
+        let _ = self.file.unlock();
     }
 }
 
@@ -127,6 +134,10 @@ fn parse(text: &[u8]) -> Option<Record> {
     first.strip_prefix("tvb ").unwrap_or(first).parse::<u32>().ok()?;
     let mut record = Record::default();
     for line in lines {
+        if line == "together yes" {
+            record.together = true;
+            continue;
+        }
         let (word, birth) = line.split_once(' ')?;
         let birth = if birth == "-" { None } else { Some(birth.parse().ok()?) };
         match word {
@@ -136,6 +147,17 @@ fn parse(text: &[u8]) -> Option<Record> {
         }
     }
     Some(record)
+}
+
+/// Whether what is at `target` is one of several outputs whose run died before all of them had appeared, by the lock file at
+/// `path`.
+pub(super) fn is_unfinished(path: &Path, target: &Path) -> bool {
+    let Ok(file) = read_itself(path) else { return false };
+    let mut text = Vec::new();
+    let is_read = file.metadata().is_ok_and(|found| found.is_file())
+        && file.take(TEXT_BYTES as u64 + 1).read_to_end(&mut text).is_ok();
+    let record = parse(&text).filter(|record| is_read && record.together);
+    record.is_some_and(|record| record.partial.is_some() && record.partial == Birth::of(target))
 }
 
 fn not_a_lock(path: &Path) -> Error {
@@ -200,8 +222,10 @@ mod tests {
         for text in ["1\n", "tvb 4711\n", "tvb 1\npartial -\nold -\n", "tvb 1\npartial -\nold -\n   \n"] {
             assert_eq!(parse(text.as_bytes()), Some(Record::default()), "{text:?}");
         }
-        let record = Record { partial: Some(birth), old: Some("7:-".parse().unwrap()) };
+        let record = Record { partial: Some(birth), old: Some("7:-".parse().unwrap()), together: false };
         assert_eq!(parse(b"tvb 1\npartial 12:34\nold 7:-\n"), Some(record));
+        let together = parse(b"tvb 1\npartial 12:34\nold -\ntogether yes\n");
+        assert_eq!(together, Some(Record { partial: Some(birth), old: None, together: true }));
         for text in ["x", "tvb x", "12 monkeys", "tvb 1\nmy notes", "tvb 1\npartial x\n", "\u{1}", "-3"] {
             assert_eq!(parse(text.as_bytes()), None, "{text:?}");
         }

@@ -2,7 +2,7 @@
 
 use super::files::{Birth, open_itself, parent, remove, sibling, sync_all, sync_folder};
 use super::inputs::Inputs;
-use super::lock::{OutputLock, Record};
+use super::lock::{OutputLock, Record, is_unfinished};
 use super::replace;
 use super::whole::check_replaceable;
 use crate::error::{Error, Result};
@@ -86,6 +86,12 @@ pub fn commit_all(outputs: Vec<StagedOutput>) -> Result<()> {
         output.check_again()?;
     }
     let mut outputs = outputs;
+    if outputs.len() > 1 {
+        // A kill between two of them must not leave the next run some that it refuses to make again.
+        for output in &mut outputs {
+            output.write_lock(Record { partial: output.made, old: None, together: true })?;
+        }
+    }
     for position in 0..outputs.len() {
         if let Err(error) = outputs[position].appear() {
             for done in outputs[..position].iter_mut().rev() {
@@ -139,6 +145,10 @@ impl StagedOutput {
         }
         staged.lock = Some(lock);
         result?;
+        if staged.existing == Existing::Refuse && std::fs::symlink_metadata(&staged.target).is_ok() {
+            // What a dead run had not finished; the check let it pass.
+            staged.existing = Existing::Replace;
+        }
         staged.make_partial()?;
         Ok(staged)
     }
@@ -183,7 +193,7 @@ impl StagedOutput {
             made.map_err(|error| Error::io("creating", &self.partial, &error))?;
         }
         self.made = Birth::of(&self.partial);
-        self.write_lock(Record { partial: self.made, old: None })
+        self.write_lock(Record { partial: self.made, ..Record::default() })
     }
 
     fn write_lock(&mut self, record: Record) -> Result<()> {
@@ -268,7 +278,7 @@ impl StagedOutput {
             _ if self.existing == Existing::Refuse => Err(exists(&self.target)),
             _ => {
                 // The next run must know both, wherever this one may die.
-                self.write_lock(Record { partial: self.made, old: Birth::of(&self.target) })?;
+                self.write_lock(Record { partial: self.made, old: Birth::of(&self.target), together: false })?;
                 let replaced = replace::folder(&self.partial, &self.target, &self.old());
                 if let (Err(_), Some(lock)) = (&replaced, &mut self.lock) {
                     lock.stay();
@@ -278,10 +288,16 @@ impl StagedOutput {
         }
     }
 
+    /// What a kill while several outputs appear leaves, before anything is renamed.
+    #[cfg(test)]
+    pub(super) fn die_while_appearing(&mut self) {
+        self.write_lock(Record { partial: self.made, old: None, together: true }).unwrap();
+    }
+
     /// What a kill in the middle of the replacement of a folder leaves, before anything is renamed.
     #[cfg(test)]
     pub(super) fn die_while_replacing(mut self) {
-        self.write_lock(Record { partial: self.made, old: Birth::of(&self.target) }).unwrap();
+        self.write_lock(Record { partial: self.made, old: Birth::of(&self.target), together: false }).unwrap();
         self.keep();
     }
 
@@ -380,7 +396,7 @@ fn check_existing(kind: OutputKind, target: &Path, existing: Existing) -> Result
     if std::fs::symlink_metadata(target).is_err() {
         return Ok(());
     }
-    if existing == Existing::Refuse {
+    if existing == Existing::Refuse && !is_unfinished(&sibling(target, ".partial.lock"), target) {
         return Err(exists(target));
     }
     check_kind(kind, target)?;

@@ -428,4 +428,29 @@ fn several_outputs_appear_together_or_not_at_all() {
     write(&top.path().join("e"), "theirs");
     assert_eq!(commit_all(three).unwrap_err().kind(), ErrorKind::Rejected);
     assert_eq!(names(top.path()), ["a", "b", "e"]);
+
+    // Killed when one of two had appeared: it is made again, and one whose run lived on is not.
+    let mut two = vec![staged("f"), staged("g")];
+    two.iter_mut().for_each(StagedOutput::die_while_appearing);
+    let partial = two[0].path().to_owned();
+    two.into_iter().for_each(std::mem::forget);
+    std::fs::rename(partial, top.path().join("f")).unwrap();
+    let two = vec![staged_after_death(&top.path().join("f")), staged_after_death(&top.path().join("g"))];
+    commit_all(two).unwrap();
+    assert_eq!(names(top.path()), ["a", "b", "e", "f", "g"]);
+    for name in ["a", "f", "g"] {
+        assert_eq!(file(&top.path().join(name), Existing::Refuse).unwrap_err().kind(), ErrorKind::Rejected);
+    }
+}
+
+/// The output of a run after one that was killed, whose lock this process still holds.
+fn staged_after_death(target: &Path) -> StagedOutput {
+    let lock = target.with_file_name(format!("{}.partial.lock", target.file_name().unwrap().to_string_lossy()));
+    // Another file with the same text has no lock on it.
+    let text = std::fs::read(&lock).unwrap();
+    std::fs::remove_file(&lock).unwrap();
+    std::fs::write(&lock, text).unwrap();
+    let staged = file(target, Existing::Refuse).unwrap();
+    write(staged.path(), "again");
+    staged
 }

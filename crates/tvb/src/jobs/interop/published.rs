@@ -213,6 +213,10 @@ fn read_json(path: &Path) -> Result<Value> {
         return Err(rejected("expected, none found".into())
             .hint("a published basis folder holds basis_vectors.pt, method_info.json and its coefficients"));
     }
+    // What it says goes into the basis, so it may not come from elsewhere.
+    if let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) {
+        crate::checkpoint::resolve_inside(folder, name)?;
+    }
     let bytes = crate::checkpoint::read_capped(path, "JSON", JSON_BYTES_MAX)?;
     let value: Value = serde_json::from_slice(&bytes).map_err(|error| rejected(format!("not JSON: {error}")))?;
     if value.is_object() { Ok(value) } else { Err(rejected("a JSON object expected".into())) }

@@ -6,7 +6,7 @@ use super::log::{Identity, Point, PointLog, check_folder};
 use super::options::{SweepOptions, Swept};
 use super::results;
 use super::scales::is_same_scale;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, CheckpointWriter, Existing, check_output};
 use crate::error::{Error, Result};
 use crate::jobs::edit::{Edit, Source};
 use crate::jobs::evaluate::{Metrics, parse_metrics};
@@ -69,7 +69,11 @@ pub fn sweep(
             Some(path)
         }
         // What another choice of metric left would be taken for this one's.
-        None => remove(&path).map(|()| None)?,
+        // What a user has put into it stays.
+        None => {
+            check_output(CheckpointWriter::kind(&path)?, &path, Existing::Replace, &inputs)?;
+            remove(&path).map(|()| None)?
+        }
     };
     let n_evaluated = todo.len();
     let swept = Swept { points, zero_shot, choice, best_path, n_evaluated, fingerprint: identity.fingerprint() };
