@@ -55,12 +55,12 @@ impl OutputLock {
             if std::fs::symlink_metadata(path).is_ok_and(|found| !found.is_file()) {
                 return Err(not_a_lock(path));
             }
-            let mut file = match open_itself(path, false) {
+            let (mut file, is_new) = match open_itself(path, false) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => match open_itself(path, true) {
                     Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
-                    made => made.map_err(io)?,
+                    made => (made.map_err(io)?, true),
                 },
-                opened => opened.map_err(io)?,
+                opened => (opened.map_err(io)?, false),
             };
             if !file.metadata().map_err(io)?.is_file() {
                 return Err(not_a_lock(path));
@@ -70,7 +70,12 @@ impl OutputLock {
                 Err(TryLockError::WouldBlock) => return Err(in_use(target, &mut file)),
                 // A file system without locks: better to work than to refuse.
                 Err(TryLockError::Error(error)) if has_no_locks(&error) => say_without_lock(path, &error),
-                Err(TryLockError::Error(error)) => return Err(io(error)),
+                Err(TryLockError::Error(error)) => {
+                    if is_new {
+                        let _ = std::fs::remove_file(path);
+                    }
+                    return Err(io(error));
+                }
             }
             // Between our open and our lock the holder before us may have removed the file, and a third may have made
             // a new one: only the lock on the file that has the name counts.
