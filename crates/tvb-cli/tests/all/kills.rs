@@ -148,9 +148,11 @@ fn a_recovery_killed_anywhere_is_whole_in_the_end() {
         // Into a folder that is there, and into one that is not.
         std::fs::create_dir_all(if round % 2 == 0 { &output } else { &work }).expect("a folder");
         kill(recover(&output).spawn().expect("starts"), length, &mut random);
-        let is_done = contents(&output) == contents(&reference);
+        // Killed when all was there, but for its locks.
+        let found = contents(&output);
+        let is_done = contents(&reference).iter().all(|(name, bytes)| found.get(name) == Some(bytes));
         let mut again = recover(&output);
-        if is_done && names(&work) == ["out"] {
+        if is_done {
             again.arg("--overwrite");
         }
         succeed(&mut again);

@@ -83,7 +83,7 @@ pub fn check_output(kind: OutputKind, target: &Path, existing: Existing, inputs:
 pub fn commit_all(outputs: Vec<StagedOutput>) -> Result<()> {
     for output in &outputs {
         sync_all(&output.partial)?;
-        output.check_again()?;
+        check_existing(output.kind, &output.target, output.existing)?;
     }
     let mut outputs = outputs;
     if outputs.len() > 1 {
@@ -255,14 +255,6 @@ impl StagedOutput {
         commit_all(vec![self])
     }
 
-    /// Whether everything is as it was when the work began.
-    fn check_again(&self) -> Result<()> {
-        if self.made.is_none() || Birth::of(&self.partial) != self.made {
-            return Err(Error::failed(format!("{}: was replaced while it was written", self.partial.display())));
-        }
-        check_existing(self.kind, &self.target, self.existing)
-    }
-
     /// Renames the partial output to its final place.
     fn appear(&mut self) -> Result<()> {
         let io = |error: std::io::Error| Error::io("renaming the complete output to", &self.target, &error);
@@ -328,7 +320,8 @@ pub fn remove_stale_lock(target: &Path) {
 
 impl Drop for StagedOutput {
     fn drop(&mut self) {
-        if self.made.is_some() && Birth::of(&self.partial) == self.made {
+        // Under the lock it is this run's. Its number is not asked for: on some file systems it changes while one looks away.
+        if self.made.is_some() && check_kind(self.kind, &self.partial).is_ok() {
             let _ = remove(&self.partial);
         }
         // The lock file lies in the folder that may have been made for the output.
@@ -352,6 +345,8 @@ fn resolve_target(kind: OutputKind, target: &Path) -> Result<PathBuf> {
             usage("the output is a file, and this path can only be a folder's").hint("leave out what follows the name")
         );
     }
+    // Without a slash at its end, behind which a link would be followed here and not elsewhere.
+    let target = &target.components().collect::<PathBuf>();
     let linked = std::fs::symlink_metadata(target).is_ok_and(|found| found.is_symlink());
     let ends_in_name = matches!(target.components().next_back(), Some(std::path::Component::Normal(_)));
     let resolved = match linked || (!ends_in_name && target.exists()) {

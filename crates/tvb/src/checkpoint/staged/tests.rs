@@ -346,11 +346,14 @@ fn a_link_is_followed_and_stays() {
     std::fs::create_dir(top.path().join("disk")).unwrap();
     std::fs::create_dir(top.path().join("disk/out")).unwrap();
     std::os::unix::fs::symlink("disk/out", top.path().join("out")).unwrap();
-    let staged = folder(&top.path().join("out"), Existing::Replace, Leftover::Clear).unwrap();
-    write(&staged.path().join("basis.json"), "new");
-    staged.commit().unwrap();
-    assert!(top.path().join("out").is_symlink());
-    assert_eq!(names(&top.path().join("disk/out")), ["basis.json"]);
+    for name in ["out", "out/", "./out//"] {
+        let staged = folder(&top.path().join(name), Existing::Replace, Leftover::Clear).unwrap();
+        write(&staged.path().join("basis.json"), MANIFEST);
+        staged.commit().unwrap();
+        assert!(top.path().join("out").is_symlink());
+        assert_eq!(names(&top.path().join("disk/out")), ["basis.json"]);
+        assert_eq!(names(&top.path().join("disk")), ["out"]);
+    }
 }
 
 /// Every way to an input: its own name, `..`, links to it and to what is above it, hard links, and folders that hold any.
