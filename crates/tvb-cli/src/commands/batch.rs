@@ -73,7 +73,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     if args.dry_run {
         return dry_run(&batch, &runtime, &context.progress);
     }
-    let mut log = args.log.as_deref().map(Log::open).transpose()?;
+    let mut log = args.log.as_deref().map(|path| Log::open(path, &batch)).transpose()?;
     let mut on_record = |record: &Record| {
         context.progress.note(&line(record));
         log.as_mut().map_or(Ok(()), |log| log.add(record))

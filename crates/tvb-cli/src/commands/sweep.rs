@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tvb::checkpoint::Existing;
+use tvb::checkpoint::{Existing, Inputs};
 use tvb::jobs::edit::Edit;
 use tvb::jobs::evaluate::Evaluator;
 use tvb::jobs::sweep::{Control, DEFAULT_SCALES, Goal, SweepOptions, Swept, parse_scales, read_metrics, sweep};
@@ -172,6 +172,9 @@ fn options(args: &SweepArgs) -> Result<SweepOptions> {
         minimize: args.minimize,
         control: args.control.clone().map(|name| Control { name, keep: args.keep, reference }),
     };
+    // `auto` is no file.
+    let files = args.normalize_by.iter().chain(Some(&args.reference).filter(|path| *path != Path::new("auto")));
+    let inputs = files.fold(Inputs::none(), |inputs, path| inputs.and(path));
     Ok(SweepOptions::new(&args.output, scales, evaluator, goal)
         .zero_shot(args.eval_zero_shot)
         .fine_tuned(args.normalize_by.as_deref().map(read_metrics).transpose()?)
@@ -180,7 +183,8 @@ fn options(args: &SweepArgs) -> Result<SweepOptions> {
         .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
         .dtype(args.dtype.map(DtypeName::kernel))
         .force(args.force)
-        .command(command_line()))
+        .command(command_line())
+        .protect(inputs))
 }
 
 fn none_eligible(swept: &Swept, options: &SweepOptions) -> Error {

@@ -8,6 +8,7 @@ use super::manifest::StoredTensors;
 use super::seal;
 use crate::checkpoint::{SafetensorsLayout, TensorSpec};
 use crate::columns::plan::Skipped;
+use crate::columns::tasks::check_names;
 use crate::digest::{Digest, TableOfDigests};
 use crate::error::{Error, Result};
 use crate::ops::{GramTensor, Grams, N_ROWS_MAX, Origin, Per, countable_rows};
@@ -150,6 +151,7 @@ pub fn from_bytes(bytes: &[u8]) -> std::result::Result<Grams, String> {
     if countable_rows(shapes).is_none() {
         return Err(format!("tensors of at most {N_ROWS_MAX} elements together expected, more found"));
     }
+    check_names(record.tasks.iter().map(|task| task.name.as_str()))?;
     match record.groups.as_slice() {
         [group] if group.tensors.iter().copied().eq(0..n_tensors) => {}
         groups => return Err(format!("one group of all {n_tensors} tensors expected, {} groups found", groups.len())),

@@ -3,6 +3,7 @@
 use super::seal;
 use crate::checkpoint::Dtype;
 use crate::columns::plan::Skipped;
+use crate::columns::tasks::check_names;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::ops::dtype_name;
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// The manifest's file name inside a basis folder.
-pub const FILE_NAME: &str = "basis.json";
+pub const FILE_NAME: &str = crate::checkpoint::names::MANIFEST;
 /// What [`Manifest::format`] must say.
 pub const FORMAT: &str = "tvb-basis";
 /// The version this program writes, and the newest it reads.
@@ -248,7 +249,8 @@ impl Manifest {
         Ok(manifest)
     }
 
-    fn file_names(&self) -> impl Iterator<Item = &str> {
+    /// Every file beside the manifest.
+    pub(super) fn file_names(&self) -> impl Iterator<Item = &str> {
         let atoms = self.atoms.iter().flat_map(|atom| std::iter::once(&atom.file).chain(&atom.shards));
         atoms.chain(std::iter::once(&self.coefficients.file)).map(String::as_str)
     }
@@ -294,7 +296,7 @@ impl Manifest {
         if bytes.and_then(|bytes| bytes.checked_mul(self.tasks.len() as u64)).is_none() {
             return Err("atoms of a size that can be counted expected".into());
         }
-        Ok(())
+        check_names(self.tasks.iter().map(|task| task.name.as_str()))
     }
 }
 

@@ -4,7 +4,7 @@ use super::atoms::plain::stem;
 use super::atoms::{Atoms, GeneratedAtoms};
 use super::coefficients::{self, StoredCoefficients};
 use super::manifest::{self, Manifest};
-use crate::checkpoint::{Checkpoint, read_capped, resolve_inside};
+use crate::checkpoint::{Checkpoint, Inputs, read_capped, resolve_inside};
 use crate::columns::plan::Task;
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
@@ -51,6 +51,12 @@ impl Basis {
         let manifest = Manifest::from_bytes(&bytes, &path)?;
         let coefficients = coefficients::read(folder, &manifest)?;
         Ok(Basis { folder: folder.to_owned(), manifest, coefficients })
+    }
+
+    /// What an output must leave alone: every file of the basis.
+    pub fn inputs(&self) -> Inputs {
+        let names = std::iter::once(manifest::FILE_NAME).chain(self.manifest.file_names());
+        names.fold(Inputs::none().and_folder(&self.folder), |inputs, name| inputs.and(&self.folder.join(name)))
     }
 
     /// The tasks' names, in column order.

@@ -16,12 +16,14 @@ mod index;
 mod json;
 mod layout;
 mod limits;
+pub(crate) mod names;
 mod open;
 mod opened;
 mod output_file;
 mod read;
 mod safetensors;
 mod shown;
+mod side_files;
 mod staged;
 mod tensor;
 pub mod torch;
@@ -40,7 +42,11 @@ pub use safetensors::{
     SHARD_BYTES, SafetensorsHeader, SafetensorsLayout, SafetensorsWriter, ShardPlan, ShardedWriter, TensorSpec,
     in_aligned_order, index_json,
 };
-pub use staged::{Existing, Leftover, StagedOutput, remove_stale_lock, write_whole};
+pub(crate) use shown::shown;
+pub use staged::{
+    Existing, Inputs, Leftover, OutputKind, StagedOutput, check_output, commit_all, remove_stale_lock, write_whole,
+};
+pub(crate) use staged::{has_no_locks, open_itself, say_without_lock, true_place};
 pub use tensor::{NotTensor, Place, Tensor};
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! and why. Every mismatch is found here and listed together, so that nobody waits twenty minutes for the first.
 
 use super::tasks::TaskSource;
-use crate::checkpoint::{Checkpoint, Dtype, Tensor};
+use crate::checkpoint::{Checkpoint, Dtype, Inputs, Tensor};
 use crate::error::{Error, Result};
 use regex::Regex;
 use std::ffi::OsStr;
@@ -285,6 +285,11 @@ impl Plan {
         &self.column_checkpoint(column).tensors()[planned.columns[column] as usize]
     }
 
+    /// What an output must leave alone: every file of every column.
+    pub fn inputs(&self) -> Inputs {
+        self.tasks.iter().fold(self.base.inputs(), |inputs, task| inputs.with(&task.checkpoint.inputs()))
+    }
+
     /// How messages name a column: the base's path or the task's name.
     pub fn column_name(&self, column: usize) -> String {
         if column == 0 {
@@ -331,6 +336,7 @@ fn check_task_names(tasks: &[Task]) -> Result<()> {
     }
     crate::columns::tasks::check_count(tasks.len())?;
     for (index, task) in tasks.iter().enumerate() {
+        crate::columns::tasks::check_name(&task.name)?;
         if let Some(earlier) = tasks[..index].iter().find(|earlier| earlier.name == task.name) {
             return Err(Error::rejected(format!(
                 "task {}: two checkpoints go by this name: {} and {}",

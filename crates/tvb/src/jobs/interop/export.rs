@@ -73,7 +73,9 @@ pub fn export_basis(
     let is_pca = basis.manifest.method.name == "pca";
     let mut notes = Vec::new();
     let frozen = frozen_tensors(basis, options.base.as_ref())?;
-    let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Clear)?;
+    let inputs = options.base.iter().fold(basis.inputs(), |inputs, base| inputs.with(&base.inputs()));
+    let inputs = inputs.and(Path::new(&basis.manifest.base.source));
+    let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Clear, &inputs)?;
     let scratch = staged.path().join("atoms");
     let atoms = match basis.atoms()? {
         Atoms::Generated(_) => make_atoms(basis, &scratch, runtime, progress)?,
@@ -427,7 +429,7 @@ pub fn export_checkpoint(
     progress: &dyn Progress,
 ) -> Result<()> {
     const PIECE_BYTES: u64 = 1 << 20;
-    let staged = StagedOutput::file(output, existing)?;
+    let staged = StagedOutput::file(output, existing, &checkpoint.inputs())?;
     let tensors: Vec<&Tensor> = checkpoint.in_key_order().collect();
     let specs: Vec<TensorSpec> = tensors
         .iter()

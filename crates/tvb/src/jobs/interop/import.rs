@@ -12,7 +12,7 @@ use crate::basis::manifest::{
 };
 use crate::basis::{Basis, seal};
 use crate::checkpoint::torch::{TorchFile, ValueRef};
-use crate::checkpoint::{Checkpoint, Dtype, Existing, Leftover, Place, StagedOutput, Tensor};
+use crate::checkpoint::{Checkpoint, Dtype, Existing, Inputs, Leftover, Place, StagedOutput, Tensor};
 use crate::columns::plan::{Plan, Skipped, Task};
 use crate::digest::{Digest, TensorDigests};
 use crate::error::{Error, Result};
@@ -36,7 +36,7 @@ pub fn import(
     progress: &dyn Progress,
 ) -> Result<Basis> {
     let published = published::read(folder)?;
-    let staged = StagedOutput::folder(output, existing, Leftover::Clear)?;
+    let staged = StagedOutput::folder(output, existing, Leftover::Clear, &Inputs::none().and_all_of(folder))?;
     let (atoms, skipped) = open_atoms(folder, &published)?;
     let n_stored = published.decode.n_rows();
     if atoms.len() != n_stored {

@@ -6,7 +6,7 @@
 
 use crate::checkpoint::torch::TorchFile;
 use crate::checkpoint::{Dtype, Tensor};
-use crate::columns::tasks::check_name;
+use crate::columns::tasks::check_names;
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
 use serde_json::Value;
@@ -203,12 +203,7 @@ fn tasks_of(names: &Value, path: &Path) -> Result<Vec<String>> {
         names.as_array().and_then(|names| names.iter().map(|name| name.as_str().map(str::to_owned)).collect());
     let names =
         names.filter(|names| !names.is_empty()).ok_or_else(|| rejected("a list of dataset names expected".into()))?;
-    for (index, name) in names.iter().enumerate() {
-        check_name(name).map_err(|error| rejected(error.message().to_owned()))?;
-        if names[..index].contains(name) {
-            return Err(rejected(format!("dataset {name:?} is named twice")));
-        }
-    }
+    check_names(names.iter().map(String::as_str)).map_err(rejected)?;
     Ok(names)
 }
 
@@ -217,6 +212,10 @@ fn read_json(path: &Path) -> Result<Value> {
     if !path.exists() && path.parent().is_some_and(Path::is_dir) {
         return Err(rejected("expected, none found".into())
             .hint("a published basis folder holds basis_vectors.pt, method_info.json and its coefficients"));
+    }
+    // What it says goes into the basis, so it may not come from elsewhere.
+    if let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) {
+        crate::checkpoint::resolve_inside(folder, name)?;
     }
     let bytes = crate::checkpoint::read_capped(path, "JSON", JSON_BYTES_MAX)?;
     let value: Value = serde_json::from_slice(&bytes).map_err(|error| rejected(format!("not JSON: {error}")))?;
