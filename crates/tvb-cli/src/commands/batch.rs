@@ -65,7 +65,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
-    let file = JobFile::read(&args.file)?;
+    let file = JobFile::read_within(&args.file, &context.budget)?;
     let batch = Batch::new(&file, &args.file).map_err(|error| error.context(args.file.display()))?;
     let runtime = context.runtime()?;
     if args.dry_run {

@@ -1,5 +1,6 @@
 //! `tvb check`: do these checkpoints fit together, and what will compressing them need? Headers only.
 
+use crate::args::Context;
 use crate::inputs::InputArgs;
 use crate::output::{Align, Answer, Table};
 use serde_json::{Value, json};
@@ -13,8 +14,8 @@ pub(crate) struct Args {
     pub inputs: InputArgs,
 }
 
-pub(crate) fn run(args: &Args) -> Result<Answer> {
-    Ok(run_on(&args.inputs.plan()?))
+pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
+    Ok(run_on(&args.inputs.plan(&context.budget)?))
 }
 
 /// The answer for inputs that are matched already: what `--dry-run` shows too.

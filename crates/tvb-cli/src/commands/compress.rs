@@ -81,7 +81,7 @@ impl DtypeName {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
-    let plan = args.inputs.plan()?;
+    let plan = args.inputs.plan(&context.budget)?;
     let names: Vec<String> = plan.tasks.iter().map(|task| task.name.clone()).collect();
     let options = CompressOptions::new(&args.output)
         .method(args.method.tuning.method(&args.method.method, &names)?)

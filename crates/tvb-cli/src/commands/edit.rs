@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tvb::basis::Basis;
-use tvb::checkpoint::{Checkpoint, Existing, OpenOptions};
+use tvb::checkpoint::{Budget, Checkpoint, Existing, OpenOptions};
 use tvb::columns::plan::Plan;
 use tvb::columns::tasks::TaskSource;
 use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source};
@@ -181,19 +181,24 @@ pub(crate) enum Opened {
 
 impl Opened {
     /// Opens the basis, or the originals in its place.
-    pub(crate) fn new(basis: Option<&Path>, base: Option<&Path>, originals: &OriginalsArgs) -> Result<Opened> {
+    pub(crate) fn new(
+        basis: Option<&Path>,
+        base: Option<&Path>,
+        originals: &OriginalsArgs,
+        budget: &Budget,
+    ) -> Result<Opened> {
         match basis {
             Some(_) if !originals.from_checkpoints.is_empty() => {
                 Err(Error::usage("a basis folder or --from-checkpoints expected, both found"))
             }
-            Some(folder) => Ok(Opened::Basis(Box::new(Basis::open(folder)?))),
+            Some(folder) => Ok(Opened::Basis(Box::new(Basis::open_within(folder, budget)?))),
             None => {
                 let base = base.ok_or_else(|| {
                     Error::usage("no base given")
                         .hint("--from-checkpoints needs --base PATH to know what the fine-tunes moved from")
                 })?;
                 let sources = TaskSource::parse_all(&originals.from_checkpoints)?;
-                Ok(Opened::Originals(originals.selection.plan(base, &sources)?))
+                Ok(Opened::Originals(originals.selection.plan(base, &sources, budget)?))
             }
         }
     }
@@ -214,8 +219,8 @@ impl Opened {
 }
 
 /// Opens the base of an edit.
-pub(crate) fn open_base(path: &Path, originals: &OriginalsArgs) -> Result<Checkpoint> {
-    Checkpoint::open_with(path, &OpenOptions { key: originals.selection.key.clone() })
+pub(crate) fn open_base(path: &Path, originals: &OriginalsArgs, budget: &Budget) -> Result<Checkpoint> {
+    Checkpoint::open_with(path, &OpenOptions { key: originals.selection.key.clone(), budget: budget.clone() })
         .map_err(|error| error.context("base"))
 }
 
@@ -229,10 +234,10 @@ fn run(
     if !args.scale.is_finite() {
         return Err(Error::usage(format!("--scale: a finite number expected, {} found", args.scale)));
     }
-    let from = Opened::new(basis.as_deref(), args.base.as_deref(), &args.originals)?;
+    let from = Opened::new(basis.as_deref(), args.base.as_deref(), &args.originals, &context.budget)?;
     let (source, names) = (from.source(), from.names());
     let edit = Edit { alpha: weights(&names)?, scale: args.scale, rule };
-    let base = args.base.as_deref().map(|path| open_base(path, &args.originals)).transpose()?;
+    let base = args.base.as_deref().map(|path| open_base(path, &args.originals, &context.budget)).transpose()?;
     let prediction = match &from {
         Opened::Basis(basis) => edit.predict(basis)?.map(|fidelity| (fidelity, stored_rounding(basis, &fidelity))),
         Opened::Originals(_) => None,

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use serde_json::json;
 use std::path::PathBuf;
 use tvb::basis::Basis;
-use tvb::checkpoint::{Checkpoint, Existing};
+use tvb::checkpoint::Existing;
 use tvb::jobs::interop::{ExportOptions, export_basis, export_checkpoint};
 use tvb::{Error, Result};
 
@@ -44,8 +44,13 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let shown = args.output.display();
     match (args.format, is_basis) {
         (Some(FormatName::Reference) | None, true) => {
-            let basis = Basis::open(&args.path)?;
-            let base = args.base.as_deref().map(Checkpoint::open).transpose().map_err(|error| error.context("base"))?;
+            let basis = Basis::open_within(&args.path, &context.budget)?;
+            let base = args
+                .base
+                .as_deref()
+                .map(|path| context.open(path))
+                .transpose()
+                .map_err(|error| error.context("base"))?;
             let options = ExportOptions::new(&args.output).existing(existing).base(base);
             let exported = export_basis(&basis, &options, &context.runtime()?, &context.progress)?;
             let mut text = format!("{shown}: {} atoms as {}\n", basis.manifest.n_vectors(), exported.method);
@@ -54,7 +59,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
             Ok(Answer::new(text, json))
         }
         (Some(FormatName::Pt) | None, false) => {
-            let checkpoint = Checkpoint::open(&args.path)?;
+            let checkpoint = context.open(&args.path)?;
             export_checkpoint(&checkpoint, &args.output, existing, &context.progress)?;
             let n_tensors = checkpoint.tensors().len();
             let json = json!({ "output": args.output, "n_tensors": n_tensors });

@@ -26,7 +26,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
-    let plan = args.inputs.plan()?;
+    let plan = args.inputs.plan(&context.budget)?;
     if args.dry_run {
         return Ok(crate::commands::check::run_on(&plan));
     }

@@ -1,5 +1,6 @@
 //! `tvb inspect`: what a basis, a Gram file or a checkpoint holds.
 
+use crate::args::Context;
 use crate::output::{Align, Answer, Table};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -16,14 +17,14 @@ pub(crate) struct Args {
     pub path: PathBuf,
 }
 
-pub(crate) fn run(args: &Args) -> Result<Answer> {
+pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     if Basis::is_at(&args.path) {
-        let basis = Basis::open(&args.path)?;
+        let basis = Basis::open_within(&args.path, &context.budget)?;
         return Ok(Answer::new(basis_text(&basis), basis_json(&basis)));
     }
-    let checkpoint = Checkpoint::open(&args.path)?;
+    let checkpoint = context.open(&args.path)?;
     if checkpoint.metadata().get("format").is_some_and(|format| format == gram_file::FORMAT) {
-        let grams = gram_file::read(&args.path)?;
+        let grams = gram_file::read_within(&args.path, &context.budget)?;
         return Ok(Answer::new(gram_text(&args.path, &grams), gram_json(&grams)?));
     }
     Ok(Answer::new(checkpoint_text(&checkpoint), checkpoint_json(&checkpoint)))

@@ -50,7 +50,7 @@ pub(crate) enum Format {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
-    let grams = gram_file::read(&args.gram)?;
+    let grams = gram_file::read_within(&args.gram, &context.budget)?;
     let names: Vec<String> = grams.tasks.iter().map(|task| task.name.clone()).collect();
     let mut gram = Gram::new(grams.total())?;
     let mut tasks = names.clone();

@@ -6,7 +6,7 @@ use crate::output::Answer;
 use serde_json::json;
 use std::path::PathBuf;
 use tvb::basis::Basis;
-use tvb::checkpoint::{Checkpoint, Existing};
+use tvb::checkpoint::Existing;
 use tvb::jobs::recover::{RecoverOptions, recover};
 use tvb::{Result, arithmetic};
 
@@ -35,13 +35,14 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
-    let basis = Basis::open(&args.basis)?;
+    let basis = Basis::open_within(&args.basis, &context.budget)?;
     let names = basis.task_names();
     let tasks: Vec<usize> = match args.tasks.is_empty() {
         true => (0..names.len()).collect(),
         false => args.tasks.iter().map(|name| arithmetic::find_task(&names, name)).collect::<Result<_>>()?,
     };
-    let base = args.base.as_deref().map(Checkpoint::open).transpose().map_err(|error| error.context("base"))?;
+    let base =
+        args.base.as_deref().map(|path| context.open(path)).transpose().map_err(|error| error.context("base"))?;
     let options = RecoverOptions::new(tasks.clone(), &args.output)
         .dtype(args.dtype.map(DtypeName::kernel))
         .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })

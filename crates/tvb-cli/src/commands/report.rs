@@ -23,7 +23,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
-    let basis = Basis::open(&args.basis)?;
+    let basis = Basis::open_within(&args.basis, &context.budget)?;
     let go_on = |_: f64| !tvb::progress::Progress::cancelled(&context.progress);
     let page = basis_report(&basis, &go_on)?;
     let existing = if args.overwrite { Existing::Replace } else { Existing::Refuse };

@@ -27,7 +27,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
-    let basis = Basis::open(&args.basis)?;
+    let basis = Basis::open_within(&args.basis, &context.budget)?;
     let runtime = context.runtime()?;
     let files = verify_files(&basis, &runtime, &context.progress)?;
     let damaged: Vec<&str> = files.iter().filter(|file| file.damage.is_some()).map(|file| file.file.as_str()).collect();
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         return Ok(Answer::new(text, json).with_problem(problem));
     }
     if let Some(base) = &args.base {
-        let plan = args.selection.plan(base, &TaskSource::parse_all(&args.tasks)?)?;
+        let plan = args.selection.plan(base, &TaskSource::parse_all(&args.tasks)?, &context.budget)?;
         let errors = verify_errors(&basis, &plan, &runtime, &context.progress)?;
         let mut table =
             Table::new([("task", Align::Left), ("measured error", Align::Right), ("predicted error", Align::Right)]);

@@ -69,7 +69,7 @@ pub fn check(batch: &Batch, runtime: &Runtime) -> Check {
 impl Check {
     /// The plan of a unit's inputs; problems are noted once, for the first job that has them.
     fn open(&mut self, batch: &Batch, unit: &Unit, runtime: &Runtime, disks: &mut Vec<Disk>) -> Option<Plan> {
-        let plan = match unit.inputs.plan() {
+        let plan = match unit.inputs.plan(&runtime.budget) {
             Ok(plan) => plan,
             Err(error) => {
                 self.problems.push(format!("job {:?}: {error}", unit.job));
@@ -86,7 +86,7 @@ impl Check {
                 units::bytes(runtime.memory_bytes)
             ));
         }
-        if gram_file::read(&gram_path(&batch.work, &plan)).is_err() {
+        if gram_file::read_within(&gram_path(&batch.work, &plan), &runtime.budget).is_err() {
             self.n_gram_passes += 1;
             self.read_bytes += plan.n_bytes();
             let n_tasks = plan.tasks.len() as u64;
@@ -96,8 +96,8 @@ impl Check {
     }
 
     fn unit(&mut self, batch: &Batch, unit: &Unit, plan: &Plan, disks: &mut Vec<Disk>) {
-        let grams = gram_file::read(&gram_path(&batch.work, plan)).ok();
-        let is_current = grams.as_ref().is_some_and(|grams| current_basis(unit, grams).is_some());
+        let grams = gram_file::read_within(&gram_path(&batch.work, plan), plan.base.budget()).ok();
+        let is_current = grams.as_ref().is_some_and(|grams| current_basis(unit, grams, plan.base.budget()).is_some());
         if is_current {
             self.n_current += 1;
         } else {

@@ -1,12 +1,15 @@
 //! What the work folder remembers of an edited checkpoint: that it was begun, or from what it was made and how its files
 //! looked then. An edit carries no manifest, so without a note no run could tell its own output from a user's file.
 
-use crate::checkpoint::{Existing, write_whole};
+use crate::checkpoint::{Existing, read_capped, write_whole};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+
+/// A longer note is not one of ours.
+const MAX_BYTES: u64 = 4096;
 
 /// The note of one output.
 pub(super) struct Note {
@@ -36,7 +39,7 @@ impl Note {
 
     /// What it says; `None` where there is none.
     pub(super) fn read(&self) -> Option<Noted> {
-        let text = std::fs::read_to_string(&self.path).ok()?;
+        let text = String::from_utf8(read_capped(&self.path, "a note", MAX_BYTES).ok()?).ok()?;
         if text.trim() == "begun" {
             return Some(Noted::Begun);
         }

@@ -4,7 +4,7 @@
 //! else is refused. How the best is chosen is not part of it: another metric needs no new evaluation.
 
 use super::scales::is_same_scale;
-use crate::checkpoint::{Checkpoint, Existing};
+use crate::checkpoint::{Budget, Checkpoint, Existing, json_cost};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::jobs::edit::{Edit, Source};
@@ -20,7 +20,7 @@ use std::time::UNIX_EPOCH;
 /// The log's name inside the sweep's folder.
 const FILE_NAME: &str = "points.jsonl";
 /// A longer file is not one of ours.
-const MAX_BYTES: u64 = 256 << 20;
+const MAX_BYTES: u64 = 64 << 20;
 
 /// One scale and what the evaluator said of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -128,7 +128,11 @@ impl PointLog {
             return Err(Error::failed(format!("{}: another run is at work on this sweep", folder.display()))
                 .hint("wait for it, or choose another output"));
         }
-        let n_bytes = file.metadata().map_err(io("reading", &path))?.len();
+        let metadata = file.metadata().map_err(io("reading", &path))?;
+        if !metadata.is_file() {
+            return Err(Error::rejected(format!("{}: expected a regular file", path.display())));
+        }
+        let n_bytes = metadata.len();
         if n_bytes > MAX_BYTES {
             return Err(Error::rejected(format!(
                 "{}: at most {MAX_BYTES} bytes expected, {n_bytes} found",
@@ -136,7 +140,9 @@ impl PointLog {
             )));
         }
         let mut text = Vec::new();
-        file.read_to_end(&mut text).map_err(io("reading", &path))?;
+        (&mut file).take(n_bytes).read_to_end(&mut text).map_err(io("reading", &path))?;
+        // A log can be larger than what its values may take of memory: those of a hostile one have a byte each.
+        let _charge = Budget::default().charge(&path, "a sweep's log", n_bytes + json_cost(&text))?;
         // A line without its end was being written when the run was stopped.
         let n_whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         // A sweep that never finished a point may be replaced by any other.
