@@ -38,8 +38,11 @@ pub(crate) const SHARED_TIMES_MAX: u64 = 16;
 pub(crate) const CLASS_NAME_BYTES_MAX: usize = 256;
 /// The deepest nesting of modules.
 pub(crate) const MODULE_DEPTH_MAX: usize = 256;
-/// The most modules that are visited, a shared one as often as it has names.
-pub(crate) const N_MODULES_MAX: usize = 1 << 20;
+/// The most modules that are visited and names that are found for each value of a pickle: a shared module has as many of
+/// both as there are ways to it, and modules that share each other all the way down are no model.
+pub(crate) const N_SHARED_MAX: usize = 16;
+/// How many of both any pickle may have.
+pub(crate) const N_SHARED_LEAST: usize = 4096;
 /// The most entries of a safetensors file's own metadata.
 pub(crate) const N_METADATA_MAX: usize = 1 << 16;
 

@@ -5,7 +5,9 @@
 
 use super::errors::Fault;
 use super::pickle::{Id, Node, Values};
-use crate::checkpoint::limits::{MODULE_DEPTH_MAX, N_LINKS_MAX, N_MODULES_MAX, N_TENSORS_MAX, NAME_BYTES_MAX};
+use crate::checkpoint::limits::{
+    MODULE_DEPTH_MAX, N_LINKS_MAX, N_SHARED_LEAST, N_SHARED_MAX, N_TENSORS_MAX, NAME_BYTES_MAX,
+};
 use crate::checkpoint::shown::shown;
 use crate::checkpoint::{Charge, DataFile};
 use std::collections::{HashMap, HashSet};
@@ -173,12 +175,15 @@ pub(super) struct Walk<'w, 'a> {
     path: Vec<Id>,
     n_modules: usize,
     n_entries: usize,
+    /// The most modules, and the most names.
+    n_shared_max: usize,
 }
 
 impl<'w, 'a> Walk<'w, 'a> {
     pub(super) fn new(tables: &'w mut Tables<'a>) -> Walk<'w, 'a> {
         let names = Names::new(tables.file);
-        Walk { tables, names, path: Vec::new(), n_modules: 0, n_entries: 0 }
+        let n_shared_max = N_SHARED_LEAST + N_SHARED_MAX * tables.values.nodes.len();
+        Walk { tables, names, path: Vec::new(), n_modules: 0, n_entries: 0, n_shared_max }
     }
 
     /// The names of everything below the module at `root`.
@@ -205,8 +210,8 @@ impl<'w, 'a> Walk<'w, 'a> {
             return Err(format!("module {} is nested more than {MODULE_DEPTH_MAX} deep", here()).into());
         }
         self.n_modules += 1;
-        if self.n_modules > N_MODULES_MAX {
-            return Err(format!("more than {N_MODULES_MAX} modules").into());
+        if self.n_modules.max(self.names.list.len()) > self.n_shared_max {
+            return Err(format!("modules that share each other, with more than {} names", self.n_shared_max).into());
         }
         self.tables.file.budget().check()?;
         self.path.push(id);
