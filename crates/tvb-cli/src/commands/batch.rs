@@ -67,7 +67,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
-    let file = JobFile::read(&args.file)?;
+    let file = JobFile::read_within(&args.file, &context.budget)?;
     let batch = Batch::new(&file, &args.file).map_err(|error| error.context(shown_path(&args.file)))?;
     let runtime = context.runtime()?;
     if args.dry_run {

@@ -55,8 +55,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     // Before the work, so that what is refused is refused at once.
     let inputs = Inputs::none().and(&args.gram);
     let plot = args.plot.as_deref().map(|path| StagedOutput::file(path, existing, &inputs)).transpose()?;
-    let path = args.gram.clone();
-    let grams = context.unless_stopped(move |_| gram_file::read(&path))?;
+    let (path, budget) = (args.gram.clone(), context.budget.clone());
+    let grams = context.unless_stopped(move |_| gram_file::read_within(&path, &budget))?;
     let names: Vec<String> = grams.tasks.iter().map(|task| task.name.clone()).collect();
     let mut gram = Gram::new(grams.total())?;
     let mut tasks = names.clone();

@@ -7,11 +7,13 @@
 //! Everything in a checkpoint may be hostile. Bounds stand in `limits`, and every reader checks a header completely
 //! before it answers, so that later stages may rely on shapes, sizes and offsets.
 
+mod budget;
 mod capped;
 mod data_file;
 mod dtype;
 mod edited;
 mod gather;
+mod held;
 mod index;
 mod json;
 mod layout;
@@ -21,6 +23,7 @@ mod open;
 mod opened;
 mod output_file;
 mod read;
+mod regular;
 mod safetensors;
 mod shown;
 mod side_files;
@@ -28,12 +31,16 @@ mod staged;
 mod tensor;
 pub mod torch;
 
-pub(crate) use capped::{read_capped, read_capped_or_pipe};
+pub use budget::Budget;
+pub(crate) use budget::Charge;
+pub(crate) use capped::{read_capped, read_capped_or_pipe, read_capped_within};
 pub use data_file::{DataFile, FileStamp, raise_open_file_limit};
 pub use dtype::Dtype;
 pub use edited::CheckpointWriter;
+pub use held::HeldBytes;
 pub use index::ShardIndex;
 pub(crate) use index::resolve as resolve_inside;
+pub(crate) use json::{EntryValue, cost as json_cost, for_each_entry};
 pub use layout::Layout;
 pub use open::OpenOptions;
 pub use opened::Checkpoint;

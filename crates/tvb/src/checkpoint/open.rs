@@ -7,7 +7,7 @@ use super::opened::Inner;
 use super::safetensors::SafetensorsHeader;
 use super::shown::shown;
 use super::torch::{self, StateDict, TorchFile};
-use super::{Checkpoint, DataFile, Inputs, Layout, NotTensor, Place, Tensor, side_files};
+use super::{Budget, Charge, Checkpoint, DataFile, Inputs, Layout, NotTensor, Place, Tensor, side_files};
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -18,6 +18,8 @@ use std::sync::Arc;
 pub struct OpenOptions {
     /// The key of a PyTorch file under which its state dict lies; dots separate nested keys.
     pub key: Option<String>,
+    /// What the headers of everything that is opened with it may take of memory together.
+    pub budget: Budget,
 }
 
 /// What a data file's first bytes say.
@@ -34,6 +36,8 @@ struct FileContents {
     tensors: Vec<Tensor>,
     not_tensors: Vec<NotTensor>,
     metadata: BTreeMap<String, String>,
+    /// What all of it takes of the budget.
+    charge: Charge,
 }
 
 impl Checkpoint {
@@ -71,20 +75,19 @@ impl Checkpoint {
         side_files::paths(path).fold(inputs, |inputs, path| inputs.and(&path))
     }
 
-    /// Some of a PyTorch file's own tensors as a checkpoint, such as one atom of a published basis.
+    /// Some of a PyTorch file's own tensors as a checkpoint, such as one atom of a published basis. It shares the open file.
     ///
     /// # Errors
-    /// Rejected: two tensors of one name.
-    pub fn of_torch(file: TorchFile, tensors: Vec<Tensor>) -> Result<Checkpoint> {
-        let path = file.path().to_owned();
-        let contents = FileContents {
-            file: file.into_file(),
-            content: Content::Torch,
-            tensors,
-            not_tensors: Vec::new(),
-            metadata: BTreeMap::new(),
-        };
-        assemble(&path, Layout::TorchFile, None, vec![contents])
+    /// Rejected: two tensors of one name, too little memory, or tensors out of all proportion to the file.
+    pub fn of_torch(file: &TorchFile, tensors: Vec<Tensor>) -> Result<Checkpoint> {
+        let mut charge = file.data_file().account("its tensors");
+        for tensor in &tensors {
+            charge.take(Tensor::cost(&tensor.name, tensor.shape.len()))?;
+        }
+        torch::check_total(file.storage_bytes(), &tensors)
+            .map_err(|why| Error::rejected(format!("{}: {why}", file.path().display())))?;
+        let rest = Rest { charges: vec![charge.settled()], ..Rest::default() };
+        finish(file.path(), Layout::TorchFile, [file.data_file().clone()].into(), tensors, rest)
     }
 }
 
@@ -113,7 +116,7 @@ fn open_folder(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
 }
 
 fn open_shards(path: &Path, index_name: String, options: &OpenOptions) -> Result<Checkpoint> {
-    let index = ShardIndex::read(&path.join(&index_name))?;
+    let (index, _charge) = ShardIndex::read_within(&path.join(&index_name), &options.budget)?;
     // All names first: a missing shard is found before the first header is read.
     let shards: Vec<_> = index.shards.iter().map(|name| index::resolve(path, name)).collect::<Result<_>>()?;
     let mut files: Vec<FileContents> = Vec::with_capacity(shards.len());
@@ -143,24 +146,40 @@ fn folder_layout(contents: &FileContents, shards: Vec<String>, indexed: bool) ->
 }
 
 fn read_contents(path: &Path, options: &OpenOptions) -> Result<FileContents> {
-    let file = DataFile::open(path)?;
+    let file = DataFile::open_within(path, &options.budget)?;
     match content_of(&file)? {
         content @ Content::Safetensors => {
-            let SafetensorsHeader { tensors, metadata } = SafetensorsHeader::read(&file)?;
-            Ok(FileContents { file, content, tensors, not_tensors: Vec::new(), metadata })
+            let (SafetensorsHeader { tensors, metadata }, charge) = SafetensorsHeader::read_charged(&file)?;
+            Ok(FileContents { file, content, tensors, not_tensors: Vec::new(), metadata, charge })
         }
         content @ Content::Torch => {
             let file = TorchFile::parse(file)?;
-            let StateDict { tensors, not_tensors } = torch::state_dict(&file, options.key.as_deref())?;
-            Ok(FileContents { file: file.into_file(), content, tensors, not_tensors, metadata: BTreeMap::new() })
+            let StateDict { tensors, not_tensors, charge } = torch::state_dict(&file, options.key.as_deref())?;
+            Ok(FileContents {
+                file: file.data_file().clone(),
+                content,
+                tensors,
+                not_tensors,
+                metadata: BTreeMap::new(),
+                charge,
+            })
         }
     }
 }
 
-/// Puts the files together: places get their file's number, names must be unique, tensors are sorted as they lie.
+/// What a checkpoint has beside its files and tensors.
+#[derive(Default)]
+struct Rest {
+    index: Option<String>,
+    not_tensors: Vec<NotTensor>,
+    metadata: BTreeMap<String, String>,
+    charges: Vec<Charge>,
+}
+
+/// Puts the files together: places get their file's number.
 fn assemble(path: &Path, layout: Layout, index: Option<String>, contents: Vec<FileContents>) -> Result<Checkpoint> {
-    let (mut files, mut in_key_order, mut not_tensors) = (Vec::new(), Vec::new(), Vec::new());
-    let mut metadata = None;
+    let (mut files, mut in_key_order) = (Vec::new(), Vec::new());
+    let mut rest = Rest { index, ..Rest::default() };
     for (number, file) in contents.into_iter().enumerate() {
         for mut tensor in file.tensors {
             if let Place::Contiguous { file, .. } | Place::Strided { file, .. } = &mut tensor.place {
@@ -168,10 +187,24 @@ fn assemble(path: &Path, layout: Layout, index: Option<String>, contents: Vec<Fi
             }
             in_key_order.push(tensor);
         }
-        not_tensors.extend(file.not_tensors);
-        metadata.get_or_insert(file.metadata);
+        rest.not_tensors.extend(file.not_tensors);
+        if number == 0 {
+            rest.metadata = file.metadata;
+        }
+        rest.charges.push(file.charge.settled());
         files.push(file.file);
     }
+    finish(path, layout, files.into(), in_key_order, rest)
+}
+
+/// Names must be unique; tensors are sorted as they lie.
+fn finish(
+    path: &Path,
+    layout: Layout,
+    files: Arc<[DataFile]>,
+    in_key_order: Vec<Tensor>,
+    rest: Rest,
+) -> Result<Checkpoint> {
     // The sort is stable, so tensors that share bytes keep their order.
     let mut ranked: Vec<(usize, Tensor)> = in_key_order.into_iter().enumerate().collect();
     ranked.sort_by_key(|(_, tensor)| tensor.place.sort_key());
@@ -186,17 +219,21 @@ fn assemble(path: &Path, layout: Layout, index: Option<String>, contents: Vec<Fi
         }
         tensors.push(tensor);
     }
-    let metadata = metadata.unwrap_or_default();
+    let Rest { index, not_tensors, metadata, charges } = rest;
+    let path = path.to_owned();
+    let budget = files.first().map(|file| file.budget().clone()).unwrap_or_default();
     let inner = Inner {
-        path: path.to_owned(),
+        path,
         layout,
         index,
-        files: files.into(),
+        files,
         tensors,
         key_order,
         by_name,
         not_tensors,
         metadata,
+        budget,
+        _charges: charges,
     };
     Ok(Checkpoint { inner: Arc::new(inner) })
 }

@@ -2,7 +2,7 @@
 
 use super::layout::Layout;
 use super::read::read_tensor;
-use super::{DataFile, Inputs, NotTensor, Tensor, side_files};
+use super::{Budget, Charge, DataFile, Inputs, NotTensor, Tensor, side_files};
 use crate::error::Result;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -28,6 +28,9 @@ pub(super) struct Inner {
     pub(super) by_name: HashMap<String, usize>,
     pub(super) not_tensors: Vec<NotTensor>,
     pub(super) metadata: BTreeMap<String, String>,
+    pub(super) budget: Budget,
+    /// What all of it takes of the budget, given back with it.
+    pub(super) _charges: Vec<Charge>,
 }
 
 impl Checkpoint {
@@ -98,6 +101,11 @@ impl Checkpoint {
     /// Failed where the system cannot read or the file has shrunk; names the file, or the tensor.
     pub fn read(&self, tensor: &Tensor, byte_offset: u64, out: &mut [u8]) -> Result<()> {
         read_tensor(&self.inner.files, tensor, byte_offset, out)
+    }
+
+    /// What its headers were charged to; for others that are opened beside it.
+    pub fn budget(&self) -> &Budget {
+        &self.inner.budget
     }
 
     /// Notices any of its files that was written to, replaced or removed since [`open`](Checkpoint::open).

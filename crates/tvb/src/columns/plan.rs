@@ -13,6 +13,8 @@ use std::path::Path;
 
 /// Mismatches listed in full before the rest become a count.
 const MISMATCHES_LISTED: usize = 20;
+/// A parsed pattern takes a hundred times its length.
+const PATTERN_BYTES_MAX: usize = 64 << 10;
 
 /// One fine-tuned checkpoint under the name its task goes by.
 #[derive(Clone, Debug)]
@@ -70,6 +72,10 @@ impl Selection {
 
 /// The message is one line: the library's own draws the pattern over several.
 fn regex(pattern: &str) -> Result<Regex> {
+    if pattern.len() > PATTERN_BYTES_MAX {
+        let n_bytes = pattern.len();
+        return Err(Error::usage(format!("a pattern of at most {PATTERN_BYTES_MAX} bytes expected, {n_bytes} found")));
+    }
     Regex::new(pattern).map_err(|error| {
         let text = error.to_string();
         let reason = text.lines().last().unwrap_or_default().trim().trim_start_matches("error: ");

@@ -5,7 +5,7 @@
 //! inputs or options does not find it. The file ends in the digest of all before it, and appears by a rename.
 
 use crate::basis::gram_file;
-use crate::checkpoint::FileStamp;
+use crate::checkpoint::{Budget, FileStamp, read_capped_within};
 use crate::columns::plan::Plan;
 use crate::digest::{Digest, TensorDigests};
 use crate::error::{Error, Result};
@@ -26,7 +26,7 @@ pub const EVERY_VARIABLE: &str = "TVB_BOOKMARK_SECONDS";
 const EVERY_SECONDS: f64 = 30.0;
 const MAGIC: &[u8] = b"tvb-bookmark 2\n";
 /// Larger files are not ours: sums and open digests together stay far below.
-const MAX_BYTES: u64 = 4 << 30;
+const MAX_BYTES: u64 = 1 << 30;
 
 /// The bookmarks of one output.
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub struct BookmarkFolder {
     key: Digest,
     every: Duration,
     last: Instant,
+    /// For what is read.
+    budget: Budget,
 }
 
 impl BookmarkFolder {
@@ -54,13 +56,14 @@ impl BookmarkFolder {
             key: Digest::of_digests([inputs_key(plan), Digest::of(device.as_bytes())]),
             every: Duration::try_from_secs_f64(seconds).unwrap_or(Duration::from_secs(30)),
             last: Instant::now(),
+            budget: runtime.budget.clone(),
         }
     }
 
     /// The Gram matrices that an interrupted run finished, where it did.
     pub fn find_grams(&self) -> Option<Grams> {
         let path = self.grams_path();
-        is_plain_file(&path).then(|| gram_file::read(&path).ok()).flatten()
+        is_plain_file(&path).then(|| gram_file::read_within(&path, &self.budget).ok()).flatten()
     }
 
     /// Keeps finished Gram matrices that took `elapsed`, where forming them again would cost more than a bookmark may.
@@ -162,7 +165,10 @@ impl Bookmarks for BookmarkFolder {
         if !is_plain_file(&path) {
             return None;
         }
-        parse(&crate::checkpoint::read_capped(&path, "a bookmark", MAX_BYTES).ok()?)
+        let (bytes, mut charge) = read_capped_within(&path, "a bookmark", MAX_BYTES, &self.budget).ok()?;
+        // Nothing in it takes more room than its bytes.
+        charge.take(bytes.len() as u64).ok()?;
+        parse(&bytes)
     }
 
     fn is_due(&self) -> bool {

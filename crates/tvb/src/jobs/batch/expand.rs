@@ -14,6 +14,11 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use tvb_kernels::Dtype;
 
+/// The most outputs of a job file: every combination of what a job lists, and the steps on each.
+const N_OUTPUTS_MAX: usize = 20_000;
+/// No system takes a longer path.
+const TEMPLATE_BYTES_MAX: usize = 4096;
+
 /// A number of atoms, and the ratio it came from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Size {
@@ -31,7 +36,7 @@ pub struct Unit {
     /// What is read.
     pub inputs: Rc<Inputs>,
     /// How B and W are found.
-    pub method: Method,
+    pub method: Rc<Method>,
     /// How many atoms.
     pub size: Size,
     /// How they are stored.
@@ -45,7 +50,7 @@ pub struct Unit {
     /// Replace what is there and is not what the job says.
     pub overwrite: bool,
     /// The steps; their outputs are filled in.
-    pub after: Vec<(After, PathBuf)>,
+    pub after: Vec<(Rc<After>, PathBuf)>,
     /// The file of the initial A.
     init: Option<PathBuf>,
 }
@@ -75,13 +80,21 @@ impl Batch {
         };
         let mut batch = Batch { units: Vec::new(), work, unusable: Vec::new() };
         let mut known: Vec<Rc<Inputs>> = Vec::new();
+        let n_outputs = file.jobs.iter().map(n_combinations).fold(0, usize::saturating_add);
+        if n_outputs > N_OUTPUTS_MAX {
+            return Err(Error::rejected(format!("at most {N_OUTPUTS_MAX} outputs expected, {n_outputs} asked for"))
+                .hint("make several job files"));
+        }
         for job in &file.jobs {
             let units = Inputs::of(job, folder).and_then(|inputs| {
                 let inputs = match known.iter().find(|known| ***known == inputs) {
                     Some(same) => same.clone(),
-                    None => Rc::new(inputs),
+                    None => {
+                        let inputs = Rc::new(inputs);
+                        known.push(inputs.clone());
+                        inputs
+                    }
                 };
-                known.push(inputs.clone());
                 units_of(job, &inputs, folder)
             });
             match units {
@@ -232,7 +245,7 @@ impl Unit {
     /// What `compress` is asked for.
     pub fn options(&self, gram: Option<PathBuf>, existing: Existing) -> CompressOptions {
         CompressOptions {
-            method: self.method.clone(),
+            method: Method::clone(&self.method),
             size: crate::jobs::compress::Size::Atoms(self.size.n_atoms),
             balance: self.balance,
             coordinates: self.coordinates,
@@ -252,17 +265,24 @@ fn units_of(job: &Job, inputs: &Rc<Inputs>, folder: &Path) -> Result<Vec<Unit>> 
         job.ratios.iter().map(|&ratio| Ok(Size { n_atoms: atoms_for_ratio(ratio, n_tasks)?, ratio: Some(ratio) }));
     let sizes: Vec<Size> = atoms.chain(ratios).collect::<Result<_>>()?;
     let mut units: Vec<Unit> = Vec::new();
+    let mut known = HashSet::new();
+    let steps: Vec<Rc<After>> = job.after.iter().cloned().map(Rc::new).collect();
+    steps.iter().try_for_each(|after| after.step.alpha(&names).map(drop))?;
     // Paths in a job file are relative to it.
     let init = job.options.init.as_ref().map(|path| folder.join(path));
     let options = MethodOptions { init, ..job.options.clone() };
     for name in &job.methods {
-        let method = options.method(name, &names)?;
+        let method = Rc::new(options.method(name, &names)?);
         for size in &sizes {
             let n_atoms = method.fixed_atoms(n_tasks).unwrap_or(size.n_atoms);
             if !(1..=n_tasks).contains(&n_atoms) {
                 return Err(Error::rejected(format!("m = {n_atoms} for {n_tasks} tasks: expected 1 to {n_tasks}")));
             }
             for &dtype in &job.dtypes {
+                // A method with only one number of atoms is asked for once, whatever sizes are listed.
+                if !known.insert((method.name(), n_atoms, dtype)) {
+                    continue;
+                }
                 let mut unit = Unit {
                     job: job.name.clone(),
                     inputs: inputs.clone(),
@@ -277,26 +297,28 @@ fn units_of(job: &Job, inputs: &Rc<Inputs>, folder: &Path) -> Result<Vec<Unit>> 
                     init: options.init.clone(),
                 };
                 unit.output = folder.join(fill(&job.output, &unit)?);
-                for after in &job.after {
-                    after.step.alpha(&names)?;
+                for after in &steps {
                     let output = folder.join(fill(&after.output, &unit)?);
                     unit.after.push((after.clone(), output));
                 }
-                // A method with only one number of atoms is asked for once, whatever sizes are listed.
-                let is_same = |other: &Unit| {
-                    (other.method.name(), other.size.n_atoms, other.dtype) == (unit.method.name(), n_atoms, dtype)
-                };
-                if !units.iter().any(is_same) {
-                    units.push(unit);
-                }
+                units.push(unit);
             }
         }
     }
     Ok(units)
 }
 
+/// How many outputs a job asks for, at most.
+fn n_combinations(job: &Job) -> usize {
+    let n_sizes = job.atoms.len() + job.ratios.len();
+    [job.methods.len(), n_sizes, job.dtypes.len(), 1 + job.after.len()].into_iter().fold(1, usize::saturating_mul)
+}
+
 /// Puts a unit's words into a template.
 fn fill(template: &str, unit: &Unit) -> Result<String> {
+    if template.len() > TEMPLATE_BYTES_MAX {
+        return Err(Error::rejected(format!("output: a path of more than {TEMPLATE_BYTES_MAX} bytes")));
+    }
     let mut filled = String::with_capacity(template.len());
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {

@@ -1,7 +1,7 @@
 //! Which checkpoints a job reads: what jobs share when they share a Gram pass.
 
 use super::job::Job;
-use crate::checkpoint::{Checkpoint, OpenOptions, raise_open_file_limit};
+use crate::checkpoint::{Budget, Checkpoint, OpenOptions, raise_open_file_limit};
 use crate::columns::plan::{Plan, Selection, Task};
 use crate::columns::tasks::{self, TaskSource};
 use crate::error::{Error, Result};
@@ -64,16 +64,16 @@ impl Inputs {
     ///
     /// # Errors
     /// As [`Checkpoint::open_with`].
-    pub fn open(&self, path: &Path) -> Result<Checkpoint> {
+    pub fn open(&self, path: &Path, budget: &Budget) -> Result<Checkpoint> {
         raise_open_file_limit();
-        Checkpoint::open_with(path, &OpenOptions { key: self.key.clone() })
+        Checkpoint::open_with(path, &OpenOptions { key: self.key.clone(), budget: budget.clone() })
     }
 
     /// Opens every header and matches them.
     ///
     /// # Errors
     /// Rejected: a malformed checkpoint, or mismatches. Failed: I/O.
-    pub fn plan(&self) -> Result<Plan> {
+    pub fn plan(&self, budget: &Budget) -> Result<Plan> {
         let rejected = |key: &'static str| move |error: Error| Error::rejected(error.message()).context(key);
         let mut selection = Selection::all().skip_mismatched(self.skip_mismatched);
         if let Some(pattern) = &self.include {
@@ -82,9 +82,10 @@ impl Inputs {
         if let Some(pattern) = &self.exclude {
             selection = selection.exclude(pattern).map_err(rejected("exclude"))?;
         }
-        let base = self.open(&self.base).map_err(|error| error.context("base"))?;
+        let base = self.open(&self.base, budget).map_err(|error| error.context("base"))?;
         let tasks = self.tasks.iter().map(|source| {
-            let checkpoint = self.open(&source.path).map_err(|error| error.context(format!("task {}", source.name)))?;
+            let checkpoint =
+                self.open(&source.path, budget).map_err(|error| error.context(format!("task {}", source.name)))?;
             Ok(Task { name: source.name.clone(), checkpoint })
         });
         Plan::new(base, tasks.collect::<Result<_>>()?, &selection)

@@ -1,7 +1,7 @@
 //! What the work folder remembers of an edited checkpoint: that it was begun, or from what it was made and how its files
 //! looked then. An edit carries no manifest, so without a note no run could tell its own output from a user's file.
 
-use crate::checkpoint::{Existing, Inputs, write_whole};
+use crate::checkpoint::{Existing, Inputs, read_capped, write_whole};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -13,6 +13,8 @@ use std::time::{Duration, SystemTime};
 
 /// Bytes read at once.
 const PIECE_BYTES: usize = 1 << 20;
+/// A longer note is not one of ours.
+const MAX_BYTES: u64 = 4096;
 
 /// The note of one output.
 pub(super) struct Note {
@@ -44,7 +46,7 @@ impl Note {
 
     /// What it says; `None` where there is none.
     pub(super) fn read(&self) -> Option<Noted> {
-        let text = std::fs::read_to_string(&self.path).ok()?;
+        let text = String::from_utf8(read_capped(&self.path, "a note", MAX_BYTES).ok()?).ok()?;
         if text.trim() == "begun" {
             return Some(Noted::Begun);
         }

@@ -6,7 +6,7 @@ use super::inputs::Inputs;
 use super::note::{Note, Noted, contents_of, debug_text, is_stamp_of, stamp_of};
 use crate::basis::Basis;
 use crate::basis::gram_file;
-use crate::checkpoint::{Checkpoint, Existing, FileStamp, remove_stale_lock};
+use crate::checkpoint::{Budget, Checkpoint, Existing, FileStamp, remove_stale_lock};
 use crate::columns::plan::Plan;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -236,7 +236,7 @@ impl Runner<'_> {
         self.progress.check()?;
         self.open(&unit.inputs)?;
         let Some(opened) = &self.opened else { return Err(Error::failed("the inputs were not opened")) };
-        if let Some(basis) = current_basis(unit, &opened.grams) {
+        if let Some(basis) = current_basis(unit, &opened.grams, &self.runtime.budget) {
             // Its manifest and its times look the same when a bit of an atom has flipped.
             let checks = verify_files(&basis, self.runtime, self.progress)?;
             match checks.iter().find_map(|check| Some((&check.file, check.damage.as_ref()?))) {
@@ -280,11 +280,12 @@ impl Runner<'_> {
     }
 
     fn read(&self, inputs: &Rc<Inputs>) -> Result<Opened> {
-        let named = Inputs::clone(inputs);
-        let plan = unless_cancelled(self.progress, move |_| named.plan())?;
+        let (named, budget) = (Inputs::clone(inputs), self.runtime.budget.clone());
+        let plan = unless_cancelled(self.progress, move |_| named.plan(&budget))?;
         let gram_path = gram_path(&self.batch.work, &plan);
-        let grams = match gram_file::read(&gram_path) {
+        let grams = match gram_file::read_within(&gram_path, &self.runtime.budget) {
             Ok(grams) => grams,
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
             // Missing, or damaged: ours to replace.
             Err(_) => make_gram_file(&plan, &gram_path, Existing::Replace, self.runtime, self.progress)?,
         };
@@ -294,7 +295,7 @@ impl Runner<'_> {
     /// Runs a step after a basis; false where its output is there already.
     fn step(&self, unit: &Unit, after: &After, output: &Path, basis: &Basis) -> Result<bool> {
         self.progress.check()?;
-        let base = unit.inputs.open(&unit.inputs.base).map_err(|error| error.context("base"))?;
+        let base = unit.inputs.open(&unit.inputs.base, &self.runtime.budget).map_err(|error| error.context("base"))?;
         let names = basis.task_names();
         let edit = Edit { alpha: after.step.alpha(&names)?, scale: after.scale, rule: after.step.rule() };
         let note = Note::new(&self.batch.work, output);
@@ -352,8 +353,8 @@ pub(super) fn gram_path(work: &Path, plan: &Plan) -> PathBuf {
 }
 
 /// The basis at a unit's output, where it is what the unit would make.
-pub(super) fn current_basis(unit: &Unit, grams: &Grams) -> Option<Basis> {
-    let basis = Basis::open(&unit.output).ok()?;
+pub(super) fn current_basis(unit: &Unit, grams: &Grams, budget: &Budget) -> Option<Basis> {
+    let basis = Basis::open_within(&unit.output, budget).ok()?;
     let manifest = &basis.manifest;
     let same_tasks = manifest.tasks.len() == grams.tasks.len()
         && manifest

@@ -42,7 +42,7 @@ pub fn compress(
         Ok(()) => {
             bookmarks.remove()?;
             staged.commit()?;
-            Ok(Compressed { basis: Basis::open(&options.output)?, read_bytes: reads.n_bytes() })
+            Ok(Compressed { basis: Basis::open_within(&options.output, &runtime.budget)?, read_bytes: reads.n_bytes() })
         }
         Err(error) if error.kind() == ErrorKind::Interrupted && bookmarks.holds_any() => {
             staged.keep();

@@ -2,7 +2,7 @@
 
 use crate::basis::atoms::plain;
 use crate::basis::{Basis, edits};
-use crate::checkpoint::{Checkpoint, CheckpointWriter, Inputs};
+use crate::checkpoint::{Checkpoint, CheckpointWriter, Inputs, OpenOptions};
 use crate::error::{Error, Result};
 use crate::jobs::edit::{EditOutput, writer_for};
 use crate::ops::reconstruct::reconstruct;
@@ -30,5 +30,6 @@ pub(super) fn make_atoms(
     for writer in writers {
         writer.commit()?;
     }
-    (0..n_atoms).map(|index| Checkpoint::open(&output(index).target)).collect()
+    let options = OpenOptions { budget: runtime.budget.clone(), ..OpenOptions::default() };
+    (0..n_atoms).map(|index| Checkpoint::open_with(&output(index).target, &options)).collect()
 }

@@ -4,7 +4,7 @@
 //! else is refused. How the best is chosen is not part of it: another metric needs no new evaluation.
 
 use super::scales::is_same_scale;
-use crate::checkpoint::{Checkpoint, Existing, has_no_locks, open_itself, say_without_lock};
+use crate::checkpoint::{Budget, Checkpoint, Existing, has_no_locks, json_cost, open_itself, say_without_lock};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::jobs::edit::{Edit, Source};
@@ -20,7 +20,7 @@ use std::time::UNIX_EPOCH;
 /// The log's name inside the sweep's folder.
 const FILE_NAME: &str = "points.jsonl";
 /// A longer file is not one of ours.
-const MAX_BYTES: u64 = 256 << 20;
+const MAX_BYTES: u64 = 64 << 20;
 
 /// One scale and what the evaluator said of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -134,7 +134,11 @@ impl PointLog {
             Err(TryLockError::Error(error)) if has_no_locks(&error) => say_without_lock(&path, &error),
             Err(TryLockError::Error(error)) => return Err(io("locking", &path)(error)),
         }
-        let n_bytes = file.metadata().map_err(io("reading", &path))?.len();
+        let metadata = file.metadata().map_err(io("reading", &path))?;
+        if !metadata.is_file() {
+            return Err(Error::rejected(format!("{}: expected a regular file", path.display())));
+        }
+        let n_bytes = metadata.len();
         if n_bytes > MAX_BYTES {
             return Err(Error::rejected(format!(
                 "{}: at most {MAX_BYTES} bytes expected, {n_bytes} found",
@@ -142,7 +146,7 @@ impl PointLog {
             )));
         }
         let mut text = Vec::new();
-        file.read_to_end(&mut text).map_err(io("reading", &path))?;
+        (&mut file).take(n_bytes).read_to_end(&mut text).map_err(io("reading", &path))?;
         if !is_sweep_log(&text) {
             return Err(Error::rejected(format!(
                 "{}: a sweep's points expected, something else found",
@@ -150,6 +154,8 @@ impl PointLog {
             ))
             .hint("choose another output"));
         }
+        // A log can be larger than what its values may take of memory: those of a hostile one have a byte each.
+        let _charge = Budget::default().charge(&path, "a sweep's log", n_bytes + json_cost(&text))?;
         // A line without its end was being written when the run was stopped.
         let n_whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         // A sweep that never finished a point may be replaced by any other.

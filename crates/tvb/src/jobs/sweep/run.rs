@@ -6,7 +6,7 @@ use super::log::{Identity, Point, PointLog, check_folder};
 use super::options::{SweepOptions, Swept};
 use super::results;
 use super::scales::is_same_scale;
-use crate::checkpoint::{Checkpoint, CheckpointWriter, Existing, check_output};
+use crate::checkpoint::{Budget, Checkpoint, CheckpointWriter, Existing, check_output};
 use crate::error::{Error, Result};
 use crate::jobs::edit::{Edit, Source};
 use crate::jobs::evaluate::{Metrics, parse_metrics};
@@ -143,8 +143,8 @@ fn check_metrics(point: &Point, options: &SweepOptions) -> Result<()> {
 ///
 /// # Errors
 /// Rejected: anything else. Failed: the system cannot read it.
-pub fn read_metrics(path: &Path) -> Result<Metrics> {
-    let text = crate::checkpoint::read_capped_or_pipe(path, "metrics", MAX_METRICS_BYTES)?;
+pub fn read_metrics(path: &Path, budget: &Budget) -> Result<Metrics> {
+    let text = crate::checkpoint::read_capped_or_pipe(path, "metrics", MAX_METRICS_BYTES, budget)?;
     parse_metrics(&String::from_utf8_lossy(&text)).map_err(|what| {
         Error::rejected(format!("{}: {what}", path.display())).hint("save what the evaluator prints on its last line")
     })
