@@ -7,4 +7,5 @@ mod bench;
 mod cli;
 mod kills;
 mod loss;
+mod names;
 mod sweep;

@@ -11,4 +11,4 @@ pub mod project;
 pub mod reconstruct;
 pub mod same_inputs;
 
-pub use grams::{GramTensor, Grams, Origin, Per};
+pub use grams::{GramTensor, Grams, N_ROWS_MAX, Origin, Per, countable_rows};
