@@ -49,7 +49,7 @@ impl CheckpointWriter {
             }
             OutputKind::File => {
                 let staged = StagedOutput::file(target, existing, inputs)?;
-                let writer = ShardedWriter::single(staged.path(), specs, metadata)?;
+                let writer = ShardedWriter::create_single(staged.path(), specs, metadata)?;
                 (staged, writer)
             }
         };

@@ -2,7 +2,8 @@
 
 use crate::basis::{Basis, check_read, edits};
 use crate::checkpoint::{
-    Checkpoint, CheckpointWriter, Existing, Inputs, Layout, Leftover, StagedOutput, check_output, commit_all, shown,
+    Checkpoint, CheckpointWriter, Existing, Inputs, Layout, Leftover, StagedOutput, check_output, commit_all,
+    remove_stale_lock, shown,
 };
 use crate::columns::tasks::check_name;
 use crate::error::{Error, Result};
@@ -90,6 +91,8 @@ pub fn recover(
             check_output(CheckpointWriter::kind(target)?, target, options.existing, &job.inputs)?;
         }
         commit_all(job.form(folder, runtime, progress)?)?;
+        // Of a run that was killed just after the whole folder had appeared.
+        remove_stale_lock(folder);
     } else {
         let whole = StagedOutput::folder(folder, Existing::Refuse, Leftover::Clear, &job.inputs)?;
         commit_all(job.form(whole.path(), runtime, progress)?)?;

@@ -108,11 +108,15 @@ impl ShardedWriter {
         Ok(ShardedWriter { writers: writers.collect::<Result<_>>()?, homes })
     }
 
-    /// Creates one file of any path that holds all of `specs`.
+    /// Creates one file of all tensors at a path of any name.
     ///
     /// # Errors
-    /// Failed when the file holds something or the disk has too little room; rejected when a shape overflows.
-    pub fn single(path: &Path, specs: &[TensorSpec], metadata: &BTreeMap<String, String>) -> Result<ShardedWriter> {
+    /// As [`create`](ShardedWriter::create).
+    pub fn create_single(
+        path: &Path,
+        specs: &[TensorSpec],
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<ShardedWriter> {
         let writer = SafetensorsWriter::create(path, SafetensorsLayout::new(specs, metadata)?)?;
         Ok(ShardedWriter { writers: vec![writer], homes: (0..specs.len()).map(|tensor| (0, tensor)).collect() })
     }
