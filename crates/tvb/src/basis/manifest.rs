@@ -312,12 +312,13 @@ impl Manifest {
 }
 
 fn shown(value: Option<&Scalar>) -> String {
+    const CHARS_SHOWN: usize = 60;
     match value {
         None => "nothing".to_owned(),
-        Some(Scalar::Text(text)) if text.chars().count() > 60 => {
-            format!("{:?}…", text.chars().take(57).collect::<String>())
+        Some(Scalar::Text(text)) => {
+            let end = if text.chars().count() > CHARS_SHOWN { "…" } else { "" };
+            format!("\"{}\"{end}", text.chars().take(CHARS_SHOWN).flat_map(char::escape_debug).collect::<String>())
         }
-        Some(Scalar::Text(text)) => format!("{text:?}"),
         Some(Scalar::Number(number)) => number.to_string(),
         Some(Scalar::Other) => "another value".to_owned(),
     }

@@ -23,6 +23,8 @@ pub(crate) const GATHER_WINDOW_BYTES: usize = 1 << 20;
 pub(crate) const PICKLE_BYTES_MAX: u64 = 64 << 20;
 /// The most values a pickle may make, and the most it may remember.
 pub(crate) const N_VALUES_MAX: usize = 4 << 20;
+/// The most opcodes of a pickle: several for each value, and far fewer than its bytes.
+pub(crate) const N_OPCODES_MAX: usize = 4 * N_VALUES_MAX;
 /// The most references from containers to values.
 pub(crate) const N_LINKS_MAX: usize = 16 << 20;
 /// The longest directory of a zip archive.

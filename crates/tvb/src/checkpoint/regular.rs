@@ -38,6 +38,10 @@ pub(super) fn open_at_once(path: &Path) -> Result<(File, Metadata)> {
 }
 
 fn open_error(path: &Path, error: &std::io::Error) -> Error {
+    // Some systems do not open folders at all.
+    if cfg!(not(unix)) && path.is_dir() {
+        return not_regular(path);
+    }
     let made = Error::io("opening", path, error);
     #[cfg(unix)]
     match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {

@@ -7,6 +7,7 @@ use super::tasks::TaskSource;
 use crate::checkpoint::{Checkpoint, Dtype, Inputs, Tensor};
 use crate::error::{Error, Result};
 use regex::Regex;
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
@@ -128,6 +129,32 @@ struct Mismatch {
     what: String,
 }
 
+/// Every disagreement is counted, and no more of them are kept than anybody will hear of: many checkpoints of many tensors
+/// can disagree in each.
+struct Mismatches {
+    n: usize,
+    kept: Vec<Mismatch>,
+    /// Tensors to be left out, where mismatches are skipped.
+    tensors: Option<HashSet<String>>,
+}
+
+impl Mismatches {
+    fn new(selection: &Selection) -> Mismatches {
+        Mismatches { n: 0, kept: Vec::new(), tensors: selection.skip_mismatched.then(HashSet::new) }
+    }
+
+    fn add(&mut self, task: &str, tensor: &str, what: impl FnOnce() -> String) {
+        self.n += 1;
+        let is_kept = match &mut self.tensors {
+            Some(tensors) => tensors.insert(tensor.to_owned()),
+            None => self.kept.len() < MISMATCHES_LISTED,
+        };
+        if is_kept {
+            self.kept.push(Mismatch { task: task.to_owned(), tensor: tensor.to_owned(), what: what() });
+        }
+    }
+}
+
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "task {}, tensor {}: {}", self.task, self.tensor, self.what)
@@ -160,7 +187,8 @@ impl Plan {
     pub fn new(base: Checkpoint, tasks: Vec<Task>, selection: &Selection) -> Result<Plan> {
         check_task_names(&tasks)?;
         let prefixes: Vec<&str> = tasks.iter().map(|task| wrapper_prefix(&task.checkpoint, &base)).collect();
-        let mut mismatches = find_extra_tensors(&base, &tasks, &prefixes, selection);
+        let mut mismatches = Mismatches::new(selection);
+        find_extra_tensors(&base, &tasks, &prefixes, selection, &mut mismatches);
         let mut plan = Plan::of_nothing(base, tasks);
         let base = plan.base.clone();
         for (index, tensor) in base.tensors().iter().enumerate() {
@@ -172,11 +200,11 @@ impl Plan {
                 plan.match_tensor(index, tensor, &prefixes, &mut mismatches);
             }
         }
-        if !mismatches.is_empty() {
+        if mismatches.n > 0 {
             if !selection.skip_mismatched {
                 return Err(mismatch_error(&plan.base, &mismatches));
             }
-            plan.skip(mismatches);
+            plan.skip(mismatches.kept);
         }
         if plan.tensors.is_empty() {
             return Err(Error::rejected(format!(
@@ -202,50 +230,44 @@ impl Plan {
     pub fn of_columns(base: Checkpoint, columns: Vec<Task>, names: &[String]) -> Result<Plan> {
         let mut plan = Plan::of_nothing(base, columns);
         let prefixes: Vec<&str> = plan.tasks.iter().map(|task| wrapper_prefix(&task.checkpoint, &plan.base)).collect();
-        let mut mismatches = Vec::new();
+        let mut mismatches = Mismatches::new(&Selection::all());
         let base = plan.base.clone();
         let mut indices = Vec::with_capacity(names.len());
         for name in names {
             match base.index_of(name) {
                 Some(index) => indices.push(index),
-                None => mismatches.push(Mismatch {
-                    task: "base".into(),
-                    tensor: name.clone(),
-                    what: format!("missing from {}", base.path().display()),
-                }),
+                None => mismatches.add("base", name, || format!("missing from {}", base.path().display())),
             }
         }
         indices.sort_unstable();
         for index in indices {
             plan.match_tensor(index, &base.tensors()[index], &prefixes, &mut mismatches);
         }
-        if mismatches.is_empty() { Ok(plan) } else { Err(mismatch_error(&plan.base, &mismatches)) }
+        if mismatches.n == 0 { Ok(plan) } else { Err(mismatch_error(&plan.base, &mismatches)) }
     }
 
-    fn match_tensor(&mut self, index: usize, tensor: &Tensor, prefixes: &[&str], mismatches: &mut Vec<Mismatch>) {
+    fn match_tensor(&mut self, index: usize, tensor: &Tensor, prefixes: &[&str], mismatches: &mut Mismatches) {
         let mut columns = vec![index as u32];
-        let n_before = mismatches.len();
+        let n_before = mismatches.n;
         for (task, prefix) in self.tasks.iter().zip(prefixes) {
-            let mut mismatch = |what: String| {
-                mismatches.push(Mismatch { task: task.name.clone(), tensor: tensor.name.clone(), what });
-            };
+            let mut mismatch = |what: &dyn Fn() -> String| mismatches.add(&task.name, &tensor.name, what);
             match task.checkpoint.index_of(&format!("{prefix}{}", tensor.name)) {
-                None => mismatch(format!("missing from {}", task.checkpoint.path().display())),
+                None => mismatch(&|| format!("missing from {}", task.checkpoint.path().display())),
                 Some(found_index) => {
                     let found = &task.checkpoint.tensors()[found_index];
                     if found.shape != tensor.shape {
-                        mismatch(format!("shape {:?} expected, {:?} found", tensor.shape, found.shape));
+                        mismatch(&|| format!("shape {:?} expected, {:?} found", tensor.shape, found.shape));
                     } else if found.dtype.float().is_none() {
-                        mismatch(format!(
-                            "a float type expected ({} in the base), {} found",
-                            tensor.dtype, found.dtype
-                        ));
+                        mismatch(&|| {
+                            let (expected, found) = (tensor.dtype, found.dtype);
+                            format!("a float type expected ({expected} in the base), {found} found")
+                        });
                     }
                     columns.push(found_index as u32);
                 }
             }
         }
-        if mismatches.len() == n_before {
+        if mismatches.n == n_before {
             self.tensors.push(PlannedTensor {
                 name: tensor.name.clone(),
                 shape: tensor.shape.clone(),
@@ -256,12 +278,9 @@ impl Plan {
     }
 
     fn skip(&mut self, mismatches: Vec<Mismatch>) {
-        let mut seen = std::collections::HashSet::new();
         for mismatch in mismatches {
-            if seen.insert(mismatch.tensor.clone()) {
-                let reason = format!("task {}: {}", mismatch.task, mismatch.what);
-                self.skipped.push(Skipped { name: mismatch.tensor, reason });
-            }
+            let reason = format!("task {}: {}", mismatch.task, mismatch.what);
+            self.skipped.push(Skipped { name: mismatch.tensor, reason });
         }
     }
 
@@ -357,31 +376,31 @@ fn check_task_names(tasks: &[Task]) -> Result<()> {
 }
 
 /// Float tensors that a fine-tune has and the base lacks.
-fn find_extra_tensors(base: &Checkpoint, tasks: &[Task], prefixes: &[&str], selection: &Selection) -> Vec<Mismatch> {
-    let mut mismatches = Vec::new();
+fn find_extra_tensors(
+    base: &Checkpoint,
+    tasks: &[Task],
+    prefixes: &[&str],
+    selection: &Selection,
+    mismatches: &mut Mismatches,
+) {
     for (task, prefix) in tasks.iter().zip(prefixes) {
         for tensor in task.checkpoint.tensors() {
             let name = tensor.name.strip_prefix(prefix).unwrap_or(&tensor.name);
             if tensor.dtype.float().is_some() && selection.takes(name) && base.get(name).is_none() {
-                mismatches.push(Mismatch {
-                    task: task.name.clone(),
-                    tensor: name.to_owned(),
-                    what: "not in the base".into(),
-                });
+                mismatches.add(&task.name, name, || "not in the base".into());
             }
         }
     }
-    mismatches
 }
 
-fn mismatch_error(base: &Checkpoint, mismatches: &[Mismatch]) -> Error {
-    let n_more = mismatches.len().saturating_sub(MISMATCHES_LISTED);
-    let listed = mismatches.iter().take(MISMATCHES_LISTED).map(Mismatch::to_string);
+fn mismatch_error(base: &Checkpoint, mismatches: &Mismatches) -> Error {
+    let n_more = mismatches.n - mismatches.kept.len();
+    let listed = mismatches.kept.iter().map(Mismatch::to_string);
     Error::rejected(format!(
         "{}: {} {} between the base and the fine-tunes",
-        base.path().display(),
-        mismatches.len(),
-        if mismatches.len() == 1 { "mismatch" } else { "mismatches" }
+        shown_path(base.path()),
+        mismatches.n,
+        if mismatches.n == 1 { "mismatch" } else { "mismatches" }
     ))
     .below(listed.chain((n_more > 0).then(|| format!("… and {n_more} more"))))
     .hint("--skip-mismatched leaves these tensors out; --exclude REGEX chooses by name")
@@ -399,6 +418,27 @@ mod tests {
             assert_eq!(selection.takes(name), taken, "{name}");
         }
         assert!(Selection::all().takes("emb.weight"));
+    }
+
+    #[test]
+    fn a_long_pattern_is_refused_before_it_is_parsed() {
+        let error = Selection::all().include(&"(a|b)".repeat(20_000)).unwrap_err();
+        assert_eq!(error.message(), "a pattern of at most 65536 bytes expected, 100000 found");
+    }
+
+    /// Mismatches are counted, not kept.
+    #[test]
+    fn no_more_mismatches_are_kept_than_will_be_told() {
+        let mut all = Mismatches::new(&Selection::all());
+        let mut skipped = Mismatches::new(&Selection::all().skip_mismatched(true));
+        for n in 0..1000 {
+            for mismatches in [&mut all, &mut skipped] {
+                mismatches.add(&format!("t{n}"), &format!("w{}", n % 50), || "missing".into());
+            }
+        }
+        assert_eq!((all.n, all.kept.len()), (1000, MISMATCHES_LISTED));
+        assert_eq!((skipped.n, skipped.kept.len()), (1000, 50));
+        assert_eq!(skipped.kept[49].task, "t49");
     }
 
     #[test]

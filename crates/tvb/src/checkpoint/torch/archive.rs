@@ -27,6 +27,7 @@ pub(super) fn read(file: &DataFile) -> Result<Contents> {
     let (values, _) = pickle::run(&pickle, charge, stack_charge).map_err(|error| pickle_error(file, error))?;
     drop((pickle, pickle_charge));
 
+    let mut held_bytes = 0;
     let mut ranges = Vec::new();
     let mut by_key: HashMap<&str, Result<Location, String>> = HashMap::new();
     for storage in &values.storages {
@@ -50,6 +51,7 @@ pub(super) fn read(file: &DataFile) -> Result<Contents> {
                                 error.hint("torch.save stores tensors as they are, which need not be held in memory")
                             }
                         })?;
+                        held_bytes += bytes.len() as u64;
                         Location::Held(HeldBytes::new(bytes, charge))
                     }
                 })
@@ -59,7 +61,7 @@ pub(super) fn read(file: &DataFile) -> Result<Contents> {
     }
     check_overlap(file, ranges)?;
     let locations = values.storages.iter().map(|storage| by_key[&*storage.key].clone()).collect();
-    Ok(Contents { values, locations })
+    Ok(Contents { values, locations, held_bytes })
 }
 
 /// The folder inside the archive that everything lies in, with its slash; empty where there is none.

@@ -1,5 +1,6 @@
 //! An opened PyTorch file: its values, and where the storages of its tensors lie.
 
+use super::contents::Contents;
 use super::errors::{Fault, rejected};
 use super::pickle::{Id, Node, Values};
 use super::views::{self, Location};
@@ -17,6 +18,8 @@ pub struct TorchFile {
     values: Values,
     /// The location of each of the values' storages, or why it has none.
     locations: Vec<Result<Location, String>>,
+    /// Bytes of the storages that were decompressed.
+    held_bytes: u64,
 }
 
 impl TorchFile {
@@ -48,7 +51,8 @@ impl TorchFile {
                 return Err(rejected(&file, what).hint("it may be damaged or misnamed; download or copy it again"));
             }
         };
-        Ok(TorchFile { file, values: contents.values, locations: contents.locations })
+        let Contents { values, locations, held_bytes } = contents;
+        Ok(TorchFile { file, values, locations, held_bytes })
     }
 
     /// Where it is.
@@ -71,8 +75,7 @@ impl TorchFile {
 
     /// Bytes that its storages can have: its own, and those that are compressed in it.
     pub(crate) fn storage_bytes(&self) -> u64 {
-        let held = self.locations.iter().flatten().map(Location::held_bytes);
-        held.fold(self.file.len, u64::saturating_add)
+        self.file.len.saturating_add(self.held_bytes)
     }
 
     pub(super) fn values(&self) -> &Values {

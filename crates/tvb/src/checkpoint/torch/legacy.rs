@@ -79,7 +79,7 @@ pub(super) fn read(file: &DataFile) -> Result<Contents> {
             None => Err(format!("storage {} is missing in the file", shown(&storage.key))),
         })
         .collect();
-    Ok(Contents { values, locations })
+    Ok(Contents { values, locations, held_bytes: 0 })
 }
 
 /// The pickles at the front of a file, whose lengths nothing says.

@@ -30,14 +30,6 @@ impl Location {
             Location::Held(bytes) => bytes.len() as u64,
         }
     }
-
-    /// Bytes of memory that it takes.
-    pub(super) fn held_bytes(&self) -> u64 {
-        match self {
-            Location::InFile { .. } => 0,
-            Location::Held(bytes) => bytes.len() as u64,
-        }
-    }
 }
 
 /// The place of a tensor in `file`, which is file number 0. What has to be rearranged in memory is charged to it.

@@ -6,7 +6,7 @@ use super::reduce;
 use super::stack::Stack;
 use super::values::{Id, Node, StorageRef, Values};
 use crate::checkpoint::Charge;
-use crate::checkpoint::limits::{N_LINKS_MAX, N_VALUES_MAX};
+use crate::checkpoint::limits::{N_LINKS_MAX, N_OPCODES_MAX, N_VALUES_MAX};
 use std::collections::HashMap;
 
 /// Opcodes between two looks at the stack's memory and at whether to stop.
@@ -31,6 +31,9 @@ pub(in crate::checkpoint::torch) fn run(
         if n_opcodes.is_multiple_of(N_OPCODES_UNSEEN) {
             stack_charge.raise_to(machine.stack.n_bytes())?;
             stack_charge.budget().check()?;
+            if n_opcodes > N_OPCODES_MAX {
+                return malformed(format!("more than {N_OPCODES_MAX} opcodes"));
+            }
         }
         let opcode = machine.input.u8()?;
         if opcode == b'.' {
