@@ -108,7 +108,7 @@ fn parse(bytes: &[u8], manifest: &Manifest) -> std::result::Result<StoredCoeffic
     let matrix = |name: String, rows: usize, columns: usize, may_be_empty: bool| {
         let (shape, data) = values(&name)?;
         if shape == [rows, columns] {
-            Ok(Matrix::from_fn(rows, columns, |i, j| data[i * columns + j]))
+            Ok(Matrix::of_rows(rows, columns, &data))
         } else if may_be_empty && shape == [0, 0] {
             Ok(Matrix::empty())
         } else {
@@ -126,11 +126,11 @@ fn parse(bytes: &[u8], manifest: &Manifest) -> std::result::Result<StoredCoeffic
     let mut grams = Vec::new();
     if file.tensor("gram").is_ok() {
         let (shape, data) = values("gram")?;
-        if shape.len() != 3 || shape[1..] != [n_tasks, n_tasks] {
+        if !matches!(shape[..], [_, rows, columns] if rows == n_tasks && columns == n_tasks) {
             return Err(format!("tensor gram: shape [n, {n_tasks}, {n_tasks}] expected, {shape:?} found"));
         }
         let matrices = data.chunks_exact(n_tasks * n_tasks);
-        grams = matrices.map(|m| Matrix::from_fn(n_tasks, n_tasks, |i, j| m[i * n_tasks + j])).collect();
+        grams = matrices.map(|m| Matrix::of_rows(n_tasks, n_tasks, m)).collect();
     }
     Ok(StoredCoefficients { grams, encode, decode, mix, eigenvalues })
 }

@@ -113,7 +113,9 @@ impl Basis {
     /// # Errors
     /// Rejected: missing, malformed, or not the tensors the manifest lists.
     pub fn open_atom(&self, index: usize) -> Result<Checkpoint> {
-        let record = &self.manifest.atoms[index];
+        let record = self.manifest.atoms.get(index).ok_or_else(|| {
+            Error::rejected(format!("{}: atom {index} expected, {} found", self.folder.display(), self.n_atoms()))
+        })?;
         // A basis may come from others: no link in it may lead out of its folder.
         let atom = Checkpoint::open(&resolve_inside(&self.folder, &record.file)?)?;
         let expected = self.stored_tensors().len();

@@ -12,8 +12,7 @@ pub fn seal(bytes: &mut [u8]) -> bool {
     let placeholder = UNSEALED.to_string();
     let Some(at) = find(bytes, placeholder.as_bytes()) else { return false };
     let digest = Digest::of(bytes).to_string();
-    bytes[at..at + digest.len()].copy_from_slice(digest.as_bytes());
-    true
+    put(bytes, at, &digest)
 }
 
 /// Whether `bytes`, which carry `checksum` as their own, are as they were when they were sealed.
@@ -21,8 +20,14 @@ pub fn is_intact(bytes: &[u8], checksum: Digest) -> bool {
     let text = checksum.to_string();
     let Some(at) = find(bytes, text.as_bytes()) else { return false };
     let mut zeroed = bytes.to_vec();
-    zeroed[at..at + text.len()].copy_from_slice(UNSEALED.to_string().as_bytes());
-    Digest::of(&zeroed) == checksum
+    put(&mut zeroed, at, &UNSEALED.to_string()) && Digest::of(&zeroed) == checksum
+}
+
+/// Puts `text` over the bytes from `at` on; false where it does not fit.
+fn put(bytes: &mut [u8], at: usize, text: &str) -> bool {
+    let Some(place) = bytes.get_mut(at..).and_then(|rest| rest.get_mut(..text.len())) else { return false };
+    place.copy_from_slice(text.as_bytes());
+    true
 }
 
 fn find(bytes: &[u8], text: &[u8]) -> Option<usize> {

@@ -11,6 +11,7 @@ mod capped;
 mod data_file;
 mod dtype;
 mod edited;
+#[allow(clippy::indexing_slicing, reason = "ranges inside a shape that the header's check has bounded")]
 mod gather;
 mod index;
 mod json;
@@ -24,6 +25,7 @@ mod safetensors;
 mod shown;
 mod staged;
 mod tensor;
+#[allow(clippy::indexing_slicing, clippy::string_slice, reason = "ids and offsets that the readers have just checked")]
 pub mod torch;
 
 pub(crate) use capped::{read_capped, read_capped_or_pipe};

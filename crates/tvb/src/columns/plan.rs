@@ -198,10 +198,10 @@ impl Plan {
         let prefixes: Vec<&str> = plan.tasks.iter().map(|task| wrapper_prefix(&task.checkpoint, &plan.base)).collect();
         let mut mismatches = Vec::new();
         let base = plan.base.clone();
-        let mut indices = Vec::with_capacity(names.len());
+        let mut chosen = Vec::with_capacity(names.len());
         for name in names {
-            match base.index_of(name) {
-                Some(index) => indices.push(index),
+            match base.index_of(name).and_then(|index| Some((index, base.tensors().get(index)?))) {
+                Some(found) => chosen.push(found),
                 None => mismatches.push(Mismatch {
                     task: "base".into(),
                     tensor: name.clone(),
@@ -209,9 +209,9 @@ impl Plan {
                 }),
             }
         }
-        indices.sort_unstable();
-        for index in indices {
-            plan.match_tensor(index, &base.tensors()[index], &prefixes, &mut mismatches);
+        chosen.sort_unstable_by_key(|(index, _)| *index);
+        for (index, tensor) in chosen {
+            plan.match_tensor(index, tensor, &prefixes, &mut mismatches);
         }
         if mismatches.is_empty() { Ok(plan) } else { Err(mismatch_error(&plan.base, &mismatches)) }
     }
@@ -223,10 +223,10 @@ impl Plan {
             let mut mismatch = |what: String| {
                 mismatches.push(Mismatch { task: task.name.clone(), tensor: tensor.name.clone(), what });
             };
-            match task.checkpoint.index_of(&format!("{prefix}{}", tensor.name)) {
+            let found = task.checkpoint.index_of(&format!("{prefix}{}", tensor.name));
+            match found.and_then(|index| Some((index, task.checkpoint.tensors().get(index)?))) {
                 None => mismatch(format!("missing from {}", task.checkpoint.path().display())),
-                Some(found_index) => {
-                    let found = &task.checkpoint.tensors()[found_index];
+                Some((found_index, found)) => {
                     if found.shape != tensor.shape {
                         mismatch(format!("shape {:?} expected, {:?} found", tensor.shape, found.shape));
                     } else if found.dtype.float().is_none() {
@@ -277,10 +277,19 @@ impl Plan {
 
     /// The checkpoint behind column `column` (0 is the base).
     pub fn column_checkpoint(&self, column: usize) -> &Checkpoint {
-        if column == 0 { &self.base } else { &self.tasks[column - 1].checkpoint }
+        if column == 0 { &self.base } else { &self.task(column).checkpoint }
+    }
+
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "columns are counted by this program; there are T of them after the base"
+    )]
+    fn task(&self, column: usize) -> &Task {
+        &self.tasks[column - 1]
     }
 
     /// The stored tensor behind a planned one in one column.
+    #[allow(clippy::indexing_slicing, reason = "`match_tensor` found each index in the list it is looked up in")]
     pub fn column_tensor(&self, planned: &PlannedTensor, column: usize) -> &Tensor {
         &self.column_checkpoint(column).tensors()[planned.columns[column] as usize]
     }
@@ -290,7 +299,7 @@ impl Plan {
         if column == 0 {
             format!("base {}", self.base.path().display())
         } else {
-            format!("task {}", self.tasks[column - 1].name)
+            format!("task {}", self.task(column).name)
         }
     }
 
@@ -331,7 +340,7 @@ fn check_task_names(tasks: &[Task]) -> Result<()> {
     }
     crate::columns::tasks::check_count(tasks.len())?;
     for (index, task) in tasks.iter().enumerate() {
-        if let Some(earlier) = tasks[..index].iter().find(|earlier| earlier.name == task.name) {
+        if let Some(earlier) = tasks.iter().take(index).find(|earlier| earlier.name == task.name) {
             return Err(Error::rejected(format!(
                 "task {}: two checkpoints go by this name: {} and {}",
                 task.name,

@@ -2,7 +2,7 @@
 
 use crate::basis::{Basis, check_read, edits};
 use crate::checkpoint::{Checkpoint, CheckpointWriter, Existing, Layout};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::jobs::edit::{Edit, EditOutput, Source, writer_for};
 use crate::ops::reconstruct::reconstruct;
 use crate::pass::Runtime;
@@ -75,18 +75,23 @@ pub fn recover(
     progress: &dyn Progress,
 ) -> Result<Vec<PathBuf>> {
     let names = basis.task_names();
+    if let Some(task) = options.tasks.iter().find(|task| **task >= names.len()) {
+        return Err(Error::usage(format!("task number {task}: one of {} tasks expected", names.len())));
+    }
     let mut written = Vec::new();
     for tasks in options.tasks.chunks(OUTPUTS_PER_PASS) {
         let single = |task: usize| {
             let mut alpha = vec![0.0; names.len()];
-            alpha[task] = 1.0;
+            if let Some(weight) = alpha.get_mut(task) {
+                *weight = 1.0;
+            }
             Edit { alpha, scale: 1.0, rule: Rule::Projected }
         };
         let weights: Vec<Vec<f64>> =
             tasks.iter().map(|&task| single(task).weights(Source::Basis(basis))).collect::<Result<_>>()?;
         let edits = edits(basis, &weights)?;
         let output = |task: usize| {
-            EditOutput::new(target(&options.folder, &names[task], base))
+            EditOutput::new(target(&options.folder, names.get(task).map_or("", String::as_str), base))
                 .dtype(options.dtype)
                 .existing(options.existing)
                 .delta(base.is_none())
