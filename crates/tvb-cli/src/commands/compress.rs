@@ -104,10 +104,10 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let elapsed = started.elapsed();
     let device = runtime.device_name();
     let mut json = crate::commands::inspect::basis_json(&made.basis);
-    json["output"] = path_json(&args.output);
-    json["device"] = device.clone().into();
-    json["seconds"] = elapsed.as_secs_f64().into();
-    json["read_bytes"] = made.read_bytes.into();
+    Answer::add(&mut json, "output", path_json(&args.output));
+    Answer::add(&mut json, "device", device.as_str());
+    Answer::add(&mut json, "seconds", elapsed.as_secs_f64());
+    Answer::add(&mut json, "read_bytes", made.read_bytes);
     Ok(Answer::new(summary(&made, elapsed, &device), json))
 }
 

@@ -302,8 +302,8 @@ fn run(
         units::duration(elapsed),
         runtime.device_name()
     ));
-    json["seconds"] = elapsed.as_secs_f64().into();
-    json["device"] = runtime.device_name().into();
+    Answer::add(&mut json, "seconds", elapsed.as_secs_f64());
+    Answer::add(&mut json, "device", runtime.device_name());
     Ok(Answer::new(text, json))
 }
 

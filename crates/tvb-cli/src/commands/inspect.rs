@@ -104,13 +104,14 @@ pub(crate) fn basis_json(basis: &Basis) -> Value {
     let mut json = serde_json::to_value(&basis.manifest).unwrap_or_else(|_| json!({}));
     let rows = |matrix: &Matrix| -> Vec<Vec<f64>> { matrix.rows().collect() };
     let coefficients = &basis.coefficients;
-    json["solution"] = json!([{
+    let solution = json!([{
         "name": basis.manifest.stored.name,
         "encode": rows(&coefficients.encode),
         "decode": rows(&coefficients.decode),
         "eigenvalues": coefficients.eigenvalues,
     }]);
-    json["gram"] = basis.total_gram().map_or(Value::Null, |gram| json!(rows(&gram)));
+    Answer::add(&mut json, "solution", solution);
+    Answer::add(&mut json, "gram", basis.total_gram().map(|gram| json!(rows(&gram))));
     json
 }
 

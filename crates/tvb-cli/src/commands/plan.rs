@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         let chosen: Vec<usize> =
             args.tasks.iter().map(|name| tvb::arithmetic::find_task(&names, name)).collect::<Result<_>>()?;
         gram = gram.subset(&chosen)?;
-        tasks = chosen.iter().map(|&task| names[task].clone()).collect();
+        tasks = chosen.iter().filter_map(|&task| names.get(task).cloned()).collect();
     }
     let methods = methods(args, &tasks)?;
     let ms = if args.atoms.is_empty() { spread(tasks.len()) } else { args.atoms.clone() };

@@ -76,10 +76,10 @@ pub fn to_bytes(grams: &Grams) -> Result<Vec<u8>> {
     ]);
     let layout = SafetensorsLayout::new(&specs, &metadata)?;
     let mut bytes = vec![0; layout.file_bytes() as usize];
-    bytes[..layout.header().len()].copy_from_slice(layout.header());
-    for (tensor, data) in [gram, digests].iter().enumerate() {
-        let at = layout.offset(tensor) as usize;
-        bytes[at..at + data.len()].copy_from_slice(data);
+    for (at, data) in [(0, layout.header()), (layout.offset(0) as usize, &gram), (layout.offset(1) as usize, &digests)]
+    {
+        let place = bytes.get_mut(at..).and_then(|rest| rest.get_mut(..data.len()));
+        place.ok_or_else(|| failed(&"its parts do not fit"))?.copy_from_slice(data);
     }
     seal::seal(&mut bytes);
     Ok(bytes)
@@ -89,11 +89,8 @@ pub fn to_bytes(grams: &Grams) -> Result<Vec<u8>> {
 pub(super) fn full_matrices(triangles: &[f64], n_tasks: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(triangles.len() * 16);
     for triangle in triangles.chunks_exact(triangle_len(n_tasks)) {
-        for i in 0..n_tasks {
-            for j in 0..n_tasks {
-                bytes.extend(triangle[triangle_len(i.max(j)) + i.min(j)].to_le_bytes());
-            }
-        }
+        let full = unpack_triangle(triangle, n_tasks);
+        bytes.extend(full.rows().flatten().flat_map(f64::to_le_bytes));
     }
     bytes
 }

@@ -139,7 +139,9 @@ impl Basis {
     /// # Errors
     /// Rejected: missing, malformed, or not the tensors the manifest lists.
     pub fn open_atom(&self, index: usize) -> Result<Checkpoint> {
-        let record = &self.manifest.atoms[index];
+        let record = self.manifest.atoms.get(index).ok_or_else(|| {
+            Error::rejected(format!("{}: atom {index} expected, {} found", self.folder.display(), self.n_atoms()))
+        })?;
         // A basis may come from others: no link in it may lead out of its folder.
         let options = OpenOptions { budget: self.budget.clone(), ..OpenOptions::default() };
         let atom = Checkpoint::open_with(&resolve_inside(&self.folder, &record.file)?, &options)?;

@@ -12,8 +12,7 @@ pub fn seal(bytes: &mut [u8]) -> bool {
     let placeholder = UNSEALED.to_string();
     let Some(at) = find(bytes, placeholder.as_bytes()) else { return false };
     let digest = Digest::of(bytes).to_string();
-    bytes[at..at + digest.len()].copy_from_slice(digest.as_bytes());
-    true
+    put(bytes, at, &digest)
 }
 
 /// Whether `bytes`, which carry `checksum` as their own, are as they were when they were sealed.

@@ -106,7 +106,7 @@ impl ShardIndex {
         let mut listed: HashMap<&str, &str> =
             self.weight_map.iter().map(|(tensor, file)| (tensor.as_str(), file.as_str())).collect();
         for (shard, tensor) in tensors {
-            let (name, file) = (shown(&tensor.name), &self.shards[shard]);
+            let (name, file) = (shown(&tensor.name), self.shards.get(shard).map_or("", String::as_str));
             match listed.remove(tensor.name.as_str()) {
                 Some(expected) if expected == file => {}
                 Some(expected) => {

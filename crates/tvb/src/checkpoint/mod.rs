@@ -12,6 +12,7 @@ mod capped;
 mod data_file;
 mod dtype;
 mod edited;
+#[allow(clippy::indexing_slicing, reason = "ranges inside a shape that the header's check has bounded")]
 mod gather;
 mod held;
 mod index;
@@ -29,6 +30,7 @@ mod shown;
 mod side_files;
 mod staged;
 mod tensor;
+#[allow(clippy::indexing_slicing, clippy::string_slice, reason = "ids and offsets that the readers have just checked")]
 pub mod torch;
 
 pub use budget::Budget;

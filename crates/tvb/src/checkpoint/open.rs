@@ -134,7 +134,10 @@ fn open_shards(path: &Path, index_name: String, options: &OpenOptions) -> Result
     }
     let tensors = files.iter().enumerate().flat_map(|(number, file)| file.tensors.iter().map(move |t| (number, t)));
     index.check_against(path, tensors)?;
-    let layout = folder_layout(&files[0], index.shards, true);
+    let Some(first) = files.first() else {
+        return Err(Error::rejected(format!("{}: no shards", path.display())));
+    };
+    let layout = folder_layout(first, index.shards, true);
     assemble(path, layout, Some(index_name), files)
 }
 
@@ -212,7 +215,9 @@ fn finish(
     let mut tensors = Vec::with_capacity(ranked.len());
     let mut by_name = HashMap::with_capacity(ranked.len());
     for (position, (rank, tensor)) in ranked.into_iter().enumerate() {
-        key_order[rank] = position;
+        if let Some(place) = key_order.get_mut(rank) {
+            *place = position;
+        }
         if by_name.insert(tensor.name.clone(), position).is_some() {
             let name = shown(&tensor.name);
             return Err(Error::rejected(format!("{}: tensor {name} stands there twice", path.display())));

@@ -60,13 +60,14 @@ impl Checkpoint {
     }
 
     /// Every tensor in the order in which the files list their keys: a state dict's order.
+    #[allow(clippy::indexing_slicing, reason = "positions in this very list, found when it was made")]
     pub fn in_key_order(&self) -> impl ExactSizeIterator<Item = &Tensor> {
         self.inner.key_order.iter().map(|&position| &self.inner.tensors[position])
     }
 
     /// The tensor of that name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
-        self.inner.by_name.get(name).map(|&i| &self.inner.tensors[i])
+        self.inner.by_name.get(name).and_then(|&i| self.inner.tensors.get(i))
     }
 
     /// The place of the tensor of that name in [`Checkpoint::tensors`].

@@ -92,7 +92,8 @@ impl OutputFile {
         }
         let mut n_written = 0;
         while n_written < bytes.len() {
-            match positioned_write(&self.file, offset + n_written as u64, &bytes[n_written..]) {
+            let rest = bytes.get(n_written..).unwrap_or_default();
+            match positioned_write(&self.file, offset + n_written as u64, rest) {
                 Ok(0) => return Err(Error::failed(format!("{}: writing made no progress", self.path.display()))),
                 Ok(n) => n_written += n,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}

@@ -232,16 +232,16 @@ impl Plan {
         let prefixes: Vec<&str> = plan.tasks.iter().map(|task| wrapper_prefix(&task.checkpoint, &plan.base)).collect();
         let mut mismatches = Mismatches::new(&Selection::all());
         let base = plan.base.clone();
-        let mut indices = Vec::with_capacity(names.len());
+        let mut chosen = Vec::with_capacity(names.len());
         for name in names {
             match base.index_of(name) {
                 Some(index) => indices.push(index),
                 None => mismatches.add("base", name, || format!("missing from {}", base.path().display())),
             }
         }
-        indices.sort_unstable();
-        for index in indices {
-            plan.match_tensor(index, &base.tensors()[index], &prefixes, &mut mismatches);
+        chosen.sort_unstable_by_key(|(index, _)| *index);
+        for (index, tensor) in chosen {
+            plan.match_tensor(index, tensor, &prefixes, &mut mismatches);
         }
         if mismatches.n == 0 { Ok(plan) } else { Err(mismatch_error(&plan.base, &mismatches)) }
     }
@@ -302,10 +302,19 @@ impl Plan {
 
     /// The checkpoint behind column `column` (0 is the base).
     pub fn column_checkpoint(&self, column: usize) -> &Checkpoint {
-        if column == 0 { &self.base } else { &self.tasks[column - 1].checkpoint }
+        if column == 0 { &self.base } else { &self.task(column).checkpoint }
+    }
+
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "columns are counted by this program; there are T of them after the base"
+    )]
+    fn task(&self, column: usize) -> &Task {
+        &self.tasks[column - 1]
     }
 
     /// The stored tensor behind a planned one in one column.
+    #[allow(clippy::indexing_slicing, reason = "`match_tensor` found each index in the list it is looked up in")]
     pub fn column_tensor(&self, planned: &PlannedTensor, column: usize) -> &Tensor {
         &self.column_checkpoint(column).tensors()[planned.columns[column] as usize]
     }
@@ -320,7 +329,7 @@ impl Plan {
         if column == 0 {
             format!("base {}", self.base.path().display())
         } else {
-            format!("task {}", self.tasks[column - 1].name)
+            format!("task {}", self.task(column).name)
         }
     }
 

@@ -192,7 +192,8 @@ pub fn inputs_key(plan: &Plan) -> Digest {
     field(crate::TOOL.as_bytes());
     for column in 0..plan.n_columns() {
         let checkpoint = plan.column_checkpoint(column);
-        field(if column == 0 { b"" } else { plan.tasks[column - 1].name.as_bytes() });
+        let task = column.checked_sub(1).and_then(|task| plan.tasks.get(task));
+        field(task.map_or(b"", |task| task.name.as_bytes()));
         field(checkpoint.path().as_os_str().as_encoded_bytes());
         for file in checkpoint.files() {
             let FileStamp { len, modified, inode } = file.stamp();

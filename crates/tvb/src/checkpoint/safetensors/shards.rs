@@ -64,7 +64,7 @@ impl ShardPlan {
         let mut files: Vec<(String, Vec<usize>)> = shards.iter().map(|name| (name.clone(), Vec::new())).collect();
         for (position, tensor) in checkpoint.tensors().iter().enumerate() {
             if let Place::Contiguous { file, .. } = tensor.place {
-                files[file].1.push(position);
+                files.get_mut(file)?.1.push(position);
             }
         }
         Some(ShardPlan { files, index: checkpoint.index_name().map(str::to_owned) })

@@ -10,6 +10,7 @@ use crate::columns::tasks::check_names;
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
 use serde_json::Value;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use tvb_kernels::MAX_TASKS;
 
@@ -65,7 +66,7 @@ fn autoencoder(folder: &Path, info: Value, budget: &Budget) -> Result<Published>
     let mut decode = matrix(&file, "W")?;
     check_shape(&path, "B", &encode, tasks.len(), encode.n_columns())?;
     check_shape(&path, "W", &decode, encode.n_columns(), tasks.len())?;
-    let is_linear = info["encoder"].as_str() == Some("linear");
+    let is_linear = member(&info, "encoder").as_str() == Some("linear");
     let tau = match file.root().get("A") {
         Some(_) => {
             let initial = matrix(&file, "A")?;
@@ -78,7 +79,8 @@ fn autoencoder(folder: &Path, info: Value, budget: &Budget) -> Result<Published>
         Some(tau) => format!("the final temperature was not saved: A and B give {tau:.4}; B is used as it was saved"),
         None => "the final temperature was not saved; B is used as it was saved".to_owned(),
     }];
-    let asked = info["softmax_w"].as_bool() == Some(true) || info["w_activation"].as_str() == Some("softmax");
+    let asked =
+        member(&info, "softmax_w").as_bool() == Some(true) || member(&info, "w_activation").as_str() == Some("softmax");
     if asked && is_softmaxed(&decode) {
         notes.push(
             "softmax_w: W was saved with its softmax taken and is used as it is; the reference's loader takes it again"
@@ -169,16 +171,17 @@ fn random_sample(folder: &Path, info: Value, budget: &Budget) -> Result<Publishe
     let held: Vec<usize> = indices
         .iter()
         .map(|index| {
-            let index = index.as_u64().and_then(|index| usize::try_from(index).ok()).filter(|&index| index < all.len());
-            index.ok_or_else(|| rejected(format!("selected_indices: numbers below {} expected", all.len())))
+            let index = index.as_u64().and_then(|index| usize::try_from(index).ok());
+            let task = index.and_then(|index| all.get(index));
+            task.cloned().ok_or_else(|| rejected(format!("selected_indices: numbers below {} expected", all.len())))
         })
         .collect::<Result<_>>()?;
-    if held.is_empty() || (1..held.len()).any(|k| held[..k].contains(&held[k])) {
+    // No name stands twice among all of them.
+    let held: HashSet<&String> = tasks.iter().collect();
+    if held.is_empty() || held.len() != tasks.len() {
         return Err(rejected("selected_indices: one index or more expected, none twice".into()));
     }
-    let tasks: Vec<String> = held.iter().map(|&index| all[index].clone()).collect();
-    let lost: Vec<&str> =
-        (0..all.len()).filter(|index| !held.contains(index)).map(|index| all[index].as_str()).collect();
+    let lost: Vec<&str> = all.iter().filter(|task| !held.contains(task)).map(String::as_str).collect();
     let mut notes = Vec::new();
     if !lost.is_empty() {
         notes.push(format!(
@@ -195,7 +198,7 @@ fn random_sample(folder: &Path, info: Value, budget: &Budget) -> Result<Publishe
 /// The tasks' names in the tensor file, or where it has none those of the description.
 fn saved_names(file: &TorchFile, info: &Value, folder: &Path) -> Result<Vec<String>> {
     let Some(names) = file.root().get("dataset_names").and_then(|names| names.items()) else {
-        return tasks_of(&info["datasets"], &folder.join("method_info.json"));
+        return tasks_of(member(info, "datasets"), &folder.join("method_info.json"));
     };
     if names.len() > MAX_TASKS {
         return Err(too_many_tasks(names.len(), file.path()));
@@ -260,7 +263,7 @@ fn matrix(file: &TorchFile, key: &str) -> Result<Matrix> {
     if values.iter().any(|value| !value.is_finite()) {
         return Err(rejected("a value that is not finite".into()));
     }
-    Ok(Matrix::from_fn(n_rows, n_columns, |i, j| values[i * n_columns + j]))
+    Ok(Matrix::of_rows(n_rows, n_columns, &values))
 }
 
 fn check_shape(path: &Path, key: &str, matrix: &Matrix, n_rows: usize, n_columns: usize) -> Result<()> {

@@ -159,9 +159,10 @@ impl PointLog {
         // A line without its end was being written when the run was stopped.
         let n_whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         // A sweep that never finished a point may be replaced by any other.
-        let is_begun = text[..n_whole].iter().filter(|byte| **byte == b'\n').count() > 1;
+        let whole = text.get(..n_whole).unwrap_or_default();
+        let is_begun = whole.iter().filter(|byte| **byte == b'\n').count() > 1;
         let (n_kept, points) = match existing {
-            Existing::Refuse if is_begun => (n_whole, parse(&text[..n_whole], identity, folder, &path)?),
+            Existing::Refuse if is_begun => (n_whole, parse(whole, identity, folder, &path)?),
             _ => (0, Vec::new()),
         };
         file.set_len(n_kept as u64).map_err(io("writing", &path))?;

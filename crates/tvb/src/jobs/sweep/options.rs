@@ -135,6 +135,6 @@ pub struct Swept {
 impl Swept {
     /// The best point.
     pub fn best(&self) -> Option<&Point> {
-        self.choice.best.map(|index| &self.points[index])
+        self.choice.best.and_then(|index| self.points.get(index))
     }
 }

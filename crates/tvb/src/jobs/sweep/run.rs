@@ -63,9 +63,9 @@ pub fn sweep(
     let given = given.map(|reference| with_normalized(reference, options.fine_tuned.as_ref()));
     let choice = choose(&points, &options.goal, given.as_ref().or(zero_shot.as_ref()))?;
     let path = candidates.best_path();
-    let best_path = match choice.best {
+    let best_path = match choice.best.and_then(|best| points.get(best)) {
         Some(best) => {
-            candidates.form(points[best].scale, &path, &Watched::new(progress))?;
+            candidates.form(best.scale, &path, &Watched::new(progress))?;
             Some(path)
         }
         // What another choice of metric left would be taken for this one's.
