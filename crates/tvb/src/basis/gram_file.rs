@@ -12,7 +12,7 @@ use crate::columns::plan::Skipped;
 use crate::columns::tasks::check_names;
 use crate::digest::{Digest, TableOfDigests};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ops::{GramTensor, Grams, N_ROWS_MAX, Origin, Per, countable_rows};
+use crate::ops::{GramTensor, Grams, N_ROWS_MAX, Origin, Per, countable_rows, unpack_triangle};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -6,6 +6,7 @@
 use super::tasks::TaskSource;
 use crate::checkpoint::{Checkpoint, Dtype, Inputs, Tensor};
 use crate::error::{Error, Result};
+use crate::shown::shown_path;
 use regex::Regex;
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -234,8 +235,8 @@ impl Plan {
         let base = plan.base.clone();
         let mut chosen = Vec::with_capacity(names.len());
         for name in names {
-            match base.index_of(name) {
-                Some(index) => indices.push(index),
+            match base.index_of(name).and_then(|index| Some((index, base.tensors().get(index)?))) {
+                Some(found) => chosen.push(found),
                 None => mismatches.add("base", name, || format!("missing from {}", base.path().display())),
             }
         }
@@ -251,10 +252,10 @@ impl Plan {
         let n_before = mismatches.n;
         for (task, prefix) in self.tasks.iter().zip(prefixes) {
             let mut mismatch = |what: &dyn Fn() -> String| mismatches.add(&task.name, &tensor.name, what);
-            match task.checkpoint.index_of(&format!("{prefix}{}", tensor.name)) {
-                None => mismatch(&|| format!("missing from {}", task.checkpoint.path().display())),
-                Some(found_index) => {
-                    let found = &task.checkpoint.tensors()[found_index];
+            let found = task.checkpoint.index_of(&format!("{prefix}{}", tensor.name));
+            match found.and_then(|index| Some((index, task.checkpoint.tensors().get(index)?))) {
+                None => mismatch(&|| format!("missing from {}", shown_path(task.checkpoint.path()))),
+                Some((found_index, found)) => {
                     if found.shape != tensor.shape {
                         mismatch(&|| format!("shape {:?} expected, {:?} found", tensor.shape, found.shape));
                     } else if found.dtype.float().is_none() {

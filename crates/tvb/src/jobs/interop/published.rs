@@ -61,7 +61,7 @@ pub(super) fn read(folder: &Path, budget: &Budget) -> Result<Published> {
 fn autoencoder(folder: &Path, info: Value, budget: &Budget) -> Result<Published> {
     let path = awb_path(folder)?;
     let file = TorchFile::open_within(&path, budget)?;
-    let tasks = tasks_of(&info["datasets"], &folder.join("method_info.json"))?;
+    let tasks = tasks_of(member(&info, "datasets"), &folder.join("method_info.json"))?;
     let encode = matrix(&file, "B")?;
     let mut decode = matrix(&file, "W")?;
     check_shape(&path, "B", &encode, tasks.len(), encode.n_columns())?;
@@ -162,13 +162,14 @@ fn random_sample(folder: &Path, info: Value, budget: &Budget) -> Result<Publishe
     let path = folder.join("random_selection.json");
     let selection = read_json(&path, budget)?;
     let rejected = |what: String| Error::rejected(format!("{}: {what}", path.display()));
-    let all = tasks_of(&info["datasets"], &folder.join("method_info.json"))?;
-    let indices =
-        selection["selected_indices"].as_array().ok_or_else(|| rejected("selected_indices: a list expected".into()))?;
+    let all = tasks_of(member(&info, "datasets"), &folder.join("method_info.json"))?;
+    let indices = member(&selection, "selected_indices")
+        .as_array()
+        .ok_or_else(|| rejected("selected_indices: a list expected".into()))?;
     if indices.len() > all.len() {
         return Err(rejected(format!("selected_indices: at most {} expected, {} found", all.len(), indices.len())));
     }
-    let held: Vec<usize> = indices
+    let tasks: Vec<String> = indices
         .iter()
         .map(|index| {
             let index = index.as_u64().and_then(|index| usize::try_from(index).ok());
@@ -205,6 +206,11 @@ fn saved_names(file: &TorchFile, info: &Value, folder: &Path) -> Result<Vec<Stri
     }
     let names: Option<Vec<Value>> = names.map(|name| name.as_str().map(Value::from)).collect();
     tasks_of(&names.map_or(Value::Null, Value::from), file.path())
+}
+
+/// A member of a JSON object; null where there is none.
+fn member<'a>(object: &'a Value, name: &str) -> &'a Value {
+    object.get(name).unwrap_or(&Value::Null)
 }
 
 fn too_many_tasks(n_tasks: usize, path: &Path) -> Error {
