@@ -33,6 +33,9 @@ pub(crate) struct EditArgs {
     /// Type of the float tensors; each keeps its own where nothing is said
     #[arg(long, value_enum)]
     pub dtype: Option<DtypeName>,
+    /// Write the largest finite value of a type in place of a value beyond it, which is an error otherwise
+    #[arg(long)]
+    pub clip: bool,
     /// Write the bare edit, without the base
     #[arg(long)]
     pub delta: bool,
@@ -232,6 +235,7 @@ fn run(
     let from = Opened::new(basis.as_deref(), args.base.as_deref(), &args.originals)?;
     let (source, names) = (from.source(), from.names());
     let edit = Edit { alpha: weights(&names)?, scale: args.scale, rule };
+    edit.check(source)?;
     let base = args.base.as_deref().map(|path| open_base(path, &args.originals)).transpose()?;
     let prediction = match &from {
         Opened::Basis(basis) => edit.predict(basis)?.map(|fidelity| (fidelity, stored_rounding(basis, &fidelity))),
@@ -259,6 +263,7 @@ fn run(
     }
     let output = EditOutput::new(&args.output)
         .dtype(args.dtype.map(DtypeName::kernel))
+        .clip(args.clip)
         .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
         .delta(args.delta)
         .force(args.force)
@@ -269,7 +274,8 @@ fn run(
         tvb::progress::Progress::note(&context.progress, text.trim_end());
     }
     let started = Instant::now();
-    EditJob { source, edit: &edit, base: base.as_ref(), output: &output }.write(&runtime, &context.progress)?;
+    let job = EditJob { source, edit: &edit, base: base.as_ref(), output: &output };
+    let clipped = job.write(&runtime, &context.progress)?;
     let elapsed = started.elapsed();
     text.push_str(&format!(
         "{}: written in {} on {}\n",
@@ -277,6 +283,10 @@ fn run(
         units::duration(elapsed),
         runtime.device_name()
     ));
+    if !clipped.is_none() {
+        text.push_str(&format!("{clipped}\n"));
+    }
+    json["clipped"] = json!(clipped);
     json["seconds"] = elapsed.as_secs_f64().into();
     json["device"] = runtime.device_name().into();
     Ok(Answer::new(text, json))

@@ -52,7 +52,7 @@ pub(crate) enum Format {
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let grams = gram_file::read(&args.gram)?;
     let names: Vec<String> = grams.tasks.iter().map(|task| task.name.clone()).collect();
-    let mut gram = Gram::new(grams.total())?;
+    let mut gram = Gram::new(grams.total())?.over(grams.n_moved_rows());
     let mut tasks = names.clone();
     if !args.tasks.is_empty() {
         let chosen: Vec<usize> =

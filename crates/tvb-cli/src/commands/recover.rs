@@ -26,6 +26,9 @@ pub(crate) struct Args {
     /// Type of the float tensors; each keeps its own where nothing is said
     #[arg(long, value_enum)]
     pub dtype: Option<DtypeName>,
+    /// Write the largest finite value of a type in place of a value beyond it, which is an error otherwise
+    #[arg(long)]
+    pub clip: bool,
     /// Replace existing outputs
     #[arg(long)]
     pub overwrite: bool,
@@ -44,17 +47,21 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let base = args.base.as_deref().map(Checkpoint::open).transpose().map_err(|error| error.context("base"))?;
     let options = RecoverOptions::new(tasks.clone(), &args.output)
         .dtype(args.dtype.map(DtypeName::kernel))
+        .clip(args.clip)
         .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
         .force(args.force)
         .command(crate::commands::edit::command_line());
-    let written = recover(&basis, base.as_ref(), &options, &context.runtime()?, &context.progress)?;
+    let recovered = recover(&basis, base.as_ref(), &options, &context.runtime()?, &context.progress)?;
     let mut text = String::new();
     let mut rows = Vec::new();
-    for (&task, path) in tasks.iter().zip(&written) {
+    for (&task, path) in tasks.iter().zip(&recovered.written) {
         let error = basis.manifest.tasks[task].relative_error;
         let shown = error.map_or("unknown".to_owned(), |error| format!("{error:.4}"));
         text.push_str(&format!("{}: {} (relative error {shown})\n", names[task], path.display()));
         rows.push(json!({ "task": names[task], "output": path, "relative_error": error }));
     }
-    Ok(Answer::new(text, json!({ "recovered": rows })))
+    if !recovered.clipped.is_none() {
+        text.push_str(&format!("{}\n", recovered.clipped));
+    }
+    Ok(Answer::new(text, json!({ "recovered": rows, "clipped": recovered.clipped })))
 }

@@ -4,6 +4,8 @@ use crate::basis::{Basis, check_read, edits};
 use crate::checkpoint::{Checkpoint, CheckpointWriter, Existing, Layout};
 use crate::error::Result;
 use crate::jobs::edit::{Edit, EditOutput, Source, writer_for};
+use crate::ops::outputs::{Format, Outputs};
+use crate::ops::range::Clipped;
 use crate::ops::reconstruct::reconstruct;
 use crate::pass::Runtime;
 use crate::progress::Progress;
@@ -23,6 +25,8 @@ pub struct RecoverOptions {
     pub folder: PathBuf,
     /// Format of the float tensors; `None` keeps each tensor's.
     pub dtype: Option<tvb_kernels::Dtype>,
+    /// Write the largest finite value of the format in place of one beyond it; otherwise that is an error.
+    pub clip: bool,
     /// What to do with an output that is there already.
     pub existing: Existing,
     /// Use a base that is not the one the basis was made from.
@@ -35,13 +39,19 @@ impl RecoverOptions {
     /// The tasks at these positions, each in the types they are stored in, into `folder`.
     pub fn new(tasks: Vec<usize>, folder: impl Into<PathBuf>) -> RecoverOptions {
         let (folder, existing) = (folder.into(), Existing::Refuse);
-        RecoverOptions { tasks, folder, dtype: None, existing, force: false, command: String::new() }
+        RecoverOptions { tasks, folder, dtype: None, clip: false, existing, force: false, command: String::new() }
     }
 
     /// Sets the format of the float tensors; `None` keeps each tensor's.
     #[must_use]
     pub fn dtype(self, dtype: Option<tvb_kernels::Dtype>) -> RecoverOptions {
         RecoverOptions { dtype, ..self }
+    }
+
+    /// Sets whether values beyond the format are written as its largest finite one.
+    #[must_use]
+    pub fn clip(self, clip: bool) -> RecoverOptions {
+        RecoverOptions { clip, ..self }
     }
 
     /// Sets what to do with an output that is there already.
@@ -63,6 +73,16 @@ impl RecoverOptions {
     }
 }
 
+/// What was recovered.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Recovered {
+    /// Where each task was written, in the order asked for.
+    pub written: Vec<PathBuf>,
+    /// What was clipped, all outputs together.
+    pub clipped: Clipped,
+}
+
 /// Recovers the chosen tasks; answers where each was written.
 ///
 /// # Errors
@@ -73,9 +93,9 @@ pub fn recover(
     options: &RecoverOptions,
     runtime: &Runtime,
     progress: &dyn Progress,
-) -> Result<Vec<PathBuf>> {
+) -> Result<Recovered> {
     let names = basis.task_names();
-    let mut written = Vec::new();
+    let mut recovered = Recovered::default();
     for tasks in options.tasks.chunks(OUTPUTS_PER_PASS) {
         let single = |task: usize| {
             let mut alpha = vec![0.0; names.len()];
@@ -88,6 +108,7 @@ pub fn recover(
         let output = |task: usize| {
             EditOutput::new(target(&options.folder, &names[task], base))
                 .dtype(options.dtype)
+                .clip(options.clip)
                 .existing(options.existing)
                 .delta(base.is_none())
                 .force(options.force)
@@ -95,18 +116,23 @@ pub fn recover(
         };
         let writers: Vec<CheckpointWriter> =
             tasks.iter().map(|&task| writer_for(&edits, base, &output(task))).collect::<Result<_>>()?;
-        let read = reconstruct(base, edits, options.dtype, &writers, runtime, progress)?;
+        let format = Format { dtype: options.dtype, clip: options.clip };
+        let read = reconstruct(base, edits, Outputs { writers: &writers, format }, runtime, progress)?;
         check_read(&read, basis, base.filter(|_| !options.force))?;
         for (writer, &task) in writers.into_iter().zip(tasks) {
             if let Some(base) = base {
                 let card = crate::jobs::card::model_card(base, Source::Basis(basis), &single(task), &options.command);
                 writer.add_side_files(base, options.dtype.map(Into::into), &card)?;
             }
-            written.push(writer.target().to_owned());
+            recovered.written.push(writer.target().to_owned());
             writer.commit()?;
         }
+        recovered.clipped = recovered.clipped.and(read.clipped);
     }
-    Ok(written)
+    if !recovered.clipped.is_none() {
+        progress.warn(&format!("{}: {}", options.folder.display(), recovered.clipped));
+    }
+    Ok(recovered)
 }
 
 /// `FOLDER/NAME.safetensors`, or a folder of that name where the base is one.

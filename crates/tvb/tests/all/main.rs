@@ -9,6 +9,7 @@ mod gpu_device;
 mod interop;
 mod kept;
 mod kept_on_device;
+mod numbers;
 mod properties;
 mod report;
 mod solve;

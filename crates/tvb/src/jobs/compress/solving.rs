@@ -16,7 +16,7 @@ use crate::solve::{self, Gram, Solved};
 /// # Errors
 /// Rejected: M outside 1..T, or a target that no M meets. Interrupted.
 pub fn solve_for(grams: &Grams, options: &CompressOptions, progress: &dyn Progress) -> Result<Solved> {
-    let gram = Gram::new(grams.total())?;
+    let gram = Gram::new(grams.total())?.over(grams.n_moved_rows());
     let go_on = |_: f64| !progress.cancelled();
     let n_atoms = choose_atoms(&gram, grams, options, progress)?;
     let coefficients = solve::solve(&gram, &options.method, &options.solve_options(n_atoms), &go_on)?;

@@ -6,6 +6,8 @@ use crate::basis::check_read;
 use crate::checkpoint::{Checkpoint, Dtype};
 use crate::error::{Error, Result};
 use crate::jobs::card::model_card;
+use crate::ops::outputs::Outputs;
+use crate::ops::range::Clipped;
 use crate::ops::reconstruct::{Edits, reconstruct};
 use crate::pass::Runtime;
 use crate::progress::Progress;
@@ -24,12 +26,13 @@ pub struct EditJob<'a> {
 }
 
 impl EditJob<'_> {
-    /// Forms the edit and writes it: an edited copy of the base, or the bare edit.
+    /// Forms the edit and writes it: an edited copy of the base, or the bare edit. Answers what was clipped.
     ///
     /// # Errors
-    /// Rejected: an output that exists, a damaged basis, another base, inputs that do not fit. Failed: I/O, device.
-    /// Interrupted.
-    pub fn write(&self, runtime: &Runtime, progress: &dyn Progress) -> Result<()> {
+    /// Usage: weights beyond f32, a memory cap that is too low. Rejected: an output that exists, a damaged basis, another
+    /// base, inputs that do not fit or were written to meanwhile, values that are not finite or that the format cannot
+    /// hold. Failed: I/O, device. Interrupted.
+    pub fn write(&self, runtime: &Runtime, progress: &dyn Progress) -> Result<Clipped> {
         self.write_formed(self.edit.edits(self.source)?, runtime, progress)
     }
 
@@ -37,14 +40,16 @@ impl EditJob<'_> {
     ///
     /// # Errors
     /// As [`write`](Self::write).
-    pub fn write_formed(&self, edits: Edits, runtime: &Runtime, progress: &dyn Progress) -> Result<()> {
+    pub fn write_formed(&self, edits: Edits, runtime: &Runtime, progress: &dyn Progress) -> Result<Clipped> {
         let EditJob { source, edit, output, .. } = *self;
+        edit.check(source)?;
         let base = self.base.filter(|_| !output.delta);
         if base.is_none() && !output.delta {
             return Err(Error::usage("no base given").hint("--base PATH, or --delta for the bare edit"));
         }
         let writers = [writer_for(&edits, base, output)?];
-        let read = reconstruct(base, edits, output.dtype, &writers, runtime, progress)?;
+        let outputs = Outputs { writers: &writers, format: output.format() };
+        let read = reconstruct(base, edits, outputs, runtime, progress)?;
         if let Source::Basis(basis) = source {
             check_read(&read, basis, base.filter(|_| !output.force))?;
         }
@@ -55,6 +60,9 @@ impl EditJob<'_> {
             }
             writer.commit()?;
         }
-        Ok(())
+        if !read.clipped.is_none() {
+            progress.warn(&format!("{}: {}", output.target.display(), read.clipped));
+        }
+        Ok(read.clipped)
     }
 }

@@ -35,6 +35,7 @@ pub fn sweep(
     runtime: &Runtime,
     progress: &dyn Progress,
 ) -> Result<Swept> {
+    options.scales.iter().try_for_each(|&scale| Edit { scale, ..edit.clone() }.check(source))?;
     let identity = Identity::of(source, edit, base, options.dtype, &options.evaluator.command);
     let log = PointLog::open(&options.output, &identity, options.existing)?;
     let needs_base =
