@@ -6,4 +6,5 @@ mod batch;
 mod bench;
 mod cli;
 mod kills;
+mod numbers;
 mod sweep;

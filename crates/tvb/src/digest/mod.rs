@@ -5,6 +5,9 @@
 //! The grid depends on nothing but the tensor, so neither threads, chunk sizes, devices nor containers change it.
 //! XXH3 finds damage and mix-ups; it is no defence against someone who forges a file on purpose.
 
+mod running;
+
+use running::{Running, STATE_WORDS};
 use std::fmt;
 use std::str::FromStr;
 use twox_hash::XxHash3_128;
@@ -67,48 +70,54 @@ impl<'de> serde::Deserialize<'de> for Digest {
 
 /// Folds the block digests of several columns into tensor digests, tensor by tensor as the stream passes.
 ///
-/// The blocks of the tensor that is passing are kept as they are (16 bytes each), so that an interrupted pass can be
-/// written down and resumed at any block.
+/// Of the tensor that is passing a state of fixed size is kept for each column, so that memory does not grow with the
+/// tensor, and an interrupted pass can be written down and resumed at any block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorDigests {
     n_columns: usize,
     /// [n_closed_tensors, n_columns]
     closed: Vec<Digest>,
-    /// [n_blocks, n_columns] of the tensor that is passing.
-    open: Vec<Digest>,
+    /// \[n_columns\]: of the tensor that is passing.
+    open: Vec<Running>,
 }
 
 impl TensorDigests {
     /// For `n_columns` columns, no block seen yet.
     pub fn new(n_columns: usize) -> TensorDigests {
-        TensorDigests { n_columns, closed: Vec::new(), open: Vec::new() }
+        TensorDigests { n_columns, closed: Vec::new(), open: vec![Running::new(); n_columns] }
     }
 
-    /// Resumes where another left off: [n_closed_tensors, n_columns] tensor digests and the [n_blocks, n_columns] block
-    /// digests of the tensor that was passing. `None` where these are not whole rows.
-    pub fn from_parts(n_columns: usize, closed: Vec<Digest>, open: Vec<Digest>) -> Option<TensorDigests> {
-        let whole = |digests: &[Digest]| n_columns > 0 && digests.len().is_multiple_of(n_columns);
-        (whole(&closed) && whole(&open)).then_some(TensorDigests { n_columns, closed, open })
+    /// Resumes where another left off: [n_closed_tensors, n_columns] tensor digests and the state of the tensor that was
+    /// passing. `None` where these are not what [`parts`](Self::parts) answers.
+    pub fn from_parts(n_columns: usize, closed: Vec<Digest>, open: &[Digest]) -> Option<TensorDigests> {
+        if n_columns == 0 || !closed.len().is_multiple_of(n_columns) || open.len() / STATE_WORDS != n_columns {
+            return None;
+        }
+        let open = open.chunks(STATE_WORDS).map(Running::of_words).collect::<Option<_>>()?;
+        Some(TensorDigests { n_columns, closed, open })
     }
 
-    /// Columns, closed tensors' digests and the passing tensor's block digests, for [`from_parts`](Self::from_parts).
-    pub fn parts(&self) -> (usize, &[Digest], &[Digest]) {
-        (self.n_columns, &self.closed, &self.open)
+    /// Columns, closed tensors' digests and the state of the passing tensor, for [`from_parts`](Self::from_parts).
+    pub fn parts(&self) -> (usize, &[Digest], Vec<Digest>) {
+        (self.n_columns, &self.closed, self.open.iter().flat_map(Running::words).collect())
+    }
+
+    /// Columns and closed tensors.
+    pub fn size(&self) -> (usize, usize) {
+        (self.n_columns, self.closed.len() / self.n_columns.max(1))
     }
 
     /// Adds the next block of `tensor`, \[n_columns\] digests. Blocks come in order; tensors never go back.
     pub fn push(&mut self, tensor: usize, block: &[Digest]) {
         self.close_until(tensor);
-        self.open.extend_from_slice(block);
+        self.open.iter_mut().zip(block).for_each(|(open, digest)| open.push(*digest));
     }
 
     fn close_until(&mut self, tensor: usize) {
-        while self.closed.len() < tensor * self.n_columns {
-            for column in 0..self.n_columns {
-                let blocks = self.open.iter().skip(column).step_by(self.n_columns);
-                self.closed.push(Digest::of_digests(blocks.copied()));
+        while self.closed.len() < tensor * self.n_columns && self.n_columns > 0 {
+            for open in &mut self.open {
+                self.closed.push(std::mem::replace(open, Running::new()).finish());
             }
-            self.open.clear();
         }
     }
 
@@ -215,10 +224,13 @@ mod tests {
             let mut first = TensorDigests::new(2);
             fold(&mut first, &blocks[..at]);
             let (n_columns, closed, open) = first.parts();
-            let mut second = TensorDigests::from_parts(n_columns, closed.to_vec(), open.to_vec()).unwrap();
+            let mut second = TensorDigests::from_parts(n_columns, closed.to_vec(), &open).unwrap();
             fold(&mut second, &blocks[at..]);
             assert_eq!(second.finish(5), whole.clone().finish(5), "resumed at block {at}");
         }
-        assert_eq!(TensorDigests::from_parts(2, vec![Digest(1)], Vec::new()), None);
+        let open = TensorDigests::new(2).parts().2;
+        assert_eq!(TensorDigests::from_parts(2, vec![Digest(1)], &open), None);
+        assert_eq!(TensorDigests::from_parts(2, Vec::new(), &open[1..]), None);
+        assert!(TensorDigests::from_parts(2, Vec::new(), &open).is_some());
     }
 }
