@@ -134,7 +134,8 @@ impl Value {
         match self {
             Value::Scalar(scalar) => Value::Scalar(scalar * factor),
             Value::Vector(mut alpha) => {
-                alpha.iter_mut().for_each(|weight| *weight *= factor);
+                // A task that is not in it stays out, whatever the factor (0·∞ is NaN).
+                alpha.iter_mut().filter(|weight| **weight != 0.0).for_each(|weight| *weight *= factor);
                 Value::Vector(alpha)
             }
         }

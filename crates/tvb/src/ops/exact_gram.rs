@@ -15,25 +15,42 @@ const DOUBTFUL: f64 = 1.0 / (1_u128 << 102) as f64;
 /// Whether f32 may have been too narrow for a block's matrix `triangle` \[T(T+1)/2\]. `digests` \[T+1\] tell the tasks that
 /// are the base itself over this block: nothing of theirs can be lost.
 pub(super) fn is_doubtful(triangle: &[f64], layout: &ChunkLayout, segment: usize, digests: &[Digest]) -> bool {
-    let least = layout.segments[segment].n_rows as f64 * DOUBTFUL;
     let is_base = |column: usize| {
         digests.get(column) == digests.first() && layout.slice(segment, column).dtype == layout.slice(segment, 0).dtype
     };
-    let is_small = |task: usize| triangle[triangle_len(task) + task] < least && !is_base(task + 1);
-    triangle.iter().any(|value| !value.is_finite()) || (0..layout.n_tasks()).any(is_small)
+    triangle.iter().any(|value| !value.is_finite())
+        || (0..layout.n_tasks()).any(|task| is_small(triangle, layout, segment, task) && !is_base(task + 1))
 }
 
-/// The matrix of one segment in f64, packed; `None` where a delta is not finite.
-pub(super) fn gram_in_f64(chunk: Chunk<'_>, segment: usize) -> Option<Vec<f64>> {
-    let deltas = decode_deltas(chunk, segment, chunk.layout.n_tasks());
+fn is_small(triangle: &[f64], layout: &ChunkLayout, segment: usize, task: usize) -> bool {
+    triangle[triangle_len(task) + task] < layout.segments[segment].n_rows as f64 * DOUBTFUL
+}
+
+/// What a second look at a block tells.
+pub(super) enum SecondLook {
+    /// Its matrix is right: what looked small has not moved.
+    Right,
+    /// The matrix in f64, packed.
+    Exact(Vec<f64>),
+    /// A delta is not finite.
+    NotFinite,
+}
+
+/// Looks at one segment of a doubtful chunk again.
+pub(super) fn look_again(triangle: &[f64], chunk: Chunk<'_>, segment: usize) -> SecondLook {
+    let n_tasks = chunk.layout.n_tasks();
+    let deltas = decode_deltas(chunk, segment, n_tasks);
     if deltas.iter().flatten().any(|delta| !delta.is_finite()) {
-        return None;
+        return SecondLook::NotFinite;
     }
-    // A task that has not moved has no products; among many of those that is most of the work.
     let is_still: Vec<bool> = deltas.iter().map(|rows| rows.iter().all(|delta| *delta == 0.0)).collect();
+    let is_right = |task: usize| is_still[task] || !is_small(triangle, chunk.layout, segment, task);
+    if triangle.iter().all(|value| value.is_finite()) && (0..n_tasks).all(is_right) {
+        return SecondLook::Right;
+    }
     let dot = |i: usize, j: usize| match is_still[i] || is_still[j] {
         true => 0.0,
         false => deltas[i].iter().zip(&deltas[j]).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum(),
     };
-    Some((0..deltas.len()).flat_map(|i| (0..=i).map(move |j| (i, j))).map(|(i, j)| dot(i, j)).collect())
+    SecondLook::Exact((0..n_tasks).flat_map(|i| (0..=i).map(move |j| (i, j))).map(|(i, j)| dot(i, j)).collect())
 }

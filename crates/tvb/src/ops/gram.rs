@@ -1,6 +1,6 @@
 //! Pass 1: chunks → per-tensor Gram matrices in f64, with the digests of everything that was read.
 
-use super::exact_gram::{gram_in_f64, is_doubtful};
+use super::exact_gram::{SecondLook, is_doubtful, look_again};
 use super::grams::{GramTensor, Grams, Origin, Per};
 use crate::columns::plan::Plan;
 use crate::digest::{Digest, TableOfDigests, fingerprint};
@@ -35,9 +35,10 @@ impl Operation for GramOfBlocks<'_> {
             if is_doubtful(triangle, done.layout, index, &done.digests[index * n_columns..][..n_columns]) {
                 let mut reader = ChunkReader::default();
                 reader.read(self.plan, self.reads, &done.blocks[index..=index])?;
-                match gram_in_f64(reader.chunk(), 0) {
-                    Some(exact) => triangle.copy_from_slice(&exact),
-                    None => return Err(self.not_finite(done.blocks[index], reader.chunk())),
+                match look_again(triangle, reader.chunk(), 0) {
+                    SecondLook::Right => {}
+                    SecondLook::Exact(exact) => triangle.copy_from_slice(&exact),
+                    SecondLook::NotFinite => return Err(self.not_finite(done.blocks[index], reader.chunk())),
                 }
             }
         }
