@@ -1,10 +1,10 @@
 //! The digest of a sequence of digests whose state can be written down: XXH3-128 over 16 bytes at a time.
 //!
-//! The same as [`Digest::of_digests`], but for two things: it holds a few hundred bytes, however long the sequence, and it
+//! The same as `Digest::of_digests`, but for two things: it holds a few hundred bytes, however long the sequence, and it
 //! can be saved and resumed anywhere, which the library's hasher cannot. A tensor of 70 billion elements has four million
 //! blocks; keeping their digests until it ends would take 70 MB for each column.
 
-use super::Digest;
+use super::value::Digest;
 
 /// Up to this many digests (240 bytes) XXH3 has other rules, and the library applies them.
 const SHORT: usize = 15;
