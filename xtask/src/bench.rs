@@ -9,7 +9,7 @@ mod jobs;
 mod peers;
 mod timed;
 
-use crate::process::{Result, capture, cargo, root, run as run_command};
+use crate::process::{Result, capture, cargo, root, run as run_command, target};
 use jobs::{Jobs, Programs};
 use std::path::PathBuf;
 use std::process::Command;
@@ -133,8 +133,7 @@ fn build() -> Result<Programs> {
     run_command(&mut cargo(["build", "--release", "--locked", "-p", "tvb-cli", "-p", "tvb-zoo"]))?;
     // These have no dependencies; built together with the others they would ask for other features of theirs.
     run_command(&mut cargo(["build", "--release", "--locked", "-p", "tvb-benches", "--bins"]))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let release = root().join(target).join("release");
+    let release = target().join("release");
     let program = |name: &str| release.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
     Ok(Programs { tvb: program("tvb"), io_floor: program("io_floor"), make_inputs: program("make_inputs") })
 }

@@ -5,10 +5,10 @@
 
 use crate::process::{Result, cargo, run as run_command};
 use crate::setup::{self, InstallArgs};
-use crate::{demo, release, test};
+use crate::{demo, deny, release, test};
 use std::time::Instant;
 
-/// Run what a pull request must pass: format, packages, lints, docs, tests (shader validation among them), a short demo
+/// Run what a pull request must pass: format, packages, dependencies, lints, docs, tests (shader validation among them), a short demo
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -23,6 +23,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         run_command(&mut cargo(["fmt", "--all", "--check"]))
     })?;
     summary.step("packages", "cargo xtask release --check", release::check_lists)?;
+    summary.step("deny", "cargo xtask deny", || deny::run(&deny::Args { install: install.clone() }))?;
     // With every feature, which the tests are built without: training is only checked here.
     summary.step("lints", "cargo clippy --workspace --all-targets --all-features", || {
         let mut command = cargo(["clippy", "--workspace", "--all-targets", "--all-features", "--locked"]);

@@ -13,7 +13,7 @@ mod zoo;
 
 use self::compressed::Compressed;
 use self::zoo::{Zoo, checkpoint};
-use crate::process::{Result, capture, cargo, root, run as run_command};
+use crate::process::{Result, capture, cargo, root, run as run_command, target};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -68,8 +68,7 @@ fn build(is_dev: bool) -> Result<PathBuf> {
         false => &["build", "--locked", "--release", "--package", "tvb-cli", "--package", "tvb-zoo", "--bins"],
     };
     run_command(&mut cargo(words))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(root().join(target).join(if is_dev { "debug" } else { "release" }))
+    Ok(target().join(if is_dev { "debug" } else { "release" }))
 }
 
 /// Runs `tvb compress` on these tasks.

@@ -3,7 +3,7 @@
 //! `interop.py` writes checkpoints with today's PyTorch and checks at the end; between the two `tvb` compresses, imports,
 //! exports, edits and recovers, as a user would. The default tests need no Python: they run on committed fixtures.
 
-use crate::process::{Result, cargo, root, run as run_command, succeeds};
+use crate::process::{Result, cargo, root, run as run_command, succeeds, target};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -101,8 +101,7 @@ fn commands() -> Vec<String> {
 
 fn build() -> Result<PathBuf> {
     run_command(&mut cargo(["build", "--locked", "--workspace", "--all-targets"]))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(root().join(target).join("debug/tvb"))
+    Ok(target().join("debug/tvb"))
 }
 
 /// A virtual environment with PyTorch, made on the first run.

@@ -3,6 +3,7 @@
 mod bench;
 mod ci;
 mod demo;
+mod deny;
 mod fuzz;
 mod interop;
 mod process;
@@ -28,6 +29,7 @@ enum Command {
     Demo(demo::Args),
     Test(test::Args),
     Ci(ci::Args),
+    Deny(deny::Args),
     Bench(bench::Args),
     Zoo(zoo::Args),
     Interop(interop::Args),
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Ci(args) => ci::run(&args),
+        Command::Deny(args) => deny::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Zoo(args) => zoo::run(&args),
         Command::Interop(args) => interop::run(&args),

@@ -157,13 +157,9 @@ impl Parser<'_> {
             Some(found) => format!("{found:?} found"),
             None => "the end found".into(),
         };
-        Error::rejected(format!(
-            "expression, character {}: {expected}, {found}\n  {}\n  {}^",
-            column + 1,
-            self.text,
-            " ".repeat(column)
-        ))
-        .hint("names with other characters than letters, digits, _ and . go in quotes: 'my-task' + other")
+        Error::rejected(format!("expression, character {}: {expected}, {found}", column + 1))
+            .below([self.text, &format!("{}^", " ".repeat(column))])
+            .hint("names with other characters than letters, digits, _ and . go in quotes: 'my-task' + other")
     }
 
     fn error(&self, expected: &str) -> Error {

@@ -60,6 +60,7 @@
 //!
 //! The library never prints, reads no environment, and executes nothing that it finds in a file.
 
+pub mod shown;
 pub mod error;
 pub mod nearest;
 pub mod units;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use tvb::basis::gram_file;
 use tvb::checkpoint::{Dtype, Existing};
 use tvb::jobs::report::{Pareto, pareto_svg};
+use tvb::shown::{csv_cell, escaped};
 use tvb::solve::{Gram, Method, PlanRow, Rounding, SolveOptions, plan_table};
 use tvb::{Result, units};
 
@@ -50,7 +51,8 @@ pub(crate) enum Format {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
-    let grams = gram_file::read(&args.gram)?;
+    let path = args.gram.clone();
+    let grams = context.unless_stopped(move |_| gram_file::read(&path))?;
     let names: Vec<String> = grams.tasks.iter().map(|task| task.name.clone()).collect();
     let mut gram = Gram::new(grams.total())?.over(grams.n_moved_rows());
     let mut tasks = names.clone();
@@ -66,8 +68,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let mut options = SolveOptions::atoms(1);
     options.balance = args.tuning.balance;
     options.coordinates = args.tuning.coordinates();
-    let go_on = |_: f64| !tvb::progress::Progress::cancelled(&context.progress);
-    let rows = plan_table(&gram, &methods, &ms, &options, Some(grams.n_moved_rows()), &go_on)?;
+    let n_rows = grams.n_moved_rows();
+    let rows = context.unless_stopped(move |go_on| plan_table(&gram, &methods, &ms, &options, Some(n_rows), go_on))?;
     let atom_bytes = grams.moved_bytes(Dtype::F32);
     if let Some(path) = &args.plot {
         let points: Vec<Pareto> = rows
@@ -161,7 +163,7 @@ fn table(rows: &[PlanRow], tasks: &[String], atom_bytes: u64) -> String {
     );
     for row in rows {
         for note in &row.notes {
-            let line = format!("note: {}: {note}\n", row.method);
+            let line = format!("note: {}: {}\n", row.method, escaped(note));
             if !text.contains(&line) {
                 text.push_str(&line);
             }
@@ -171,14 +173,10 @@ fn table(rows: &[PlanRow], tasks: &[String], atom_bytes: u64) -> String {
 }
 
 fn csv(rows: &[PlanRow], tasks: &[String], atom_bytes: u64) -> String {
-    let quoted = |cell: &String| match cell.contains([',', '"', '\n']) {
-        true => format!("\"{}\"", cell.replace('"', "\"\"")),
-        false => cell.clone(),
-    };
     let mut text = HEADINGS.join(",").replace(' ', "_") + "\n";
     for row in rows {
         let cells = cells(row, tasks, atom_bytes, |bytes| bytes.to_string());
-        text.push_str(&cells.iter().map(quoted).collect::<Vec<_>>().join(","));
+        text.push_str(&cells.iter().map(|cell| csv_cell(cell)).collect::<Vec<_>>().join(","));
         text.push('\n');
     }
     text

@@ -2,12 +2,13 @@
 
 use crate::args::Context;
 use crate::commands::compress::DtypeName;
+use crate::commands::edit::{open_base, open_basis};
 use crate::output::Answer;
 use serde_json::json;
 use std::path::PathBuf;
-use tvb::basis::Basis;
-use tvb::checkpoint::{Checkpoint, Existing};
+use tvb::checkpoint::Existing;
 use tvb::jobs::recover::{RecoverOptions, recover};
+use tvb::shown::{escaped, path_json, shown_path};
 use tvb::{Result, arithmetic};
 
 /// Recover task vectors from a basis, or with --base whole checkpoints
@@ -38,13 +39,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
-    let basis = Basis::open(&args.basis)?;
+    let basis = open_basis(&args.basis, context)?;
     let names = basis.task_names();
     let tasks: Vec<usize> = match args.tasks.is_empty() {
         true => (0..names.len()).collect(),
         false => args.tasks.iter().map(|name| arithmetic::find_task(&names, name)).collect::<Result<_>>()?,
     };
-    let base = args.base.as_deref().map(Checkpoint::open).transpose().map_err(|error| error.context("base"))?;
+    let base = args.base.as_deref().map(|path| open_base(path, None, context)).transpose()?;
     let options = RecoverOptions::new(tasks.clone(), &args.output)
         .dtype(args.dtype.map(DtypeName::kernel))
         .clip(args.clip)
@@ -57,8 +58,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     for (&task, path) in tasks.iter().zip(&recovered.written) {
         let error = basis.manifest.tasks[task].relative_error;
         let shown = error.map_or("unknown".to_owned(), |error| format!("{error:.4}"));
-        text.push_str(&format!("{}: {} (relative error {shown})\n", names[task], path.display()));
-        rows.push(json!({ "task": names[task], "output": path, "relative_error": error }));
+        text.push_str(&format!("{}: {} (relative error {shown})\n", escaped(&names[task]), shown_path(path)));
+        rows.push(json!({ "task": names[task], "output": path_json(path), "relative_error": error }));
     }
     if !recovered.clipped.is_none() {
         text.push_str(&format!("{}\n", recovered.clipped));

@@ -6,5 +6,6 @@ mod batch;
 mod bench;
 mod cli;
 mod kills;
+mod names;
 mod numbers;
 mod sweep;

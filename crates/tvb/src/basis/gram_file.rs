@@ -10,7 +10,7 @@ use crate::checkpoint::{SafetensorsLayout, TensorSpec};
 use crate::columns::plan::Skipped;
 use crate::digest::{Digest, TableOfDigests};
 use crate::error::{Error, Result};
-use crate::ops::{GramTensor, Grams, Origin, Per};
+use crate::ops::{GramTensor, Grams, N_ROWS_MAX, Origin, Per, countable_rows};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -145,6 +145,10 @@ pub fn from_bytes(bytes: &[u8]) -> std::result::Result<Grams, String> {
     };
     if n == 0 {
         return Err("at least one task expected, none found".into());
+    }
+    let shapes = record.tensors.iter().map(|tensor| tensor.shape.as_slice());
+    if countable_rows(shapes).is_none() {
+        return Err(format!("tensors of at most {N_ROWS_MAX} elements together expected, more found"));
     }
     match record.groups.as_slice() {
         [group] if group.tensors.iter().copied().eq(0..n_tensors) => {}

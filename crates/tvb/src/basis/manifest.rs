@@ -293,6 +293,13 @@ impl Manifest {
         if self.tasks.is_empty() {
             return Err("at least one task expected".into());
         }
+        if self.n_vectors() == 0 {
+            return Err("at least one atom expected".into());
+        }
+        let bytes = self.atoms.iter().try_fold(0_u64, |sum, atom| sum.checked_add(atom.bytes));
+        if bytes.and_then(|bytes| bytes.checked_mul(self.tasks.len() as u64)).is_none() {
+            return Err("atoms of a size that can be counted expected".into());
+        }
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use super::capped::read_capped;
 use super::{Checkpoint, Dtype, Existing, Leftover, SHARD_BYTES, ShardPlan, ShardedWriter, StagedOutput, TensorSpec};
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Files beside the weights that an edited copy of a folder needs as they are.
 const COPIED_FILES: [&str; 14] = [
@@ -59,7 +59,7 @@ impl CheckpointWriter {
             .hint("`tvb export --format pt` makes a PyTorch file of it"));
         }
         let is_folder = extension != "safetensors";
-        let (staged, folder, plan): (StagedOutput, PathBuf, ShardPlan) = if is_folder {
+        let (staged, writer) = if is_folder {
             let staged = StagedOutput::folder(target, existing, Leftover::Clear)?;
             let same = |like: &&Checkpoint| {
                 like.tensors().len() == specs.len()
@@ -69,15 +69,13 @@ impl CheckpointWriter {
                 Some(plan) => plan,
                 None => ShardPlan::greedy(specs, "model", SHARD_BYTES)?,
             };
-            let folder = staged.path().to_owned();
-            (staged, folder, plan)
+            let writer = ShardedWriter::create(staged.path(), &plan, specs, metadata)?;
+            (staged, writer)
         } else {
             let staged = StagedOutput::file(target, existing)?;
-            let name = staged.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let folder = staged.path().parent().unwrap_or(Path::new(".")).to_owned();
-            (staged, folder, ShardPlan { files: vec![(name, (0..specs.len()).collect())], index: None })
+            let writer = ShardedWriter::create_single(staged.path(), specs, metadata)?;
+            (staged, writer)
         };
-        let writer = ShardedWriter::create(&folder, &plan, specs, metadata)?;
         let by_name = specs.iter().enumerate().map(|(number, spec)| (spec.name.clone(), number)).collect();
         Ok(CheckpointWriter { staged, writer, by_name, is_folder })
     }

@@ -363,19 +363,16 @@ fn find_extra_tensors(base: &Checkpoint, tasks: &[Task], prefixes: &[&str], sele
 }
 
 fn mismatch_error(base: &Checkpoint, mismatches: &[Mismatch]) -> Error {
-    let mut message = format!(
+    let n_more = mismatches.len().saturating_sub(MISMATCHES_LISTED);
+    let listed = mismatches.iter().take(MISMATCHES_LISTED).map(Mismatch::to_string);
+    Error::rejected(format!(
         "{}: {} {} between the base and the fine-tunes",
         base.path().display(),
         mismatches.len(),
         if mismatches.len() == 1 { "mismatch" } else { "mismatches" }
-    );
-    for mismatch in mismatches.iter().take(MISMATCHES_LISTED) {
-        message.push_str(&format!("\n  {mismatch}"));
-    }
-    if mismatches.len() > MISMATCHES_LISTED {
-        message.push_str(&format!("\n  … and {} more", mismatches.len() - MISMATCHES_LISTED));
-    }
-    Error::rejected(message).hint("--skip-mismatched leaves these tensors out; --exclude REGEX chooses by name")
+    ))
+    .below(listed.chain((n_more > 0).then(|| format!("… and {n_more} more"))))
+    .hint("--skip-mismatched leaves these tensors out; --exclude REGEX chooses by name")
 }
 
 #[cfg(test)]

@@ -39,8 +39,7 @@ impl TaskSource {
     /// assert_eq!(TaskSource::parse(OsStr::new("runs/Cars/finetuned.pt")).unwrap().name, "Cars");
     /// ```
     pub fn parse(text: &OsStr) -> Result<Self> {
-        let named = text.to_str().and_then(|text| text.split_once('='));
-        let (name, path) = match named {
+        let (name, path) = match split_at_equals(text) {
             Some((name, path)) if !name.is_empty() && !name.contains(['/', '\\']) => (name.to_owned(), Path::new(path)),
             _ => (default_name(Path::new(text)), Path::new(text)),
         };
@@ -152,6 +151,20 @@ pub fn check_name(name: &str) -> Result<()> {
     Err(Error::usage(format!("{wrong}: {name:?}")).hint("name the task: NAME=PATH"))
 }
 
+/// What stands before the first `=`, which is Unicode, and what behind it, which need not be.
+fn split_at_equals(text: &OsStr) -> Option<(&str, &OsStr)> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        let bytes = text.as_bytes();
+        let at = bytes.iter().position(|byte| *byte == b'=')?;
+        let (name, path) = bytes.split_at(at);
+        Some((std::str::from_utf8(name).ok()?, OsStr::from_bytes(path.get(1..)?)))
+    }
+    #[cfg(not(unix))]
+    text.to_str()?.split_once('=').map(|(name, path)| (name, OsStr::new(path)))
+}
+
 /// The file's stem or the folder's name, or, where that says nothing, the name of the folder it is in.
 fn default_name(path: &Path) -> String {
     // A relative path such as `.` or `model.safetensors` has its telling part in the current folder's path.
@@ -199,6 +212,21 @@ mod tests {
         for (text, name, path) in cases {
             let expected = TaskSource { name: name.into(), path: path.into() };
             assert_eq!(TaskSource::parse(OsStr::new(text)).unwrap(), expected, "{text:?}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_path_need_not_be_unicode() {
+        use std::os::unix::ffi::OsStrExt;
+        let cases: [(&[u8], &str, &[u8]); 3] = [
+            (b"cars=a/\xff=.pt", "cars", b"a/\xff=.pt"),
+            (b"a/\xff.pt", "\u{fffd}", b"a/\xff.pt"),
+            (b"\xff=a/b.pt", "b", b"\xff=a/b.pt"),
+        ];
+        for (text, name, path) in cases {
+            let expected = TaskSource { name: name.into(), path: OsStr::from_bytes(path).into() };
+            assert_eq!(TaskSource::parse(OsStr::from_bytes(text)).unwrap(), expected);
         }
     }
 

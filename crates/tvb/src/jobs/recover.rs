@@ -9,6 +9,7 @@ use crate::ops::range::Clipped;
 use crate::ops::reconstruct::reconstruct;
 use crate::pass::Runtime;
 use crate::progress::Progress;
+use crate::shown::shown_path;
 use crate::solve::Rule;
 use std::path::{Path, PathBuf};
 
@@ -130,7 +131,7 @@ pub fn recover(
         recovered.clipped = recovered.clipped.and(read.clipped);
     }
     if !recovered.clipped.is_none() {
-        progress.warn(&format!("{}: {}", options.folder.display(), recovered.clipped));
+        progress.warn(&format!("{}: {}", shown_path(&options.folder), recovered.clipped));
     }
     Ok(recovered)
 }

@@ -14,4 +14,4 @@ pub mod range;
 pub mod reconstruct;
 pub mod same_inputs;
 
-pub use grams::{GramTensor, Grams, Origin, Per};
+pub use grams::{GramTensor, Grams, N_ROWS_MAX, Origin, Per, countable_rows};

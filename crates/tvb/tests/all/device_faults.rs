@@ -1,7 +1,7 @@
 //! Devices that fail in the middle of a pass: the pass goes on where it was, on the reopened device or on the CPU, and its
 //! result is the one of an undisturbed run.
 
-use crate::gpu_device::{Notes, llvmpipe};
+use crate::gpu_device::{Notes, test_gpu};
 use std::path::Path;
 use tvb::columns::plan::Plan;
 use tvb::jobs::compress::{CompressOptions, compress};
@@ -42,7 +42,7 @@ fn assert_close(found: &Grams, expected: &Grams) {
 
 #[test]
 fn a_pass_survives_its_device() {
-    let Some(engine) = llvmpipe(DeviceSetup::default()) else { return };
+    let Some(engine) = test_gpu(DeviceSetup::default()) else { return };
     let top = tempfile::tempdir().expect("a folder");
     let plan = write_plan(top.path());
     let (runtime, notes) = (runtime(&engine), Notes::default());

@@ -1,4 +1,5 @@
-//! The software adapter that passes on a GPU are tested on, their inputs, and what such a pass says.
+//! The device that passes on a GPU are tested on (llvmpipe, the software adapter, or what `TVB_TEST_DEVICE` names), their
+//! inputs, and what such a pass says.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -8,15 +9,19 @@ use tvb::progress::Progress;
 use tvb_kernels::{Backend, DeviceChoice, DeviceSetup, Engine, GpuEngine, open_as};
 use tvb_tests::small_models::{Shape, Values, write_model};
 
-/// llvmpipe with this setup; `None` where it is not there.
-pub(crate) fn llvmpipe(setup: DeviceSetup) -> Option<GpuEngine> {
-    let choice = DeviceChoice::Name("llvmpipe".to_owned());
-    match open_as(&choice, Some(Backend::Vulkan), setup).map(|opened| opened.engine) {
+/// The device with this setup; `None` where it is not there.
+pub(crate) fn test_gpu(setup: DeviceSetup) -> Option<GpuEngine> {
+    let named = std::env::var("TVB_TEST_DEVICE").ok();
+    let (name, backend) = match &named {
+        Some(name) => (name.as_str(), None),
+        None => ("llvmpipe", Some(Backend::Vulkan)),
+    };
+    match open_as(&DeviceChoice::Name(name.to_owned()), backend, setup).map(|opened| opened.engine) {
         Ok(Engine::Gpu(engine)) => Some(engine),
         other => {
             let required = std::env::var("TVB_REQUIRE_GPU").is_ok_and(|value| value == "1");
             assert!(!required, "TVB_REQUIRE_GPU=1, but {other:?}");
-            eprintln!("skipped: no llvmpipe (install mesa-vulkan-drivers for it)");
+            eprintln!("skipped: no {name} (install mesa-vulkan-drivers for a software adapter)");
             None
         }
     }

@@ -1,6 +1,6 @@
 //! What stays in the memory of a GPU between the passes is neither read nor uploaded again, and the basis is the same.
 
-use crate::gpu_device::{Notes, llvmpipe};
+use crate::gpu_device::{Notes, test_gpu};
 use std::path::{Path, PathBuf};
 use tvb::columns::plan::Plan;
 use tvb::digest::Digest;
@@ -14,9 +14,9 @@ use tvb_tests::small_models::{Random, Shape, Stored, contents, values};
 
 const N_TASKS: usize = 3;
 
-/// llvmpipe as a card with memory of its own would be, to which chunks are copied.
+/// The test device as a card with memory of its own would be, to which chunks are copied.
 fn card() -> Option<GpuEngine> {
-    llvmpipe(DeviceSetup { copies: true, ..DeviceSetup::default() })
+    test_gpu(DeviceSetup { copies: true, ..DeviceSetup::default() })
 }
 
 fn runtime(engine: &GpuEngine, device_memory_bytes: u64) -> Runtime {

@@ -1,6 +1,6 @@
 //! However the work is divided, over parts, threads, chunks or runs, the sums are the same bits.
 
-use crate::gpu_device::{Notes, llvmpipe, write_plan};
+use crate::gpu_device::{Notes, test_gpu, write_plan};
 use tvb::columns::plan::Plan;
 use tvb::ops::gram::{add_spans, gram, gram_of_spans};
 use tvb::pass::{Runtime, SPAN_ROWS};
@@ -56,8 +56,8 @@ fn any_division_of_the_work_gives_the_same_gram_on_the_cpu() {
 
 #[test]
 fn any_division_of_the_work_gives_the_same_gram_on_a_gpu() {
-    let Some(engine) = llvmpipe(DeviceSetup::default()) else { return };
+    let Some(engine) = test_gpu(DeviceSetup::default()) else { return };
     let top = tempfile::tempdir().expect("a folder");
     let plan = plan(top.path());
-    check(&plan, |n_threads| Runtime::on(Engine::Gpu(engine.clone())).with_threads(n_threads), "llvmpipe");
+    check(&plan, |n_threads| Runtime::on(Engine::Gpu(engine.clone())).with_threads(n_threads), "the GPU");
 }

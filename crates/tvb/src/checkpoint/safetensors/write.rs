@@ -108,6 +108,19 @@ impl ShardedWriter {
         Ok(ShardedWriter { writers: writers.collect::<Result<_>>()?, homes })
     }
 
+    /// Creates one file of all tensors at a path of any name.
+    ///
+    /// # Errors
+    /// As [`create`](ShardedWriter::create).
+    pub fn create_single(
+        path: &Path,
+        specs: &[TensorSpec],
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<ShardedWriter> {
+        let writer = SafetensorsWriter::create(path, SafetensorsLayout::new(specs, metadata)?)?;
+        Ok(ShardedWriter { writers: vec![writer], homes: (0..specs.len()).map(|tensor| (0, tensor)).collect() })
+    }
+
     /// Opens every file of `plan` that an interrupted run left in `folder`; `None` when one of them is not as
     /// [`create`](ShardedWriter::create) made it.
     ///

@@ -16,7 +16,8 @@ use crate::jobs::edit::{Edit, EditJob, EditOutput, Source};
 use crate::jobs::gram::make_gram_file;
 use crate::ops::Grams;
 use crate::pass::Runtime;
-use crate::progress::Progress;
+use crate::progress::{Progress, unless_cancelled};
+use crate::shown::path_json;
 use crate::solve::{Method, Rule};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -80,7 +81,7 @@ impl Record {
             "step": self.step,
             "method": self.method,
             "n_atoms": self.n_atoms,
-            "output": self.output,
+            "output": path_json(&self.output),
             "outcome": self.word(),
             "seconds": self.seconds,
             "worst_error": self.worst_error,
@@ -267,7 +268,8 @@ impl Runner<'_> {
     }
 
     fn read(&self, inputs: &Rc<Inputs>) -> Result<Opened> {
-        let plan = inputs.plan()?;
+        let named = Inputs::clone(inputs);
+        let plan = unless_cancelled(self.progress, move |_| named.plan())?;
         let gram_path = gram_path(&self.batch.work, &plan);
         let grams = match gram_file::read(&gram_path) {
             Ok(grams) => grams,

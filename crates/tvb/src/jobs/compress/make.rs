@@ -21,7 +21,7 @@ use crate::ops::range::Clipped;
 use crate::ops::same_inputs::check_same_inputs;
 use crate::pass::{Reads, Runtime};
 use crate::progress::Progress;
-use crate::solve::{Gram, Method};
+use crate::solve::Method;
 use serde_json::json;
 
 /// What a manifest's options call the values that were clipped, where there are any.
@@ -58,8 +58,8 @@ impl Make<'_> {
         let tensors: Vec<_> = stored.map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
         let (solved, atoms, clipped) = match options.method {
             Method::Random { seed } => {
-                let gram = Gram::new(grams.total())?.over(grams.n_moved_rows());
-                let raw = RawColumns::new(seed, choose_atoms(&gram, &grams, options, progress)?, tensors)?;
+                let (gram, n_atoms) = choose_atoms(&grams, options, progress)?;
+                let raw = RawColumns::new(seed, n_atoms, tensors)?;
                 (solve_random(gram, &raw, plan, &grams, reads, runtime, progress)?, Vec::new(), Clipped::default())
             }
             _ => {

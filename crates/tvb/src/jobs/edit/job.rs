@@ -11,6 +11,7 @@ use crate::ops::range::Clipped;
 use crate::ops::reconstruct::{Edits, reconstruct};
 use crate::pass::Runtime;
 use crate::progress::Progress;
+use crate::shown::shown_path;
 
 /// An edit that is to be written: what, from what, onto what, and where.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +62,7 @@ impl EditJob<'_> {
             writer.commit()?;
         }
         if !read.clipped.is_none() {
-            progress.warn(&format!("{}: {}", output.target.display(), read.clipped));
+            progress.warn(&format!("{}: {}", shown_path(&output.target), read.clipped));
         }
         Ok(read.clipped)
     }
