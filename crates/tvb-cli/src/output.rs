@@ -27,6 +27,13 @@ impl Answer {
         Self { text: text.into(), json, problem: None }
     }
 
+    /// One more member of the JSON object.
+    pub(crate) fn add(json: &mut Value, name: &str, value: impl Into<Value>) {
+        if let Some(object) = json.as_object_mut() {
+            object.insert(name.to_owned(), value.into());
+        }
+    }
+
     /// The answer is shown, and the command fails with `problem` all the same.
     pub(crate) fn with_problem(self, problem: Error) -> Self {
         Self { problem: Some(problem), ..self }

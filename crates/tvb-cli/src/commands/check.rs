@@ -29,7 +29,8 @@ pub(crate) fn run_on(plan: &Plan) -> Answer {
 fn text(plan: &Plan) -> String {
     let mut table = Table::new([("column", Align::Left), ("types", Align::Left), ("source", Align::Left)]);
     for column in 0..plan.n_columns() {
-        let name = if column == 0 { "base".to_owned() } else { plan.tasks[column - 1].name.clone() };
+        let task = column.checked_sub(1).and_then(|task| plan.tasks.get(task));
+        let name = task.map_or_else(|| "base".to_owned(), |task| task.name.clone());
         table.row([name, dtypes(plan, column), shown_path(plan.column_checkpoint(column).path())]);
     }
     let mut text = format!(
@@ -78,10 +79,10 @@ fn json(plan: &Plan) -> Value {
             plan.column_dtypes(column).into_iter().map(|(dtype, n)| (dtype.to_string(), n.into())).collect();
         json!({ "source": path_json(plan.column_checkpoint(column).path()), "dtypes": dtypes })
     };
-    let tasks: Vec<Value> = (0..plan.tasks.len())
-        .map(|task| {
-            let mut object = column(task + 1);
-            object["name"] = plan.tasks[task].name.clone().into();
+    let tasks: Vec<Value> = (plan.tasks.iter().enumerate())
+        .map(|(index, task)| {
+            let mut object = column(index + 1);
+            Answer::add(&mut object, "name", task.name.as_str());
             object
         })
         .collect();

@@ -9,7 +9,7 @@ use serde_json::json;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tvb::basis::Basis;
-use tvb::checkpoint::Existing;
+use tvb::checkpoint::{Existing, Inputs};
 use tvb::columns::plan::Plan;
 use tvb::jobs::compress::{CompressOptions, Compressed, compress, forecast};
 use tvb::pass::kept::Keep;
@@ -97,7 +97,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         .clip(args.clip)
         .gram(args.gram.clone())
         .keep(args.keep_inputs.keep())
-        .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse });
+        .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
+        .protect(args.method.tuning.init.iter().fold(Inputs::none(), |inputs, path| inputs.and(path)));
     if args.dry_run {
         return dry_run(plan, options, context);
     }
@@ -107,10 +108,10 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let elapsed = started.elapsed();
     let device = runtime.device_name();
     let mut json = crate::commands::inspect::basis_json(&made.basis);
-    json["output"] = path_json(&args.output);
-    json["device"] = device.clone().into();
-    json["seconds"] = elapsed.as_secs_f64().into();
-    json["read_bytes"] = made.read_bytes.into();
+    Answer::add(&mut json, "output", path_json(&args.output));
+    Answer::add(&mut json, "device", device.as_str());
+    Answer::add(&mut json, "seconds", elapsed.as_secs_f64());
+    Answer::add(&mut json, "read_bytes", made.read_bytes);
     Ok(Answer::new(summary(&made, elapsed, &device), json))
 }
 

@@ -41,6 +41,6 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     }
     text.push_str("errors are unknown: `tvb verify BASIS --base B TASK…` measures them on the originals\n");
     let mut json = crate::commands::inspect::basis_json(&basis);
-    json["output"] = path_json(&args.output);
+    Answer::add(&mut json, "output", path_json(&args.output));
     Ok(Answer::new(text, json))
 }

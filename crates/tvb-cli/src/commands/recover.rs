@@ -56,10 +56,11 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let mut text = String::new();
     let mut rows = Vec::new();
     for (&task, path) in tasks.iter().zip(&recovered.written) {
-        let error = basis.manifest.tasks[task].relative_error;
+        let Some(record) = basis.manifest.tasks.get(task) else { continue };
+        let (name, error) = (&record.name, record.relative_error);
         let shown = error.map_or("unknown".to_owned(), |error| format!("{error:.4}"));
-        text.push_str(&format!("{}: {} (relative error {shown})\n", escaped(&names[task]), shown_path(path)));
-        rows.push(json!({ "task": names[task], "output": path_json(path), "relative_error": error }));
+        text.push_str(&format!("{}: {} (relative error {shown})\n", escaped(name), shown_path(path)));
+        rows.push(json!({ "task": name, "output": path_json(path), "relative_error": error }));
     }
     if !recovered.clipped.is_none() {
         text.push_str(&format!("{}\n", recovered.clipped));

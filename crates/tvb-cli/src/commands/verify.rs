@@ -62,7 +62,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         let rows = errors
             .iter()
             .map(|error| json!({ "task": error.task, "measured": error.measured, "predicted": error.predicted }));
-        json["errors"] = rows.collect();
+        Answer::add(&mut json, "errors", rows.collect::<Vec<_>>());
     }
     Ok(Answer::new(text, json))
 }

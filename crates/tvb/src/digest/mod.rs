@@ -10,4 +10,4 @@ mod tensors;
 mod value;
 
 pub use tensors::{TableOfDigests, TensorDigests, fingerprint};
-pub use value::{BLOCK_ROWS, Digest};
+pub use value::{BLOCK_ROWS, Digest, Digester};

@@ -24,7 +24,7 @@ pub fn make_gram_file(
     progress: &dyn Progress,
 ) -> Result<Grams> {
     check_memory(plan, 0, runtime)?;
-    let staged = StagedOutput::file(output, existing)?;
+    let staged = StagedOutput::file(output, existing, &plan.inputs())?;
     let mut folder = staged.path().as_os_str().to_owned();
     folder.push(".bookmarks");
     let mut bookmarks = BookmarkFolder::new(folder.into(), plan, runtime);

@@ -100,10 +100,11 @@ pub fn verify_errors(basis: &Basis, plan: &Plan, runtime: &Runtime, progress: &d
         (false, true) => error / mean,
         (false, false) => f64::INFINITY,
     };
-    let errors = measured.iter().zip(&which).map(|(&SquareError { error, norm }, &task)| TrueError {
-        task: names[task].clone(),
+    let records = which.iter().filter_map(|&task| basis.manifest.tasks.get(task));
+    let errors = measured.iter().zip(records).map(|(&SquareError { error, norm }, record)| TrueError {
+        task: record.name.clone(),
         measured: relative(error, norm),
-        predicted: basis.manifest.tasks[task].relative_error,
+        predicted: record.relative_error,
     });
     Ok(errors.collect())
 }

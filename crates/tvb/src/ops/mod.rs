@@ -14,4 +14,5 @@ pub mod range;
 pub mod reconstruct;
 pub mod same_inputs;
 
+pub(crate) use grams::unpack_triangle;
 pub use grams::{GramTensor, Grams, N_ROWS_MAX, Origin, Per, countable_rows};

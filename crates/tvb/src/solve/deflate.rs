@@ -29,6 +29,9 @@ pub(super) fn deflated(gram: &Gram, a: &[f64]) -> Spectrum {
     });
     let mut spectrum = Spectrum::of(left.as_ref());
     spectrum.lowest = 0.0;
+    if gram.trace() <= 0.0 {
+        spectrum.values.fill(0.0);
+    }
     spectrum
 }
 

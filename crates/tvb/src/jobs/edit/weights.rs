@@ -1,7 +1,7 @@
 //! What an edit is: weights over tasks, what they become over atoms, and how true the result will be.
 
 use crate::basis::{self, Basis};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Inputs};
 use crate::columns::plan::Plan;
 use crate::error::{Error, Result};
 use crate::ops::reconstruct::Edits;
@@ -15,6 +15,16 @@ pub enum Source<'a> {
     Basis(&'a Basis),
     /// The original checkpoints: plain task arithmetic.
     Checkpoints(&'a Plan),
+}
+
+impl Source<'_> {
+    /// What an output must leave alone.
+    pub fn inputs(&self) -> Inputs {
+        match self {
+            Source::Basis(basis) => basis.inputs(),
+            Source::Checkpoints(plan) => plan.inputs(),
+        }
+    }
 }
 
 /// λ·Σ αt·τ̂t, or λ times the plain sum of the atoms.

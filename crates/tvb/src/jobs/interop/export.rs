@@ -9,10 +9,10 @@ use super::generated::make_atoms;
 use crate::basis::Basis;
 use crate::basis::atoms::{Atoms, plain};
 use crate::checkpoint::torch::{SaveStorage, SaveTensor, SaveValue, TorchWriter};
-use crate::checkpoint::{Checkpoint, Dtype, Existing, Leftover, StagedOutput, Tensor, TensorSpec};
+use crate::checkpoint::{Budget, Checkpoint, Dtype, Existing, Leftover, OpenOptions, StagedOutput, Tensor, TensorSpec};
 use crate::columns::plan::{Plan, Task};
 use crate::digest::BLOCK_ROWS;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::matrix::Matrix;
 use crate::ops::range::{Input, Origin, RangeCheck, Rows, values_of};
 use crate::pass::{Block, HostOperation, Pass, ReadChunk, Reads, Runtime};
@@ -73,8 +73,10 @@ pub fn export_basis(
     let n_stored = basis.manifest.n_vectors();
     let is_pca = basis.manifest.method.name == "pca";
     let mut notes = Vec::new();
-    let frozen = frozen_tensors(basis, options.base.as_ref())?;
-    let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Clear)?;
+    let frozen = frozen_tensors(basis, options.base.as_ref(), &runtime.budget)?;
+    let inputs = options.base.iter().fold(basis.inputs(), |inputs, base| inputs.with(&base.inputs()));
+    let inputs = inputs.and(Path::new(&basis.manifest.base.source));
+    let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Clear, &inputs)?;
     let scratch = staged.path().join("atoms");
     let atoms = match basis.atoms()? {
         Atoms::Generated(_) => make_atoms(basis, &scratch, runtime, progress)?,
@@ -121,7 +123,7 @@ pub fn export_basis(
 }
 
 /// Names and shapes of the tensors that the atoms leave out, from the base's headers.
-fn frozen_tensors(basis: &Basis, base: Option<&Checkpoint>) -> Result<Vec<(String, Vec<usize>)>> {
+fn frozen_tensors(basis: &Basis, base: Option<&Checkpoint>, budget: &Budget) -> Result<Vec<(String, Vec<usize>)>> {
     let manifest = &basis.manifest;
     if manifest.frozen.is_empty() {
         return Ok(Vec::new());
@@ -129,14 +131,15 @@ fn frozen_tensors(basis: &Basis, base: Option<&Checkpoint>) -> Result<Vec<(Strin
     let source = Path::new(&manifest.base.source);
     let base = match base {
         Some(base) => base.clone(),
-        None => Checkpoint::open(source).map_err(|_| {
-            Error::rejected(format!(
-                "{}: {} frozen tensors are not in the basis, and their shapes are not known: the base {} cannot be read",
+        None => open_recorded(source, budget).map_err(|error| match error.kind() {
+            ErrorKind::Interrupted => error,
+            _ => Error::rejected(format!(
+                "{}: {} frozen tensors are not in the basis, and their shapes are not known: the base cannot be read: {error}",
                 basis.folder.display(),
                 manifest.frozen.len(),
-                source.display()
             ))
-            .hint("name the base: --base PATH")
+            .caused_by(error)
+            .hint("name the base: --base PATH"),
         })?,
     };
     let frozen = manifest.frozen.iter().map(|name| {
@@ -149,6 +152,10 @@ fn frozen_tensors(basis: &Basis, base: Option<&Checkpoint>) -> Result<Vec<(Strin
         Ok((name.clone(), tensor.shape.clone()))
     });
     frozen.collect()
+}
+
+fn open_recorded(source: &Path, budget: &Budget) -> Result<Checkpoint> {
+    Checkpoint::open_with(source, &OpenOptions { budget: budget.clone(), ..OpenOptions::default() })
 }
 
 fn atoms_plan(basis: &Basis, atoms: Vec<Checkpoint>) -> Result<Plan> {
@@ -219,7 +226,11 @@ fn write_zeros(writer: &TorchWriter, storage: usize, first: u64, end: u64) -> Re
     let block = vec![0; BLOCK_ROWS * size_of::<f32>()];
     for row in (first..end).step_by(BLOCK_ROWS) {
         let n_rows = (end - row).min(BLOCK_ROWS as u64) as usize;
-        writer.write_at(storage, row * size_of::<f32>() as u64, &block[..n_rows * size_of::<f32>()])?;
+        writer.write_at(
+            storage,
+            row * size_of::<f32>() as u64,
+            block.get(..n_rows * size_of::<f32>()).unwrap_or(&block),
+        )?;
     }
     Ok(())
 }
@@ -260,7 +271,7 @@ impl HostOperation for WriteVectors<'_> {
         for column in 0..layout.n_columns {
             for (index, block) in read.blocks.iter().enumerate() {
                 let slice = layout.slice(index, column);
-                let raw = &read.chunk.bytes[slice.offset..slice.offset + block.n_rows * slice.dtype.size()];
+                let raw = read.rows(index, column)?;
                 let converted = (slice.dtype != tvb_kernels::Dtype::F32)
                     .then(|| tvb_kernels::convert(raw, slice.dtype, tvb_kernels::Dtype::F32));
                 let rows = converted.as_deref().unwrap_or(raw);
@@ -276,7 +287,8 @@ impl HostOperation for WriteVectors<'_> {
                 }
                 match self.mean {
                     Some(mean) if column == self.n_vectors => {
-                        let at = (mean.firsts[block.tensor] + block.first_row) * size_of::<f32>();
+                        let first = mean.firsts.get(block.tensor).copied().unwrap_or_default();
+                        let at = (first + block.first_row) * size_of::<f32>();
                         mean.writer.write_at(mean.storage, at as u64, rows)?;
                     }
                     _ => self.vectors.write(column, block, rows)?,
@@ -451,7 +463,7 @@ pub fn export_checkpoint(
     progress: &dyn Progress,
 ) -> Result<()> {
     const PIECE_BYTES: u64 = 1 << 20;
-    let staged = StagedOutput::file(output, existing)?;
+    let staged = StagedOutput::file(output, existing, &checkpoint.inputs())?;
     let tensors: Vec<&Tensor> = checkpoint.in_key_order().collect();
     let specs: Vec<TensorSpec> = tensors
         .iter()
@@ -464,7 +476,8 @@ pub fn export_checkpoint(
     for (number, tensor) in tensors.iter().enumerate() {
         for offset in (0..tensor.n_bytes()).step_by(PIECE_BYTES as usize) {
             progress.check()?;
-            let piece = &mut buffer[..(tensor.n_bytes() - offset).min(PIECE_BYTES) as usize];
+            let n_left = usize::try_from(tensor.n_bytes() - offset).unwrap_or(usize::MAX).min(buffer.len());
+            let piece = buffer.get_mut(..n_left).unwrap_or_default();
             checkpoint.read(tensor, offset, piece)?;
             writer.write_at(number, offset, piece)?;
             progress.advance(piece.len() as u64);
