@@ -109,7 +109,7 @@ fn memory_that_is_too_little_is_refused_with_what_is_needed() {
     let left: Vec<_> =
         ["g", "o", "o.safetensors", "published"].into_iter().filter(|name| top.path().join(name).exists()).collect();
     assert!(left.is_empty(), "{left:?}");
-    assert!(std::fs::read_dir(top.path().join("r")).is_ok_and(|mut left| left.next().is_none()));
+    assert!(std::fs::read_dir(top.path().join("r")).map_or(true, |mut left| left.next().is_none()));
     // In a batch it fails the job.
     let (answer, _) = run(top.path(), 1, &["batch", "jobs.toml", "--memory", "1", "--json"]);
     assert!(answer.to_string().contains("--memory") || answer.to_string().contains("memory cap"), "{answer:#}");

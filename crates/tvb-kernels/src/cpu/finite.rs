@@ -21,12 +21,16 @@ pub fn count_non_finite(bytes: &[u8], dtype: Dtype) -> usize {
 fn count(bytes: &[u8], dtype: Dtype) -> usize {
     macro_rules! count {
         ($int:ty, $exponent:expr) => {{
-            let elements = bytes.as_chunks::<{ size_of::<$int>() }>().0;
-            let in_piece = |piece: &[[u8; size_of::<$int>()]]| -> usize {
-                let is_bad = |raw: &[u8; size_of::<$int>()]| <$int>::from_le_bytes(*raw) & $exponent == $exponent;
-                piece.iter().fold(0 as $int, |sum, raw| sum + <$int>::from(is_bad(raw))) as usize
-            };
-            elements.chunks(PIECE).map(in_piece).sum()
+            let mut n_bad = 0;
+            // Plain loops: a closure would not be compiled for the instruction set that was dispatched to.
+            for piece in bytes.as_chunks::<{ size_of::<$int>() }>().0.chunks(PIECE) {
+                let mut in_piece: $int = 0;
+                for raw in piece {
+                    in_piece += <$int>::from(<$int>::from_le_bytes(*raw) & $exponent == $exponent);
+                }
+                n_bad += in_piece as usize;
+            }
+            n_bad
         }};
     }
     match dtype {
