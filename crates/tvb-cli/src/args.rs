@@ -7,6 +7,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use tvb::checkpoint::{Budget, Checkpoint, OpenOptions};
 use tvb::pass::Runtime;
+use tvb::progress::unless_cancelled;
 use tvb::{Result, units};
 use tvb_kernels::{Backend, DeviceChoice};
 
@@ -93,6 +94,14 @@ impl Context {
             device_memory_bytes: common.device_memory,
             n_threads: common.threads.or(cores.ok()).map_or(1, NonZeroUsize::get),
         })
+    }
+
+    /// Does work that makes no output (headers are read, a page is drawn), for as long as the user does not ask to stop.
+    pub(crate) fn unless_stopped<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn Fn(f64) -> bool) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        unless_cancelled(&self.progress, work)
     }
 
     /// What `--device` means.

@@ -91,7 +91,7 @@ pub(crate) fn run() -> ExitCode {
     keep_the_driver_quiet();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return output::show_usage(&error),
+        Err(error) => return output::show_usage(error),
     };
     let is_json = cli.common.json;
     logging::start(&cli.common);

@@ -37,6 +37,9 @@
 //! installed (`TVB_REQUIRE_GPU=1` makes them fail where it is not) or on the one that `TVB_TEST_DEVICE` names. The WGSL
 //! files are a crate of their own: `cargo test -p tvb-shaders`.
 
+// Here the algebra indexes; chunks are checked against their layout before it does.
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable))]
+
 mod check;
 mod chunk;
 mod cpu;

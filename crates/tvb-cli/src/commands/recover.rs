@@ -2,12 +2,13 @@
 
 use crate::args::Context;
 use crate::commands::compress::DtypeName;
+use crate::commands::edit::{open_base, open_basis};
 use crate::output::Answer;
 use serde_json::json;
 use std::path::PathBuf;
-use tvb::basis::Basis;
 use tvb::checkpoint::Existing;
 use tvb::jobs::recover::{RecoverOptions, recover};
+use tvb::shown::{escaped, path_json, shown_path};
 use tvb::{Result, arithmetic};
 
 /// Recover task vectors from a basis, or with --base whole checkpoints
@@ -35,14 +36,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
-    let basis = Basis::open_within(&args.basis, &context.budget)?;
+    let basis = open_basis(&args.basis, context)?;
     let names = basis.task_names();
     let tasks: Vec<usize> = match args.tasks.is_empty() {
         true => (0..names.len()).collect(),
         false => args.tasks.iter().map(|name| arithmetic::find_task(&names, name)).collect::<Result<_>>()?,
     };
-    let base =
-        args.base.as_deref().map(|path| context.open(path)).transpose().map_err(|error| error.context("base"))?;
+    let base = args.base.as_deref().map(|path| open_base(path, None, context)).transpose()?;
     let options = RecoverOptions::new(tasks.clone(), &args.output)
         .dtype(args.dtype.map(DtypeName::kernel))
         .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
@@ -52,10 +52,11 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let mut text = String::new();
     let mut rows = Vec::new();
     for (&task, path) in tasks.iter().zip(&written) {
-        let error = basis.manifest.tasks[task].relative_error;
+        let Some(record) = basis.manifest.tasks.get(task) else { continue };
+        let (name, error) = (&record.name, record.relative_error);
         let shown = error.map_or("unknown".to_owned(), |error| format!("{error:.4}"));
-        text.push_str(&format!("{}: {} (relative error {shown})\n", names[task], path.display()));
-        rows.push(json!({ "task": names[task], "output": path, "relative_error": error }));
+        text.push_str(&format!("{}: {} (relative error {shown})\n", escaped(name), shown_path(path)));
+        rows.push(json!({ "task": name, "output": path_json(path), "relative_error": error }));
     }
     Ok(Answer::new(text, json!({ "recovered": rows })))
 }

@@ -5,13 +5,15 @@ use crate::commands::compress::DtypeName;
 use crate::commands::edit::{Opened, OriginalsArgs, RuleName, addition, command_line, open_base, split};
 use crate::output::{Align, Answer, Table};
 use serde_json::json;
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tvb::checkpoint::{Budget, Existing};
+use tvb::checkpoint::{Budget, Existing, Inputs};
 use tvb::jobs::edit::Edit;
 use tvb::jobs::evaluate::Evaluator;
 use tvb::jobs::sweep::{Control, DEFAULT_SCALES, Goal, SweepOptions, Swept, parse_scales, read_metrics, sweep};
+use tvb::shown::{escaped, path_json, shown_path};
 use tvb::solve::Rule;
 use tvb::{Error, Result, arithmetic, units};
 
@@ -57,7 +59,7 @@ struct AddArgs {
 struct NegateArgs {
     /// The basis folder, then the task; the task alone with --from-checkpoints
     #[arg(value_name = "BASIS TASK", num_args = 1..=2, required = true)]
-    words: Vec<String>,
+    words: Vec<OsString>,
     #[command(flatten)]
     sweep: SweepArgs,
 }
@@ -128,8 +130,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
             run_sweep(args.basis.as_deref(), &args.sweep, rule, context, |names| arithmetic::addition(names, &chosen))
         }
         Kind::Negate(args) => {
-            let (basis, words) = split(&args.words, 1, &args.sweep.originals)?;
-            let alpha = |names: &[String]| arithmetic::negation(names, &words[0]);
+            let (basis, [task]) = split(&args.words, &args.sweep.originals)?;
+            let alpha = |names: &[String]| arithmetic::negation(names, &task);
             run_sweep(basis.as_deref(), &args.sweep, Rule::Projected, context, alpha)
         }
     }
@@ -143,9 +145,9 @@ fn run_sweep(
     alpha: impl Fn(&[String]) -> Result<Vec<f64>>,
 ) -> Result<Answer> {
     let options = options(args, &context.budget)?;
-    let from = Opened::new(basis, Some(&args.base), &args.originals, &context.budget)?;
+    let from = Opened::new(basis, Some(&args.base), &args.originals, context)?;
     let edit = Edit { alpha: alpha(&from.names())?, scale: 1.0, rule };
-    let base = open_base(&args.base, &args.originals, &context.budget)?;
+    let base = open_base(&args.base, args.originals.selection.key.as_deref(), context)?;
     let swept = sweep(from.source(), &edit, &base, &options, &context.runtime()?, &context.progress)?;
     let answer = Answer::new(table(&swept, &options), json(&swept, &options));
     match swept.best() {
@@ -170,6 +172,9 @@ fn options(args: &SweepArgs, budget: &Budget) -> Result<SweepOptions> {
         minimize: args.minimize,
         control: args.control.clone().map(|name| Control { name, keep: args.keep, reference }),
     };
+    // `auto` is no file.
+    let files = args.normalize_by.iter().chain(Some(&args.reference).filter(|path| *path != Path::new("auto")));
+    let inputs = files.fold(Inputs::none(), |inputs, path| inputs.and(path));
     Ok(SweepOptions::new(&args.output, scales, evaluator, goal)
         .zero_shot(args.eval_zero_shot)
         .fine_tuned(args.normalize_by.as_deref().map(|path| read_metrics(path, budget)).transpose()?)
@@ -178,7 +183,8 @@ fn options(args: &SweepArgs, budget: &Budget) -> Result<SweepOptions> {
         .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
         .dtype(args.dtype.map(DtypeName::kernel))
         .force(args.force)
-        .command(command_line()))
+        .command(command_line())
+        .protect(inputs))
 }
 
 fn none_eligible(swept: &Swept, options: &SweepOptions) -> Error {
@@ -226,16 +232,16 @@ fn table(swept: &Swept, options: &SweepOptions) -> String {
     let mut text = table.to_string();
     if let (Some(best), Some(path)) = (swept.best(), &swept.best_path) {
         let value = shown(&best.metrics, &goal.metric);
-        text += &format!("best: scale {}, {} {value}: {}\n", best.scale, goal.metric, path.display());
+        text += &format!("best: scale {}, {} {value}: {}\n", best.scale, escaped(&goal.metric), shown_path(path));
     }
-    text += &format!("results: {}\n", options.output.join("results.json").display());
+    text += &format!("results: {}\n", shown_path(&options.output.join("results.json")));
     text
 }
 
 fn json(swept: &Swept, options: &SweepOptions) -> serde_json::Value {
     let points = swept.points.iter().zip(&swept.choice.eligible);
     json!({
-        "output": options.output,
+        "output": path_json(&options.output),
         "fingerprint": swept.fingerprint,
         "points": points.map(|(point, eligible)| json!({
             "scale": point.scale, "metrics": point.metrics, "eligible": eligible, "seconds": point.seconds,
@@ -244,7 +250,7 @@ fn json(swept: &Swept, options: &SweepOptions) -> serde_json::Value {
         "control_floor": swept.choice.floor,
         "n_evaluated": swept.n_evaluated,
         "best": swept.best().map(|best| json!({
-            "scale": best.scale, "metrics": best.metrics, "checkpoint": swept.best_path,
+            "scale": best.scale, "metrics": best.metrics, "checkpoint": swept.best_path.as_deref().map(path_json),
         })),
     })
 }

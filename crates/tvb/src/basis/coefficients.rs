@@ -13,7 +13,7 @@ use safetensors::tensor::TensorView;
 use std::path::Path;
 
 /// The file's name inside a basis folder.
-pub const FILE_NAME: &str = "coefficients.safetensors";
+pub const FILE_NAME: &str = crate::checkpoint::names::COEFFICIENTS;
 /// Larger files are not ours: Grams are kept as one before they get there.
 const MAX_BYTES: u64 = 4 << 30;
 

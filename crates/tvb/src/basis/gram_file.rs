@@ -9,9 +9,10 @@ use super::matrix_file::MatrixFile;
 use super::seal;
 use crate::checkpoint::{Budget, Dtype, SafetensorsLayout, Tensor, TensorSpec};
 use crate::columns::plan::Skipped;
+use crate::columns::tasks::check_names;
 use crate::digest::{Digest, TableOfDigests};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ops::{GramTensor, Grams, Origin, Per};
+use crate::ops::{GramTensor, Grams, N_ROWS_MAX, Origin, Per, countable_rows, unpack_triangle};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -75,10 +76,10 @@ pub fn to_bytes(grams: &Grams) -> Result<Vec<u8>> {
     ]);
     let layout = SafetensorsLayout::new(&specs, &metadata)?;
     let mut bytes = vec![0; layout.file_bytes() as usize];
-    bytes[..layout.header().len()].copy_from_slice(layout.header());
-    for (tensor, data) in [gram, digests].iter().enumerate() {
-        let at = layout.offset(tensor) as usize;
-        bytes[at..at + data.len()].copy_from_slice(data);
+    for (at, data) in [(0, layout.header()), (layout.offset(0) as usize, &gram), (layout.offset(1) as usize, &digests)]
+    {
+        let place = bytes.get_mut(at..).and_then(|rest| rest.get_mut(..data.len()));
+        place.ok_or_else(|| failed(&"its parts do not fit"))?.copy_from_slice(data);
     }
     seal::seal(&mut bytes);
     Ok(bytes)
@@ -88,11 +89,8 @@ pub fn to_bytes(grams: &Grams) -> Result<Vec<u8>> {
 pub(super) fn full_matrices(triangles: &[f64], n_tasks: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(triangles.len() * 16);
     for triangle in triangles.chunks_exact(triangle_len(n_tasks)) {
-        for i in 0..n_tasks {
-            for j in 0..n_tasks {
-                bytes.extend(triangle[triangle_len(i.max(j)) + i.min(j)].to_le_bytes());
-            }
-        }
+        let full = unpack_triangle(triangle, n_tasks);
+        bytes.extend(full.rows().flatten().flat_map(f64::to_le_bytes));
     }
     bytes
 }
@@ -160,6 +158,13 @@ fn parse(file: &mut MatrixFile<'_>) -> Result<Grams> {
         Per::Tensor => n_tensors,
         Per::Whole => 1,
     };
+    let shapes = record.tensors.iter().map(|tensor| tensor.shape.as_slice());
+    if countable_rows(shapes).is_none() {
+        return rejected(format!("tensors of at most {N_ROWS_MAX} elements together expected, more found"));
+    }
+    if let Err(why) = check_names(record.tasks.iter().map(|task| task.name.as_str())) {
+        return rejected(why);
+    }
     match record.groups.as_slice() {
         [group] if group.tensors.iter().copied().eq(0..n_tensors) => {}
         groups => {

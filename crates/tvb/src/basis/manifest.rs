@@ -4,6 +4,7 @@ use super::head::{Head, Scalar};
 use super::seal;
 use crate::checkpoint::Dtype;
 use crate::columns::plan::Skipped;
+use crate::columns::tasks::check_names;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::ops::dtype_name;
@@ -13,7 +14,7 @@ use std::path::Path;
 use tvb_kernels::MAX_TASKS;
 
 /// The manifest's file name inside a basis folder.
-pub const FILE_NAME: &str = "basis.json";
+pub const FILE_NAME: &str = crate::checkpoint::names::MANIFEST;
 /// What [`Manifest::format`] must say.
 pub const FORMAT: &str = "tvb-basis";
 /// The version this program writes, and the newest it reads.
@@ -255,7 +256,8 @@ impl Manifest {
         Ok(manifest)
     }
 
-    fn file_names(&self) -> impl Iterator<Item = &str> {
+    /// Every file beside the manifest.
+    pub(super) fn file_names(&self) -> impl Iterator<Item = &str> {
         let atoms = self.atoms.iter().flat_map(|atom| std::iter::once(&atom.file).chain(&atom.shards));
         atoms.chain(std::iter::once(&self.coefficients.file)).map(String::as_str)
     }
@@ -298,7 +300,14 @@ impl Manifest {
         if self.atoms.len() > MAX_TASKS + 1 {
             return Err(format!("at most {} atoms expected, {} found", MAX_TASKS + 1, self.atoms.len()));
         }
-        Ok(())
+        if self.n_vectors() == 0 {
+            return Err("at least one atom expected".into());
+        }
+        let bytes = self.atoms.iter().try_fold(0_u64, |sum, atom| sum.checked_add(atom.bytes));
+        if bytes.and_then(|bytes| bytes.checked_mul(self.tasks.len() as u64)).is_none() {
+            return Err("atoms of a size that can be counted expected".into());
+        }
+        check_names(self.tasks.iter().map(|task| task.name.as_str()))
     }
 }
 

@@ -4,7 +4,9 @@ use super::atoms::plain::stem;
 use super::atoms::{Atoms, GeneratedAtoms};
 use super::coefficients::{self, StoredCoefficients};
 use super::manifest::{self, Manifest};
-use crate::checkpoint::{Budget, Charge, Checkpoint, OpenOptions, json_cost, read_capped_within, resolve_inside};
+use crate::checkpoint::{
+    Budget, Charge, Checkpoint, Inputs, OpenOptions, json_cost, read_capped_within, resolve_inside,
+};
 use crate::columns::plan::Task;
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
@@ -71,6 +73,12 @@ impl Basis {
         Ok(Basis { folder: folder.to_owned(), manifest, coefficients, budget: budget.clone(), _charges })
     }
 
+    /// What an output must leave alone: every file of the basis.
+    pub fn inputs(&self) -> Inputs {
+        let names = std::iter::once(manifest::FILE_NAME).chain(self.manifest.file_names());
+        names.fold(Inputs::none().and_folder(&self.folder), |inputs, name| inputs.and(&self.folder.join(name)))
+    }
+
     /// The tasks' names, in column order.
     pub fn task_names(&self) -> Vec<String> {
         self.manifest.tasks.iter().map(|task| task.name.clone()).collect()
@@ -131,7 +139,9 @@ impl Basis {
     /// # Errors
     /// Rejected: missing, malformed, or not the tensors the manifest lists.
     pub fn open_atom(&self, index: usize) -> Result<Checkpoint> {
-        let record = &self.manifest.atoms[index];
+        let record = self.manifest.atoms.get(index).ok_or_else(|| {
+            Error::rejected(format!("{}: atom {index} expected, {} found", self.folder.display(), self.n_atoms()))
+        })?;
         // A basis may come from others: no link in it may lead out of its folder.
         let options = OpenOptions { budget: self.budget.clone(), ..OpenOptions::default() };
         let atom = Checkpoint::open_with(&resolve_inside(&self.folder, &record.file)?, &options)?;

@@ -150,7 +150,8 @@ impl DataFile {
 pub(super) fn read_fully(file: &File, path: &Path, offset: u64, out: &mut [u8]) -> Result<()> {
     let mut n_read = 0;
     while n_read < out.len() {
-        match positioned_read(file, offset + n_read as u64, &mut out[n_read..]) {
+        let rest = out.get_mut(n_read..).unwrap_or_default();
+        match positioned_read(file, offset + n_read as u64, rest) {
             Ok(0) => {
                 return Err(Error::failed(format!(
                     "{}: expected {} bytes at offset {offset}, found {n_read} before the end of the file",

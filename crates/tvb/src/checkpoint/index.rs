@@ -106,7 +106,7 @@ impl ShardIndex {
         let mut listed: HashMap<&str, &str> =
             self.weight_map.iter().map(|(tensor, file)| (tensor.as_str(), file.as_str())).collect();
         for (shard, tensor) in tensors {
-            let (name, file) = (shown(&tensor.name), &self.shards[shard]);
+            let (name, file) = (shown(&tensor.name), self.shards.get(shard).map_or("", String::as_str));
             match listed.remove(tensor.name.as_str()) {
                 Some(expected) if expected == file => {}
                 Some(expected) => {
@@ -142,6 +142,14 @@ fn check_inside(file: &str) -> Result<(), String> {
 /// # Errors
 /// Rejected when it is missing or leaves the folder.
 pub(crate) fn resolve(folder: &Path, name: &str) -> Result<PathBuf> {
+    real_place(folder, name).map(|_| folder.join(name))
+}
+
+/// As [`resolve`], with every link followed.
+///
+/// # Errors
+/// As [`resolve`].
+pub(crate) fn real_place(folder: &Path, name: &str) -> Result<PathBuf> {
     check_inside(name).map_err(|why| Error::rejected(format!("{}: {why}", folder.display())))?;
     let path = folder.join(name);
     let real = match path.canonicalize() {
@@ -154,7 +162,7 @@ pub(crate) fn resolve(folder: &Path, name: &str) -> Result<PathBuf> {
     };
     let home = folder.canonicalize().map_err(|error| Error::io("opening", folder, &error))?;
     if real.starts_with(&home) || hub_blobs(&home).is_some_and(|blobs| real.parent() == Some(&blobs)) {
-        return Ok(path);
+        return Ok(real);
     }
     Err(Error::rejected(format!("{}: the file {} is a symbolic link out of the folder", folder.display(), shown(name)))
         .hint("copy the file into the folder, or name the folder it lies in"))

@@ -12,12 +12,14 @@ mod capped;
 mod data_file;
 mod dtype;
 mod edited;
+#[allow(clippy::indexing_slicing, reason = "ranges inside a shape that the header's check has bounded")]
 mod gather;
 mod held;
 mod index;
 mod json;
 mod layout;
 mod limits;
+pub(crate) mod names;
 mod open;
 mod opened;
 mod output_file;
@@ -25,8 +27,10 @@ mod read;
 mod regular;
 mod safetensors;
 mod shown;
+mod side_files;
 mod staged;
 mod tensor;
+#[allow(clippy::indexing_slicing, clippy::string_slice, reason = "ids and offsets that the readers have just checked")]
 pub mod torch;
 
 pub use budget::Budget;
@@ -47,7 +51,11 @@ pub use safetensors::{
     SHARD_BYTES, SafetensorsHeader, SafetensorsLayout, SafetensorsWriter, ShardPlan, ShardedWriter, TensorSpec,
     in_aligned_order, index_json,
 };
-pub use staged::{Existing, Leftover, StagedOutput, remove_stale_lock, write_whole};
+pub(crate) use shown::shown;
+pub use staged::{
+    Existing, Inputs, Leftover, OutputKind, StagedOutput, check_output, commit_all, remove_stale_lock, write_whole,
+};
+pub(crate) use staged::{has_no_locks, open_itself, say_without_lock, true_place};
 pub use tensor::{NotTensor, Place, Tensor};
 
 #[cfg(test)]

@@ -2,11 +2,12 @@
 
 use super::index::{self, ShardIndex};
 use super::limits::N_TENSORS_MAX;
+use super::names;
 use super::opened::Inner;
 use super::safetensors::SafetensorsHeader;
 use super::shown::shown;
 use super::torch::{self, StateDict, TorchFile};
-use super::{Budget, Charge, Checkpoint, DataFile, Layout, NotTensor, Place, Tensor};
+use super::{Budget, Charge, Checkpoint, DataFile, Inputs, Layout, NotTensor, Place, Tensor, side_files};
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -27,11 +28,6 @@ enum Content {
     Safetensors,
     Torch,
 }
-
-/// Names that a folder's weights go by, in the order they are looked for.
-const SAFETENSORS_NAMES: [&str; 3] =
-    ["model.safetensors", "diffusion_pytorch_model.safetensors", "adapter_model.safetensors"];
-const TORCH_NAMES: [&str; 3] = ["pytorch_model.bin", "diffusion_pytorch_model.bin", "adapter_model.bin"];
 
 /// One data file's headers, before files are put together.
 struct FileContents {
@@ -63,6 +59,22 @@ impl Checkpoint {
         if found.is_dir() { open_folder(path, options) } else { open_file(path, options) }
     }
 
+    /// What an output must leave alone as long as the checkpoint at `path` is to be read, without opening it: as
+    /// [`Checkpoint::inputs`], as far as names tell.
+    pub fn inputs_at(path: &Path) -> Inputs {
+        if !path.is_dir() {
+            return Inputs::none().and(path);
+        }
+        let mut inputs = Inputs::none().and_folder(path);
+        for name in names::SAFETENSORS.into_iter().chain(names::TORCH) {
+            let index = path.join(format!("{name}{}", names::INDEX_END));
+            let shards = ShardIndex::read(&index).map(|index| index.shards).unwrap_or_default();
+            let shards = shards.iter().map(|shard| path.join(shard));
+            inputs = shards.chain([path.join(name), index]).fold(inputs, |inputs, path| inputs.and(&path));
+        }
+        side_files::paths(path).fold(inputs, |inputs, path| inputs.and(&path))
+    }
+
     /// Some of a PyTorch file's own tensors as a checkpoint, such as one atom of a published basis. It shares the open file.
     ///
     /// # Errors
@@ -89,13 +101,13 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
 }
 
 fn open_folder(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
-    for name in SAFETENSORS_NAMES.into_iter().chain(TORCH_NAMES) {
+    for name in names::SAFETENSORS.into_iter().chain(names::TORCH) {
         if path.join(name).exists() {
             let contents = read_contents(&path.join(name), options)?;
             let layout = folder_layout(&contents, vec![name.to_owned()], false);
             return assemble(path, layout, None, vec![contents]);
         }
-        let index_name = format!("{name}.index.json");
+        let index_name = format!("{name}{}", names::INDEX_END);
         if path.join(&index_name).exists() {
             return open_shards(path, index_name, options);
         }
@@ -122,7 +134,10 @@ fn open_shards(path: &Path, index_name: String, options: &OpenOptions) -> Result
     }
     let tensors = files.iter().enumerate().flat_map(|(number, file)| file.tensors.iter().map(move |t| (number, t)));
     index.check_against(path, tensors)?;
-    let layout = folder_layout(&files[0], index.shards, true);
+    let Some(first) = files.first() else {
+        return Err(Error::rejected(format!("{}: no shards", path.display())));
+    };
+    let layout = folder_layout(first, index.shards, true);
     assemble(path, layout, Some(index_name), files)
 }
 
@@ -200,7 +215,9 @@ fn finish(
     let mut tensors = Vec::with_capacity(ranked.len());
     let mut by_name = HashMap::with_capacity(ranked.len());
     for (position, (rank, tensor)) in ranked.into_iter().enumerate() {
-        key_order[rank] = position;
+        if let Some(place) = key_order.get_mut(rank) {
+            *place = position;
+        }
         if by_name.insert(tensor.name.clone(), position).is_some() {
             let name = shown(&tensor.name);
             return Err(Error::rejected(format!("{}: tensor {name} stands there twice", path.display())));
@@ -267,8 +284,8 @@ fn nothing_found(path: &Path) -> Error {
     let error = Error::rejected(format!(
         "{}: expected {} or {} or an index of their shards, found none",
         path.display(),
-        SAFETENSORS_NAMES[0],
-        TORCH_NAMES[0]
+        names::SAFETENSORS[0],
+        names::TORCH[0]
     ));
     let mut others: Vec<String> = std::fs::read_dir(path)
         .into_iter()

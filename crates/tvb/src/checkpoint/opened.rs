@@ -2,7 +2,7 @@
 
 use super::layout::Layout;
 use super::read::read_tensor;
-use super::{Budget, Charge, DataFile, NotTensor, Tensor};
+use super::{Budget, Charge, DataFile, Inputs, NotTensor, Tensor, side_files};
 use crate::error::Result;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -60,13 +60,14 @@ impl Checkpoint {
     }
 
     /// Every tensor in the order in which the files list their keys: a state dict's order.
+    #[allow(clippy::indexing_slicing, reason = "positions in this very list, found when it was made")]
     pub fn in_key_order(&self) -> impl ExactSizeIterator<Item = &Tensor> {
         self.inner.key_order.iter().map(|&position| &self.inner.tensors[position])
     }
 
     /// The tensor of that name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
-        self.inner.by_name.get(name).map(|&i| &self.inner.tensors[i])
+        self.inner.by_name.get(name).and_then(|&i| self.inner.tensors.get(i))
     }
 
     /// The place of the tensor of that name in [`Checkpoint::tensors`].
@@ -82,6 +83,17 @@ impl Checkpoint {
     /// The safetensors `__metadata__` of the first file; empty for other formats.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.inner.metadata
+    }
+
+    /// What an output must leave alone as long as this is read: its files, and for a folder what lies beside its weights.
+    pub fn inputs(&self) -> Inputs {
+        let files = self.inner.files.iter().map(|file| file.path.clone());
+        if !self.inner.path.is_dir() {
+            return files.fold(Inputs::none().and(&self.inner.path), |inputs, path| inputs.and(&path));
+        }
+        let index = self.inner.index.iter().map(|name| self.inner.path.join(name));
+        let all = files.chain(index).chain(side_files::paths(&self.inner.path));
+        all.fold(Inputs::none().and_folder(&self.inner.path), |inputs, path| inputs.and(&path))
     }
 
     /// Fills `out` with the tensor's row-major bytes from `byte_offset` on. `tensor` must be one of this checkpoint's.

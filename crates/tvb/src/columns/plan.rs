@@ -4,8 +4,9 @@
 //! and why. Every mismatch is found here and listed together, so that nobody waits twenty minutes for the first.
 
 use super::tasks::TaskSource;
-use crate::checkpoint::{Checkpoint, Dtype, Tensor};
+use crate::checkpoint::{Checkpoint, Dtype, Inputs, Tensor};
 use crate::error::{Error, Result};
+use crate::shown::shown_path;
 use regex::Regex;
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -232,16 +233,16 @@ impl Plan {
         let prefixes: Vec<&str> = plan.tasks.iter().map(|task| wrapper_prefix(&task.checkpoint, &plan.base)).collect();
         let mut mismatches = Mismatches::new(&Selection::all());
         let base = plan.base.clone();
-        let mut indices = Vec::with_capacity(names.len());
+        let mut chosen = Vec::with_capacity(names.len());
         for name in names {
-            match base.index_of(name) {
-                Some(index) => indices.push(index),
+            match base.index_of(name).and_then(|index| Some((index, base.tensors().get(index)?))) {
+                Some(found) => chosen.push(found),
                 None => mismatches.add("base", name, || format!("missing from {}", base.path().display())),
             }
         }
-        indices.sort_unstable();
-        for index in indices {
-            plan.match_tensor(index, &base.tensors()[index], &prefixes, &mut mismatches);
+        chosen.sort_unstable_by_key(|(index, _)| *index);
+        for (index, tensor) in chosen {
+            plan.match_tensor(index, tensor, &prefixes, &mut mismatches);
         }
         if mismatches.n == 0 { Ok(plan) } else { Err(mismatch_error(&plan.base, &mismatches)) }
     }
@@ -251,10 +252,10 @@ impl Plan {
         let n_before = mismatches.n;
         for (task, prefix) in self.tasks.iter().zip(prefixes) {
             let mut mismatch = |what: &dyn Fn() -> String| mismatches.add(&task.name, &tensor.name, what);
-            match task.checkpoint.index_of(&format!("{prefix}{}", tensor.name)) {
-                None => mismatch(&|| format!("missing from {}", task.checkpoint.path().display())),
-                Some(found_index) => {
-                    let found = &task.checkpoint.tensors()[found_index];
+            let found = task.checkpoint.index_of(&format!("{prefix}{}", tensor.name));
+            match found.and_then(|index| Some((index, task.checkpoint.tensors().get(index)?))) {
+                None => mismatch(&|| format!("missing from {}", shown_path(task.checkpoint.path()))),
+                Some((found_index, found)) => {
                     if found.shape != tensor.shape {
                         mismatch(&|| format!("shape {:?} expected, {:?} found", tensor.shape, found.shape));
                     } else if found.dtype.float().is_none() {
@@ -302,12 +303,26 @@ impl Plan {
 
     /// The checkpoint behind column `column` (0 is the base).
     pub fn column_checkpoint(&self, column: usize) -> &Checkpoint {
-        if column == 0 { &self.base } else { &self.tasks[column - 1].checkpoint }
+        if column == 0 { &self.base } else { &self.task(column).checkpoint }
+    }
+
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "columns are counted by this program; there are T of them after the base"
+    )]
+    fn task(&self, column: usize) -> &Task {
+        &self.tasks[column - 1]
     }
 
     /// The stored tensor behind a planned one in one column.
+    #[allow(clippy::indexing_slicing, reason = "`match_tensor` found each index in the list it is looked up in")]
     pub fn column_tensor(&self, planned: &PlannedTensor, column: usize) -> &Tensor {
         &self.column_checkpoint(column).tensors()[planned.columns[column] as usize]
+    }
+
+    /// What an output must leave alone: every file of every column.
+    pub fn inputs(&self) -> Inputs {
+        self.tasks.iter().fold(self.base.inputs(), |inputs, task| inputs.with(&task.checkpoint.inputs()))
     }
 
     /// How messages name a column: the base's path or the task's name.
@@ -315,7 +330,7 @@ impl Plan {
         if column == 0 {
             format!("base {}", self.base.path().display())
         } else {
-            format!("task {}", self.tasks[column - 1].name)
+            format!("task {}", self.task(column).name)
         }
     }
 
@@ -356,6 +371,7 @@ fn check_task_names(tasks: &[Task]) -> Result<()> {
     }
     crate::columns::tasks::check_count(tasks.len())?;
     for (index, task) in tasks.iter().enumerate() {
+        crate::columns::tasks::check_name(&task.name)?;
         if let Some(earlier) = tasks[..index].iter().find(|earlier| earlier.name == task.name) {
             return Err(Error::rejected(format!(
                 "task {}: two checkpoints go by this name: {} and {}",
@@ -388,19 +404,16 @@ fn find_extra_tensors(
 }
 
 fn mismatch_error(base: &Checkpoint, mismatches: &Mismatches) -> Error {
-    let mut message = format!(
+    let n_more = mismatches.n - mismatches.kept.len();
+    let listed = mismatches.kept.iter().map(Mismatch::to_string);
+    Error::rejected(format!(
         "{}: {} {} between the base and the fine-tunes",
-        base.path().display(),
+        shown_path(base.path()),
         mismatches.n,
         if mismatches.n == 1 { "mismatch" } else { "mismatches" }
-    );
-    for mismatch in &mismatches.kept {
-        message.push_str(&format!("\n  {mismatch}"));
-    }
-    if mismatches.n > mismatches.kept.len() {
-        message.push_str(&format!("\n  … and {} more", mismatches.n - mismatches.kept.len()));
-    }
-    Error::rejected(message).hint("--skip-mismatched leaves these tensors out; --exclude REGEX chooses by name")
+    ))
+    .below(listed.chain((n_more > 0).then(|| format!("… and {n_more} more"))))
+    .hint("--skip-mismatched leaves these tensors out; --exclude REGEX chooses by name")
 }
 
 #[cfg(test)]

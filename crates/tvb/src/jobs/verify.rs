@@ -90,10 +90,11 @@ pub fn verify_errors(basis: &Basis, plan: &Plan, runtime: &Runtime, progress: &d
     };
     let all = Plan::of_columns(plan.base.clone(), columns, basis.stored_tensors())?;
     let measured = measure(&all, recovery, &weights, runtime, progress)?;
-    let errors = measured.iter().zip(&which).map(|(&SquareError { error, norm }, &task)| TrueError {
-        task: names[task].clone(),
+    let records = which.iter().filter_map(|&task| basis.manifest.tasks.get(task));
+    let errors = measured.iter().zip(records).map(|(&SquareError { error, norm }, record)| TrueError {
+        task: record.name.clone(),
         measured: if error == 0.0 { 0.0 } else { error / norm },
-        predicted: basis.manifest.tasks[task].relative_error,
+        predicted: record.relative_error,
     });
     Ok(errors.collect())
 }

@@ -11,4 +11,5 @@ pub mod project;
 pub mod reconstruct;
 pub mod same_inputs;
 
-pub use grams::{GramTensor, Grams, Origin, Per};
+pub(crate) use grams::unpack_triangle;
+pub use grams::{GramTensor, Grams, N_ROWS_MAX, Origin, Per, countable_rows};

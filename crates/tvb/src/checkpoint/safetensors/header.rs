@@ -166,12 +166,11 @@ fn check(json: &[u8], data_bytes: u64) -> Result<SafetensorsHeader> {
     .map_err(|why| Error::rejected(format!("header: {why}")))?;
 
     // In the order of the data, every tensor must begin where the one before ended.
-    let mut by_offset: Vec<usize> = (0..ranges.len()).collect();
-    by_offset.sort_by_key(|&i| ranges[i]);
+    let mut by_offset: Vec<_> = ranges.iter().zip(&header.tensors).collect();
+    by_offset.sort_by_key(|(range, _)| **range);
     let mut covered = 0;
-    for &i in &by_offset {
-        let (begin, end) = ranges[i];
-        let name = shown(&header.tensors[i].name);
+    for (&(begin, end), tensor) in by_offset {
+        let name = shown(&tensor.name);
         if begin != covered {
             let what = if begin < covered { "overlaps the tensor before it" } else { "leaves a hole before it" };
             return Err(Error::rejected(format!("{name} {what}: expected offset {covered}, found {begin}")));

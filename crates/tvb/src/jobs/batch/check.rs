@@ -6,7 +6,9 @@ use super::run::{current_basis, gram_path};
 use crate::basis::gram_file;
 use crate::checkpoint::free_bytes;
 use crate::columns::plan::Plan;
+use crate::error::{ErrorKind, Result};
 use crate::pass::Runtime;
+use crate::progress::{Progress, unless_cancelled};
 use crate::units;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -36,19 +38,21 @@ struct Disk {
 }
 
 /// Opens the headers of every job's inputs and adds up what the batch needs.
-pub fn check(batch: &Batch, runtime: &Runtime) -> Check {
+///
+/// # Errors
+/// Interrupted.
+pub fn check(batch: &Batch, runtime: &Runtime, progress: &dyn Progress) -> Result<Check> {
     let mut check = Check::default();
     let mut disks: Vec<Disk> = Vec::new();
     check.problems.extend(batch.unusable.iter().map(|(job, error)| format!("job {job:?}: {error}")));
     let mut seen: Vec<(Rc<Inputs>, Option<Plan>)> = Vec::new();
     for unit in &batch.units {
-        let known = seen.iter().position(|(inputs, _)| *inputs == unit.inputs);
-        let index = known.unwrap_or_else(|| {
-            let plan = check.open(batch, unit, runtime, &mut disks);
+        progress.check()?;
+        if !seen.iter().any(|(inputs, _)| *inputs == unit.inputs) {
+            let plan = check.open(batch, unit, runtime, &mut disks, progress)?;
             seen.push((unit.inputs.clone(), plan));
-            seen.len() - 1
-        });
-        if let Some(plan) = &seen[index].1 {
+        }
+        if let Some((_, Some(plan))) = seen.iter().find(|(inputs, _)| *inputs == unit.inputs) {
             check.unit(batch, unit, plan, &mut disks);
         }
     }
@@ -63,17 +67,26 @@ pub fn check(batch: &Batch, runtime: &Runtime) -> Check {
             _ => {}
         }
     }
-    check
+    Ok(check)
 }
 
 impl Check {
     /// The plan of a unit's inputs; problems are noted once, for the first job that has them.
-    fn open(&mut self, batch: &Batch, unit: &Unit, runtime: &Runtime, disks: &mut Vec<Disk>) -> Option<Plan> {
-        let plan = match unit.inputs.plan(&runtime.budget) {
+    fn open(
+        &mut self,
+        batch: &Batch,
+        unit: &Unit,
+        runtime: &Runtime,
+        disks: &mut Vec<Disk>,
+        progress: &dyn Progress,
+    ) -> Result<Option<Plan>> {
+        let (inputs, budget) = (Inputs::clone(&unit.inputs), runtime.budget.clone());
+        let plan = match unless_cancelled(progress, move |_| inputs.plan(&budget)) {
             Ok(plan) => plan,
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
             Err(error) => {
                 self.problems.push(format!("job {:?}: {error}", unit.job));
-                return None;
+                return Ok(None);
             }
         };
         let chunk_bytes = (runtime.chunk_size(plan.n_columns()).n_rows * plan.n_columns() * 4) as u64;
@@ -92,7 +105,7 @@ impl Check {
             let n_tasks = plan.tasks.len() as u64;
             want(disks, &batch.work, plan.tensors.len() as u64 * n_tasks * n_tasks * 8);
         }
-        Some(plan)
+        Ok(Some(plan))
     }
 
     fn unit(&mut self, batch: &Batch, unit: &Unit, plan: &Plan, disks: &mut Vec<Disk>) {

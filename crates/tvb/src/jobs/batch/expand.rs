@@ -4,7 +4,7 @@ use super::after::After;
 use super::file::JobFile;
 use super::inputs::Inputs;
 use super::job::Job;
-use crate::checkpoint::Existing;
+use crate::checkpoint::{self, Checkpoint, Existing, true_place};
 use crate::error::{Error, Result};
 use crate::jobs::compress::{CompressOptions, atoms_for_ratio};
 use crate::jobs::method_options::MethodOptions;
@@ -51,6 +51,8 @@ pub struct Unit {
     pub overwrite: bool,
     /// The steps; their outputs are filled in.
     pub after: Vec<(Rc<After>, PathBuf)>,
+    /// The file of the initial A.
+    init: Option<PathBuf>,
 }
 
 /// Everything a job file asks for.
@@ -68,7 +70,7 @@ impl Batch {
     /// Spells out a job file that was read from `path`.
     ///
     /// # Errors
-    /// Rejected: a template with an unknown word, or two outputs of one path.
+    /// Rejected: a template with an unknown word, or outputs that are in each other's or an input's way.
     pub fn new(file: &JobFile, path: &Path) -> Result<Batch> {
         let path = std::path::absolute(path).map_err(|error| Error::io("opening", path, &error))?;
         let folder = path.parent().unwrap_or(Path::new("/"));
@@ -100,29 +102,146 @@ impl Batch {
                 Err(error) => batch.unusable.push((job.name.clone(), error)),
             }
         }
-        batch.check_outputs()?;
+        batch.check_outputs(&path)?;
         Ok(batch)
     }
 
-    fn check_outputs(&self) -> Result<()> {
-        let mut seen: HashMap<&Path, &str> = HashMap::new();
-        for unit in &self.units {
-            for output in std::iter::once(&unit.output).chain(unit.after.iter().map(|(_, output)| output)) {
-                if let Some(earlier) = seen.insert(output, &unit.job) {
-                    return Err(Error::rejected(format!(
-                        "{}: two outputs have this path, of job {earlier:?} and job {:?}",
-                        output.display(),
-                        unit.job
-                    ))
-                    .hint("tell them apart in the template with {job}, {method}, {m}, {ratio} or {dtype}"));
+    /// Every output with its unit's number.
+    fn outputs(&self) -> impl Iterator<Item = (usize, &Path)> {
+        let units = self.units.iter().enumerate();
+        units.flat_map(|(number, unit)| unit.outputs().map(move |output| (number, output)))
+    }
+
+    /// Outputs must not get into each other's way, nor into that of an input, the job file or the work folder. One may be the
+    /// input of a later job.
+    fn check_outputs(&self, file: &Path) -> Result<()> {
+        let mut unit_of: HashMap<PathBuf, usize> = HashMap::new();
+        let job = |number: usize| &self.units[number].job;
+        for (number, output) in self.outputs() {
+            if let Some(earlier) = unit_of.insert(place(output)?, number) {
+                return Err(Error::rejected(format!(
+                    "{}: two outputs have this path, of job {:?} and job {:?}",
+                    output.display(),
+                    job(earlier),
+                    job(number)
+                ))
+                .hint("tell them apart in the template with {job}, {method}, {m}, {ratio} or {dtype}"));
+            }
+        }
+        let above = |path: &Path| -> Result<Option<usize>> {
+            Ok(place(path)?.ancestors().skip(1).find_map(|folder| unit_of.get(folder)).copied())
+        };
+        let at = |path: &Path| -> Result<Option<usize>> {
+            Ok(place(path)?.ancestors().find_map(|folder| unit_of.get(folder)).copied())
+        };
+        for (number, output) in self.outputs() {
+            if let Some(other) = above(output)? {
+                return Err(Error::rejected(format!(
+                    "{}: this output of job {:?} lies in one of job {:?}",
+                    output.display(),
+                    job(number),
+                    job(other)
+                ))
+                .hint("give each its own place"));
+            }
+        }
+        for (what, path) in [("the job file", file), ("the work folder", &self.work)] {
+            if let Some(number) = at(path)? {
+                return Err(Error::rejected(format!(
+                    "{}: {what} is or lies in an output of job {:?}",
+                    path.display(),
+                    job(number)
+                ))
+                .hint("choose another output"));
+            }
+        }
+        let mut seen: HashSet<*const Inputs> = HashSet::new();
+        for (number, unit) in self.units.iter().enumerate() {
+            // The first job that reads them is the one that matters.
+            if !seen.insert(Rc::as_ptr(&unit.inputs)) {
+                continue;
+            }
+            let paths = unit.inputs.paths().chain(unit.init());
+            for path in paths {
+                match at(path)? {
+                    Some(maker) if maker >= number => {
+                        return Err(Error::rejected(format!(
+                            "{}: this input of job {:?} is or lies in an output of job {:?}",
+                            path.display(),
+                            job(number),
+                            job(maker)
+                        ))
+                        .hint("choose another output; only an earlier job's may be read"));
+                    }
+                    _ => {}
                 }
             }
         }
         Ok(())
     }
+
+    /// What a unit's outputs must leave alone: every job's inputs, but those of later jobs that it makes.
+    ///
+    /// # Errors
+    /// Failed: a path that the system cannot follow.
+    pub(super) fn protected(&self, unit: &Unit) -> Result<checkpoint::Inputs> {
+        let own: Vec<PathBuf> = unit.outputs().map(place).collect::<Result<_>>()?;
+        let mut inputs = checkpoint::Inputs::none();
+        let mut seen: HashSet<&Path> = HashSet::new();
+        for other in &self.units {
+            for path in other.inputs.paths().chain(other.init()).filter(|path| seen.insert(path)) {
+                let real = place(path)?;
+                if !own.iter().any(|output| real.starts_with(output)) {
+                    inputs = inputs.with(&Checkpoint::inputs_at(path));
+                }
+            }
+        }
+        Ok(inputs)
+    }
+
+    /// Whether a file that the batch appends to is none of what it reads or makes.
+    ///
+    /// # Errors
+    /// Rejected, with the reason.
+    pub(super) fn check_log(&self, log: &Path) -> Result<()> {
+        let real = place(log)?;
+        for (number, output) in self.outputs() {
+            if real.starts_with(place(output)?) {
+                let job = &self.units[number].job;
+                return Err(Error::rejected(format!(
+                    "{}: the log is or lies in an output of job {job:?}",
+                    log.display()
+                ))
+                .hint("choose another log"));
+            }
+        }
+        let paths = self.units.iter().flat_map(|unit| unit.inputs.paths().chain(unit.init()));
+        let mut seen: HashSet<&Path> = HashSet::new();
+        for path in paths.filter(|path| seen.insert(path)) {
+            Checkpoint::inputs_at(path).check(&real)?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a path leads, the same for every way to it.
+fn place(path: &Path) -> Result<PathBuf> {
+    let real = true_place(path)?;
+    // Where the file system knows no case, paths that differ in it are one.
+    Ok(if cfg!(any(windows, target_vendor = "apple")) { real.to_string_lossy().to_lowercase().into() } else { real })
 }
 
 impl Unit {
+    /// The basis folder, then the steps' outputs.
+    fn outputs(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(self.output.as_path()).chain(self.after.iter().map(|(_, output)| output.as_path()))
+    }
+
+    /// The file of the initial A, where there is one.
+    fn init(&self) -> impl Iterator<Item = &Path> {
+        self.init.as_deref().into_iter()
+    }
+
     /// What `compress` is asked for.
     pub fn options(&self, gram: Option<PathBuf>, existing: Existing) -> CompressOptions {
         CompressOptions {
@@ -175,6 +294,7 @@ fn units_of(job: &Job, inputs: &Rc<Inputs>, folder: &Path) -> Result<Vec<Unit>> 
                     output: PathBuf::new(),
                     overwrite: job.overwrite,
                     after: Vec::new(),
+                    init: options.init.clone(),
                 };
                 unit.output = folder.join(fill(&job.output, &unit)?);
                 for after in &steps {

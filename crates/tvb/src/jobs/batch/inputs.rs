@@ -50,6 +50,11 @@ impl Inputs {
         })
     }
 
+    /// Every path that is read.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(self.base.as_path()).chain(self.tasks.iter().map(|task| task.path.as_path()))
+    }
+
     /// Names of the tasks, in column order.
     pub fn names(&self) -> Vec<String> {
         self.tasks.iter().map(|task| task.name.clone()).collect()
@@ -89,8 +94,9 @@ impl Inputs {
 
 /// A task whose path is relative to `folder`; its default name is that of the whole path.
 fn source(text: &str, folder: &Path) -> Result<TaskSource> {
-    let written = TaskSource::parse(text.as_ref())?;
+    let rejected = |error: Error| Error::rejected(error.message());
+    let written = TaskSource::parse(text.as_ref()).map_err(rejected)?;
     let path = folder.join(&written.path);
     let is_named = written.path.as_os_str() != text;
-    Ok(if is_named { TaskSource { path, ..written } } else { TaskSource::parse(path.as_os_str())? })
+    Ok(if is_named { TaskSource { path, ..written } } else { TaskSource::parse(path.as_os_str()).map_err(rejected)? })
 }

@@ -3,7 +3,7 @@
 use super::after::After;
 use super::expand::{Batch, Unit};
 use super::inputs::Inputs;
-use super::note::{Note, Noted, debug_text, is_stamp_of, stamp_of};
+use super::note::{Note, Noted, contents_of, debug_text, is_stamp_of, stamp_of};
 use crate::basis::Basis;
 use crate::basis::gram_file;
 use crate::checkpoint::{Budget, Checkpoint, Existing, FileStamp, remove_stale_lock};
@@ -14,9 +14,11 @@ use crate::jobs::bookmarks::inputs_key;
 use crate::jobs::compress::compress;
 use crate::jobs::edit::{Edit, EditJob, EditOutput, Source};
 use crate::jobs::gram::make_gram_file;
+use crate::jobs::verify::verify_files;
 use crate::ops::Grams;
 use crate::pass::Runtime;
-use crate::progress::Progress;
+use crate::progress::{Progress, unless_cancelled};
+use crate::shown::path_json;
 use crate::solve::{Method, Rule};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -80,7 +82,7 @@ impl Record {
             "step": self.step,
             "method": self.method,
             "n_atoms": self.n_atoms,
-            "output": self.output,
+            "output": path_json(&self.output),
             "outcome": self.word(),
             "seconds": self.seconds,
             "worst_error": self.worst_error,
@@ -235,11 +237,22 @@ impl Runner<'_> {
         self.open(&unit.inputs)?;
         let Some(opened) = &self.opened else { return Err(Error::failed("the inputs were not opened")) };
         if let Some(basis) = current_basis(unit, &opened.grams, &self.runtime.budget) {
-            remove_stale_lock(&unit.output);
-            return Ok((basis, false));
+            // Its manifest and its times look the same when a bit of an atom has flipped.
+            let checks = verify_files(&basis, self.runtime, self.progress)?;
+            match checks.iter().find_map(|check| Some((&check.file, check.damage.as_ref()?))) {
+                None => {
+                    remove_stale_lock(&unit.output);
+                    return Ok((basis, false));
+                }
+                Some((file, damage)) if !unit.overwrite => {
+                    return Err(Error::rejected(format!("{}: {file}: {damage}", unit.output.display()))
+                        .hint("the basis was damaged; overwrite = true makes it again"));
+                }
+                Some(_) => {}
+            }
         }
         let existing = if unit.overwrite { Existing::Replace } else { Existing::Refuse };
-        let options = unit.options(Some(opened.gram_path.clone()), existing);
+        let options = unit.options(Some(opened.gram_path.clone()), existing).protect(self.batch.protected(unit)?);
         let made = compress(&opened.plan, &options, self.runtime, self.progress).map_err(|error| {
             let is_other = !unit.overwrite && Basis::is_at(&unit.output);
             if is_other { error.hint("it is not what the job says; overwrite = true replaces it") } else { error }
@@ -267,7 +280,8 @@ impl Runner<'_> {
     }
 
     fn read(&self, inputs: &Rc<Inputs>) -> Result<Opened> {
-        let plan = inputs.plan(&self.runtime.budget)?;
+        let (named, budget) = (Inputs::clone(inputs), self.runtime.budget.clone());
+        let plan = unless_cancelled(self.progress, move |_| named.plan(&budget))?;
         let gram_path = gram_path(&self.batch.work, &plan);
         let grams = match gram_file::read_within(&gram_path, &self.runtime.budget) {
             Ok(grams) => grams,
@@ -290,8 +304,16 @@ impl Runner<'_> {
         let existing = match &noted {
             // An earlier run was stopped while it made this output, which was its to make.
             Some(Noted::Begun) => Existing::Replace,
-            Some(Noted::Made { recipe: made_by, stamp }) if is_stamp_of(*stamp, output) => {
-                if *made_by == recipe {
+            Some(Noted::Made { recipe: made_by, stamp, contents }) if is_stamp_of(*stamp, output) => {
+                let is_intact = match contents {
+                    Some(contents) => *contents == contents_of(output, self.progress)?,
+                    None => true,
+                };
+                if !is_intact && !after.overwrite && !unit.overwrite {
+                    return Err(Error::rejected(format!("{}: was damaged since it was made", output.display()))
+                        .hint("overwrite = true makes it again"));
+                }
+                if is_intact && *made_by == recipe {
                     remove_stale_lock(output);
                     return Ok(false);
                 }
@@ -303,6 +325,7 @@ impl Runner<'_> {
         };
         let written =
             EditOutput::new(output).dtype(after.dtype).existing(existing).delta(after.delta).command(self.command);
+        let written = written.protect(self.batch.protected(unit)?);
         // Said first: a kill between the output's appearance and its note must not leave what no run takes for its own.
         // Only of an output that may be replaced or is not there, so that a file of the user's is never taken for ours.
         let begun = existing == Existing::Replace || std::fs::symlink_metadata(output).is_err();
@@ -318,7 +341,8 @@ impl Runner<'_> {
             }
             return Err(error);
         }
-        note.write(&Noted::Made { recipe, stamp: stamp_of(output) })?;
+        let contents = Some(contents_of(output, self.progress)?);
+        note.write(&Noted::Made { recipe, stamp: stamp_of(output), contents })?;
         Ok(true)
     }
 }

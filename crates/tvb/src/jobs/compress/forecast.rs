@@ -10,7 +10,6 @@ use crate::columns::plan::Plan;
 use crate::error::{Error, Result};
 use crate::ops::same_inputs::check_same_inputs;
 use crate::progress::Silent;
-use crate::solve::Gram;
 use crate::units;
 use std::path::Path;
 
@@ -62,8 +61,7 @@ pub(super) fn predict_atoms(plan: &Plan, options: &CompressOptions) -> Result<Op
             let grams = gram_file::read_within(path, plan.base.budget())?;
             check_same_inputs(plan, &grams)?;
             if !options.method.stores_atoms() {
-                let gram = Gram::new(grams.total())?;
-                return choose_atoms(&gram, &grams, options, &Silent).map(Some);
+                return Ok(Some(choose_atoms(&grams, options, &Silent)?.1));
             }
             Some(solve_for(&grams, options, &Silent)?.coefficients.n_stored())
         }

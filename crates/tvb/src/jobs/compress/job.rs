@@ -35,7 +35,7 @@ pub fn compress(
 ) -> Result<Compressed> {
     options.check(plan)?;
     let reads = keeping::reads(plan, options, runtime)?;
-    let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Keep)?;
+    let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Keep, &options.inputs(plan))?;
     let mut bookmarks = BookmarkFolder::new(staged.path().join(bookmarks::FOLDER), plan, runtime);
     let job = Make { plan, options, reads: &reads, runtime, progress, staged: &staged };
     match job.make(&mut bookmarks) {

@@ -19,7 +19,7 @@ use crate::ops::project::{Projection, find_bookmark, project_from};
 use crate::ops::same_inputs::check_same_inputs;
 use crate::pass::{Reads, Runtime};
 use crate::progress::Progress;
-use crate::solve::{Gram, Method};
+use crate::solve::Method;
 
 /// Everything that is given.
 #[derive(Clone, Copy)]
@@ -52,8 +52,8 @@ impl Make<'_> {
         let tensors: Vec<_> = stored.map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
         let (solved, atoms) = match options.method {
             Method::Random { seed } => {
-                let gram = Gram::new(grams.total())?;
-                let raw = RawColumns::new(seed, choose_atoms(&gram, &grams, options, progress)?, tensors)?;
+                let (gram, n_atoms) = choose_atoms(&grams, options, progress)?;
+                let raw = RawColumns::new(seed, n_atoms, tensors)?;
                 (solve_random(gram, &raw, plan, &grams, reads, runtime, progress)?, Vec::new())
             }
             _ => {

@@ -73,7 +73,9 @@ pub fn export_basis(
     let is_pca = basis.manifest.method.name == "pca";
     let mut notes = Vec::new();
     let frozen = frozen_tensors(basis, options.base.as_ref(), &runtime.budget)?;
-    let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Clear)?;
+    let inputs = options.base.iter().fold(basis.inputs(), |inputs, base| inputs.with(&base.inputs()));
+    let inputs = inputs.and(Path::new(&basis.manifest.base.source));
+    let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Clear, &inputs)?;
     let scratch = staged.path().join("atoms");
     let atoms = match basis.atoms()? {
         Atoms::Generated(_) => make_atoms(basis, &scratch, runtime, progress)?,
@@ -221,7 +223,11 @@ fn write_zeros(writer: &TorchWriter, storage: usize, first: u64, end: u64) -> Re
     let block = vec![0; BLOCK_ROWS * size_of::<f32>()];
     for row in (first..end).step_by(BLOCK_ROWS) {
         let n_rows = (end - row).min(BLOCK_ROWS as u64) as usize;
-        writer.write_at(storage, row * size_of::<f32>() as u64, &block[..n_rows * size_of::<f32>()])?;
+        writer.write_at(
+            storage,
+            row * size_of::<f32>() as u64,
+            block.get(..n_rows * size_of::<f32>()).unwrap_or(&block),
+        )?;
     }
     Ok(())
 }
@@ -260,13 +266,14 @@ impl HostOperation for WriteVectors<'_> {
         for column in 0..layout.n_columns {
             for (index, block) in read.blocks.iter().enumerate() {
                 let slice = layout.slice(index, column);
-                let raw = &read.chunk.bytes[slice.offset..slice.offset + block.n_rows * slice.dtype.size()];
+                let raw = read.rows(index, column)?;
                 let converted = (slice.dtype != tvb_kernels::Dtype::F32)
                     .then(|| tvb_kernels::convert(raw, slice.dtype, tvb_kernels::Dtype::F32));
                 let rows = converted.as_deref().unwrap_or(raw);
                 match self.mean {
                     Some(mean) if column == self.n_vectors => {
-                        let at = (mean.firsts[block.tensor] + block.first_row) * size_of::<f32>();
+                        let first = mean.firsts.get(block.tensor).copied().unwrap_or_default();
+                        let at = (first + block.first_row) * size_of::<f32>();
                         mean.writer.write_at(mean.storage, at as u64, rows)?;
                     }
                     _ => self.vectors.write(column, block, rows)?,
@@ -432,7 +439,7 @@ pub fn export_checkpoint(
     progress: &dyn Progress,
 ) -> Result<()> {
     const PIECE_BYTES: u64 = 1 << 20;
-    let staged = StagedOutput::file(output, existing)?;
+    let staged = StagedOutput::file(output, existing, &checkpoint.inputs())?;
     let tensors: Vec<&Tensor> = checkpoint.in_key_order().collect();
     let specs: Vec<TensorSpec> = tensors
         .iter()
@@ -445,7 +452,8 @@ pub fn export_checkpoint(
     for (number, tensor) in tensors.iter().enumerate() {
         for offset in (0..tensor.n_bytes()).step_by(PIECE_BYTES as usize) {
             progress.check()?;
-            let piece = &mut buffer[..(tensor.n_bytes() - offset).min(PIECE_BYTES) as usize];
+            let n_left = usize::try_from(tensor.n_bytes() - offset).unwrap_or(usize::MAX).min(buffer.len());
+            let piece = buffer.get_mut(..n_left).unwrap_or_default();
             checkpoint.read(tensor, offset, piece)?;
             writer.write_at(number, offset, piece)?;
             progress.advance(piece.len() as u64);

@@ -12,7 +12,7 @@ use crate::basis::manifest::{
 };
 use crate::basis::{Basis, seal};
 use crate::checkpoint::torch::TorchFile;
-use crate::checkpoint::{Budget, Checkpoint, Dtype, Existing, Leftover, Place, StagedOutput, Tensor};
+use crate::checkpoint::{Budget, Checkpoint, Dtype, Existing, Inputs, Leftover, Place, StagedOutput, Tensor};
 use crate::columns::plan::{Plan, Skipped, Task};
 use crate::digest::{Digest, TensorDigests};
 use crate::error::{Error, Result};
@@ -35,7 +35,7 @@ pub fn import(
     progress: &dyn Progress,
 ) -> Result<Basis> {
     let published = published::read(folder, &runtime.budget)?;
-    let staged = StagedOutput::folder(output, existing, Leftover::Clear)?;
+    let staged = StagedOutput::folder(output, existing, Leftover::Clear, &Inputs::none().and_all_of(folder))?;
     let (atoms, skipped) = open_atoms(folder, &published, &runtime.budget)?;
     let n_stored = published.decode.n_rows();
     if atoms.len() != n_stored {
@@ -59,8 +59,10 @@ pub fn import(
 
 fn describe(folder: &Path, published: Published, plan: &Plan, atoms: Vec<AtomRecord>) -> Manifest {
     let Published { method, tasks, decode, notes, mean, info, .. } = published;
-    let model =
-        info["model"].as_str().map_or_else(|| "unknown".to_owned(), |model| format!("unknown, of model {model}"));
+    let model = info
+        .get("model")
+        .and_then(Value::as_str)
+        .map_or_else(|| "unknown".to_owned(), |model| format!("unknown, of model {model}"));
     let task = |name: String| TaskRecord { name, source: None, fingerprint: None, norm: None, relative_error: None };
     let options = json!({
         "n_atoms": decode.n_rows() - usize::from(mean.is_some()),
@@ -185,7 +187,8 @@ fn part(vector: &Tensor, first: usize, n_elements: usize) -> Option<Place> {
     Some(match &vector.place {
         Place::Contiguous { file, offset } => Place::Contiguous { file: *file, offset: offset + (first * size) as u64 },
         Place::Strided { file, offset, strides } => {
-            let offset = offset + (first * strides[0] * size) as u64;
+            let skipped = first.checked_mul(strides.first().copied()?)?.checked_mul(size)?;
+            let offset = offset.checked_add(skipped as u64)?;
             Place::Strided { file: *file, offset, strides: strides.clone() }
         }
         Place::Held(bytes) => Place::Held(bytes.part((first * size) as u64, ((end - first) * size) as u64)?),
@@ -194,9 +197,10 @@ fn part(vector: &Tensor, first: usize, n_elements: usize) -> Option<Place> {
 
 /// The atoms' tensors, which must be the same in all of them. The first atom is the plan's first column.
 fn plan(atoms: Vec<Checkpoint>) -> Result<Plan> {
-    let names: Vec<String> = atoms[0].tensors().iter().map(|tensor| tensor.name.clone()).collect();
+    let Some(first) = atoms.first() else { return Err(Error::rejected("no basis vectors")) };
+    let names: Vec<String> = first.tensors().iter().map(|tensor| tensor.name.clone()).collect();
     if names.is_empty() {
-        return Err(Error::rejected(format!("{}: basis vector 0 has no float tensor", atoms[0].path().display())));
+        return Err(Error::rejected(format!("{}: basis vector 0 has no float tensor", first.path().display())));
     }
     for (number, atom) in atoms.iter().enumerate() {
         let rejected =
@@ -204,7 +208,7 @@ fn plan(atoms: Vec<Checkpoint>) -> Result<Plan> {
         if atom.tensors().len() != names.len() {
             return rejected(format!("{} tensors expected, {} found", names.len(), atom.tensors().len()));
         }
-        for tensor in atoms[0].tensors() {
+        for tensor in first.tensors() {
             match atom.get(&tensor.name) {
                 None => return rejected(format!("tensor {} expected, none found", tensor.name)),
                 Some(found)
@@ -258,18 +262,18 @@ impl HostOperation for WriteAtoms<'_> {
         for column in 0..layout.n_columns {
             for (index, block) in read.blocks.iter().enumerate() {
                 let slice = layout.slice(index, column);
-                let raw = &read.chunk.bytes[slice.offset..slice.offset + block.n_rows * slice.dtype.size()];
+                let raw = read.rows(index, column)?;
                 let stored = bytes.len();
                 match slice.dtype == self.dtype {
                     true => bytes.extend_from_slice(raw),
                     false => bytes.extend(tvb_kernels::convert(raw, slice.dtype, self.dtype)),
                 }
-                let values = tvb_kernels::decode(&bytes[stored..], self.dtype);
+                let values = tvb_kernels::decode(bytes.get(stored..).unwrap_or_default(), self.dtype);
                 if let Some(row) = values.iter().position(|value| !value.is_finite()) {
                     return Err(Error::rejected(format!(
                         "{}: basis vector {column}, tensor {}: a finite value expected, another found at element {}",
                         self.plan.column_checkpoint(column).path().display(),
-                        self.plan.tensors[block.tensor].name,
+                        self.plan.tensors.get(block.tensor).map_or("", |tensor| &tensor.name),
                         block.first_row + row
                     )));
                 }

@@ -6,10 +6,11 @@
 
 use crate::checkpoint::torch::TorchFile;
 use crate::checkpoint::{Budget, Dtype, Tensor};
-use crate::columns::tasks::check_name;
+use crate::columns::tasks::check_names;
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
 use serde_json::Value;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use tvb_kernels::MAX_TASKS;
 
@@ -60,12 +61,12 @@ pub(super) fn read(folder: &Path, budget: &Budget) -> Result<Published> {
 fn autoencoder(folder: &Path, info: Value, budget: &Budget) -> Result<Published> {
     let path = awb_path(folder)?;
     let file = TorchFile::open_within(&path, budget)?;
-    let tasks = tasks_of(&info["datasets"], &folder.join("method_info.json"))?;
+    let tasks = tasks_of(member(&info, "datasets"), &folder.join("method_info.json"))?;
     let encode = matrix(&file, "B")?;
     let mut decode = matrix(&file, "W")?;
     check_shape(&path, "B", &encode, tasks.len(), encode.n_columns())?;
     check_shape(&path, "W", &decode, encode.n_columns(), tasks.len())?;
-    let is_linear = info["encoder"].as_str() == Some("linear");
+    let is_linear = member(&info, "encoder").as_str() == Some("linear");
     let tau = match file.root().get("A") {
         Some(_) => {
             let initial = matrix(&file, "A")?;
@@ -78,7 +79,8 @@ fn autoencoder(folder: &Path, info: Value, budget: &Budget) -> Result<Published>
         Some(tau) => format!("the final temperature was not saved: A and B give {tau:.4}; B is used as it was saved"),
         None => "the final temperature was not saved; B is used as it was saved".to_owned(),
     }];
-    let asked = info["softmax_w"].as_bool() == Some(true) || info["w_activation"].as_str() == Some("softmax");
+    let asked =
+        member(&info, "softmax_w").as_bool() == Some(true) || member(&info, "w_activation").as_str() == Some("softmax");
     if asked && is_softmaxed(&decode) {
         notes.push(
             "softmax_w: W was saved with its softmax taken and is used as it is; the reference's loader takes it again"
@@ -160,25 +162,27 @@ fn random_sample(folder: &Path, info: Value, budget: &Budget) -> Result<Publishe
     let path = folder.join("random_selection.json");
     let selection = read_json(&path, budget)?;
     let rejected = |what: String| Error::rejected(format!("{}: {what}", path.display()));
-    let all = tasks_of(&info["datasets"], &folder.join("method_info.json"))?;
-    let indices =
-        selection["selected_indices"].as_array().ok_or_else(|| rejected("selected_indices: a list expected".into()))?;
+    let all = tasks_of(member(&info, "datasets"), &folder.join("method_info.json"))?;
+    let indices = member(&selection, "selected_indices")
+        .as_array()
+        .ok_or_else(|| rejected("selected_indices: a list expected".into()))?;
     if indices.len() > all.len() {
         return Err(rejected(format!("selected_indices: at most {} expected, {} found", all.len(), indices.len())));
     }
-    let held: Vec<usize> = indices
+    let tasks: Vec<String> = indices
         .iter()
         .map(|index| {
-            let index = index.as_u64().and_then(|index| usize::try_from(index).ok()).filter(|&index| index < all.len());
-            index.ok_or_else(|| rejected(format!("selected_indices: numbers below {} expected", all.len())))
+            let index = index.as_u64().and_then(|index| usize::try_from(index).ok());
+            let task = index.and_then(|index| all.get(index));
+            task.cloned().ok_or_else(|| rejected(format!("selected_indices: numbers below {} expected", all.len())))
         })
         .collect::<Result<_>>()?;
-    if held.is_empty() || (1..held.len()).any(|k| held[..k].contains(&held[k])) {
+    // No name stands twice among all of them.
+    let held: HashSet<&String> = tasks.iter().collect();
+    if held.is_empty() || held.len() != tasks.len() {
         return Err(rejected("selected_indices: one index or more expected, none twice".into()));
     }
-    let tasks: Vec<String> = held.iter().map(|&index| all[index].clone()).collect();
-    let lost: Vec<&str> =
-        (0..all.len()).filter(|index| !held.contains(index)).map(|index| all[index].as_str()).collect();
+    let lost: Vec<&str> = all.iter().filter(|task| !held.contains(task)).map(String::as_str).collect();
     let mut notes = Vec::new();
     if !lost.is_empty() {
         notes.push(format!(
@@ -195,13 +199,18 @@ fn random_sample(folder: &Path, info: Value, budget: &Budget) -> Result<Publishe
 /// The tasks' names in the tensor file, or where it has none those of the description.
 fn saved_names(file: &TorchFile, info: &Value, folder: &Path) -> Result<Vec<String>> {
     let Some(names) = file.root().get("dataset_names").and_then(|names| names.items()) else {
-        return tasks_of(&info["datasets"], &folder.join("method_info.json"));
+        return tasks_of(member(info, "datasets"), &folder.join("method_info.json"));
     };
     if names.len() > MAX_TASKS {
         return Err(too_many_tasks(names.len(), file.path()));
     }
     let names: Option<Vec<Value>> = names.map(|name| name.as_str().map(Value::from)).collect();
     tasks_of(&names.map_or(Value::Null, Value::from), file.path())
+}
+
+/// A member of a JSON object; null where there is none.
+fn member<'a>(object: &'a Value, name: &str) -> &'a Value {
+    object.get(name).unwrap_or(&Value::Null)
 }
 
 fn too_many_tasks(n_tasks: usize, path: &Path) -> Error {
@@ -217,12 +226,7 @@ fn tasks_of(names: &Value, path: &Path) -> Result<Vec<String>> {
         names.as_array().and_then(|names| names.iter().map(|name| name.as_str().map(str::to_owned)).collect());
     let names =
         names.filter(|names| !names.is_empty()).ok_or_else(|| rejected("a list of dataset names expected".into()))?;
-    for (index, name) in names.iter().enumerate() {
-        check_name(name).map_err(|error| rejected(error.message().to_owned()))?;
-        if names[..index].contains(name) {
-            return Err(rejected(format!("dataset {name:?} is named twice")));
-        }
-    }
+    check_names(names.iter().map(String::as_str)).map_err(rejected)?;
     Ok(names)
 }
 
@@ -231,6 +235,10 @@ fn read_json(path: &Path, budget: &Budget) -> Result<Value> {
     if !path.exists() && path.parent().is_some_and(Path::is_dir) {
         return Err(rejected("expected, none found".into())
             .hint("a published basis folder holds basis_vectors.pt, method_info.json and its coefficients"));
+    }
+    // What it says goes into the basis, so it may not come from elsewhere.
+    if let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) {
+        crate::checkpoint::resolve_inside(folder, name)?;
     }
     let (bytes, mut charge) = crate::checkpoint::read_capped_within(path, "JSON", JSON_BYTES_MAX, budget)?;
     charge.take(crate::checkpoint::json_cost(&bytes))?;
@@ -261,7 +269,7 @@ fn matrix(file: &TorchFile, key: &str) -> Result<Matrix> {
     if values.iter().any(|value| !value.is_finite()) {
         return Err(rejected("a value that is not finite".into()));
     }
-    Ok(Matrix::from_fn(n_rows, n_columns, |i, j| values[i * n_columns + j]))
+    Ok(Matrix::of_rows(n_rows, n_columns, &values))
 }
 
 fn check_shape(path: &Path, key: &str, matrix: &Matrix, n_rows: usize, n_columns: usize) -> Result<()> {

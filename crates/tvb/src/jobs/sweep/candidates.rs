@@ -86,6 +86,7 @@ impl<'a> Candidates<'a> {
             .dtype(self.options.dtype)
             .existing(Existing::Replace)
             .force(self.options.force)
+            .protect(self.options.protect.clone())
             .command(&self.options.command)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::choose::{Choice, Goal};
 use super::log::Point;
-use crate::checkpoint::Existing;
+use crate::checkpoint::{Existing, Inputs};
 use crate::digest::Digest;
 use crate::jobs::evaluate::{Evaluator, Metrics};
 use std::num::NonZeroUsize;
@@ -36,6 +36,8 @@ pub struct SweepOptions {
     pub force: bool,
     /// The command line, for model cards and results.
     pub command: String,
+    /// What the sweep must leave alone beside the base and what the edit is formed from.
+    pub protect: Inputs,
 }
 
 impl SweepOptions {
@@ -54,6 +56,7 @@ impl SweepOptions {
             dtype: None,
             force: false,
             command: String::new(),
+            protect: Inputs::none(),
         }
     }
 
@@ -99,6 +102,12 @@ impl SweepOptions {
         SweepOptions { force, ..self }
     }
 
+    /// Sets what the sweep must leave alone beside the base and what the edit is formed from.
+    #[must_use]
+    pub fn protect(self, protect: Inputs) -> SweepOptions {
+        SweepOptions { protect, ..self }
+    }
+
     /// Sets the command line, for model cards and results.
     #[must_use]
     pub fn command(self, command: impl Into<String>) -> SweepOptions {
@@ -126,6 +135,6 @@ pub struct Swept {
 impl Swept {
     /// The best point.
     pub fn best(&self) -> Option<&Point> {
-        self.choice.best.map(|index| &self.points[index])
+        self.choice.best.and_then(|index| self.points.get(index))
     }
 }
