@@ -71,9 +71,12 @@ impl Make<'_> {
             mix: coefficients.generated.as_ref().map(|generated| &generated.mix),
             eigenvalues: &solved.gram.spectrum().values,
         };
+        progress.check()?;
         let file = coefficients::write(staged.path(), Some(&grams), &solution)?;
         let described = Described { grams: &grams, solved: &solved, method: &options.method, dtype };
+        progress.check()?;
         let manifest = describe(&described, atoms, file);
+        progress.check()?;
         manifest.write(staged.path())
     }
 
@@ -100,6 +103,6 @@ impl Make<'_> {
             }
         };
         let digests = project_from(projection, reads, &sink, bookmark, runtime, progress, bookmarks)?;
-        sink.finish(&digests)
+        sink.finish(&digests, progress)
     }
 }
