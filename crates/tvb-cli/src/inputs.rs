@@ -3,7 +3,7 @@
 use crate::args::Context;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use tvb::checkpoint::{Checkpoint, raise_open_file_limit};
+use tvb::checkpoint::{Budget, Checkpoint, OpenOptions, raise_open_file_limit};
 use tvb::columns::plan::{Plan, Selection, Task};
 use tvb::columns::tasks::TaskSource;
 use tvb::{Error, Result};
@@ -58,13 +58,14 @@ impl InputArgs {
 impl SelectionArgs {
     /// Opens `base` and every source and matches them.
     pub(crate) fn plan(&self, base: &Path, sources: Vec<TaskSource>, context: &Context) -> Result<Plan> {
-        let (selection, base) = (self.clone(), base.to_owned());
-        context.unless_stopped(move |_| selection.open(&base, &sources))
+        let (selection, base, budget) = (self.clone(), base.to_owned(), context.budget.clone());
+        context.unless_stopped(move |_| selection.open(&base, &sources, &budget))
     }
 
-    fn open(&self, base: &Path, sources: &[TaskSource]) -> Result<Plan> {
+    fn open(&self, base: &Path, sources: &[TaskSource], budget: &Budget) -> Result<Plan> {
         raise_open_file_limit();
-        let open = |path: &Path| Checkpoint::open_with(path, &tvb::checkpoint::OpenOptions { key: self.key.clone() });
+        let options = OpenOptions { key: self.key.clone(), budget: budget.clone() };
+        let open = |path: &Path| Checkpoint::open_with(path, &options);
         let base = open(base).map_err(|error| error.context("base"))?;
         let tasks = sources.iter().map(|source| {
             let checkpoint = open(&source.path).map_err(|error| error.context(format!("task {}", source.name)))?;

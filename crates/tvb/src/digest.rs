@@ -22,6 +22,13 @@ impl Digest {
         Digest(XxHash3_128::oneshot(bytes))
     }
 
+    /// The digest of some bytes that come in several parts.
+    pub fn of_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Digest {
+        let mut hasher = XxHash3_128::new();
+        parts.into_iter().for_each(|part| hasher.write(part));
+        Digest(hasher.finish_128())
+    }
+
     /// The digest of a sequence of digests, each as 16 little-endian bytes.
     pub fn of_digests(digests: impl IntoIterator<Item = Digest>) -> Digest {
         let mut hasher = XxHash3_128::new();
@@ -62,6 +69,28 @@ impl<'de> serde::Deserialize<'de> for Digest {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
         let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The digest of bytes that come one piece after another; that of the whole, however it was cut.
+#[derive(Default)]
+pub struct Digester(XxHash3_128);
+
+impl Digester {
+    /// Takes the next bytes.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+    }
+
+    /// The digest of all of them.
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finish_128())
+    }
+}
+
+impl fmt::Debug for Digester {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Digester")
     }
 }
 

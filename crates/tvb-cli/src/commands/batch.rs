@@ -67,13 +67,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
-    let file = JobFile::read(&args.file)?;
+    let file = JobFile::read_within(&args.file, &context.budget)?;
     let batch = Batch::new(&file, &args.file).map_err(|error| error.context(shown_path(&args.file)))?;
     let runtime = context.runtime()?;
     if args.dry_run {
         return dry_run(&batch, &runtime, &context.progress);
     }
-    let mut log = args.log.as_deref().map(Log::open).transpose()?;
+    let mut log = args.log.as_deref().map(|path| Log::open(path, &batch)).transpose()?;
     let mut on_record = |record: &Record| {
         context.progress.note(&line(record));
         log.as_mut().map_or(Ok(()), |log| log.add(record))

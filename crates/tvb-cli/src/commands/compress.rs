@@ -9,7 +9,7 @@ use serde_json::json;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tvb::basis::Basis;
-use tvb::checkpoint::Existing;
+use tvb::checkpoint::{Existing, Inputs};
 use tvb::columns::plan::Plan;
 use tvb::jobs::compress::{CompressOptions, Compressed, compress, forecast};
 use tvb::pass::kept::Keep;
@@ -93,7 +93,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         .dtype(args.dtype.kernel())
         .gram(args.gram.clone())
         .keep(args.keep_inputs.keep())
-        .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse });
+        .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
+        .protect(args.method.tuning.init.iter().fold(Inputs::none(), |inputs, path| inputs.and(path)));
     if args.dry_run {
         return dry_run(plan, options, context);
     }

@@ -229,14 +229,15 @@ impl Opened {
 
 /// Opens the base of an edit.
 pub(crate) fn open_base(path: &Path, key: Option<&str>, context: &Context) -> Result<Checkpoint> {
-    let (path, options) = (path.to_owned(), OpenOptions { key: key.map(str::to_owned) });
+    let options = OpenOptions { key: key.map(str::to_owned), budget: context.budget.clone() };
+    let path = path.to_owned();
     context.unless_stopped(move |_| Checkpoint::open_with(&path, &options)).map_err(|error| error.context("base"))
 }
 
 /// Opens a basis folder.
 pub(crate) fn open_basis(folder: &Path, context: &Context) -> Result<Basis> {
-    let folder = folder.to_owned();
-    context.unless_stopped(move |_| Basis::open(&folder))
+    let (folder, budget) = (folder.to_owned(), context.budget.clone());
+    context.unless_stopped(move |_| Basis::open_within(&folder, &budget))
 }
 
 fn run(

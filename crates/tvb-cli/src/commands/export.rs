@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde_json::json;
 use std::path::PathBuf;
 use tvb::basis::Basis;
-use tvb::checkpoint::{Checkpoint, Existing};
+use tvb::checkpoint::Existing;
 use tvb::jobs::interop::{ExportOptions, export_basis, export_checkpoint};
 use tvb::shown::{escaped, path_json, shown_path};
 use tvb::{Error, Result};
@@ -56,8 +56,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
             Ok(Answer::new(text, json))
         }
         (Some(FormatName::Pt) | None, false) => {
-            let path = args.path.clone();
-            let checkpoint = context.unless_stopped(move |_| Checkpoint::open(&path))?;
+            let checkpoint = context.open(&args.path)?;
             export_checkpoint(&checkpoint, &args.output, existing, &context.progress)?;
             let n_tensors = checkpoint.tensors().len();
             let json = json!({ "output": path_json(&args.output), "n_tensors": n_tensors });

@@ -5,7 +5,7 @@ use crate::output::{Align, Answer, Table};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tvb::basis::{Basis, gram_file};
-use tvb::checkpoint::Checkpoint;
+use tvb::checkpoint::{Budget, Checkpoint, OpenOptions};
 use tvb::matrix::Matrix;
 use tvb::ops::{Grams, Per};
 use tvb::shown::{escaped, path_json, shown_path};
@@ -19,18 +19,19 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
-    let path = args.path.clone();
-    context.unless_stopped(move |_| inspect(&path))
+    let (path, budget) = (args.path.clone(), context.budget.clone());
+    context.unless_stopped(move |_| inspect(&path, &budget))
 }
 
-fn inspect(path: &Path) -> Result<Answer> {
+fn inspect(path: &Path, budget: &Budget) -> Result<Answer> {
     if Basis::is_at(path) {
-        let basis = Basis::open(path)?;
+        let basis = Basis::open_within(path, budget)?;
         return Ok(Answer::new(basis_text(&basis), basis_json(&basis)));
     }
-    let checkpoint = Checkpoint::open(path)?;
+    let options = OpenOptions { budget: budget.clone(), ..OpenOptions::default() };
+    let checkpoint = Checkpoint::open_with(path, &options)?;
     if checkpoint.metadata().get("format").is_some_and(|format| format == gram_file::FORMAT) {
-        let grams = gram_file::read(path)?;
+        let grams = gram_file::read_within(path, budget)?;
         return Ok(Answer::new(gram_text(path, &grams), gram_json(&grams)?));
     }
     Ok(Answer::new(checkpoint_text(&checkpoint), checkpoint_json(&checkpoint)))

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use tvb::basis::gram_file;
-use tvb::checkpoint::{Dtype, Existing};
+use tvb::checkpoint::{Dtype, Existing, Inputs, StagedOutput};
 use tvb::jobs::report::{Pareto, pareto_svg};
 use tvb::shown::{csv_cell, escaped};
 use tvb::solve::{Gram, Method, PlanRow, Rounding, SolveOptions, plan_table};
@@ -51,8 +51,12 @@ pub(crate) enum Format {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
-    let path = args.gram.clone();
-    let grams = context.unless_stopped(move |_| gram_file::read(&path))?;
+    let existing = if args.overwrite { Existing::Replace } else { Existing::Refuse };
+    // Before the work, so that what is refused is refused at once.
+    let inputs = Inputs::none().and(&args.gram);
+    let plot = args.plot.as_deref().map(|path| StagedOutput::file(path, existing, &inputs)).transpose()?;
+    let (path, budget) = (args.gram.clone(), context.budget.clone());
+    let grams = context.unless_stopped(move |_| gram_file::read_within(&path, &budget))?;
     let names: Vec<String> = grams.tasks.iter().map(|task| task.name.clone()).collect();
     let mut gram = Gram::new(grams.total())?;
     let mut tasks = names.clone();
@@ -71,7 +75,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let n_rows = grams.n_moved_rows();
     let rows = context.unless_stopped(move |go_on| plan_table(&gram, &methods, &ms, &options, Some(n_rows), go_on))?;
     let atom_bytes = grams.moved_bytes(Dtype::F32);
-    if let Some(path) = &args.plot {
+    if let Some(plot) = plot {
         let points: Vec<Pareto> = rows
             .iter()
             .map(|row| Pareto {
@@ -81,8 +85,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
                 worst_error: row.worst_error,
             })
             .collect();
-        let existing = if args.overwrite { Existing::Replace } else { Existing::Refuse };
-        tvb::checkpoint::write_whole(path, pareto_svg(&points, tasks.len())?.as_bytes(), existing)?;
+        plot.commit_bytes(pareto_svg(&points, tasks.len())?.as_bytes())?;
     }
     let text = match args.format {
         Format::Table => table(&rows, &tasks, atom_bytes),

@@ -6,7 +6,7 @@ use crate::output::Answer;
 use serde_json::json;
 use std::path::PathBuf;
 use tvb::Result;
-use tvb::checkpoint::{Existing, write_whole};
+use tvb::checkpoint::{Existing, StagedOutput};
 use tvb::jobs::report::basis_report;
 use tvb::shown::{path_json, shown_path};
 
@@ -26,9 +26,10 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let basis = open_basis(&args.basis, context)?;
     let folder = shown_path(&basis.folder);
-    let page = context.unless_stopped(move |go_on| basis_report(&basis, go_on))?;
     let existing = if args.overwrite { Existing::Replace } else { Existing::Refuse };
-    write_whole(&args.output, page.as_bytes(), existing)?;
+    let staged = StagedOutput::file(&args.output, existing, &basis.inputs())?;
+    let page = context.unless_stopped(move |go_on| basis_report(&basis, go_on))?;
+    staged.commit_bytes(page.as_bytes())?;
     let text = format!("{}: report of {}\n", shown_path(&args.output), folder);
     Ok(Answer::new(text, json!({ "output": path_json(&args.output), "bytes": page.len() })))
 }

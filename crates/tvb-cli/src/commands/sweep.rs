@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tvb::checkpoint::Existing;
+use tvb::checkpoint::{Budget, Existing, Inputs};
 use tvb::jobs::edit::Edit;
 use tvb::jobs::evaluate::Evaluator;
 use tvb::jobs::sweep::{Control, DEFAULT_SCALES, Goal, SweepOptions, Swept, parse_scales, read_metrics, sweep};
@@ -144,7 +144,7 @@ fn run_sweep(
     context: &Context,
     alpha: impl Fn(&[String]) -> Result<Vec<f64>>,
 ) -> Result<Answer> {
-    let options = options(args)?;
+    let options = options(args, &context.budget)?;
     let from = Opened::new(basis, Some(&args.base), &args.originals, context)?;
     let edit = Edit { alpha: alpha(&from.names())?, scale: 1.0, rule };
     let base = open_base(&args.base, args.originals.selection.key.as_deref(), context)?;
@@ -157,12 +157,12 @@ fn run_sweep(
 }
 
 /// What was typed as what is meant.
-fn options(args: &SweepArgs) -> Result<SweepOptions> {
+fn options(args: &SweepArgs, budget: &Budget) -> Result<SweepOptions> {
     if !(args.keep.is_finite() && args.keep >= 0.0) {
         return Err(Error::usage(format!("--keep: a part such as 0.95 expected, {} found", args.keep)));
     }
     let reference = match args.control {
-        Some(_) if args.reference != Path::new("auto") => Some(read_metrics(&args.reference)?),
+        Some(_) if args.reference != Path::new("auto") => Some(read_metrics(&args.reference, budget)?),
         _ => None,
     };
     let scales = parse_scales(&args.scales).map_err(|error| error.context("--scales"))?;
@@ -172,15 +172,19 @@ fn options(args: &SweepArgs) -> Result<SweepOptions> {
         minimize: args.minimize,
         control: args.control.clone().map(|name| Control { name, keep: args.keep, reference }),
     };
+    // `auto` is no file.
+    let files = args.normalize_by.iter().chain(Some(&args.reference).filter(|path| *path != Path::new("auto")));
+    let inputs = files.fold(Inputs::none(), |inputs, path| inputs.and(path));
     Ok(SweepOptions::new(&args.output, scales, evaluator, goal)
         .zero_shot(args.eval_zero_shot)
-        .fine_tuned(args.normalize_by.as_deref().map(read_metrics).transpose()?)
+        .fine_tuned(args.normalize_by.as_deref().map(|path| read_metrics(path, budget)).transpose()?)
         .n_jobs(args.jobs)
         .keep_all(args.keep_all)
         .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
         .dtype(args.dtype.map(DtypeName::kernel))
         .force(args.force)
-        .command(command_line()))
+        .command(command_line())
+        .protect(inputs))
 }
 
 fn none_eligible(swept: &Swept, options: &SweepOptions) -> Error {

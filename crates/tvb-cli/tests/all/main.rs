@@ -6,5 +6,6 @@ mod batch;
 mod bench;
 mod cli;
 mod kills;
+mod loss;
 mod names;
 mod sweep;

@@ -17,10 +17,15 @@ pub fn seal(bytes: &mut [u8]) -> bool {
 
 /// Whether `bytes`, which carry `checksum` as their own, are as they were when they were sealed.
 pub fn is_intact(bytes: &[u8], checksum: Digest) -> bool {
+    let Some(at) = place(bytes, checksum) else { return false };
+    let (Some(before), Some(after)) = (bytes.get(..at.start), bytes.get(at.end..)) else { return false };
+    Digest::of_parts([before, UNSEALED.to_string().as_bytes(), after]) == checksum
+}
+
+/// Where a file that begins with `bytes` carries `checksum` as its own.
+pub(super) fn place(bytes: &[u8], checksum: Digest) -> Option<std::ops::Range<usize>> {
     let text = checksum.to_string();
-    let Some(at) = find(bytes, text.as_bytes()) else { return false };
-    let mut zeroed = bytes.to_vec();
-    put(&mut zeroed, at, &UNSEALED.to_string()) && Digest::of(&zeroed) == checksum
+    find(bytes, text.as_bytes()).map(|at| at..at + text.len())
 }
 
 /// Puts `text` over the bytes from `at` on; false where it does not fit.

@@ -23,7 +23,7 @@ pub fn make_gram_file(
     runtime: &Runtime,
     progress: &dyn Progress,
 ) -> Result<Grams> {
-    let staged = StagedOutput::file(output, existing)?;
+    let staged = StagedOutput::file(output, existing, &plan.inputs())?;
     let mut folder = staged.path().as_os_str().to_owned();
     folder.push(".bookmarks");
     let mut bookmarks = BookmarkFolder::new(folder.into(), plan, runtime);

@@ -6,6 +6,7 @@ mod checkpoint;
 mod device_faults;
 mod faults;
 mod gpu_device;
+mod hostile;
 mod interop;
 mod kept;
 mod kept_on_device;

@@ -80,8 +80,8 @@ impl Check {
         disks: &mut Vec<Disk>,
         progress: &dyn Progress,
     ) -> Result<Option<Plan>> {
-        let inputs = Inputs::clone(&unit.inputs);
-        let plan = match unless_cancelled(progress, move |_| inputs.plan()) {
+        let (inputs, budget) = (Inputs::clone(&unit.inputs), runtime.budget.clone());
+        let plan = match unless_cancelled(progress, move |_| inputs.plan(&budget)) {
             Ok(plan) => plan,
             Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
             Err(error) => {
@@ -99,7 +99,7 @@ impl Check {
                 units::bytes(runtime.memory_bytes)
             ));
         }
-        if gram_file::read(&gram_path(&batch.work, &plan)).is_err() {
+        if gram_file::read_within(&gram_path(&batch.work, &plan), &runtime.budget).is_err() {
             self.n_gram_passes += 1;
             self.read_bytes += plan.n_bytes();
             let n_tasks = plan.tasks.len() as u64;
@@ -109,8 +109,8 @@ impl Check {
     }
 
     fn unit(&mut self, batch: &Batch, unit: &Unit, plan: &Plan, disks: &mut Vec<Disk>) {
-        let grams = gram_file::read(&gram_path(&batch.work, plan)).ok();
-        let is_current = grams.as_ref().is_some_and(|grams| current_basis(unit, grams).is_some());
+        let grams = gram_file::read_within(&gram_path(&batch.work, plan), plan.base.budget()).ok();
+        let is_current = grams.as_ref().is_some_and(|grams| current_basis(unit, grams, plan.base.budget()).is_some());
         if is_current {
             self.n_current += 1;
         } else {

@@ -11,6 +11,9 @@ use serde::Deserialize;
 use toml::Table;
 use tvb_kernels::Dtype;
 
+/// File systems take no longer names.
+const NAME_BYTES_MAX: usize = 255;
+
 /// The keys of a job beside those of [`MethodOptions`].
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -88,8 +91,9 @@ impl Job {
         let (keys, options): (JobKeys, MethodOptions) = read_both(table, place)?;
         let missing = |what: &str| Error::rejected(format!("{place}: {what} expected, none found"));
         let name = keys.name.ok_or_else(|| missing("a name"))?;
-        check_name(&name)
-            .map_err(|_| Error::rejected(format!("{place}: a name that can stand in file names expected")))?;
+        if check_name(&name).is_err() || name.len() > NAME_BYTES_MAX {
+            return Err(Error::rejected(format!("{place}: a name that can stand in file names expected")));
+        }
         match (&keys.base, &keys.from) {
             (Some(_), Some(_)) => {
                 return Err(Error::rejected(format!("{place}: base and tasks or from expected, both found")));

@@ -3,10 +3,10 @@
 use super::after::After;
 use super::expand::{Batch, Unit};
 use super::inputs::Inputs;
-use super::note::{Note, Noted, debug_text, is_stamp_of, stamp_of};
+use super::note::{Note, Noted, contents_of, debug_text, is_stamp_of, stamp_of};
 use crate::basis::Basis;
 use crate::basis::gram_file;
-use crate::checkpoint::{Checkpoint, Existing, FileStamp, remove_stale_lock};
+use crate::checkpoint::{Budget, Checkpoint, Existing, FileStamp, remove_stale_lock};
 use crate::columns::plan::Plan;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -14,6 +14,7 @@ use crate::jobs::bookmarks::inputs_key;
 use crate::jobs::compress::compress;
 use crate::jobs::edit::{Edit, EditJob, EditOutput, Source};
 use crate::jobs::gram::make_gram_file;
+use crate::jobs::verify::verify_files;
 use crate::ops::Grams;
 use crate::pass::Runtime;
 use crate::progress::{Progress, unless_cancelled};
@@ -235,12 +236,23 @@ impl Runner<'_> {
         self.progress.check()?;
         self.open(&unit.inputs)?;
         let Some(opened) = &self.opened else { return Err(Error::failed("the inputs were not opened")) };
-        if let Some(basis) = current_basis(unit, &opened.grams) {
-            remove_stale_lock(&unit.output);
-            return Ok((basis, false));
+        if let Some(basis) = current_basis(unit, &opened.grams, &self.runtime.budget) {
+            // Its manifest and its times look the same when a bit of an atom has flipped.
+            let checks = verify_files(&basis, self.runtime, self.progress)?;
+            match checks.iter().find_map(|check| Some((&check.file, check.damage.as_ref()?))) {
+                None => {
+                    remove_stale_lock(&unit.output);
+                    return Ok((basis, false));
+                }
+                Some((file, damage)) if !unit.overwrite => {
+                    return Err(Error::rejected(format!("{}: {file}: {damage}", unit.output.display()))
+                        .hint("the basis was damaged; overwrite = true makes it again"));
+                }
+                Some(_) => {}
+            }
         }
         let existing = if unit.overwrite { Existing::Replace } else { Existing::Refuse };
-        let options = unit.options(Some(opened.gram_path.clone()), existing);
+        let options = unit.options(Some(opened.gram_path.clone()), existing).protect(self.batch.protected(unit)?);
         let made = compress(&opened.plan, &options, self.runtime, self.progress).map_err(|error| {
             let is_other = !unit.overwrite && Basis::is_at(&unit.output);
             if is_other { error.hint("it is not what the job says; overwrite = true replaces it") } else { error }
@@ -268,11 +280,12 @@ impl Runner<'_> {
     }
 
     fn read(&self, inputs: &Rc<Inputs>) -> Result<Opened> {
-        let named = Inputs::clone(inputs);
-        let plan = unless_cancelled(self.progress, move |_| named.plan())?;
+        let (named, budget) = (Inputs::clone(inputs), self.runtime.budget.clone());
+        let plan = unless_cancelled(self.progress, move |_| named.plan(&budget))?;
         let gram_path = gram_path(&self.batch.work, &plan);
-        let grams = match gram_file::read(&gram_path) {
+        let grams = match gram_file::read_within(&gram_path, &self.runtime.budget) {
             Ok(grams) => grams,
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
             // Missing, or damaged: ours to replace.
             Err(_) => make_gram_file(&plan, &gram_path, Existing::Replace, self.runtime, self.progress)?,
         };
@@ -282,7 +295,7 @@ impl Runner<'_> {
     /// Runs a step after a basis; false where its output is there already.
     fn step(&self, unit: &Unit, after: &After, output: &Path, basis: &Basis) -> Result<bool> {
         self.progress.check()?;
-        let base = unit.inputs.open(&unit.inputs.base).map_err(|error| error.context("base"))?;
+        let base = unit.inputs.open(&unit.inputs.base, &self.runtime.budget).map_err(|error| error.context("base"))?;
         let names = basis.task_names();
         let edit = Edit { alpha: after.step.alpha(&names)?, scale: after.scale, rule: after.step.rule() };
         let note = Note::new(&self.batch.work, output);
@@ -291,8 +304,16 @@ impl Runner<'_> {
         let existing = match &noted {
             // An earlier run was stopped while it made this output, which was its to make.
             Some(Noted::Begun) => Existing::Replace,
-            Some(Noted::Made { recipe: made_by, stamp }) if is_stamp_of(*stamp, output) => {
-                if *made_by == recipe {
+            Some(Noted::Made { recipe: made_by, stamp, contents }) if is_stamp_of(*stamp, output) => {
+                let is_intact = match contents {
+                    Some(contents) => *contents == contents_of(output, self.progress)?,
+                    None => true,
+                };
+                if !is_intact && !after.overwrite && !unit.overwrite {
+                    return Err(Error::rejected(format!("{}: was damaged since it was made", output.display()))
+                        .hint("overwrite = true makes it again"));
+                }
+                if is_intact && *made_by == recipe {
                     remove_stale_lock(output);
                     return Ok(false);
                 }
@@ -304,6 +325,7 @@ impl Runner<'_> {
         };
         let written =
             EditOutput::new(output).dtype(after.dtype).existing(existing).delta(after.delta).command(self.command);
+        let written = written.protect(self.batch.protected(unit)?);
         // Said first: a kill between the output's appearance and its note must not leave what no run takes for its own.
         // Only of an output that may be replaced or is not there, so that a file of the user's is never taken for ours.
         let begun = existing == Existing::Replace || std::fs::symlink_metadata(output).is_err();
@@ -319,7 +341,8 @@ impl Runner<'_> {
             }
             return Err(error);
         }
-        note.write(&Noted::Made { recipe, stamp: stamp_of(output) })?;
+        let contents = Some(contents_of(output, self.progress)?);
+        note.write(&Noted::Made { recipe, stamp: stamp_of(output), contents })?;
         Ok(true)
     }
 }
@@ -330,8 +353,8 @@ pub(super) fn gram_path(work: &Path, plan: &Plan) -> PathBuf {
 }
 
 /// The basis at a unit's output, where it is what the unit would make.
-pub(super) fn current_basis(unit: &Unit, grams: &Grams) -> Option<Basis> {
-    let basis = Basis::open(&unit.output).ok()?;
+pub(super) fn current_basis(unit: &Unit, grams: &Grams, budget: &Budget) -> Option<Basis> {
+    let basis = Basis::open_within(&unit.output, budget).ok()?;
     let manifest = &basis.manifest;
     let same_tasks = manifest.tasks.len() == grams.tasks.len()
         && manifest

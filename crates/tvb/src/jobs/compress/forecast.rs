@@ -58,7 +58,7 @@ pub(super) fn predict_atoms(plan: &Plan, options: &CompressOptions) -> Result<Op
     let n_tasks = plan.tasks.len();
     Ok(match (options.size, &options.gram) {
         (_, Some(path)) => {
-            let grams = gram_file::read(path)?;
+            let grams = gram_file::read_within(path, plan.base.budget())?;
             check_same_inputs(plan, &grams)?;
             if !options.method.stores_atoms() {
                 return Ok(Some(choose_atoms(&grams, options, &Silent)?.1));

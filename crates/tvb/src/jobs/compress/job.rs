@@ -35,14 +35,14 @@ pub fn compress(
 ) -> Result<Compressed> {
     options.check(plan)?;
     let reads = keeping::reads(plan, options, runtime)?;
-    let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Keep)?;
+    let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Keep, &options.inputs(plan))?;
     let mut bookmarks = BookmarkFolder::new(staged.path().join(bookmarks::FOLDER), plan, runtime);
     let job = Make { plan, options, reads: &reads, runtime, progress, staged: &staged };
     match job.make(&mut bookmarks) {
         Ok(()) => {
             bookmarks.remove()?;
             staged.commit()?;
-            Ok(Compressed { basis: Basis::open(&options.output)?, read_bytes: reads.n_bytes() })
+            Ok(Compressed { basis: Basis::open_within(&options.output, &runtime.budget)?, read_bytes: reads.n_bytes() })
         }
         Err(error) if error.kind() == ErrorKind::Interrupted && bookmarks.holds_any() => {
             staged.keep();

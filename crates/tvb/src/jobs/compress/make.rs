@@ -37,7 +37,7 @@ impl Make<'_> {
     pub(super) fn make(&self, bookmarks: &mut BookmarkFolder) -> Result<()> {
         let Make { plan, options, reads, runtime, progress, staged } = *self;
         let grams = match &options.gram {
-            Some(path) => gram_file::read(path)?,
+            Some(path) => gram_file::read_within(path, &runtime.budget)?,
             None => {
                 // What an interrupted run reserved is no longer free and need not be.
                 if !staged.resumed() {

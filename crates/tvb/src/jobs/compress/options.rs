@@ -1,7 +1,7 @@
 //! What to make of the inputs and where to put it.
 
 use super::size::Size;
-use crate::checkpoint::Existing;
+use crate::checkpoint::{Existing, Inputs};
 use crate::columns::plan::Plan;
 use crate::error::{Error, Result};
 use crate::pass::kept::Keep;
@@ -30,6 +30,8 @@ pub struct CompressOptions {
     pub output: PathBuf,
     /// What to do with an output that is there already.
     pub existing: Existing,
+    /// What the output must leave alone beside the plan's files and the Gram file.
+    pub protect: Inputs,
 }
 
 impl CompressOptions {
@@ -45,6 +47,7 @@ impl CompressOptions {
             keep: Keep::Auto,
             output: output.into(),
             existing: Existing::Refuse,
+            protect: Inputs::none(),
         }
     }
 
@@ -100,6 +103,17 @@ impl CompressOptions {
     #[must_use]
     pub fn existing(self, existing: Existing) -> CompressOptions {
         CompressOptions { existing, ..self }
+    }
+
+    /// Sets what the output must leave alone beside the plan's files and the Gram file.
+    #[must_use]
+    pub fn protect(self, protect: Inputs) -> CompressOptions {
+        CompressOptions { protect, ..self }
+    }
+
+    /// Everything that the output must leave alone.
+    pub(super) fn inputs(&self, plan: &Plan) -> Inputs {
+        self.gram.iter().fold(plan.inputs().with(&self.protect), |inputs, path| inputs.and(path))
     }
 
     /// The same for the solver.

@@ -3,7 +3,7 @@
 use super::output::{EditOutput, writer_for};
 use super::weights::{Edit, Source};
 use crate::basis::check_read;
-use crate::checkpoint::{Checkpoint, Dtype};
+use crate::checkpoint::{Checkpoint, Inputs};
 use crate::error::{Error, Result};
 use crate::jobs::card::model_card;
 use crate::ops::reconstruct::{Edits, reconstruct};
@@ -24,6 +24,11 @@ pub struct EditJob<'a> {
 }
 
 impl EditJob<'_> {
+    /// What the output must leave alone.
+    pub fn inputs(&self) -> Inputs {
+        self.base.iter().fold(self.source.inputs(), |inputs, base| inputs.with(&base.inputs()))
+    }
+
     /// Forms the edit and writes it: an edited copy of the base, or the bare edit.
     ///
     /// # Errors
@@ -43,7 +48,7 @@ impl EditJob<'_> {
         if base.is_none() && !output.delta {
             return Err(Error::usage("no base given").hint("--base PATH, or --delta for the bare edit"));
         }
-        let writers = [writer_for(&edits, base, output)?];
+        let writers = [writer_for(&edits, base, output, &self.inputs())?];
         let read = reconstruct(base, edits, output.dtype, &writers, runtime, progress)?;
         if let Source::Basis(basis) = source {
             check_read(&read, basis, base.filter(|_| !output.force))?;
@@ -51,7 +56,7 @@ impl EditJob<'_> {
         for writer in writers {
             if let Some(base) = base {
                 let card = model_card(base, source, edit, &output.command);
-                writer.add_side_files(base, output.dtype.map(Dtype::from), &card)?;
+                writer.add_card(&card)?;
             }
             writer.commit()?;
         }

@@ -1,6 +1,7 @@
 //! What an edit is: weights over tasks, what they become over atoms, and how true the result will be.
 
 use crate::basis::{self, Basis};
+use crate::checkpoint::Inputs;
 use crate::columns::plan::Plan;
 use crate::error::Result;
 use crate::ops::reconstruct::Edits;
@@ -13,6 +14,16 @@ pub enum Source<'a> {
     Basis(&'a Basis),
     /// The original checkpoints: plain task arithmetic.
     Checkpoints(&'a Plan),
+}
+
+impl Source<'_> {
+    /// What an output must leave alone.
+    pub fn inputs(&self) -> Inputs {
+        match self {
+            Source::Basis(basis) => basis.inputs(),
+            Source::Checkpoints(plan) => plan.inputs(),
+        }
+    }
 }
 
 /// λ·Σ αt·τ̂t, or λ times the plain sum of the atoms.

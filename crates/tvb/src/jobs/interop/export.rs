@@ -9,10 +9,10 @@ use super::generated::make_atoms;
 use crate::basis::Basis;
 use crate::basis::atoms::{Atoms, plain};
 use crate::checkpoint::torch::{SaveStorage, SaveTensor, SaveValue, TorchWriter};
-use crate::checkpoint::{Checkpoint, Dtype, Existing, Leftover, StagedOutput, Tensor, TensorSpec};
+use crate::checkpoint::{Budget, Checkpoint, Dtype, Existing, Leftover, OpenOptions, StagedOutput, Tensor, TensorSpec};
 use crate::columns::plan::{Plan, Task};
 use crate::digest::BLOCK_ROWS;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::matrix::Matrix;
 use crate::pass::{Block, HostOperation, Pass, ReadChunk, Reads, Runtime};
 use crate::progress::Progress;
@@ -72,8 +72,10 @@ pub fn export_basis(
     let n_stored = basis.manifest.n_vectors();
     let is_pca = basis.manifest.method.name == "pca";
     let mut notes = Vec::new();
-    let frozen = frozen_tensors(basis, options.base.as_ref())?;
-    let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Clear)?;
+    let frozen = frozen_tensors(basis, options.base.as_ref(), &runtime.budget)?;
+    let inputs = options.base.iter().fold(basis.inputs(), |inputs, base| inputs.with(&base.inputs()));
+    let inputs = inputs.and(Path::new(&basis.manifest.base.source));
+    let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Clear, &inputs)?;
     let scratch = staged.path().join("atoms");
     let atoms = match basis.atoms()? {
         Atoms::Generated(_) => make_atoms(basis, &scratch, runtime, progress)?,
@@ -118,7 +120,7 @@ pub fn export_basis(
 }
 
 /// Names and shapes of the tensors that the atoms leave out, from the base's headers.
-fn frozen_tensors(basis: &Basis, base: Option<&Checkpoint>) -> Result<Vec<(String, Vec<usize>)>> {
+fn frozen_tensors(basis: &Basis, base: Option<&Checkpoint>, budget: &Budget) -> Result<Vec<(String, Vec<usize>)>> {
     let manifest = &basis.manifest;
     if manifest.frozen.is_empty() {
         return Ok(Vec::new());
@@ -126,14 +128,15 @@ fn frozen_tensors(basis: &Basis, base: Option<&Checkpoint>) -> Result<Vec<(Strin
     let source = Path::new(&manifest.base.source);
     let base = match base {
         Some(base) => base.clone(),
-        None => Checkpoint::open(source).map_err(|_| {
-            Error::rejected(format!(
-                "{}: {} frozen tensors are not in the basis, and their shapes are not known: the base {} cannot be read",
+        None => open_recorded(source, budget).map_err(|error| match error.kind() {
+            ErrorKind::Interrupted => error,
+            _ => Error::rejected(format!(
+                "{}: {} frozen tensors are not in the basis, and their shapes are not known: the base cannot be read: {error}",
                 basis.folder.display(),
                 manifest.frozen.len(),
-                source.display()
             ))
-            .hint("name the base: --base PATH")
+            .caused_by(error)
+            .hint("name the base: --base PATH"),
         })?,
     };
     let frozen = manifest.frozen.iter().map(|name| {
@@ -146,6 +149,10 @@ fn frozen_tensors(basis: &Basis, base: Option<&Checkpoint>) -> Result<Vec<(Strin
         Ok((name.clone(), tensor.shape.clone()))
     });
     frozen.collect()
+}
+
+fn open_recorded(source: &Path, budget: &Budget) -> Result<Checkpoint> {
+    Checkpoint::open_with(source, &OpenOptions { budget: budget.clone(), ..OpenOptions::default() })
 }
 
 fn atoms_plan(basis: &Basis, atoms: Vec<Checkpoint>) -> Result<Plan> {
@@ -432,7 +439,7 @@ pub fn export_checkpoint(
     progress: &dyn Progress,
 ) -> Result<()> {
     const PIECE_BYTES: u64 = 1 << 20;
-    let staged = StagedOutput::file(output, existing)?;
+    let staged = StagedOutput::file(output, existing, &checkpoint.inputs())?;
     let tensors: Vec<&Tensor> = checkpoint.in_key_order().collect();
     let specs: Vec<TensorSpec> = tensors
         .iter()

@@ -2,7 +2,7 @@
 
 use crate::basis::atoms::plain;
 use crate::basis::{Basis, edits};
-use crate::checkpoint::{Checkpoint, CheckpointWriter};
+use crate::checkpoint::{Checkpoint, CheckpointWriter, Inputs, OpenOptions};
 use crate::error::{Error, Result};
 use crate::jobs::edit::{EditOutput, writer_for};
 use crate::ops::reconstruct::reconstruct;
@@ -25,10 +25,11 @@ pub(super) fn make_atoms(
         EditOutput::new(folder.join(plain::stem(index, n_atoms)).with_extension("safetensors")).delta(true)
     };
     let writers: Vec<CheckpointWriter> =
-        (0..n_atoms).map(|index| writer_for(&edits, None, &output(index))).collect::<Result<_>>()?;
+        (0..n_atoms).map(|index| writer_for(&edits, None, &output(index), &Inputs::none())).collect::<Result<_>>()?;
     reconstruct(None, edits, None, &writers, runtime, progress)?;
     for writer in writers {
         writer.commit()?;
     }
-    (0..n_atoms).map(|index| Checkpoint::open(&output(index).target)).collect()
+    let options = OpenOptions { budget: runtime.budget.clone(), ..OpenOptions::default() };
+    (0..n_atoms).map(|index| Checkpoint::open_with(&output(index).target, &options)).collect()
 }

@@ -11,8 +11,8 @@ use crate::basis::manifest::{
     AtomRecord, BaseRecord, FORMAT, Manifest, MethodRecord, StoredTensors, TaskRecord, VERSION,
 };
 use crate::basis::{Basis, seal};
-use crate::checkpoint::torch::{TorchFile, ValueRef};
-use crate::checkpoint::{Checkpoint, Dtype, Existing, Leftover, Place, StagedOutput, Tensor};
+use crate::checkpoint::torch::TorchFile;
+use crate::checkpoint::{Budget, Checkpoint, Dtype, Existing, Inputs, Leftover, Place, StagedOutput, Tensor};
 use crate::columns::plan::{Plan, Skipped, Task};
 use crate::digest::{Digest, TensorDigests};
 use crate::error::{Error, Result};
@@ -21,7 +21,6 @@ use crate::pass::{Folded, HostOperation, Pass, ReadChunk, Reads, Runtime};
 use crate::progress::Progress;
 use serde_json::{Value, json};
 use std::path::Path;
-use std::sync::Arc;
 
 /// Makes a basis folder of a published one.
 ///
@@ -35,9 +34,9 @@ pub fn import(
     runtime: &Runtime,
     progress: &dyn Progress,
 ) -> Result<Basis> {
-    let published = published::read(folder)?;
-    let staged = StagedOutput::folder(output, existing, Leftover::Clear)?;
-    let (atoms, skipped) = open_atoms(folder, &published)?;
+    let published = published::read(folder, &runtime.budget)?;
+    let staged = StagedOutput::folder(output, existing, Leftover::Clear, &Inputs::none().and_all_of(folder))?;
+    let (atoms, skipped) = open_atoms(folder, &published, &runtime.budget)?;
     let n_stored = published.decode.n_rows();
     if atoms.len() != n_stored {
         return Err(Error::rejected(format!(
@@ -55,7 +54,7 @@ pub fn import(
     let manifest = Manifest { coefficients: file, skipped, ..describe(folder, published, &plan, records) };
     manifest.write(staged.path())?;
     staged.commit()?;
-    Basis::open(output)
+    Basis::open_within(output, &runtime.budget)
 }
 
 fn describe(folder: &Path, published: Published, plan: &Plan, atoms: Vec<AtomRecord>) -> Manifest {
@@ -100,32 +99,31 @@ fn describe(folder: &Path, published: Published, plan: &Plan, atoms: Vec<AtomRec
 }
 
 /// Every atom as a checkpoint of its own, the mean last, and what was left out of them.
-fn open_atoms(folder: &Path, published: &Published) -> Result<(Vec<Checkpoint>, Vec<Skipped>)> {
+fn open_atoms(folder: &Path, published: &Published, budget: &Budget) -> Result<(Vec<Checkpoint>, Vec<Skipped>)> {
     let path = folder.join("basis_vectors.pt");
     let rejected = |what: String| Error::rejected(format!("{}: {what}", path.display()));
-    let first = TorchFile::open(&path)?;
-    let n_vectors = vectors(&first)
-        .and_then(|vectors| vectors.items())
-        .map(|items| items.len())
-        .filter(|&n_vectors| n_vectors > 0)
-        .ok_or_else(|| rejected("a dict with a list of basis_vectors expected".into()))?;
+    // Read once: every atom is a checkpoint of some of its tensors.
+    let file = TorchFile::open_within(&path, budget)?;
+    let vectors = file.root().get("basis_vectors").and_then(|vectors| vectors.items()).filter(|items| items.len() > 0);
+    let vectors = vectors.ok_or_else(|| rejected("a dict with a list of basis_vectors expected".into()))?;
+    let n_vectors = vectors.len();
     if n_vectors > published.decode.n_rows() {
         return Err(rejected(format!("at most {} vectors expected, {n_vectors} found", published.decode.n_rows())));
     }
     let mut skipped = Vec::new();
     let mut atoms = Vec::with_capacity(n_vectors + 1);
-    for number in 0..n_vectors {
-        // Each has the file for itself: a checkpoint owns its files.
-        let file = TorchFile::open(&path)?;
-        let vector = vectors(&file).and_then(|vectors| vectors.items()).and_then(|mut items| items.nth(number));
-        let entries = vector.and_then(|vector| vector.entries());
+    for (number, vector) in vectors.enumerate() {
+        let entries = vector.entries();
         let entries = entries.ok_or_else(|| rejected(format!("basis vector {number}: a dict of tensors expected")))?;
-        let mut tensors = Vec::with_capacity(entries.len());
+        // The same dict can stand there for every vector.
+        let mut charge = budget.account(&path, "its tensors");
+        let mut tensors = Vec::new();
         for (key, value) in entries {
             let name = key
                 .as_str()
                 .ok_or_else(|| rejected(format!("basis vector {number}: a name expected, {} found", key.describe())))?;
             let tensor = value.tensor(name)?;
+            charge.take(Tensor::cost(name, tensor.shape.len()))?;
             match tensor.dtype.float() {
                 Some(_) => tensors.push(tensor),
                 None if number == 0 => {
@@ -137,24 +135,19 @@ fn open_atoms(folder: &Path, published: &Published) -> Result<(Vec<Checkpoint>, 
                 None => {}
             }
         }
-        atoms.push(Checkpoint::of_torch(file, tensors)?);
+        atoms.push(Checkpoint::of_torch(&file, tensors)?);
     }
     if let Some(path) = &published.mean {
-        let first = atoms.first().ok_or_else(|| rejected("at least one basis vector expected".into()))?;
-        let mean = open_mean(path, first)?;
+        let mean = open_mean(path, &atoms[0], budget)?;
         atoms.push(mean);
     }
     Ok((atoms, skipped))
 }
 
-fn vectors(file: &TorchFile) -> Option<ValueRef<'_>> {
-    file.root().get("basis_vectors")
-}
-
 /// The mean vector [total_dim] as tensors with the names and shapes of an atom's, in `keys_order`.
-fn open_mean(path: &Path, atom: &Checkpoint) -> Result<Checkpoint> {
+fn open_mean(path: &Path, atom: &Checkpoint, budget: &Budget) -> Result<Checkpoint> {
     let rejected = |what: String| Error::rejected(format!("{}: {what}", path.display()));
-    let file = TorchFile::open(path)?;
+    let file = TorchFile::open_within(path, budget)?;
     let value = file.root().get("mean_vector").ok_or_else(|| rejected("mean_vector expected, none found".into()))?;
     let mean = value.tensor("mean_vector")?;
     let keys = file
@@ -184,7 +177,7 @@ fn open_mean(path: &Path, atom: &Checkpoint) -> Result<Checkpoint> {
     if at != mean.n_elements() {
         return Err(rejected(format!("mean_vector: {at} elements expected, {} found", mean.n_elements())));
     }
-    Checkpoint::of_torch(file, tensors)
+    Checkpoint::of_torch(&file, tensors)
 }
 
 /// The place of `n_elements` elements of a contiguous vector from element `first` on.
@@ -198,7 +191,7 @@ fn part(vector: &Tensor, first: usize, n_elements: usize) -> Option<Place> {
             let offset = offset.checked_add(skipped as u64)?;
             Place::Strided { file: *file, offset, strides: strides.clone() }
         }
-        Place::Held(bytes) => Place::Held(Arc::new(bytes.get(first * size..end * size)?.to_vec())),
+        Place::Held(bytes) => Place::Held(bytes.part((first * size) as u64, ((end - first) * size) as u64)?),
     })
 }
 

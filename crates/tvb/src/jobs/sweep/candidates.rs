@@ -1,7 +1,7 @@
 //! Candidates: the edit formed once, as one f32 delta, and every scale one pass over the base and that delta.
 
 use super::options::SweepOptions;
-use crate::checkpoint::{Checkpoint, Existing};
+use crate::checkpoint::{Checkpoint, Existing, OpenOptions};
 use crate::error::{Error, Result};
 use crate::jobs::edit::{Edit, EditJob, EditOutput, Source};
 use crate::jobs::evaluate::Metrics;
@@ -69,7 +69,8 @@ impl<'a> Candidates<'a> {
                 let output = self.output(&path).delta(true).dtype(Some(tvb_kernels::Dtype::F32));
                 EditJob { source: self.source, edit: &unscaled, base: None, output: &output }
                     .write(self.runtime, progress)?;
-                delta.insert(Checkpoint::open(&path)?).clone()
+                let options = OpenOptions { budget: self.runtime.budget.clone(), ..OpenOptions::default() };
+                delta.insert(Checkpoint::open_with(&path, &options)?).clone()
             }
         };
         let scaled = Edit { scale, ..self.edit.clone() };
@@ -85,6 +86,7 @@ impl<'a> Candidates<'a> {
             .dtype(self.options.dtype)
             .existing(Existing::Replace)
             .force(self.options.force)
+            .protect(self.options.protect.clone())
             .command(&self.options.command)
     }
 }

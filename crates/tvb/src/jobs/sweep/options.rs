@@ -2,7 +2,7 @@
 
 use super::choose::{Choice, Goal};
 use super::log::Point;
-use crate::checkpoint::Existing;
+use crate::checkpoint::{Existing, Inputs};
 use crate::digest::Digest;
 use crate::jobs::evaluate::{Evaluator, Metrics};
 use std::num::NonZeroUsize;
@@ -36,6 +36,8 @@ pub struct SweepOptions {
     pub force: bool,
     /// The command line, for model cards and results.
     pub command: String,
+    /// What the sweep must leave alone beside the base and what the edit is formed from.
+    pub protect: Inputs,
 }
 
 impl SweepOptions {
@@ -54,6 +56,7 @@ impl SweepOptions {
             dtype: None,
             force: false,
             command: String::new(),
+            protect: Inputs::none(),
         }
     }
 
@@ -97,6 +100,12 @@ impl SweepOptions {
     #[must_use]
     pub fn force(self, force: bool) -> SweepOptions {
         SweepOptions { force, ..self }
+    }
+
+    /// Sets what the sweep must leave alone beside the base and what the edit is formed from.
+    #[must_use]
+    pub fn protect(self, protect: Inputs) -> SweepOptions {
+        SweepOptions { protect, ..self }
     }
 
     /// Sets the command line, for model cards and results.

@@ -1,7 +1,7 @@
 //! What a finished sweep leaves for people and programs: results.json, results.csv and plot.svg.
 
 use super::options::{SweepOptions, Swept};
-use crate::checkpoint::{Existing, write_whole};
+use crate::checkpoint::{Existing, Inputs, write_whole};
 use crate::error::{Error, Result};
 use crate::jobs::report::{Series, sweep_svg};
 use crate::shown::{csv_cell, path_json};
@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// Writes all three, each whole.
-pub(super) fn write(swept: &Swept, options: &SweepOptions) -> Result<()> {
-    let put = |name: &str, text: String| write_whole(&options.output.join(name), text.as_bytes(), Existing::Replace);
+pub(super) fn write(swept: &Swept, options: &SweepOptions, inputs: &Inputs) -> Result<()> {
+    let put =
+        |name: &str, text: String| write_whole(&options.output.join(name), text.as_bytes(), Existing::Replace, inputs);
     let json = serde_json::to_string_pretty(&to_json(swept, options))
         .map_err(|error| Error::failed(format!("the results cannot be written as JSON: {error}")))?;
     put("results.csv", to_csv(swept))?;

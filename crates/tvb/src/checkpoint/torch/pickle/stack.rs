@@ -14,6 +14,14 @@ pub(super) struct Stack {
 }
 
 impl Stack {
+    /// Bytes of memory that it has.
+    pub(super) fn n_bytes(&self) -> u64 {
+        // The memo's table has a control byte for each place, and an eighth of its places is free.
+        let memo_bytes = self.memo.capacity() * (size_of::<(u32, Id)>() + 2);
+        let mark_bytes = self.marks.capacity() * size_of::<usize>();
+        (self.items.capacity() * size_of::<Id>() + mark_bytes + memo_bytes) as u64
+    }
+
     fn check(&self) -> Step<()> {
         match self.items.len().max(self.marks.len()) {
             n if n > N_VALUES_MAX => malformed(format!("more than {N_VALUES_MAX} values on the stack")),
