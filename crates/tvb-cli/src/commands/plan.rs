@@ -46,7 +46,7 @@ pub(crate) struct Args {
 pub(crate) enum Format {
     /// Aligned columns
     Table,
-    /// Comma-separated values
+    /// Comma-separated values; a name that a spreadsheet would compute gets a `'` before it
     Csv,
 }
 

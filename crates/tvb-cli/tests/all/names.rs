@@ -53,6 +53,11 @@ fn names_out_of_files_reach_nobody_as_they_are() {
     check(here, &["report", "basis", "-o", "report.html"], 0);
     let page = std::fs::read_to_string(here.join("report.html")).expect("a page");
     assert!(!page.contains(|c| c != '\n' && is_control(c)) && !page.contains("<b>"));
+    // The command stands in the card of what it made, in a fence that it does not end.
+    let odd = "edited\n```\n# forged\u{1b}";
+    check(here, &["add", "basis", "--base", "base.safetensors", "-o", odd], 0);
+    let card = std::fs::read_to_string(here.join(odd).join("README.md")).expect("a card");
+    assert!(card.contains("````sh\ntvb add") && card.contains("\n````\n") && !card.contains('\u{1b}'), "{card}");
     // The name itself is what programs get.
     let told = check(here, &["inspect", "base.safetensors", "--json"], 0);
     let json: serde_json::Value = serde_json::from_str(&told).expect("JSON");

@@ -9,6 +9,7 @@ use crate::digest::{Digest, TableOfDigests};
 use crate::error::{Error, Result};
 use crate::ops::project::AtomSink;
 use crate::pass::Block;
+use crate::progress::Progress;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -60,9 +61,10 @@ impl AtomFiles {
     /// Puts everything on the disk. `digests` is [n_tensors, n_atoms].
     ///
     /// # Errors
-    /// Failed: the system cannot write.
-    pub fn finish(self, digests: &TableOfDigests) -> Result<Vec<AtomRecord>> {
+    /// Failed: the system cannot write. Interrupted: each atom is waited for, and there may be many.
+    pub fn finish(self, digests: &TableOfDigests, progress: &dyn Progress) -> Result<Vec<AtomRecord>> {
         let records = self.atoms.into_iter().enumerate().map(|(atom, (plan, writer))| {
+            progress.check()?;
             let tensor_digests: Vec<Digest> = digests.column(atom).collect();
             let mut parts = Vec::new();
             let mut bytes = 0;

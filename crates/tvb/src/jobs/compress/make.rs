@@ -79,6 +79,7 @@ impl Make<'_> {
             mix: coefficients.generated.as_ref().map(|generated| &generated.mix),
             eigenvalues: &solved.gram.spectrum().values,
         };
+        progress.check()?;
         let file = coefficients::write(staged.path(), Some(&grams), &solution)?;
         let described = Described { grams: &grams, solved: &solved, method: &options.method, dtype };
         let mut manifest = describe(&described, atoms, file);

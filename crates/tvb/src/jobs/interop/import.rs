@@ -300,5 +300,5 @@ fn write_atoms(plan: &Plan, folder: &Path, runtime: &Runtime, progress: &dyn Pro
     let reads = Reads::new();
     Pass::over(plan, runtime, &reads).visit(&WriteAtoms { plan, dtype, sink: &sink }, runtime, progress, fold)?;
     progress.finish();
-    sink.finish(&table.finish(plan.tensors.len()))
+    sink.finish(&table.finish(plan.tensors.len()), progress)
 }
