@@ -113,6 +113,6 @@ impl Make<'_> {
             }
         };
         let projected = project_from(projection, reads, &sink, bookmark, runtime, progress, bookmarks)?;
-        Ok((sink.finish(&projected.digests)?, projected.clipped))
+        Ok((sink.finish(&projected.digests, progress)?, projected.clipped))
     }
 }
