@@ -122,7 +122,7 @@ fn passes_stopped_after_any_chunk_end_with_the_same_bits() {
     never.go_on();
     let reads = Reads::new();
     let digests = project_from(&projection, &reads, &sink, None, &runtime, &Silent, &mut never).expect("atoms");
-    let records = sink.finish(&digests.digests).expect("atoms");
+    let records = sink.finish(&digests.digests, &Silent).expect("atoms");
     for n_put in 0..=n_chunks {
         let folder = folder(&format!("stopped{n_put}"));
         let sink = AtomFiles::create(&folder, 2, &tensors, Dtype::F32).expect("a sink");
@@ -134,7 +134,7 @@ fn passes_stopped_after_any_chunk_end_with_the_same_bits() {
         let sink = AtomFiles::reopen(&folder, 2, &tensors, Dtype::F32).expect("what was left");
         let again =
             project_from(&projection, &reads, &sink, bookmark, &runtime, &Silent, &mut bookmarks).expect("atoms");
-        let again = sink.finish(&again.digests).expect("atoms");
+        let again = sink.finish(&again.digests, &Silent).expect("atoms");
         assert_eq!(again, records);
         assert!(contents(&folder) == contents(&reference), "stopped after {n_put} chunks");
     }
