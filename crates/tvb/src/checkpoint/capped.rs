@@ -47,7 +47,8 @@ pub(crate) fn read_capped_within(
 /// Rejected: neither a file nor a pipe, or more than `max_bytes`. Failed: the system cannot read. Interrupted.
 pub(crate) fn read_capped_or_pipe(path: &Path, what: &str, max_bytes: u64, budget: &Budget) -> Result<Vec<u8>> {
     let (file, metadata) = open_at_once(path)?;
-    if !metadata.is_file() && !(is_pipe(&metadata) && is_descriptor(path)) {
+    let is_given_pipe = is_pipe(&metadata) && is_descriptor(path);
+    if !metadata.is_file() && !is_given_pipe {
         return Err(not_regular(path));
     }
     read(file, path, what, metadata.len(), max_bytes, &mut |_| budget.check())
