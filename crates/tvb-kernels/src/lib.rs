@@ -58,7 +58,7 @@ mod upload;
 mod work;
 
 pub use chunk::{Chunk, ChunkLayout, Columns, Dtype, Segment, Slice};
-pub use cpu::{CpuEngine, Scratch, convert, decode, locate_non_finite};
+pub use cpu::{CpuEngine, Scratch, convert, count_non_finite, decode, locate_non_finite};
 pub use device::{AdapterFacts, AdapterKind, Backend, DeviceChoice, choose, list_adapters};
 pub use eigh::Eigh;
 pub use engine::{Engine, Opened, open, open_as};

@@ -102,8 +102,8 @@ pub fn analogy(names: &[String], a: &str, b: &str, c: &str) -> Result<Vec<f64>> 
 /// Weights for `apply`: a linear expression in task names.
 ///
 /// # Errors
-/// Rejected: a malformed expression (pointing at the character), an unknown task, a product of two vectors, a plain
-/// number as the result, or a weight that is not finite.
+/// Rejected: a malformed expression (pointing at the character), an unknown task, a product of two vectors, or a plain
+/// number as the result. Usage: a weight that is not finite.
 pub fn expression(names: &[String], text: &str) -> Result<Vec<f64>> {
     if text.len() > MAX_LENGTH {
         return Err(Error::rejected(format!(
@@ -118,8 +118,12 @@ pub fn expression(names: &[String], text: &str) -> Result<Vec<f64>> {
         return Err(parser.error("an operator (+ - * /) or the end expected"));
     }
     match value {
-        Value::Vector(alpha) if alpha.iter().all(|weight| weight.is_finite()) => Ok(alpha),
-        Value::Vector(_) => Err(Error::rejected(format!("{text}: a weight is not finite"))),
+        Value::Vector(alpha) => match names.iter().zip(&alpha).find(|(_, weight)| !weight.is_finite()) {
+            None => Ok(alpha),
+            Some((name, weight)) => {
+                Err(Error::usage(format!("{text}: task {name}: a finite weight expected, {weight} found")))
+            }
+        },
         Value::Scalar(_) => {
             Err(Error::rejected(format!("{text}: an expression in task names expected, a plain number found"))
                 .hint("for example 'a + 0.5*b - c'"))
@@ -137,7 +141,8 @@ impl Value {
         match self {
             Value::Scalar(scalar) => Value::Scalar(scalar * factor),
             Value::Vector(mut alpha) => {
-                alpha.iter_mut().for_each(|weight| *weight *= factor);
+                // A task that is not in it stays out, whatever the factor (0·∞ is NaN).
+                alpha.iter_mut().filter(|weight| **weight != 0.0).for_each(|weight| *weight *= factor);
                 Value::Vector(alpha)
             }
         }

@@ -5,6 +5,7 @@ use crate::inputs::InputArgs;
 use crate::output::{Align, Answer, Table};
 use serde_json::{Value, json};
 use tvb::columns::plan::Plan;
+use tvb::pass::{Runtime, least_bytes};
 use tvb::shown::{escaped, path_json, shown, shown_path};
 use tvb::{Result, units};
 
@@ -51,7 +52,16 @@ fn text(plan: &Plan) -> String {
         units::bytes(plan.n_bytes()),
         units::bytes(plan.n_rows() * 4)
     ));
+    text.push_str(&format!(
+        "memory on the CPU, with one thread and as many atoms as tasks: at least {} (--memory)\n",
+        units::bytes(memory_bytes(plan))
+    ));
     text
+}
+
+/// The least memory cap that does for one thread of the CPU, whatever the number of atoms.
+fn memory_bytes(plan: &Plan) -> u64 {
+    least_bytes(plan, plan.tasks.len(), &Runtime::on_cpu(1, u64::MAX))
 }
 
 fn dtypes(plan: &Plan, column: usize) -> String {
@@ -83,6 +93,7 @@ fn json(plan: &Plan) -> Value {
         "n_parameters": plan.n_rows(),
         "read_bytes": plan.n_bytes(),
         "atom_bytes": plan.n_rows() * 4,
+        "memory_bytes": memory_bytes(plan),
         "carried": plan.carried,
         "skipped": plan.skipped,
     })

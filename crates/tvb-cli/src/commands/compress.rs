@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// How atoms are stored
     #[arg(long, value_enum, default_value = "f32")]
     pub dtype: DtypeName,
+    /// Write the largest finite value of a type in place of a value beyond it, which is an error otherwise
+    #[arg(long)]
+    pub clip: bool,
     /// A Gram file of these inputs, from `tvb gram`: one read instead of two
     #[arg(long, value_name = "FILE")]
     pub gram: Option<PathBuf>,
@@ -91,6 +94,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         .balance(args.method.tuning.balance)
         .coordinates(args.method.tuning.coordinates())
         .dtype(args.dtype.kernel())
+        .clip(args.clip)
         .gram(args.gram.clone())
         .keep(args.keep_inputs.keep())
         .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
@@ -116,7 +120,7 @@ fn dry_run(plan: Plan, options: CompressOptions, context: &Context) -> Result<An
     let forecast = context.unless_stopped(move |_| forecast(&inputs, &wanted, memory_bytes))?;
     let shown = |bytes: Option<u64>| bytes.map_or("not known before the Gram is".to_owned(), units::bytes);
     let text = format!(
-        "{} tasks × {} parameters in {} tensors ({} left out)\natoms   {}\nreads   {} ({} × {})\nwrites  at most {}, {} free\nwould write {}\n",
+        "{} tasks × {} parameters in {} tensors ({} left out)\natoms   {}\nreads   {} ({} × {})\nmemory  at least {} on the CPU (--memory)\nwrites  at most {}, {} free\nwould write {}\n",
         plan.tasks.len(),
         units::count(plan.n_rows()),
         plan.tensors.len(),
@@ -125,6 +129,7 @@ fn dry_run(plan: Plan, options: CompressOptions, context: &Context) -> Result<An
         units::bytes(forecast.read_bytes),
         forecast.n_reads,
         units::bytes(plan.n_bytes()),
+        units::bytes(forecast.memory_bytes),
         shown(forecast.write_bytes),
         forecast.free_bytes.map_or("unknown".to_owned(), units::bytes),
         shown_path(&options.output),
@@ -136,6 +141,7 @@ fn dry_run(plan: Plan, options: CompressOptions, context: &Context) -> Result<An
         "n_tensors": plan.tensors.len(),
         "n_atoms": forecast.n_atoms,
         "read_bytes": forecast.read_bytes,
+        "memory_bytes": forecast.memory_bytes,
         "write_bytes": forecast.write_bytes,
         "free_bytes": forecast.free_bytes,
         "skipped": plan.skipped,

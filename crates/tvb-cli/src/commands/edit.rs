@@ -34,6 +34,9 @@ pub(crate) struct EditArgs {
     /// Type of the float tensors; each keeps its own where nothing is said
     #[arg(long, value_enum)]
     pub dtype: Option<DtypeName>,
+    /// Write the largest finite value of a type in place of a value beyond it, which is an error otherwise
+    #[arg(long)]
+    pub clip: bool,
     /// Write the bare edit, without the base
     #[arg(long)]
     pub delta: bool,
@@ -253,6 +256,7 @@ fn run(
     let from = Opened::new(basis.as_deref(), args.base.as_deref(), &args.originals, context)?;
     let (source, names) = (from.source(), from.names());
     let edit = Edit { alpha: weights(&names)?, scale: args.scale, rule };
+    edit.check(source)?;
     let base = args
         .base
         .as_deref()
@@ -284,6 +288,7 @@ fn run(
     }
     let output = EditOutput::new(&args.output)
         .dtype(args.dtype.map(DtypeName::kernel))
+        .clip(args.clip)
         .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
         .delta(args.delta)
         .force(args.force)
@@ -294,7 +299,8 @@ fn run(
         tvb::progress::Progress::note(&context.progress, text.trim_end());
     }
     let started = Instant::now();
-    EditJob { source, edit: &edit, base: base.as_ref(), output: &output }.write(&runtime, &context.progress)?;
+    let job = EditJob { source, edit: &edit, base: base.as_ref(), output: &output };
+    let clipped = job.write(&runtime, &context.progress)?;
     let elapsed = started.elapsed();
     text.push_str(&format!(
         "{}: written in {} on {}\n",
@@ -302,6 +308,10 @@ fn run(
         units::duration(elapsed),
         runtime.device_name()
     ));
+    if !clipped.is_none() {
+        text.push_str(&format!("{clipped}\n"));
+    }
+    Answer::add(&mut json, "clipped", json!(clipped));
     Answer::add(&mut json, "seconds", elapsed.as_secs_f64());
     Answer::add(&mut json, "device", runtime.device_name());
     Ok(Answer::new(text, json))

@@ -136,7 +136,7 @@ fn gram_text(path: &Path, grams: &Grams) -> String {
 }
 
 fn gram_json(grams: &Grams) -> Result<Value> {
-    let gram = tvb::solve::Gram::new(grams.total())?;
+    let gram = tvb::solve::Gram::new(grams.total())?.over(grams.n_moved_rows());
     let rows = |matrix: &Matrix| -> Vec<Vec<f64>> { matrix.rows().collect() };
     Ok(json!({
         "format": gram_file::FORMAT,

@@ -58,7 +58,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let (path, budget) = (args.gram.clone(), context.budget.clone());
     let grams = context.unless_stopped(move |_| gram_file::read_within(&path, &budget))?;
     let names: Vec<String> = grams.tasks.iter().map(|task| task.name.clone()).collect();
-    let mut gram = Gram::new(grams.total())?;
+    let mut gram = Gram::new(grams.total())?.over(grams.n_moved_rows());
     let mut tasks = names.clone();
     if !args.tasks.is_empty() {
         let chosen: Vec<usize> =

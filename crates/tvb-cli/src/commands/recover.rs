@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// Type of the float tensors; each keeps its own where nothing is said
     #[arg(long, value_enum)]
     pub dtype: Option<DtypeName>,
+    /// Write the largest finite value of a type in place of a value beyond it, which is an error otherwise
+    #[arg(long)]
+    pub clip: bool,
     /// Replace existing outputs
     #[arg(long)]
     pub overwrite: bool,
@@ -45,18 +48,22 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let base = args.base.as_deref().map(|path| open_base(path, None, context)).transpose()?;
     let options = RecoverOptions::new(tasks.clone(), &args.output)
         .dtype(args.dtype.map(DtypeName::kernel))
+        .clip(args.clip)
         .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
         .force(args.force)
         .command(crate::commands::edit::command_line());
-    let written = recover(&basis, base.as_ref(), &options, &context.runtime()?, &context.progress)?;
+    let recovered = recover(&basis, base.as_ref(), &options, &context.runtime()?, &context.progress)?;
     let mut text = String::new();
     let mut rows = Vec::new();
-    for (&task, path) in tasks.iter().zip(&written) {
+    for (&task, path) in tasks.iter().zip(&recovered.written) {
         let Some(record) = basis.manifest.tasks.get(task) else { continue };
         let (name, error) = (&record.name, record.relative_error);
         let shown = error.map_or("unknown".to_owned(), |error| format!("{error:.4}"));
         text.push_str(&format!("{}: {} (relative error {shown})\n", escaped(name), shown_path(path)));
         rows.push(json!({ "task": name, "output": path_json(path), "relative_error": error }));
     }
-    Ok(Answer::new(text, json!({ "recovered": rows })))
+    if !recovered.clipped.is_none() {
+        text.push_str(&format!("{}\n", recovered.clipped));
+    }
+    Ok(Answer::new(text, json!({ "recovered": rows, "clipped": recovered.clipped })))
 }

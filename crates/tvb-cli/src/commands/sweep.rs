@@ -113,6 +113,9 @@ struct SweepArgs {
     /// Type of the candidates' float tensors; each keeps its own where nothing is said
     #[arg(long, value_enum)]
     dtype: Option<DtypeName>,
+    /// Write the largest finite value of a type in place of a value beyond it, which is an error otherwise
+    #[arg(long)]
+    clip: bool,
     /// Use a base that is not the one the basis was made from
     #[arg(long)]
     force: bool,
@@ -182,6 +185,7 @@ fn options(args: &SweepArgs, budget: &Budget) -> Result<SweepOptions> {
         .keep_all(args.keep_all)
         .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
         .dtype(args.dtype.map(DtypeName::kernel))
+        .clip(args.clip)
         .force(args.force)
         .command(command_line())
         .protect(inputs))

@@ -8,4 +8,5 @@ mod cli;
 mod kills;
 mod loss;
 mod names;
+mod numbers;
 mod sweep;

@@ -9,6 +9,7 @@ mod combine;
 mod convert;
 mod eigh;
 mod engine;
+mod finite;
 mod float;
 mod gram;
 mod locate;
@@ -20,5 +21,6 @@ pub(crate) mod scratch;
 
 pub use convert::{convert, decode};
 pub use engine::CpuEngine;
+pub use finite::count_non_finite;
 pub use locate::locate_non_finite;
 pub use scratch::Scratch;

@@ -181,8 +181,14 @@ pub struct FileRecord {
 pub struct Fidelity {
     /// Cosine between the edit from the basis and the same edit from the originals.
     pub cosine: f64,
-    /// Norm of the edit from the basis over the norm of the same edit from the originals.
+    /// Norm of the edit from the basis over the norm of the same edit from the originals; infinite where only the latter
+    /// vanishes (tasks that cancel each other), for which JSON has `null`.
+    #[serde(deserialize_with = "infinite_where_null")]
     pub norm_ratio: f64,
+}
+
+fn infinite_where_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<f64, D::Error> {
+    Ok(<Option<f64>>::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
 }
 
 /// Addition of all tasks with weight 1, by rule.

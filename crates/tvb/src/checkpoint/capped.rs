@@ -5,7 +5,7 @@
 
 use super::Budget;
 use super::budget::Charge;
-use super::regular::{not_regular, open_at_once, open_regular};
+use super::regular::{is_descriptor, is_pipe, not_regular, open_at_once, open_regular};
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -47,8 +47,8 @@ pub(crate) fn read_capped_within(
 /// Rejected: neither a file nor a pipe, or more than `max_bytes`. Failed: the system cannot read. Interrupted.
 pub(crate) fn read_capped_or_pipe(path: &Path, what: &str, max_bytes: u64, budget: &Budget) -> Result<Vec<u8>> {
     let (file, metadata) = open_at_once(path)?;
-    let is_given_pipe = is_pipe(&metadata) && is_descriptor(path);
-    if !metadata.is_file() && !is_given_pipe {
+    let is_readable = metadata.is_file() || (is_pipe(&metadata) && is_descriptor(path));
+    if !is_readable {
         return Err(not_regular(path));
     }
     read(file, path, what, metadata.len(), max_bytes, &mut |_| budget.check())
@@ -91,24 +91,6 @@ fn read(
             Err(error) => return Err(Error::io("reading", path, &error)),
         }
     }
-}
-
-fn is_pipe(metadata: &std::fs::Metadata) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::FileTypeExt;
-        metadata.file_type().is_fifo() || metadata.file_type().is_socket()
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = metadata;
-        false
-    }
-}
-
-/// Whether a path names what this process has open already.
-fn is_descriptor(path: &Path) -> bool {
-    path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd") || path == Path::new("/dev/stdin")
 }
 
 #[cfg(test)]

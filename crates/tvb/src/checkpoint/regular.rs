@@ -18,6 +18,39 @@ pub(crate) fn open_regular(path: &Path) -> Result<(File, Metadata)> {
     Ok((file, metadata))
 }
 
+/// A pipe with a name may never have a reader, and whoever opens it to write would wait for one. A pipe of the shell,
+/// `>(…)`, has one.
+///
+/// # Errors
+/// Rejected: `path` is a named pipe.
+pub(crate) fn refuse_named_pipe(path: &Path) -> Result<()> {
+    match std::fs::metadata(path) {
+        Ok(found) if is_pipe(&found) && !is_descriptor(path) => Err(not_regular(path)),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn is_pipe(metadata: &Metadata) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        metadata.file_type().is_fifo() || metadata.file_type().is_socket()
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = metadata;
+        false
+    }
+}
+
+/// Whether a path names what this process has open already.
+pub(super) fn is_descriptor(path: &Path) -> bool {
+    let standard = ["/dev/stdin", "/dev/stdout", "/dev/stderr"];
+    path.starts_with("/dev/fd")
+        || path.starts_with("/proc/self/fd")
+        || standard.iter().any(|name| path == Path::new(name))
+}
+
 pub(super) fn not_regular(path: &Path) -> Error {
     Error::rejected(format!("{}: expected a regular file", path.display()))
 }
@@ -79,6 +112,10 @@ mod tests {
             let error = open_regular(&path).unwrap_err();
             assert_eq!(error.message(), format!("{}: expected a regular file", path.display()));
             assert_eq!(error.kind(), ErrorKind::Rejected);
+        }
+        assert!(refuse_named_pipe(&at("pipe")).is_err());
+        for path in [at("none"), folder.path().to_owned(), "/dev/null".into(), "/dev/stdout".into()] {
+            assert!(refuse_named_pipe(&path).is_ok());
         }
         assert_eq!(open_regular(&at("none")).unwrap_err().kind(), ErrorKind::Failed);
     }

@@ -24,9 +24,9 @@ pub const FOLDER: &str = "bookmarks";
 pub const EVERY_VARIABLE: &str = "TVB_BOOKMARK_SECONDS";
 /// Seconds of work that a kill may cost.
 const EVERY_SECONDS: f64 = 30.0;
-const MAGIC: &[u8] = b"tvb-bookmark 2\n";
-/// Larger files are not ours: sums and open digests together stay far below.
-const MAX_BYTES: u64 = 1 << 30;
+const MAGIC: &[u8] = b"tvb-bookmark 3\n";
+/// Larger files are not ours: sums and digests together stay far below.
+const MAX_BYTES: u64 = 4 << 30;
 
 /// The bookmarks of one output.
 #[derive(Debug)]
@@ -260,7 +260,7 @@ fn to_bytes(bookmark: &Bookmark) -> Vec<u8> {
         for n in [n_columns, closed.len(), open.len()] {
             count(n, &mut bytes);
         }
-        bytes.extend(closed.iter().chain(open).flat_map(|digest| digest.0.to_le_bytes()));
+        bytes.extend(closed.iter().chain(&open).flat_map(|digest| digest.0.to_le_bytes()));
     }
     let seal = Digest::of(&bytes);
     bytes.extend(seal.0.to_le_bytes());
@@ -288,7 +288,7 @@ fn parse(bytes: &[u8]) -> Option<Bookmark> {
             let digest = |b: &[u8]| Digest(u128::from_le_bytes(b.try_into().unwrap_or_default()));
             Some(bytes.chunks_exact(16).map(digest).collect())
         };
-        digests.push(TensorDigests::from_parts(n_columns, table(n_closed)?, table(n_open)?)?);
+        digests.push(TensorDigests::from_parts(n_columns, table(n_closed)?, &table(n_open)?)?);
     }
     rest.is_empty().then_some(Bookmark { n_folded, sums, spans, digests })
 }

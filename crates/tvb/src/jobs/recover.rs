@@ -9,9 +9,12 @@ use crate::columns::tasks::check_name;
 use crate::error::{Error, Result};
 use crate::jobs::card::model_card;
 use crate::jobs::edit::{Edit, EditOutput, Source, writer_for};
+use crate::ops::outputs::{Format, Outputs};
+use crate::ops::range::Clipped;
 use crate::ops::reconstruct::reconstruct;
 use crate::pass::Runtime;
 use crate::progress::Progress;
+use crate::shown::shown_path;
 use crate::solve::Rule;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +31,8 @@ pub struct RecoverOptions {
     pub folder: PathBuf,
     /// Format of the float tensors; `None` keeps each tensor's.
     pub dtype: Option<tvb_kernels::Dtype>,
+    /// Write the largest finite value of the format in place of one beyond it; otherwise that is an error.
+    pub clip: bool,
     /// What to do with an output that is there already.
     pub existing: Existing,
     /// Use a base that is not the one the basis was made from.
@@ -40,13 +45,19 @@ impl RecoverOptions {
     /// The tasks at these positions, each in the types they are stored in, into `folder`.
     pub fn new(tasks: Vec<usize>, folder: impl Into<PathBuf>) -> RecoverOptions {
         let (folder, existing) = (folder.into(), Existing::Refuse);
-        RecoverOptions { tasks, folder, dtype: None, existing, force: false, command: String::new() }
+        RecoverOptions { tasks, folder, dtype: None, clip: false, existing, force: false, command: String::new() }
     }
 
     /// Sets the format of the float tensors; `None` keeps each tensor's.
     #[must_use]
     pub fn dtype(self, dtype: Option<tvb_kernels::Dtype>) -> RecoverOptions {
         RecoverOptions { dtype, ..self }
+    }
+
+    /// Sets whether values beyond the format are written as its largest finite one.
+    #[must_use]
+    pub fn clip(self, clip: bool) -> RecoverOptions {
+        RecoverOptions { clip, ..self }
     }
 
     /// Sets what to do with an output that is there already.
@@ -68,6 +79,16 @@ impl RecoverOptions {
     }
 }
 
+/// What was recovered.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Recovered {
+    /// Where each task was written, in the order asked for.
+    pub written: Vec<PathBuf>,
+    /// What was clipped, all outputs together.
+    pub clipped: Clipped,
+}
+
 /// Recovers the chosen tasks; answers where each was written. All of them appear, or none.
 ///
 /// A folder that is not there yet appears with everything in it. In one that is there the outputs appear when the last one is
@@ -82,24 +103,33 @@ pub fn recover(
     options: &RecoverOptions,
     runtime: &Runtime,
     progress: &dyn Progress,
-) -> Result<Vec<PathBuf>> {
+) -> Result<Recovered> {
     let job = Recovery { basis, base, options, names: basis.task_names(), inputs: inputs(basis, base) };
     let targets = job.targets()?;
     let folder = &options.folder;
+    let clipped;
     if folder.exists() || folder.is_symlink() {
         for target in &targets {
             check_output(CheckpointWriter::kind(target)?, target, options.existing, &job.inputs)?;
         }
-        commit_all(job.form(folder, runtime, progress)?)?;
+        let (staged, of_all) = job.form(folder, runtime, progress)?;
+        commit_all(staged)?;
+        clipped = of_all;
         // Of a run that was killed just after the whole folder had appeared.
         remove_stale_lock(folder);
     } else {
         let whole = StagedOutput::folder(folder, Existing::Refuse, Leftover::Clear, &job.inputs)?;
-        commit_all(job.form(whole.path(), runtime, progress)?)?;
+        let (staged, of_all) = job.form(whole.path(), runtime, progress)?;
+        commit_all(staged)?;
+        clipped = of_all;
         whole.commit()?;
     }
+    if !clipped.is_none() {
+        progress.warn(&format!("{}: {clipped}", shown_path(folder)));
+    }
     // Absolute, so that they stay true when the current folder changes.
-    Ok(targets.into_iter().map(|target| std::path::absolute(&target).unwrap_or(target)).collect())
+    let written = targets.into_iter().map(|target| std::path::absolute(&target).unwrap_or(target)).collect();
+    Ok(Recovered { written, clipped })
 }
 
 fn inputs(basis: &Basis, base: Option<&Checkpoint>) -> Inputs {
@@ -149,7 +179,7 @@ impl Recovery<'_> {
         }
         Err(Error::rejected(format!(
             "{}: task {}: a name that can be a file's expected",
-            self.basis.folder.display(),
+            shown_path(&self.basis.folder),
             shown(name)
         )))
     }
@@ -163,9 +193,10 @@ impl Recovery<'_> {
     }
 
     /// Forms every output in `folder`, several in each pass; none has appeared yet.
-    fn form(&self, folder: &Path, runtime: &Runtime, progress: &dyn Progress) -> Result<Vec<StagedOutput>> {
+    fn form(&self, folder: &Path, runtime: &Runtime, progress: &dyn Progress) -> Result<(Vec<StagedOutput>, Clipped)> {
         let Recovery { basis, base, options, .. } = *self;
         let mut staged = Vec::with_capacity(options.tasks.len());
+        let mut clipped = Clipped::default();
         for tasks in options.tasks.chunks(OUTPUTS_PER_PASS) {
             let weights: Vec<Vec<f64>> =
                 tasks.iter().map(|&task| self.single(task).weights(Source::Basis(basis))).collect::<Result<_>>()?;
@@ -173,6 +204,7 @@ impl Recovery<'_> {
             let writer = |&task: &usize| {
                 let output = EditOutput::new(self.target(folder, task)?)
                     .dtype(options.dtype)
+                    .clip(options.clip)
                     .existing(options.existing)
                     .delta(base.is_none())
                     .force(options.force)
@@ -180,7 +212,8 @@ impl Recovery<'_> {
                 writer_for(&edits, base, &output, &self.inputs)
             };
             let writers: Vec<CheckpointWriter> = tasks.iter().map(writer).collect::<Result<_>>()?;
-            let read = reconstruct(base, edits, options.dtype, &writers, runtime, progress)?;
+            let format = Format { dtype: options.dtype, clip: options.clip };
+            let read = reconstruct(base, edits, Outputs { writers: &writers, format }, runtime, progress)?;
             check_read(&read, basis, base.filter(|_| !options.force))?;
             for (writer, &task) in writers.into_iter().zip(tasks) {
                 if let Some(base) = base {
@@ -189,8 +222,9 @@ impl Recovery<'_> {
                 // Its files are closed; only its lock stays open.
                 staged.push(writer.finish()?);
             }
+            clipped = clipped.and(read.clipped);
         }
-        Ok(staged)
+        Ok((staged, clipped))
     }
 }
 

@@ -49,6 +49,8 @@ pub struct ReadChunk<'a> {
     pub blocks: &'a [Block],
     /// Its bytes and where in them the columns lie.
     pub chunk: Chunk<'a>,
+    /// [n_blocks, n_columns] digests of the bytes.
+    pub digests: &'a [Digest],
 }
 
 impl<'a> ReadChunk<'a> {
@@ -71,6 +73,8 @@ pub struct Done<'a> {
     pub blocks: &'a [Block],
     /// Where they lay in the chunk as it was read.
     pub layout: &'a ChunkLayout,
+    /// [n_blocks, n_columns] digests of the bytes that were read.
+    pub digests: &'a [Digest],
 }
 
 /// A chunk's part, in its turn.

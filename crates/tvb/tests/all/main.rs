@@ -10,6 +10,7 @@ mod hostile;
 mod interop;
 mod kept;
 mod kept_on_device;
+mod numbers;
 mod properties;
 mod report;
 mod solve;

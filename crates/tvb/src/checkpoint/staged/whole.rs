@@ -6,6 +6,7 @@
 use crate::checkpoint::capped::read_capped;
 use crate::checkpoint::index::ShardIndex;
 use crate::checkpoint::names;
+use crate::checkpoint::regular::open_regular;
 use crate::error::{Error, Result};
 use std::path::Path;
 
@@ -114,7 +115,7 @@ fn is_our_card(path: &Path) -> bool {
 fn first_bytes(path: &Path, n_bytes: u64) -> Vec<u8> {
     use std::io::Read;
     let mut start = Vec::new();
-    if let Ok(file) = std::fs::File::open(path) {
+    if let Ok((file, _)) = open_regular(path) {
         let _ = file.take(n_bytes).read_to_end(&mut start);
     }
     start

@@ -4,10 +4,10 @@ use super::expand::{Batch, Unit};
 use super::inputs::Inputs;
 use super::run::{current_basis, gram_path};
 use crate::basis::gram_file;
-use crate::checkpoint::free_bytes;
+use crate::checkpoint::{Existing, free_bytes};
 use crate::columns::plan::Plan;
 use crate::error::{ErrorKind, Result};
-use crate::pass::Runtime;
+use crate::pass::{Runtime, check_memory};
 use crate::progress::{Progress, unless_cancelled};
 use crate::units;
 use std::path::{Path, PathBuf};
@@ -89,15 +89,9 @@ impl Check {
                 return Ok(None);
             }
         };
-        let chunk_bytes = (runtime.chunk_size(plan.n_columns()).n_rows * plan.n_columns() * 4) as u64;
-        if chunk_bytes > runtime.memory_bytes {
-            self.problems.push(format!(
-                "job {:?}: {} of memory needed for one chunk of {} checkpoints, --memory is {}",
-                unit.job,
-                units::bytes(chunk_bytes),
-                plan.n_columns(),
-                units::bytes(runtime.memory_bytes)
-            ));
+        let n_outputs = unit.options(None, Existing::Refuse).most_outputs(plan.tasks.len());
+        if let Err(error) = check_memory(&plan, n_outputs, runtime) {
+            self.problems.push(format!("job {:?}: {error}", unit.job));
         }
         if gram_file::read_within(&gram_path(&batch.work, &plan), &runtime.budget).is_err() {
             self.n_gram_passes += 1;

@@ -41,6 +41,8 @@ pub struct Unit {
     pub size: Size,
     /// How they are stored.
     pub dtype: Dtype,
+    /// Write the largest finite value of the type in place of one beyond it.
+    pub clip: bool,
     /// Solve with every task vector scaled to the same norm.
     pub balance: bool,
     /// Convex or orthogonal atoms.
@@ -250,6 +252,7 @@ impl Unit {
             balance: self.balance,
             coordinates: self.coordinates,
             dtype: self.dtype,
+            clip: self.clip,
             gram,
             existing,
             ..CompressOptions::new(self.output.clone())
@@ -289,6 +292,7 @@ fn units_of(job: &Job, inputs: &Rc<Inputs>, folder: &Path) -> Result<Vec<Unit>> 
                     method: method.clone(),
                     size: Size { n_atoms, ..*size },
                     dtype,
+                    clip: job.clip,
                     balance: job.options.balance,
                     coordinates: job.options.coordinates,
                     output: PathBuf::new(),

@@ -35,6 +35,7 @@ pub(super) struct JobKeys {
     ratio: Vec<f64>,
     #[serde(deserialize_with = "dtypes")]
     dtype: Vec<Dtype>,
+    clip: bool,
     output: Option<String>,
     overwrite: bool,
     after: Vec<Table>,
@@ -69,6 +70,8 @@ pub struct Job {
     pub ratios: Vec<f64>,
     /// How atoms are stored.
     pub dtypes: Vec<Dtype>,
+    /// Write the largest finite value of the type in place of one beyond it.
+    pub clip: bool,
     /// The template of the basis folder.
     pub output: String,
     /// Replace what is there and is not what the job says.
@@ -121,6 +124,7 @@ impl Job {
             ratios: if keys.m.is_empty() { or_default(keys.ratio, 0.5) } else { keys.ratio },
             atoms: keys.m,
             dtypes: or_default(keys.dtype, Dtype::F32),
+            clip: keys.clip,
             output: keys.output.ok_or_else(|| missing("an output"))?,
             overwrite: keys.overwrite,
             after: After::read_all(&keys.after, place)?,

@@ -2,6 +2,7 @@
 
 use super::expand::Batch;
 use super::run::Record;
+use crate::checkpoint::{open_regular, refuse_named_pipe};
 use crate::error::{Error, Result};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -25,13 +26,14 @@ impl Log {
         batch.check_log(path)?;
         if std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0) {
             let mut first = [0];
-            let read = File::open(path).and_then(|mut file| file.read_exact(&mut first));
-            read.map_err(|error| Error::io("reading", path, &error))?;
+            let (mut file, _) = open_regular(path)?;
+            file.read_exact(&mut first).map_err(|error| Error::io("reading", path, &error))?;
             if first != *b"{" {
                 return Err(Error::rejected(format!("{}: a log expected, something else found", path.display()))
                     .hint("choose another log"));
             }
         }
+        refuse_named_pipe(path)?;
         let opened = File::options().create(true).append(true).open(path);
         let file = opened.map_err(|error| Error::io("opening", path, &error))?;
         Ok(Log { path: path.to_owned(), file })

@@ -1,12 +1,11 @@
 //! What the work folder remembers of an edited checkpoint: that it was begun, or from what it was made and how its files
 //! looked then. An edit carries no manifest, so without a note no run could tell its own output from a user's file.
 
-use crate::checkpoint::{Existing, Inputs, read_capped, write_whole};
+use crate::checkpoint::{Existing, Inputs, open_regular, read_capped, write_whole};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -103,7 +102,7 @@ pub(super) fn contents_of(output: &Path, progress: &dyn Progress) -> Result<Dige
     for path in names {
         let io = |error: std::io::Error| Error::io("reading", &path, &error);
         parts.push(Digest::of(path.file_name().unwrap_or_default().as_encoded_bytes()));
-        let mut file = File::open(&path).map_err(io)?;
+        let (mut file, _) = open_regular(&path)?;
         loop {
             progress.check()?;
             let mut n_bytes = 0;

@@ -11,7 +11,7 @@ use crate::columns::plan::Plan;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::jobs::bookmarks::inputs_key;
-use crate::jobs::compress::compress;
+use crate::jobs::compress::{CLIPPED, compress};
 use crate::jobs::edit::{Edit, EditJob, EditOutput, Source};
 use crate::jobs::gram::make_gram_file;
 use crate::jobs::verify::verify_files;
@@ -323,9 +323,13 @@ impl Runner<'_> {
             _ if after.overwrite || unit.overwrite => Existing::Replace,
             _ => Existing::Refuse,
         };
-        let written =
-            EditOutput::new(output).dtype(after.dtype).existing(existing).delta(after.delta).command(self.command);
-        let written = written.protect(self.batch.protected(unit)?);
+        let written = EditOutput::new(output)
+            .dtype(after.dtype)
+            .clip(after.clip)
+            .existing(existing)
+            .delta(after.delta)
+            .command(self.command)
+            .protect(self.batch.protected(unit)?);
         // Said first: a kill between the output's appearance and its note must not leave what no run takes for its own.
         // Only of an output that may be replaced or is not there, so that a file of the user's is never taken for ours.
         let begun = existing == Existing::Replace || std::fs::symlink_metadata(output).is_err();
@@ -371,7 +375,9 @@ pub(super) fn current_basis(unit: &Unit, grams: &Grams, budget: &Budget) -> Opti
     let same_type = manifest.atoms.iter().all(|atom| atom.dtype.float() == Some(unit.dtype));
     let whole = (0..basis.n_atoms()).all(|index| basis.open_atom(index).is_ok());
     let same_base = manifest.base.fingerprint == Some(grams.base.fingerprint);
-    (same_tasks && same_base && same_options && same_type && whole).then_some(basis)
+    // What was clipped is what the unit makes only where it clips.
+    let same_values = unit.clip || options.get(CLIPPED).is_none();
+    (same_tasks && same_base && same_options && same_type && same_values && whole).then_some(basis)
 }
 
 /// Whether a manifest's options are those of a method. The first manifests of version 1 have Rust's `Debug` text here, so
@@ -396,7 +402,7 @@ fn recipe(basis: &Basis, edit: &Edit, after: &After, base: &Checkpoint) -> Diges
             inode
         ])
     });
-    let text = json!({
+    let mut text = json!({
         "basis": basis.manifest.checksum,
         "alpha": edit.alpha,
         "scale": edit.scale,
@@ -407,7 +413,9 @@ fn recipe(basis: &Basis, edit: &Edit, after: &After, base: &Checkpoint) -> Diges
         "dtype": dtype,
         "delta": after.delta,
         "base": stamps.collect::<Vec<_>>(),
-    })
-    .to_string();
-    Digest::of(text.as_bytes())
+    });
+    if after.clip {
+        text["clip"] = true.into();
+    }
+    Digest::of(text.to_string().as_bytes())
 }

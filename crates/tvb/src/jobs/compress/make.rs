@@ -1,6 +1,7 @@
 //! The folder of a basis, filled: Gram, solve, atoms, coefficients, manifest.
 
 use super::forecast::{check_room, check_room_before_reading};
+use super::in_f32::check_in_f32;
 use super::options::CompressOptions;
 use super::solving::{choose_atoms, solve_for, solve_random};
 use crate::basis::atoms::AtomFiles;
@@ -16,10 +17,15 @@ use crate::jobs::gram::resumed_gram;
 use crate::matrix::Matrix;
 use crate::ops::generated::RawColumns;
 use crate::ops::project::{Projection, find_bookmark, project_from};
+use crate::ops::range::Clipped;
 use crate::ops::same_inputs::check_same_inputs;
 use crate::pass::{Reads, Runtime};
 use crate::progress::Progress;
 use crate::solve::Method;
+use serde_json::json;
+
+/// What a manifest's options call the values that were clipped, where there are any.
+pub(crate) const CLIPPED: &str = "clipped";
 
 /// Everything that is given.
 #[derive(Clone, Copy)]
@@ -50,17 +56,19 @@ impl Make<'_> {
         let dtype = options.dtype;
         let stored = grams.tensors.iter().filter(|tensor| !tensor.frozen);
         let tensors: Vec<_> = stored.map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
-        let (solved, atoms) = match options.method {
+        let (solved, atoms, clipped) = match options.method {
             Method::Random { seed } => {
                 let (gram, n_atoms) = choose_atoms(&grams, options, progress)?;
                 let raw = RawColumns::new(seed, n_atoms, tensors)?;
-                (solve_random(gram, &raw, plan, &grams, reads, runtime, progress)?, Vec::new())
+                (solve_random(gram, &raw, plan, &grams, reads, runtime, progress)?, Vec::new(), Clipped::default())
             }
             _ => {
                 let solved = solve_for(&grams, options, progress)?;
-                let projection = Projection { plan, grams: &grams, encode: &solved.coefficients.encode, dtype };
-                let atoms = self.make_atoms(&projection, &tensors, bookmarks)?;
-                (solved, atoms)
+                check_in_f32(&solved, &grams.tasks.iter().map(|task| task.name.as_str()).collect::<Vec<_>>())?;
+                let encode = &solved.coefficients.encode;
+                let projection = Projection { plan, grams: &grams, encode, dtype, clip: options.clip };
+                let (atoms, clipped) = self.make_atoms(&projection, &tensors, bookmarks)?;
+                (solved, atoms, clipped)
             }
         };
         let coefficients = &solved.coefficients;
@@ -74,9 +82,11 @@ impl Make<'_> {
         progress.check()?;
         let file = coefficients::write(staged.path(), Some(&grams), &solution)?;
         let described = Described { grams: &grams, solved: &solved, method: &options.method, dtype };
-        progress.check()?;
-        let manifest = describe(&described, atoms, file);
-        progress.check()?;
+        let mut manifest = describe(&described, atoms, file);
+        if !clipped.is_none() {
+            manifest.method.options[CLIPPED] = json!(clipped);
+            manifest.notes.push(format!("{clipped}: the errors above are of what was not clipped"));
+        }
         manifest.write(staged.path())
     }
 
@@ -86,7 +96,7 @@ impl Make<'_> {
         projection: &Projection<'_>,
         tensors: &[(String, Vec<usize>)],
         bookmarks: &mut BookmarkFolder,
-    ) -> Result<Vec<AtomRecord>> {
+    ) -> Result<(Vec<AtomRecord>, Clipped)> {
         let Make { options, reads, runtime, progress, staged, .. } = *self;
         let (n_atoms, dtype) = (projection.encode.n_columns(), projection.dtype);
         let bookmark = find_bookmark(projection, runtime, bookmarks);
@@ -102,7 +112,7 @@ impl Make<'_> {
                 (AtomFiles::create(staged.path(), n_atoms, tensors, dtype.into())?, None)
             }
         };
-        let digests = project_from(projection, reads, &sink, bookmark, runtime, progress, bookmarks)?;
-        sink.finish(&digests, progress)
+        let projected = project_from(projection, reads, &sink, bookmark, runtime, progress, bookmarks)?;
+        Ok((sink.finish(&projected.digests, progress)?, projected.clipped))
     }
 }

@@ -18,9 +18,10 @@ use crate::solve::{self, Gram, Solved};
 pub fn solve_for(grams: &Grams, options: &CompressOptions, progress: &dyn Progress) -> Result<Solved> {
     let total = grams.total();
     let moved_bytes = grams.moved_bytes(options.dtype.into());
+    let n_rows = grams.n_moved_rows();
     let options = options.clone();
     unless_cancelled(progress, move |go_on| {
-        let gram = Gram::new(total)?;
+        let gram = Gram::new(total)?.over(n_rows);
         let n_atoms = choose(&gram, moved_bytes, &options, go_on)?;
         let coefficients = solve::solve(&gram, &options.method, &options.solve_options(n_atoms), go_on)?;
         let assessment = solve::assess(&gram, &coefficients)?;
@@ -51,9 +52,10 @@ pub(super) fn solve_random(
 pub(super) fn choose_atoms(grams: &Grams, options: &CompressOptions, progress: &dyn Progress) -> Result<(Gram, usize)> {
     let total = grams.total();
     let moved_bytes = grams.moved_bytes(options.dtype.into());
+    let n_rows = grams.n_moved_rows();
     let options = options.clone();
     unless_cancelled(progress, move |go_on| {
-        let gram = Gram::new(total)?;
+        let gram = Gram::new(total)?.over(n_rows);
         let n_atoms = choose(&gram, moved_bytes, &options, go_on)?;
         Ok((gram, n_atoms))
     })

@@ -6,9 +6,12 @@ use crate::basis::check_read;
 use crate::checkpoint::{Checkpoint, Inputs};
 use crate::error::{Error, Result};
 use crate::jobs::card::model_card;
+use crate::ops::outputs::Outputs;
+use crate::ops::range::Clipped;
 use crate::ops::reconstruct::{Edits, reconstruct};
 use crate::pass::Runtime;
 use crate::progress::Progress;
+use crate::shown::shown_path;
 
 /// An edit that is to be written: what, from what, onto what, and where.
 #[derive(Clone, Copy, Debug)]
@@ -29,12 +32,13 @@ impl EditJob<'_> {
         self.base.iter().fold(self.source.inputs(), |inputs, base| inputs.with(&base.inputs()))
     }
 
-    /// Forms the edit and writes it: an edited copy of the base, or the bare edit.
+    /// Forms the edit and writes it: an edited copy of the base, or the bare edit. Answers what was clipped.
     ///
     /// # Errors
-    /// Rejected: an output that exists, a damaged basis, another base, inputs that do not fit. Failed: I/O, device.
-    /// Interrupted.
-    pub fn write(&self, runtime: &Runtime, progress: &dyn Progress) -> Result<()> {
+    /// Usage: weights beyond f32, a memory cap that is too low. Rejected: an output that exists, a damaged basis, another
+    /// base, inputs that do not fit or were written to meanwhile, values that are not finite or that the format cannot
+    /// hold. Failed: I/O, device. Interrupted.
+    pub fn write(&self, runtime: &Runtime, progress: &dyn Progress) -> Result<Clipped> {
         self.write_formed(self.edit.edits(self.source)?, runtime, progress)
     }
 
@@ -42,14 +46,16 @@ impl EditJob<'_> {
     ///
     /// # Errors
     /// As [`write`](Self::write).
-    pub fn write_formed(&self, edits: Edits, runtime: &Runtime, progress: &dyn Progress) -> Result<()> {
+    pub fn write_formed(&self, edits: Edits, runtime: &Runtime, progress: &dyn Progress) -> Result<Clipped> {
         let EditJob { source, edit, output, .. } = *self;
+        edit.check(source)?;
         let base = self.base.filter(|_| !output.delta);
         if base.is_none() && !output.delta {
             return Err(Error::usage("no base given").hint("--base PATH, or --delta for the bare edit"));
         }
         let writers = [writer_for(&edits, base, output, &self.inputs())?];
-        let read = reconstruct(base, edits, output.dtype, &writers, runtime, progress)?;
+        let outputs = Outputs { writers: &writers, format: output.format() };
+        let read = reconstruct(base, edits, outputs, runtime, progress)?;
         if let Source::Basis(basis) = source {
             check_read(&read, basis, base.filter(|_| !output.force))?;
         }
@@ -60,6 +66,9 @@ impl EditJob<'_> {
             }
             writer.commit()?;
         }
-        Ok(())
+        if !read.clipped.is_none() {
+            progress.warn(&format!("{}: {}", shown_path(&output.target), read.clipped));
+        }
+        Ok(read.clipped)
     }
 }

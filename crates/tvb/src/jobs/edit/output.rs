@@ -1,7 +1,8 @@
 //! Where an edit goes, and in which form.
 
 use crate::checkpoint::{Checkpoint, CheckpointWriter, Dtype, Existing, Inputs, TensorSpec};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::ops::outputs::Format;
 use crate::ops::reconstruct::{Edits, Source as Formed};
 use std::path::PathBuf;
 
@@ -13,6 +14,8 @@ pub struct EditOutput {
     pub target: PathBuf,
     /// Format of the float tensors; `None` keeps each tensor's.
     pub dtype: Option<tvb_kernels::Dtype>,
+    /// Write the largest finite value of the format in place of one beyond it; otherwise that is an error.
+    pub clip: bool,
     /// What to do with an output that is there already.
     pub existing: Existing,
     /// Write the bare edit, without the base.
@@ -31,6 +34,7 @@ impl EditOutput {
         EditOutput {
             target: target.into(),
             dtype: None,
+            clip: false,
             existing: Existing::Refuse,
             delta: false,
             force: false,
@@ -43,6 +47,17 @@ impl EditOutput {
     #[must_use]
     pub fn dtype(self, dtype: Option<tvb_kernels::Dtype>) -> EditOutput {
         EditOutput { dtype, ..self }
+    }
+
+    /// Sets whether values beyond the format are written as its largest finite one.
+    #[must_use]
+    pub fn clip(self, clip: bool) -> EditOutput {
+        EditOutput { clip, ..self }
+    }
+
+    /// How the float tensors are stored.
+    pub(crate) fn format(&self) -> Format {
+        Format { dtype: self.dtype, clip: self.clip }
     }
 
     /// Sets what to do with an output that is there already.
@@ -121,8 +136,8 @@ pub fn writer_for(
                     edits.tensors.iter().filter_map(|name| like.get(name)).map(spec).collect()
                 }
                 Formed::Deltas(columns) => {
-                    let like = columns.first().ok_or_else(|| Error::usage("an edit of nothing"))?;
-                    edits.tensors.iter().filter_map(|name| like.checkpoint.get(name)).map(spec).collect()
+                    let like = columns.first().map(|column| &column.checkpoint);
+                    edits.tensors.iter().filter_map(|name| like?.get(name)).map(spec).collect()
                 }
             };
             CheckpointWriter::create(&output.target, output.existing, &specs, &Default::default(), None, inputs)

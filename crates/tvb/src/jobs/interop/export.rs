@@ -14,6 +14,7 @@ use crate::columns::plan::{Plan, Task};
 use crate::digest::BLOCK_ROWS;
 use crate::error::{Error, ErrorKind, Result};
 use crate::matrix::Matrix;
+use crate::ops::range::{Input, Origin, RangeCheck, Rows, values_of};
 use crate::pass::{Block, HostOperation, Pass, ReadChunk, Reads, Runtime};
 use crate::progress::Progress;
 use serde_json::{Value, json};
@@ -100,8 +101,10 @@ pub fn export_basis(
             None
         }
     };
-    let operation = WriteVectors { n_vectors, vectors: &vectors, mean: mean.as_ref() };
-    stream(&plan, &operation, runtime, progress)?;
+    let range = RangeCheck::new(false);
+    let operation = WriteVectors { n_vectors, plan: &plan, vectors: &vectors, mean: mean.as_ref(), range: &range };
+    stream(&operation, runtime, progress)?;
+    range.finish(|column| format!("basis vector {column}"))?;
     if scratch.exists() {
         std::fs::remove_dir_all(&scratch).map_err(|error| Error::io("removing", &scratch, &error))?;
     }
@@ -253,8 +256,10 @@ impl MeanFile {
 /// The operation: every column written where it belongs, in f32.
 struct WriteVectors<'a> {
     n_vectors: usize,
+    plan: &'a Plan,
     vectors: &'a VectorsFile,
     mean: Option<&'a MeanFile>,
+    range: &'a RangeCheck,
 }
 
 impl HostOperation for WriteVectors<'_> {
@@ -270,6 +275,16 @@ impl HostOperation for WriteVectors<'_> {
                 let converted = (slice.dtype != tvb_kernels::Dtype::F32)
                     .then(|| tvb_kernels::convert(raw, slice.dtype, tvb_kernels::Dtype::F32));
                 let rows = converted.as_deref().unwrap_or(raw);
+                let dtype = tvb_kernels::Dtype::F32;
+                if tvb_kernels::count_non_finite(rows, dtype) > 0 {
+                    let (tensor, first_row) = (&self.plan.tensors[block.tensor].name, block.first_row);
+                    let (outputs, mut bytes) = (column..column + 1, rows.to_vec());
+                    let name = self.plan.column_checkpoint(column).path().display().to_string();
+                    let exact = values_of(raw, slice.dtype);
+                    let inputs = vec![Input { name, values: exact.clone(), is_base: false }];
+                    let rows = Rows { outputs, tensor, first_row, dtype, bytes: &mut bytes };
+                    self.range.look(rows, || Ok(Origin { inputs, exact }))?;
+                }
                 match self.mean {
                     Some(mean) if column == self.n_vectors => {
                         let first = mean.firsts.get(block.tensor).copied().unwrap_or_default();
@@ -285,7 +300,8 @@ impl HostOperation for WriteVectors<'_> {
 }
 
 /// Reads every atom once and writes it where it belongs, in f32.
-fn stream(plan: &Plan, operation: &WriteVectors<'_>, runtime: &Runtime, progress: &dyn Progress) -> Result<()> {
+fn stream(operation: &WriteVectors<'_>, runtime: &Runtime, progress: &dyn Progress) -> Result<()> {
+    let plan = operation.plan;
     progress.begin("export", plan.n_bytes());
     let reads = Reads::new();
     Pass::over(plan, runtime, &reads).visit(operation, runtime, progress, |_| Ok(()))?;
@@ -352,7 +368,7 @@ fn write_awb(folder: &Path, encode: &Matrix, decode: &Matrix, info: &Value) -> R
     ]);
     let writer = TorchWriter::create(&folder.join("AWB.pt"), "AWB", &value, &[storage; 3])?;
     for (number, matrix) in [encode, decode, encode].into_iter().enumerate() {
-        writer.write_at(number, 0, &f32_bytes(matrix))?;
+        writer.write_at(number, 0, &f32_bytes(matrix, "AWB.pt")?)?;
     }
     writer.finish()
 }
@@ -388,8 +404,9 @@ fn write_components(folder: &Path, basis: &Basis, plan: &Plan, frozen: &[(String
     ]);
     let storages = [storage(n_components * coefficients.n_columns()), storage(n_rows), storage(n_components)];
     let writer = TorchWriter::create(&folder.join("pca_components.pt"), "pca_components", &value, &storages)?;
-    writer.write_at(0, 0, &f32_bytes(&coefficients))?;
-    writer.write_at(2, 0, &f32_bytes(&singular_values(basis, &solved.encode, n_components)))?;
+    writer.write_at(0, 0, &f32_bytes(&coefficients, "coefficients")?)?;
+    let singular_values = singular_values(basis, &solved.encode, n_components);
+    writer.write_at(2, 0, &f32_bytes(&singular_values, "singular_values")?)?;
     Ok(MeanFile { writer, storage: 1, firsts, n_stored: plan.n_rows(), n_rows: n_rows as u64 })
 }
 
@@ -407,9 +424,16 @@ fn form(g: &Matrix, x: &[f64]) -> f64 {
     g.columns().zip(x).map(|(column, weight)| weight * column.iter().zip(x).map(|(a, b)| a * b).sum::<f64>()).sum()
 }
 
-fn f32_bytes(matrix: &Matrix) -> Vec<u8> {
+fn f32_bytes(matrix: &Matrix, what: &str) -> Result<Vec<u8>> {
     let rows = (0..matrix.n_rows()).flat_map(|i| (0..matrix.n_columns()).map(move |j| matrix[(i, j)] as f32));
-    rows.flat_map(f32::to_le_bytes).collect()
+    let (n_values, n_finite) = (rows.clone().count(), rows.clone().filter(|value| value.is_finite()).count());
+    if n_finite < n_values {
+        let n_beyond = n_values - n_finite;
+        return Err(Error::rejected(format!(
+            "{what}: values in f32 expected, as the layout has it, {n_beyond} beyond it found"
+        )));
+    }
+    Ok(rows.flat_map(f32::to_le_bytes).collect())
 }
 
 fn save_value(json: &Value) -> SaveValue {

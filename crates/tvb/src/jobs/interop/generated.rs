@@ -5,6 +5,7 @@ use crate::basis::{Basis, edits};
 use crate::checkpoint::{Checkpoint, CheckpointWriter, Inputs, OpenOptions};
 use crate::error::{Error, Result};
 use crate::jobs::edit::{EditOutput, writer_for};
+use crate::ops::outputs::{Format, Outputs};
 use crate::ops::reconstruct::reconstruct;
 use crate::pass::Runtime;
 use crate::progress::Progress;
@@ -26,7 +27,8 @@ pub(super) fn make_atoms(
     };
     let writers: Vec<CheckpointWriter> =
         (0..n_atoms).map(|index| writer_for(&edits, None, &output(index), &Inputs::none())).collect::<Result<_>>()?;
-    reconstruct(None, edits, None, &writers, runtime, progress)?;
+    let outputs = Outputs { writers: &writers, format: Format::default() };
+    reconstruct(None, edits, outputs, runtime, progress)?;
     for writer in writers {
         writer.commit()?;
     }

@@ -77,13 +77,15 @@ impl<'a> Candidates<'a> {
         let edits = Edits::from_delta(formed, scale);
         let output = self.output(target);
         let job = EditJob { source: self.source, edit: &scaled, base: Some(self.base), output: &output };
-        job.write_formed(edits, self.runtime, progress)
+        job.write_formed(edits, self.runtime, progress)?;
+        Ok(())
     }
 
     fn output(&self, target: &Path) -> EditOutput {
         // What a killed run left is in the way of nothing.
         EditOutput::new(target)
             .dtype(self.options.dtype)
+            .clip(self.options.clip)
             .existing(Existing::Replace)
             .force(self.options.force)
             .protect(self.options.protect.clone())

@@ -32,6 +32,8 @@ pub struct SweepOptions {
     pub existing: Existing,
     /// Format of the candidates' float tensors; `None` keeps each tensor's.
     pub dtype: Option<tvb_kernels::Dtype>,
+    /// Write the largest finite value of the format in place of one beyond it; otherwise that is an error.
+    pub clip: bool,
     /// Use a base that is not the one the basis was made from.
     pub force: bool,
     /// The command line, for model cards and results.
@@ -54,6 +56,7 @@ impl SweepOptions {
             keep_all: false,
             existing: Existing::Refuse,
             dtype: None,
+            clip: false,
             force: false,
             command: String::new(),
             protect: Inputs::none(),
@@ -94,6 +97,12 @@ impl SweepOptions {
     #[must_use]
     pub fn dtype(self, dtype: Option<tvb_kernels::Dtype>) -> SweepOptions {
         SweepOptions { dtype, ..self }
+    }
+
+    /// Sets whether values beyond the format are written as its largest finite one.
+    #[must_use]
+    pub fn clip(self, clip: bool) -> SweepOptions {
+        SweepOptions { clip, ..self }
     }
 
     /// Sets whether a base may be used that is not the one the basis was made from.

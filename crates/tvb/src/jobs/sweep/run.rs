@@ -39,6 +39,7 @@ pub fn sweep(
     check_folder(&options.output)?;
     // The sweep writes, replaces and removes files of several names in its folder.
     inputs.check_outside(&options.output)?;
+    options.scales.iter().try_for_each(|&scale| Edit { scale, ..edit.clone() }.check(source))?;
     let identity = Identity::of(source, edit, base, options.dtype, &options.evaluator.command);
     let log = PointLog::open(&options.output, &identity, options.existing)?;
     let needs_base =
