@@ -234,23 +234,25 @@ fn publish(folder: &Path, n_vectors: usize, n_tensors: usize) {
 #[test]
 fn a_published_basis_is_read_once_and_paid_for() {
     let top = tempfile::tempdir().expect("a folder");
-    publish(top.path(), 20, 50);
+    let published = top.path().join("published");
+    std::fs::create_dir(&published).expect("a folder");
+    publish(&published, 20, 50);
     let output = top.path().join("basis");
-    let basis = import(top.path(), &output, Existing::Refuse, &runtime(), &Silent).expect("a basis");
+    let basis = import(&published, &output, Existing::Refuse, &runtime(), &Silent).expect("a basis");
     assert_eq!((basis.n_atoms(), basis.stored_tensors().len()), (20, 50));
     // Twenty times as many values as one reading makes would not fit.
     let budget = Budget::new(2 << 20);
     let within = || runtime().with_budget(budget.clone());
-    drop(import(top.path(), &output, Existing::Replace, &within(), &Silent).expect("room"));
+    drop(import(&published, &output, Existing::Replace, &within(), &Silent).expect("room"));
     assert_eq!(budget.left(), budget.limit());
     let budget = Budget::new(300_000);
     let within = || runtime().with_budget(budget.clone());
-    check_refused(import(top.path(), &output, Existing::Replace, &within(), &Silent), "more memory needed");
+    check_refused(import(&published, &output, Existing::Replace, &within(), &Silent), "more memory needed");
     assert_eq!(budget.left(), budget.limit());
 
     let info = serde_json::json!({ "method": "AutoencoderBasisMethod", "datasets": vec!["t"; 5000] });
-    std::fs::write(top.path().join("method_info.json"), info.to_string()).expect("written");
-    check_refused(import(top.path(), &output, Existing::Replace, &runtime(), &Silent), "at most 1024 datasets");
+    std::fs::write(published.join("method_info.json"), info.to_string()).expect("written");
+    check_refused(import(&published, &output, Existing::Replace, &runtime(), &Silent), "at most 1024 datasets");
 }
 
 /// A pipe nobody writes to, and a device without an end, in the place of every small file.
