@@ -135,7 +135,7 @@ fn an_output_that_would_touch_an_input_is_refused_by_every_command() {
         "hard.safetensors",
     ] {
         let output = world.path(output);
-        refuse(top, world.inputs(&mut tvb(&["gram", "--overwrite", "-o"]).arg(&output)), 3, "is the input");
+        refuse(top, world.inputs(tvb(&["gram", "--overwrite", "-o"]).arg(&output)), 3, "is the input");
         let mut edit = tvb(&["add", "--overwrite", "-o"]);
         edit.arg(&output).arg("--base").arg(&world.run.base).arg("--from-checkpoints").args(&world.run.tasks);
         refuse(top, &mut edit, 3, "is the input");

@@ -106,7 +106,7 @@ fn parse(file: &mut MatrixFile<'_>, manifest: &Manifest) -> Result<StoredCoeffic
     };
     let mut grams = Vec::new();
     if let Some(gram) = file.tensor("gram").cloned() {
-        if gram.shape.len() != 3 || gram.shape[1..] != [n_tasks, n_tasks] {
+        if !matches!(gram.shape[..], [_, rows, columns] if rows == n_tasks && columns == n_tasks) {
             return Err(Error::rejected(format!(
                 "tensor gram: shape [n, {n_tasks}, {n_tasks}] expected, {:?} found",
                 gram.shape
@@ -117,7 +117,7 @@ fn parse(file: &mut MatrixFile<'_>, manifest: &Manifest) -> Result<StoredCoeffic
         file.values(&gram, |value| {
             one.push(value);
             if one.len() == n_tasks * n_tasks {
-                grams.push(Matrix::from_fn(n_tasks, n_tasks, |i, j| one[i * n_tasks + j]));
+                grams.push(Matrix::of_rows(n_tasks, n_tasks, &one));
                 one.clear();
             }
         })?;
@@ -148,5 +148,5 @@ fn matrix(file: &mut MatrixFile<'_>, name: &str, rows: usize, columns: usize, ma
         )));
     }
     let data = values(file, &tensor)?;
-    Ok(Matrix::from_fn(rows, columns, |i, j| data[i * columns + j]))
+    Ok(Matrix::of_rows(rows, columns, &data))
 }

@@ -77,11 +77,12 @@ impl MatrixFile<'_> {
         let length = bytes.first_chunk().map_or(u64::MAX, |length| u64::from_le_bytes(*length));
         let end = length.checked_add(PREFIX_BYTES as u64).filter(|&end| end <= bytes.len() as u64);
         let end = end.ok_or_else(|| Error::rejected("truncated: its header is longer than the file"))? as usize;
-        let header = SafetensorsHeader::parse(&bytes[PREFIX_BYTES..end], (bytes.len() - end) as u64)?;
+        let (head, data) = bytes.split_at_checked(end).unwrap_or((bytes, &[]));
+        let header = SafetensorsHeader::parse(head.get(PREFIX_BYTES..).unwrap_or_default(), data.len() as u64)?;
         let budget = Budget::default();
         let charge = budget.account(Path::new("bytes"), "a header");
         let (source, n_bytes) = (Source::Memory(bytes), bytes.len() as u64);
-        Ok(MatrixFile { source, head: bytes[..end].to_vec(), n_bytes, header, charge })
+        Ok(MatrixFile { source, head: head.to_vec(), n_bytes, header, charge })
     }
 
     /// A string of its metadata; empty where there is none.
@@ -122,9 +123,9 @@ impl MatrixFile<'_> {
     pub(super) fn is_intact(&self, checksum: Digest) -> Result<bool> {
         let Some(place) = super::seal::place(&self.head, checksum) else { return Ok(false) };
         let mut digester = Digester::default();
-        digester.push(&self.head[..place.start]);
+        digester.push(self.head.get(..place.start).unwrap_or_default());
         digester.push(UNSEALED.to_string().as_bytes());
-        digester.push(&self.head[place.end..]);
+        digester.push(self.head.get(place.end..).unwrap_or_default());
         self.pieces(self.head.len() as u64, self.n_bytes, &mut |piece| {
             digester.push(piece);
             Ok(())
@@ -165,7 +166,10 @@ impl MatrixFile<'_> {
 
     fn pieces(&self, begin: u64, end: u64, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         match &self.source {
-            Source::Memory(bytes) => each(&bytes[begin as usize..end as usize]),
+            Source::Memory(bytes) => {
+                let piece = bytes.get(begin as usize..end as usize);
+                each(piece.ok_or_else(|| Error::rejected("truncated: a tensor reaches past the end"))?)
+            }
             Source::File(file) => read_pieces(file, begin, end, each),
         }
     }
@@ -188,8 +192,9 @@ fn read_pieces(file: &DataFile, begin: u64, end: u64, each: &mut dyn FnMut(&[u8]
     while at < end {
         file.budget().check()?;
         let n_bytes = piece.len().min((end - at) as usize);
-        file.read_at(at, &mut piece[..n_bytes])?;
-        each(&piece[..n_bytes])?;
+        let piece = piece.get_mut(..n_bytes).unwrap_or_default();
+        file.read_at(at, piece)?;
+        each(piece)?;
         at += n_bytes as u64;
     }
     Ok(())

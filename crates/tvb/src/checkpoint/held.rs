@@ -41,7 +41,7 @@ impl Deref for HeldBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.whole.bytes[self.begin..self.begin + self.n_bytes]
+        self.whole.bytes.get(self.begin..).and_then(|rest| rest.get(..self.n_bytes)).unwrap_or_default()
     }
 }
 

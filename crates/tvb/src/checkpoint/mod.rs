@@ -30,7 +30,6 @@ mod shown;
 mod side_files;
 mod staged;
 mod tensor;
-#[allow(clippy::indexing_slicing, clippy::string_slice, reason = "ids and offsets that the readers have just checked")]
 pub mod torch;
 
 pub use budget::Budget;

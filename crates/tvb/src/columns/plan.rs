@@ -372,7 +372,7 @@ fn check_task_names(tasks: &[Task]) -> Result<()> {
     crate::columns::tasks::check_count(tasks.len())?;
     for (index, task) in tasks.iter().enumerate() {
         crate::columns::tasks::check_name(&task.name)?;
-        if let Some(earlier) = tasks[..index].iter().find(|earlier| earlier.name == task.name) {
+        if let Some(earlier) = tasks.iter().take(index).find(|earlier| earlier.name == task.name) {
             return Err(Error::rejected(format!(
                 "task {}: two checkpoints go by this name: {} and {}",
                 task.name,

@@ -5,6 +5,7 @@
 //! The grid depends on nothing but the tensor, so neither threads, chunk sizes, devices nor containers change it.
 //! XXH3 finds damage and mix-ups; it is no defence against someone who forges a file on purpose.
 
+#[allow(clippy::indexing_slicing, reason = "places in a state of a fixed size")]
 mod running;
 mod tensors;
 mod value;

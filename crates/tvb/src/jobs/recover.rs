@@ -146,11 +146,16 @@ struct Recovery<'a> {
 }
 
 impl Recovery<'_> {
+    fn name(&self, task: usize) -> Result<&String> {
+        let n_tasks = self.names.len();
+        self.names.get(task).ok_or_else(|| Error::usage(format!("task number {task}: one of {n_tasks} expected")))
+    }
+
     /// Where each task goes.
     fn targets(&self) -> Result<Vec<PathBuf>> {
         let mut seen: Vec<String> = Vec::with_capacity(self.options.tasks.len());
         let targets = self.options.tasks.iter().map(|&task| {
-            let name = &self.names[task];
+            let name = self.name(task)?;
             // Where the file system knows no case, these are one file.
             let one = if cfg!(any(windows, target_vendor = "apple")) { name.to_lowercase() } else { name.clone() };
             if seen.contains(&one) {
@@ -165,7 +170,7 @@ impl Recovery<'_> {
 
     /// Where a task goes in `folder`: right in it, whatever its name is.
     fn target(&self, folder: &Path, task: usize) -> Result<PathBuf> {
-        let name = &self.names[task];
+        let name = self.name(task)?;
         let target = target(folder, name, self.base);
         let end = Path::new(target.file_name().unwrap_or_default());
         let is_inside = check_name(name).is_ok() && target == folder.join(end) && target.parent() == Some(folder);
@@ -181,7 +186,9 @@ impl Recovery<'_> {
 
     fn single(&self, task: usize) -> Edit {
         let mut alpha = vec![0.0; self.names.len()];
-        alpha[task] = 1.0;
+        if let Some(weight) = alpha.get_mut(task) {
+            *weight = 1.0;
+        }
         Edit { alpha, scale: 1.0, rule: Rule::Projected }
     }
 

@@ -281,7 +281,7 @@ mod tests {
     fn the_bases_own_infinities_stay_and_others_are_named() {
         let base = input("base", &[-INF, f64::NAN, 3.0], true);
         let check = RangeCheck::new(false);
-        let kept = look(&check, 0, &[-INF, f64::NAN, 3.0], Dtype::F32, &[base.clone()]);
+        let kept = look(&check, 0, &[-INF, f64::NAN, 3.0], Dtype::F32, std::slice::from_ref(&base));
         assert!(kept[0] == -INF && kept[1].is_nan());
         assert_eq!(check.finish(|_| "out".into()).unwrap(), Clipped::default());
         // −∞ − −∞ is no mask, and no clipping makes an infinite atom right.

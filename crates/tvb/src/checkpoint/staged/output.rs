@@ -92,13 +92,18 @@ pub fn commit_all(outputs: Vec<StagedOutput>) -> Result<()> {
             output.write_lock(Record { partial: output.made, old: None, together: true })?;
         }
     }
-    for position in 0..outputs.len() {
-        if let Err(error) = outputs[position].appear() {
-            for done in outputs[..position].iter_mut().rev() {
-                done.go_back();
-            }
-            return Err(error);
+    let mut appeared = Ok(());
+    let mut n_done = 0;
+    for output in &mut outputs {
+        appeared = output.appear();
+        if appeared.is_err() {
+            break;
         }
+        n_done += 1;
+    }
+    if let Err(error) = appeared {
+        outputs.iter_mut().take(n_done).rev().for_each(StagedOutput::go_back);
+        return Err(error);
     }
     outputs.iter_mut().for_each(StagedOutput::settle);
     Ok(())

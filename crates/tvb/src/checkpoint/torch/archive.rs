@@ -60,7 +60,9 @@ pub(super) fn read(file: &DataFile) -> Result<Contents> {
         by_key.insert(&storage.key, location);
     }
     check_overlap(file, ranges)?;
-    let locations = values.storages.iter().map(|storage| by_key[&*storage.key].clone()).collect();
+    let no_location = || Err("a storage without a place in the archive".into());
+    let location = |key: &str| by_key.get(key).cloned().unwrap_or_else(no_location);
+    let locations = values.storages.iter().map(|storage| location(&storage.key)).collect();
     Ok(Contents { values, locations, held_bytes })
 }
 
@@ -109,9 +111,8 @@ fn check_byte_order(file: &DataFile, archive: &Archive, stem: &str) -> Result<()
 /// Storages that share bytes without being one would be a forgery.
 fn check_overlap(file: &DataFile, mut ranges: Vec<(u64, u64, String)>) -> Result<()> {
     ranges.sort();
-    for pair in ranges.windows(2) {
-        let ((offset, n_bytes, name), (next_offset, _, next_name)) = (&pair[0], &pair[1]);
-        if offset + n_bytes > *next_offset {
+    for ((offset, n_bytes, name), (next_offset, _, next_name)) in ranges.iter().zip(ranges.iter().skip(1)) {
+        if offset.checked_add(*n_bytes).is_none_or(|end| end > *next_offset) {
             return Err(rejected(file, format!("zip entries {} and {} overlap", shown(name), shown(next_name))));
         }
     }

@@ -41,8 +41,8 @@ impl TorchFile {
 
     pub(crate) fn parse(file: DataFile) -> Result<TorchFile> {
         let mut magic = [0; 4];
-        let known = (file.len as usize).min(magic.len());
-        file.read_at(0, &mut magic[..known])?;
+        let known = usize::try_from(file.len).unwrap_or(magic.len()).min(magic.len());
+        file.read_at(0, magic.get_mut(..known).unwrap_or_default())?;
         let contents = match magic {
             [b'P', b'K', 3, 4] | [b'P', b'K', 5, 6] => archive::read(&file)?,
             [0x80, ..] => legacy::read(&file)?,
@@ -89,8 +89,11 @@ impl TorchFile {
     pub(super) fn tensor(&self, name: &str, id: Id) -> Result<Tensor> {
         let wrong = |fault: Fault| fault.context(format!("tensor {}", shown(name))).of(self.data_file());
         let Node::Tensor(raw) = self.values.node(id) else { return Err(wrong(self.values.describe(id).into())) };
-        let storage = &self.values.storages[raw.storage as usize];
-        let location = self.locations[raw.storage as usize].as_ref().map_err(|why| wrong(why.clone().into()))?;
+        let number = raw.storage as usize;
+        let (Some(storage), Some(location)) = (self.values.storages.get(number), self.locations.get(number)) else {
+            return Err(wrong(String::from("a tensor of a storage that is not there").into()));
+        };
+        let location = location.as_ref().map_err(|why| wrong(why.clone().into()))?;
         let place = views::place(raw, storage, location, self.data_file()).map_err(wrong)?;
         Ok(Tensor { name: name.to_owned(), dtype: raw.dtype, shape: raw.shape.clone(), place })
     }

@@ -98,7 +98,7 @@ impl Pickles<'_> {
         loop {
             let charge = self.file.account("the values of its pickles");
             let stack_charge = self.file.account("its pickles' stack");
-            match pickle::run(&self.bytes[self.at as usize..], charge, stack_charge) {
+            match pickle::run(self.bytes.get(self.at as usize..).unwrap_or_default(), charge, stack_charge) {
                 Ok((values, n_bytes)) => {
                     self.at += n_bytes as u64;
                     return Ok(values);

@@ -131,8 +131,9 @@ fn under_key(values: &Values, id: Id, key: &str) -> Option<Id> {
         return Some(found);
     }
     key.rmatch_indices('.').find_map(|(at, _)| {
-        let inner = values.get(id, &key[..at]).or_else(|| values.attribute(id, &key[..at]))?;
-        under_key(values, inner, &key[at + 1..])
+        let (first, rest) = key.split_at_checked(at)?;
+        let inner = values.get(id, first).or_else(|| values.attribute(id, first))?;
+        under_key(values, inner, rest.strip_prefix('.')?)
     })
 }
 

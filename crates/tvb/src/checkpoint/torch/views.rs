@@ -74,7 +74,8 @@ pub(super) fn place(
             let mut out = vec![0; n_bytes as usize];
             let view = View { offset: skip, shape: &raw.shape, strides: &raw.strides, size: raw.dtype.size() };
             gather::gather(view, 0, &mut out, &mut |at, piece| {
-                piece.copy_from_slice(&bytes[at as usize..at as usize + piece.len()]);
+                let found = bytes.get(at as usize..).and_then(|rest| rest.get(..piece.len()));
+                piece.copy_from_slice(found.ok_or_else(|| crate::Error::failed("a tensor reaches past its storage"))?);
                 file.budget().check()
             })?;
             Ok(Place::Held(HeldBytes::new(out, charge)))

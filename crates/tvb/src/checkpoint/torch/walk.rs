@@ -102,7 +102,7 @@ impl<'a> Tables<'a> {
         for &(key, value) in entries {
             let Some(name) = values.str(key) else { continue };
             match places.get(name) {
-                Some(&place) => named[place].1 = value,
+                Some(&place) => named.get_mut(place).into_iter().for_each(|entry| entry.1 = value),
                 None => {
                     places.insert(name, named.len());
                     named.push((name, value));
@@ -136,8 +136,9 @@ impl<'a> Tables<'a> {
         let mut found = Attributes::default();
         for &(key, value) in self.values.entries(dict).unwrap_or_default() {
             let name = self.values.str(key);
-            if let Some(number) = ATTRIBUTES.iter().position(|attribute| name == Some(*attribute)) {
-                found[number] = Some(value);
+            let of_name = ATTRIBUTES.iter().zip(&mut found).find(|(attribute, _)| name == Some(**attribute));
+            if let Some((_, place)) = of_name {
+                *place = Some(value);
             }
         }
         self.attributes.insert(dict, found);
@@ -150,10 +151,16 @@ impl<'a> Tables<'a> {
         let Node::Object(object) = values.node(id) else { return Ok(None) };
         let Some(state) = object.state else { return Ok(None) };
         let found = match values.node(state) {
-            Node::Tuple(parts) if parts.len() == 2 => {
-                let (first, second) = (self.attributes(parts[0])?, self.attributes(parts[1])?);
-                std::array::from_fn(|number| first[number].or(second[number]))
-            }
+            Node::Tuple(parts) => match **parts {
+                [first, second] => {
+                    let mut found = self.attributes(first)?;
+                    for (found, other) in found.iter_mut().zip(self.attributes(second)?) {
+                        *found = found.or(other);
+                    }
+                    found
+                }
+                _ => self.attributes(state)?,
+            },
             _ => self.attributes(state)?,
         };
         let [Some(parameters), buffers, Some(modules), transient] = found else { return Ok(None) };

@@ -190,7 +190,7 @@ fn read_whole(mut reader: impl Read, n_bytes: u64, file: &DataFile) -> std::io::
         if rest <= 1 {
             let mut more = [0];
             let n_more = if rest == 1 { reader.read(&mut more)? } else { 0 };
-            bytes.extend_from_slice(&more[..n_more]);
+            bytes.extend(more.iter().take(n_more));
             return Ok(bytes);
         }
         if reader.by_ref().take((rest - 1).min(PIECE_BYTES)).read_to_end(&mut bytes)? == 0 {
@@ -214,21 +214,21 @@ fn find_end(file: &DataFile) -> Result<End> {
     let mut tail = vec![0; tail_bytes as usize];
     file.read_at(tail_offset, &mut tail)?;
     let is_end = |at: &usize| {
-        let record = &tail[*at..];
+        let record = tail.get(*at..).unwrap_or_default();
         record.starts_with(b"PK\x05\x06") && END_BYTES + u16_at(record, 20) as usize == record.len()
     };
     let at = (0..(tail.len() + 1).saturating_sub(END_BYTES)).rev().find(is_end).ok_or_else(|| {
         rejected(file, format!("truncated: no end of the zip archive in its last {tail_bytes} of {} bytes", file.len))
             .hint("download or copy the file again")
     })?;
-    let record = &tail[at..];
+    let record = tail.get(at..).unwrap_or_default();
     let end = End {
         offset: tail_offset + at as u64,
         n_entries: u64::from(u16_at(record, 10)),
         directory_bytes: u64::from(u32_at(record, 12)),
         directory_offset: u64::from(u32_at(record, 16)),
     };
-    let Some(locator) = at.checked_sub(END64_LOCATOR_BYTES).map(|at| &tail[at..]) else { return Ok(end) };
+    let Some(locator) = at.checked_sub(END64_LOCATOR_BYTES).and_then(|at| tail.get(at..)) else { return Ok(end) };
     if !locator.starts_with(b"PK\x06\x07") {
         return Ok(end);
     }
@@ -253,20 +253,21 @@ fn find_end(file: &DataFile) -> Result<End> {
 fn parse_entry(rest: &mut &[u8]) -> Result<(String, Entry), String> {
     const HUGE: u64 = u32::MAX as u64;
     let fixed = rest.get(..DIRECTORY_ENTRY_BYTES).ok_or("ends before its last entry")?;
-    if fixed[..4] != *b"PK\x01\x02" {
+    if !fixed.starts_with(b"PK\x01\x02") {
         return Err("an entry does not begin like one".into());
     }
     let (flags, method) = (u16_at(fixed, 8), u16_at(fixed, 10));
     let [name_bytes, extra_bytes, comment_bytes] = [28, 30, 32].map(|at| u16_at(fixed, at) as usize);
-    let variable = &rest[DIRECTORY_ENTRY_BYTES..];
+    let variable = rest.get(DIRECTORY_ENTRY_BYTES..).unwrap_or_default();
     let all = name_bytes + extra_bytes + comment_bytes;
-    let variable = variable.get(..all).ok_or("ends before its last entry")?;
-    let name = std::str::from_utf8(&variable[..name_bytes]).map_err(|_| "a name is not UTF-8")?.to_owned();
+    let (variable, behind) = variable.split_at_checked(all).ok_or("ends before its last entry")?;
+    let (name, variable) = variable.split_at_checked(name_bytes).unwrap_or_default();
+    let name = std::str::from_utf8(name).map_err(|_| "a name is not UTF-8")?.to_owned();
 
     let mut n_bytes = u64::from(u32_at(fixed, 24));
     let mut stored_bytes = u64::from(u32_at(fixed, 20));
     let mut header_offset = u64::from(u32_at(fixed, 42));
-    let mut wide = zip64_fields(&variable[name_bytes..name_bytes + extra_bytes]);
+    let mut wide = zip64_fields(variable.get(..extra_bytes).unwrap_or_default());
     for field in [&mut n_bytes, &mut stored_bytes, &mut header_offset] {
         if *field == HUGE {
             let (value, after) =
@@ -285,7 +286,7 @@ fn parse_entry(rest: &mut &[u8]) -> Result<(String, Entry), String> {
             return Err(format!("{}: compression method {other}, expected 0 (stored) or 8 (deflate)", shown(&name)));
         }
     };
-    *rest = &rest[DIRECTORY_ENTRY_BYTES + all..];
+    *rest = behind;
     Ok((name, Entry { n_bytes, compressed, stored_bytes, crc32: u32_at(fixed, 16), header_offset }))
 }
 
@@ -293,11 +294,11 @@ fn parse_entry(rest: &mut &[u8]) -> Result<(String, Entry), String> {
 fn zip64_fields(mut extra: &[u8]) -> &[u8] {
     while let Some((head, after)) = extra.split_first_chunk::<4>() {
         let length = u16_at(head, 2) as usize;
-        let Some(field) = after.get(..length) else { break };
+        let Some((field, behind)) = after.split_at_checked(length) else { break };
         if u16_at(head, 0) == 1 {
             return field;
         }
-        extra = &after[length..];
+        extra = behind;
     }
     &[]
 }
@@ -312,22 +313,27 @@ struct PositionedReader<'a> {
 impl Read for PositionedReader<'_> {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
         let n = (self.end - self.at).min(out.len() as u64) as usize;
-        self.file.read_at(self.at, &mut out[..n]).map_err(std::io::Error::other)?;
+        self.file.read_at(self.at, out.get_mut(..n).unwrap_or_default()).map_err(std::io::Error::other)?;
         self.at += n as u64;
         Ok(n)
     }
 }
 
+/// N bytes of a record; zeros past its end, which the callers' checks of its length keep them from.
+fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes.get(at..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; N])
+}
+
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+    u16::from_le_bytes(array_at(bytes, at))
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+    u32::from_le_bytes(array_at(bytes, at))
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+    u64::from_le_bytes(array_at(bytes, at))
 }
 
 #[cfg(test)]

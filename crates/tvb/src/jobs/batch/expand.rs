@@ -118,7 +118,7 @@ impl Batch {
     /// input of a later job.
     fn check_outputs(&self, file: &Path) -> Result<()> {
         let mut unit_of: HashMap<PathBuf, usize> = HashMap::new();
-        let job = |number: usize| &self.units[number].job;
+        let job = |number: usize| self.units.get(number).map_or("", |unit| unit.job.as_str());
         for (number, output) in self.outputs() {
             if let Some(earlier) = unit_of.insert(place(output)?, number) {
                 return Err(Error::rejected(format!(
@@ -209,7 +209,7 @@ impl Batch {
         let real = place(log)?;
         for (number, output) in self.outputs() {
             if real.starts_with(place(output)?) {
-                let job = &self.units[number].job;
+                let job = self.units.get(number).map_or("", |unit| unit.job.as_str());
                 return Err(Error::rejected(format!(
                     "{}: the log is or lies in an output of job {job:?}",
                     log.display()

@@ -107,14 +107,14 @@ pub(super) fn contents_of(output: &Path, progress: &dyn Progress) -> Result<Dige
             progress.check()?;
             let mut n_bytes = 0;
             while n_bytes < PIECE_BYTES {
-                match file.read(&mut piece[n_bytes..]) {
+                match file.read(piece.get_mut(n_bytes..).unwrap_or_default()) {
                     Ok(0) => break,
                     Ok(n) => n_bytes += n,
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                     Err(error) => return Err(io(error)),
                 }
             }
-            parts.push(Digest::of(&piece[..n_bytes]));
+            parts.push(Digest::of(piece.get(..n_bytes).unwrap_or_default()));
             if n_bytes < PIECE_BYTES {
                 break;
             }

@@ -414,8 +414,8 @@ fn recipe(basis: &Basis, edit: &Edit, after: &After, base: &Checkpoint) -> Diges
         "delta": after.delta,
         "base": stamps.collect::<Vec<_>>(),
     });
-    if after.clip {
-        text["clip"] = true.into();
+    if let (true, Some(text)) = (after.clip, text.as_object_mut()) {
+        text.insert("clip".to_owned(), true.into());
     }
     Digest::of(text.to_string().as_bytes())
 }

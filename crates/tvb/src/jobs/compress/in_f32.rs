@@ -31,10 +31,14 @@ pub(super) fn check_in_f32(solved: &Solved, names: &[&str]) -> Result<()> {
 
 /// The first coefficient \[from, to\] that f32 cannot hold, and that matters to what it goes into.
 fn first_lost(matrix: &Matrix, from: &[f64], to: &[f64]) -> Option<(usize, usize, f64)> {
-    let at = |(i, j): (usize, usize)| (i, j, matrix[(i, j)]);
-    let is_lost = |&(i, j, value): &(usize, usize, f64)| {
-        let is_small = value.abs() < f64::from(f32::MIN_POSITIVE) && value.abs() * from[i] > HARMLESS * to[j];
-        !(value as f32).is_finite() || is_small
-    };
-    (0..matrix.n_rows()).flat_map(|i| (0..matrix.n_columns()).map(move |j| (i, j))).map(at).find(is_lost)
+    for (i, from) in from.iter().enumerate().take(matrix.n_rows()) {
+        for (j, to) in to.iter().enumerate().take(matrix.n_columns()) {
+            let value = matrix[(i, j)];
+            let is_small = value.abs() < f64::from(f32::MIN_POSITIVE) && value.abs() * from > HARMLESS * to;
+            if !(value as f32).is_finite() || is_small {
+                return Some((i, j, value));
+            }
+        }
+    }
+    None
 }

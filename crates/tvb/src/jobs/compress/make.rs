@@ -81,10 +81,13 @@ impl Make<'_> {
         };
         progress.check()?;
         let file = coefficients::write(staged.path(), Some(&grams), &solution)?;
+        progress.check()?;
         let described = Described { grams: &grams, solved: &solved, method: &options.method, dtype };
         let mut manifest = describe(&described, atoms, file);
         if !clipped.is_none() {
-            manifest.method.options[CLIPPED] = json!(clipped);
+            if let Some(options) = manifest.method.options.as_object_mut() {
+                options.insert(CLIPPED.to_owned(), json!(clipped));
+            }
             manifest.notes.push(format!("{clipped}: the errors above are of what was not clipped"));
         }
         manifest.write(staged.path())

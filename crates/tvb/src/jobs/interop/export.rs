@@ -277,7 +277,8 @@ impl HostOperation for WriteVectors<'_> {
                 let rows = converted.as_deref().unwrap_or(raw);
                 let dtype = tvb_kernels::Dtype::F32;
                 if tvb_kernels::count_non_finite(rows, dtype) > 0 {
-                    let (tensor, first_row) = (&self.plan.tensors[block.tensor].name, block.first_row);
+                    let tensor = self.plan.tensors.get(block.tensor).map_or("", |tensor| tensor.name.as_str());
+                    let first_row = block.first_row;
                     let (outputs, mut bytes) = (column..column + 1, rows.to_vec());
                     let name = self.plan.column_checkpoint(column).path().display().to_string();
                     let exact = values_of(raw, slice.dtype);

@@ -138,7 +138,8 @@ fn open_atoms(folder: &Path, published: &Published, budget: &Budget) -> Result<(
         atoms.push(Checkpoint::of_torch(&file, tensors)?);
     }
     if let Some(path) = &published.mean {
-        let mean = open_mean(path, &atoms[0], budget)?;
+        let first = atoms.first().ok_or_else(|| Error::rejected("no basis vectors"))?;
+        let mean = open_mean(path, first, budget)?;
         atoms.push(mean);
     }
     Ok((atoms, skipped))

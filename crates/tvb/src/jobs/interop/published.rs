@@ -237,10 +237,10 @@ fn read_json(path: &Path, budget: &Budget) -> Result<Value> {
             .hint("a published basis folder holds basis_vectors.pt, method_info.json and its coefficients"));
     }
     // What it says goes into the basis, so it may not come from elsewhere.
-    if let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) {
-        if path.is_symlink() {
-            crate::checkpoint::resolve_inside(folder, name)?;
-        }
+    if let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str()))
+        && path.is_symlink()
+    {
+        crate::checkpoint::resolve_inside(folder, name)?;
     }
     let (bytes, mut charge) = crate::checkpoint::read_capped_within(path, "JSON", JSON_BYTES_MAX, budget)?;
     charge.take(crate::checkpoint::json_cost(&bytes))?;

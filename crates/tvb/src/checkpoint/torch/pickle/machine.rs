@@ -288,7 +288,7 @@ impl<'a> Machine<'a> {
                 let state = self.stack.pop()?;
                 let object = self.stack.top()?;
                 // Attributes of tensors and containers (hooks, `_metadata`) say nothing about numbers.
-                if let Node::Object(object) = &mut self.values.nodes[object as usize] {
+                if let Node::Object(object) = self.values.node_mut(object) {
                     object.state = Some(state);
                 }
             }
@@ -392,7 +392,7 @@ impl<'a> Machine<'a> {
         if bytes.len() > wide.len() {
             return self.make(Node::Bytes(bytes.into()));
         }
-        wide[..bytes.len()].copy_from_slice(bytes);
+        wide.iter_mut().zip(bytes).for_each(|(wide, byte)| *wide = *byte);
         self.make(Node::Int(i64::from_le_bytes(wide)))
     }
 
@@ -409,7 +409,7 @@ impl<'a> Machine<'a> {
 
     fn extend(&mut self, items: &[Id]) -> Step<()> {
         let target = self.stack.top()?;
-        match &mut self.values.nodes[target as usize] {
+        match self.values.node_mut(target) {
             Node::List(list) | Node::Set(list) => list.extend_from_slice(items),
             Node::Object(object) => object.items.extend_from_slice(items),
             _ => return malformed("items for a value that holds none"),
@@ -419,7 +419,7 @@ impl<'a> Machine<'a> {
 
     fn insert(&mut self, entries: &[(Id, Id)]) -> Step<()> {
         let target = self.stack.top()?;
-        match &mut self.values.nodes[target as usize] {
+        match self.values.node_mut(target) {
             Node::Dict(dict) => dict.extend_from_slice(entries),
             Node::Object(object) => object.entries.extend_from_slice(entries),
             _ => return malformed("entries for a value that holds none"),

@@ -29,7 +29,10 @@ fn known(machine: &mut Machine, mut callable: Id, mut args: Id) -> Step<Option<I
     // A tensor with attributes or of a subclass is a call inside a call: (function, type, arguments, state).
     if is_global(machine, callable, "torch._tensor", "_rebuild_from_type_v2") {
         match machine.values.node(args) {
-            Node::Tuple(parts) if parts.len() == 4 => (callable, args) = (parts[0], parts[2]),
+            Node::Tuple(parts) => match **parts {
+                [function, _, arguments, _] => (callable, args) = (function, arguments),
+                _ => return Ok(None),
+            },
             _ => return Ok(None),
         }
     }
@@ -188,7 +191,10 @@ fn describe(
     let (&Node::Storage(storage), &Node::Int(offset)) = (values.node(storage), values.node(offset)) else {
         return Err("a tensor without a storage".into());
     };
-    let dtype = match (&values.storages[storage as usize].kind, dtype) {
+    let Some(of_storage) = values.storages.get(storage as usize) else {
+        return Err("a tensor of a storage that is not there".into());
+    };
+    let dtype = match (&of_storage.kind, dtype) {
         (_, Some(dtype)) => match values.node(dtype) {
             Node::Global(module, name) if **module == *"torch" => {
                 dtypes::from_name(name).ok_or_else(|| format!("a tensor of the unknown dtype {}", shown(name)))?

@@ -42,7 +42,7 @@ impl Stack {
     /// The last value, unless a mark lies on it: what is below the last mark may not be touched.
     pub(super) fn top(&self) -> Step<Id> {
         let floor = self.marks.last().copied().unwrap_or(0);
-        match self.items[floor..].last() {
+        match self.items.get(floor..).and_then(<[Id]>::last) {
             Some(&id) => Ok(id),
             None => malformed("a value is missing on the stack"),
         }

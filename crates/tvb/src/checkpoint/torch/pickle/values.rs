@@ -123,8 +123,14 @@ impl StorageRef {
 }
 
 impl Values {
+    #[allow(clippy::indexing_slicing, reason = "ids are given out for the nodes of this very list, which only grows")]
     pub(in crate::checkpoint::torch) fn node(&self, id: Id) -> &Node {
         &self.nodes[id as usize]
+    }
+
+    #[allow(clippy::indexing_slicing, reason = "as above")]
+    pub(super) fn node_mut(&mut self, id: Id) -> &mut Node {
+        &mut self.nodes[id as usize]
     }
 
     /// The text of a string.
