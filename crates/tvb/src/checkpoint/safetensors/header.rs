@@ -177,7 +177,8 @@ fn check(json: &[u8], data_bytes: u64) -> Result<SafetensorsHeader> {
         }
         covered = end;
     }
-    let (expected, found) = (u128::from(data_start) + u128::from(covered), data_start + data_bytes);
+    let file_bytes = |data_bytes: u64| u128::from(data_start) + u128::from(data_bytes);
+    let (expected, found) = (file_bytes(covered), file_bytes(data_bytes));
     if covered > data_bytes {
         return Err(Error::rejected(format!("truncated: expected {expected} bytes, found {found}"))
             .hint("download or copy the file again"));
@@ -203,6 +204,15 @@ mod tests {
 
     fn one(name: &str, dtype: &str, shape: &str, offsets: &str) -> String {
         format!(r#"{{"{name}":{{"dtype":"{dtype}","shape":{shape},"data_offsets":{offsets}}}}}"#)
+    }
+
+    #[test]
+    fn any_length_of_the_data_is_said() {
+        for data_bytes in [1, u64::MAX - 9, u64::MAX] {
+            let error = SafetensorsHeader::parse(b"{}", data_bytes).unwrap_err();
+            let found = u128::from(PREFIX_BYTES) + 2 + u128::from(data_bytes);
+            assert!(error.message().contains(&format!("found {found}: bytes after")), "{error}");
+        }
     }
 
     #[test]
