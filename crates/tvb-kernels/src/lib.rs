@@ -23,8 +23,9 @@
 //! let bytes: Vec<u8> = values.iter().flatten().flat_map(|value| value.to_le_bytes()).collect();
 //! let layout = ChunkLayout {
 //!     n_columns: 3,
-//!     segments: vec![Segment { n_rows: 3 }],
+//!     segments: vec![Segment::new(3)],
 //!     slices: (0..3).map(|column| Slice { offset: column * 12, dtype: Dtype::F32 }).collect(),
+//!     codes: Vec::new(),
 //!     n_bytes: bytes.len(),
 //! };
 //! let (engine, mut gram) = (CpuEngine::new(), Triangles::default());
@@ -39,7 +40,9 @@
 
 mod check;
 mod chunk;
+mod code;
 mod cpu;
+mod decode;
 mod device;
 mod eigh;
 mod engine;
@@ -49,14 +52,18 @@ mod gram;
 mod limits;
 mod params;
 mod project;
+mod rate;
 mod reconstruct;
+mod signs;
 mod triangles;
 mod upload;
 mod work;
 
-pub use chunk::{Chunk, ChunkLayout, Columns, Dtype, Segment, Slice};
+pub use chunk::{Chunk, ChunkLayout, CodeSlice, Columns, Dtype, Segment, Slice};
+pub use code::{Code, Codes, Measured, PANEL, n_blocks, scale_bits, scale_from_bits};
 pub use cpu::{CpuEngine, Scratch, convert, decode, locate_non_finite};
 pub use device::{AdapterFacts, AdapterKind, Backend, DeviceChoice, choose, list_adapters};
+pub use decode::Decode;
 pub use eigh::Eigh;
 pub use engine::{Engine, Opened, open, open_as};
 pub use error::KernelError;
@@ -64,7 +71,9 @@ pub use gpu::{DeviceCopy, DeviceSetup, GpuEngine, GpuStream, InjectedFault, Kept
 pub use gram::Gram;
 pub use limits::{MAX_TASKS, RUN_ROWS};
 pub use project::Project;
+pub use rate::{BLOCK, Rate};
 pub use reconstruct::{Base, Reconstruct};
+pub use signs::Place;
 pub use triangles::{Triangles, triangle_len};
 pub use upload::{StagingSlot, staged_layout};
 pub use work::Work;
