@@ -3,8 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use tempfile::NamedTempFile;
-use tvb::checkpoint::Checkpoint;
-use tvb_fuzz::{filled, scratch_file};
+use tvb_fuzz::{filled, opened, scratch_file};
 
 thread_local! {
     static FILE: NamedTempFile = scratch_file(".pt");
@@ -12,10 +11,11 @@ thread_local! {
 
 fuzz_target!(|input: &[u8]| {
     FILE.with(|file| {
-        let Ok(checkpoint) = Checkpoint::open(filled(file, input)) else { return };
-        for tensor in checkpoint.tensors().iter().filter(|tensor| tensor.n_bytes() < 1 << 16) {
-            // Whatever is accepted can be read.
-            checkpoint.read(tensor, 0, &mut vec![0; tensor.n_bytes() as usize]).unwrap();
-        }
+        opened(filled(file, input), |checkpoint| {
+            for tensor in checkpoint.tensors().iter().filter(|tensor| tensor.n_bytes() < 1 << 16) {
+                // Whatever is accepted can be read.
+                checkpoint.read(tensor, 0, &mut vec![0; tensor.n_bytes() as usize]).unwrap();
+            }
+        });
     });
 });

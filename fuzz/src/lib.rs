@@ -3,12 +3,28 @@
 use std::path::{Path, PathBuf};
 use tempfile::{NamedTempFile, TempDir};
 use tvb::basis::seal;
+use tvb::checkpoint::{Budget, Checkpoint, OpenOptions};
 use tvb::progress::Progress;
 use tvb::pass::Runtime;
 
+/// What a reader may keep: little enough that what gets past it shows as memory.
+pub const BUDGET_BYTES: u64 = 64 << 20;
+
 /// One thread of the CPU.
 pub fn cpu() -> Runtime {
-    Runtime::on_cpu(1, 64 << 20)
+    Runtime::on_cpu(1, BUDGET_BYTES).with_budget(Budget::new(BUDGET_BYTES))
+}
+
+/// Opens a checkpoint within a budget of its own, all of which is left again once the checkpoint is gone.
+///
+/// # Panics
+/// Where something stays charged.
+pub fn opened(path: &Path, look: impl FnOnce(&Checkpoint)) {
+    let options = OpenOptions { budget: Budget::new(BUDGET_BYTES), ..OpenOptions::default() };
+    if let Ok(checkpoint) = Checkpoint::open_with(path, &options) {
+        look(&checkpoint);
+    }
+    assert_eq!(options.budget.left(), options.budget.limit(), "something stays charged");
 }
 
 /// Stops every pass before its first chunk: headers are what is looked at.

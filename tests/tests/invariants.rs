@@ -20,6 +20,8 @@ mod layers;
 mod manifests;
 #[path = "invariants/names.rs"]
 mod names;
+#[path = "invariants/paths.rs"]
+mod paths;
 #[path = "invariants/repository.rs"]
 mod repository;
 #[path = "invariants/rules.rs"]

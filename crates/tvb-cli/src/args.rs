@@ -1,9 +1,13 @@
 //! The flags that every command has, as they were typed ([`CommonArgs`]) and as they are meant ([`Context`]).
 
+use crate::interrupt::asked_to_stop;
 use crate::progress::Display;
 use clap::{ArgAction, ValueEnum};
 use std::num::NonZeroUsize;
+use std::path::Path;
+use tvb::checkpoint::{Budget, Checkpoint, OpenOptions};
 use tvb::pass::Runtime;
+use tvb::progress::unless_cancelled;
 use tvb::{Result, units};
 use tvb_kernels::{Backend, DeviceChoice};
 
@@ -17,7 +21,7 @@ pub(crate) struct CommonArgs {
     /// Graphics interfaces to look for adapters on; all of them by default
     #[arg(long, global = true, env = "WGPU_BACKEND", value_enum, value_delimiter = ',', ignore_case = true)]
     pub backend: Vec<BackendName>,
-    /// Cap on host buffers, such as 512M or 4G
+    /// Cap on host buffers, and on what is kept of files, such as 512M or 4G
     #[arg(long, global = true, default_value = "512M", value_name = "SIZE", value_parser = units::parse_bytes)]
     pub memory: u64,
     /// Cap on what stays in a GPU's own memory between two passes, so that it is read and uploaded once; 0 for nothing
@@ -72,6 +76,8 @@ pub(crate) struct Context {
     device: DeviceChoice,
     /// Cap on host buffers.
     pub memory_bytes: u64,
+    /// What is kept of all files that are read, taken from the same cap; hears Ctrl-C.
+    pub budget: Budget,
     device_memory_bytes: u64,
 }
 
@@ -84,9 +90,18 @@ impl Context {
             backend: common.backend.first().map(|name| name.kernel()),
             device: DeviceChoice::from_name(&common.device),
             memory_bytes: common.memory,
+            budget: Budget::cancelled_by(common.memory.max(Budget::LEAST_BYTES), asked_to_stop),
             device_memory_bytes: common.device_memory,
             n_threads: common.threads.or(cores.ok()).map_or(1, NonZeroUsize::get),
         })
+    }
+
+    /// Does work that makes no output (headers are read, a page is drawn), for as long as the user does not ask to stop.
+    pub(crate) fn unless_stopped<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn Fn(f64) -> bool) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        unless_cancelled(&self.progress, work)
     }
 
     /// What `--device` means.
@@ -99,11 +114,17 @@ impl Context {
         self.runtime_on(&self.device)
     }
 
+    /// Opens a checkpoint.
+    pub(crate) fn open(&self, path: &Path) -> Result<Checkpoint> {
+        Checkpoint::open_with(path, &OpenOptions { budget: self.budget.clone(), ..OpenOptions::default() })
+    }
+
     /// Opens another device than the one that was asked for, if any was.
     pub(crate) fn runtime_on(&self, device: &DeviceChoice) -> Result<Runtime> {
         let runtime = Runtime::open_on(device, self.backend)?
             .with_threads(self.n_threads)
             .with_memory(self.memory_bytes)
+            .with_budget(self.budget.clone())
             .with_device_memory(self.device_memory_bytes);
         if let Some(warning) = &runtime.warning {
             tracing::warn!("{warning}");

@@ -64,7 +64,7 @@ impl Command {
     fn run(self, context: &Context) -> Result<Answer> {
         match self {
             Command::Devices(_) => devices::run(context),
-            Command::Check(args) => check::run(&args),
+            Command::Check(args) => check::run(&args, context),
             Command::Gram(args) => gram::run(&args, context),
             Command::Compress(args) => compress::run(&args, context),
             Command::Plan(args) => plan::run(&args, context),
@@ -76,7 +76,7 @@ impl Command {
             Command::Sweep(args) => sweep::run(&args, context),
             Command::Batch(args) => batch::run(&args, context),
             Command::Bench(args) => bench::run(&args, context),
-            Command::Inspect(args) => inspect::run(&args),
+            Command::Inspect(args) => inspect::run(&args, context),
             Command::Verify(args) => verify::run(&args, context),
             Command::Report(args) => report::run(&args, context),
             Command::Import(args) => import::run(&args, context),
@@ -91,7 +91,7 @@ pub(crate) fn run() -> ExitCode {
     keep_the_driver_quiet();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return output::show_usage(&error),
+        Err(error) => return output::show_usage(error),
     };
     let is_json = cli.common.json;
     logging::start(&cli.common);

@@ -1,8 +1,9 @@
 //! The inputs that several commands take: a base, fine-tunes, and which tensors take part.
 
+use crate::args::Context;
 use std::ffi::OsString;
-use std::path::PathBuf;
-use tvb::checkpoint::{Checkpoint, raise_open_file_limit};
+use std::path::{Path, PathBuf};
+use tvb::checkpoint::{Budget, Checkpoint, OpenOptions, raise_open_file_limit};
 use tvb::columns::plan::{Plan, Selection, Task};
 use tvb::columns::tasks::TaskSource;
 use tvb::{Error, Result};
@@ -44,23 +45,27 @@ pub(crate) struct SelectionArgs {
 
 impl InputArgs {
     /// Opens every header and matches them.
-    pub(crate) fn plan(&self) -> Result<Plan> {
+    pub(crate) fn plan(&self, context: &Context) -> Result<Plan> {
         let (base, sources) = match (&self.from, &self.base) {
             (Some(folder), _) => tvb::columns::tasks::find_run(folder)?,
             (None, Some(base)) => (base.clone(), TaskSource::parse_all(&self.tasks)?),
             (None, None) => return Err(Error::usage("no base given").hint("--base PATH, or --from DIR")),
         };
-        self.selection.plan(&base, &sources)
+        self.selection.plan(&base, sources, context)
     }
 }
 
 impl SelectionArgs {
     /// Opens `base` and every source and matches them.
-    pub(crate) fn plan(&self, base: &std::path::Path, sources: &[TaskSource]) -> Result<Plan> {
+    pub(crate) fn plan(&self, base: &Path, sources: Vec<TaskSource>, context: &Context) -> Result<Plan> {
+        let (selection, base, budget) = (self.clone(), base.to_owned(), context.budget.clone());
+        context.unless_stopped(move |_| selection.open(&base, &sources, &budget))
+    }
+
+    fn open(&self, base: &Path, sources: &[TaskSource], budget: &Budget) -> Result<Plan> {
         raise_open_file_limit();
-        let open = |path: &std::path::Path| {
-            Checkpoint::open_with(path, &tvb::checkpoint::OpenOptions { key: self.key.clone() })
-        };
+        let options = OpenOptions { key: self.key.clone(), budget: budget.clone() };
+        let open = |path: &Path| Checkpoint::open_with(path, &options);
         let base = open(base).map_err(|error| error.context("base"))?;
         let tasks = sources.iter().map(|source| {
             let checkpoint = open(&source.path).map_err(|error| error.context(format!("task {}", source.name)))?;

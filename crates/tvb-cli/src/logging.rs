@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+use tvb::shown::escaped_lines;
 
 /// Installs the subscriber; call once.
 pub(crate) fn start(common: &CommonArgs) {
@@ -64,9 +65,16 @@ where
         if *event.metadata().level() >= Level::DEBUG {
             write!(writer, "{}: ", event.metadata().target())?;
         }
-        context.format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
+        let mut text = String::new();
+        context.format_fields(Writer::new(&mut text), event)?;
+        writeln!(writer, "{}", one_event(&text))
     }
+}
+
+/// The text of an event without control characters. Where it has more than one line, the others are set in, so that none of
+/// them looks like an event of its own.
+fn one_event(text: &str) -> String {
+    escaped_lines(text.trim_end()).replace("\n  ", "\n").replace('\n', "\n  ")
 }
 
 /// Writes whole events to stderr with the progress bar out of the way.
@@ -83,5 +91,23 @@ impl Write for AboveTheBar {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_event;
+
+    #[test]
+    fn an_event_forges_no_other() {
+        let cases = [
+            ("plain", "plain"),
+            ("a\nerror: b", "a\n  error: b"),
+            ("a\n  b\n  c\n", "a\n  b\n  c"),
+            ("a\u{1b}[2K\rerror: b\u{202e}", "a\\u{1b}[2K\\rerror: b\\u{202e}"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(one_event(text), expected);
+        }
     }
 }

@@ -1,6 +1,20 @@
 //! The binary `tvb`: a thin wrapper around the library. What it does, in order, is in [`cli::run`].
 
+// Nothing that a user or a file says may end in a panic.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 mod args;
+#[allow(clippy::indexing_slicing, reason = "made-up data of the measurements' own sizes")]
 mod bench;
 mod cli;
 mod commands;

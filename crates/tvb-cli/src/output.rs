@@ -1,12 +1,15 @@
 //! What the user sees at the end: text or one JSON object on stdout, `error:` and `hint:` lines on stderr, exit codes.
 //!
 //! This is the only file of the program that writes to the terminal (logs and bars go through `logging.rs` and
-//! `progress.rs`, to stderr).
+//! `progress.rs`, to stderr). Whatever text it is given, what it writes to people holds no control character but the ends of
+//! its lines.
 
+use clap::error::ContextValue;
 use serde_json::{Map, Value, json};
 use std::fmt::{self, Write as _};
 use std::io::{self, ErrorKind as IoErrorKind, Write as _};
 use std::process::ExitCode;
+use tvb::shown::{escaped, escaped_lines, is_control};
 use tvb::{Error, ErrorKind, Result};
 
 /// What a command found out: the same content as text for people and as JSON for programs.
@@ -24,6 +27,13 @@ impl Answer {
         Self { text: text.into(), json, problem: None }
     }
 
+    /// One more member of the JSON object.
+    pub(crate) fn add(json: &mut Value, name: &str, value: impl Into<Value>) {
+        if let Some(object) = json.as_object_mut() {
+            object.insert(name.to_owned(), value.into());
+        }
+    }
+
     /// The answer is shown, and the command fails with `problem` all the same.
     pub(crate) fn with_problem(self, problem: Error) -> Self {
         Self { problem: Some(problem), ..self }
@@ -37,7 +47,7 @@ pub(crate) fn show(answer: Result<Answer>, is_json: bool) -> ExitCode {
         Ok(answer) => (answer.text, answer.json, answer.problem),
         Err(error) => (String::new(), Value::Object(Map::new()), Some(error)),
     };
-    let out = if is_json { with_error(json, problem.as_ref()) } else { text };
+    let out = if is_json { with_error(json, problem.as_ref()) } else { escaped_lines(&text).into_owned() };
     let written = write_stdout(&out);
     if let Some(error) = problem {
         write_stderr(&error_lines(&error));
@@ -55,10 +65,27 @@ pub(crate) fn show(answer: Result<Answer>, is_json: bool) -> ExitCode {
 }
 
 /// Shows clap's message: help and version on stdout (exit 0), usage errors on stderr (exit 2).
-pub(crate) fn show_usage(error: &clap::Error) -> ExitCode {
+pub(crate) fn show_usage(error: clap::Error) -> ExitCode {
+    let error = with_escaped_words(error);
     // A closed pipe under a help page is no failure.
     let _ = error.print();
     ExitCode::from(if error.use_stderr() { ErrorKind::Usage.exit_code() } else { 0 })
+}
+
+/// The same message with what was typed on one line of it: a shell's `*` types the names of files.
+fn with_escaped_words(mut error: clap::Error) -> clap::Error {
+    let words: Vec<_> = error.context().map(|(kind, value)| (kind, value.clone())).collect();
+    for (kind, value) in words {
+        let value = match value {
+            ContextValue::String(text) => ContextValue::String(escaped(&text).into_owned()),
+            ContextValue::Strings(texts) => {
+                ContextValue::Strings(texts.iter().map(|text| escaped(text).into_owned()).collect())
+            }
+            other => other,
+        };
+        error.insert(kind, value);
+    }
+    error
 }
 
 /// A panic is a bug: say so in two lines and ask for a report, instead of a backtrace nobody asked for.
@@ -69,7 +96,7 @@ pub(crate) fn install_panic_hook() {
         let place = info.location().map(|l| format!(" at {}:{}", l.file(), l.line())).unwrap_or_default();
         write_stderr(&format!(
             "error: internal error{place}: {}\nhint: this is a bug in tvb {}; please report this line and the command\n",
-            what.unwrap_or("no message"),
+            escaped(what.unwrap_or("no message")),
             env!("CARGO_PKG_VERSION"),
         ));
     }));
@@ -87,7 +114,24 @@ fn with_error(mut json: Value, problem: Option<&Error>) -> String {
         let report = json!({ "kind": kind, "message": error.message(), "hint": error.hint_text() });
         object.insert("error".into(), report);
     }
-    format!("{json:#}\n")
+    with_escapes(&format!("{json:#}\n"))
+}
+
+/// JSON with an escape for every control character. serde_json leaves those that are no ASCII, which a terminal obeys too;
+/// outside of strings there is none.
+fn with_escapes(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            c if c != '\n' && is_control(c) => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(out, "\\u{unit:04x}");
+                }
+            }
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// `error: …` and, where there is something to do, `hint: …`.
@@ -110,6 +154,9 @@ fn write_stderr(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
+/// Characters of a cell: more than the paths people have.
+const CELL_CHARS_MAX: usize = 1_000;
+
 /// On which side of its column a cell is padded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Align {
@@ -129,33 +176,49 @@ pub(crate) struct Table {
 impl Table {
     /// A table with these headings.
     pub(crate) fn new<const N: usize>(columns: [(&str, Align); N]) -> Self {
-        Self { columns: columns.map(|(heading, align)| (heading.to_owned(), align)).into(), rows: Vec::new() }
+        Self {
+            columns: columns.map(|(heading, align)| (escaped(heading).into_owned(), align)).into(),
+            rows: Vec::new(),
+        }
     }
 
-    /// Adds a row; it has as many cells as there are columns.
+    /// Adds a row; it has as many cells as there are columns, and each stays on its line.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         debug_assert_eq!(N, self.columns.len());
-        self.rows.push(cells.into());
+        self.rows.push(cells.iter().map(|text| cell(text)).collect());
     }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let headings: Vec<String> = self.columns.iter().map(|(heading, _)| heading.clone()).collect();
-        let widths: Vec<usize> = (0..headings.len())
-            .map(|c| std::iter::once(&headings).chain(&self.rows).map(|row| row[c].chars().count()).max().unwrap_or(0))
-            .collect();
+        let mut widths = vec![0; headings.len()];
+        for row in std::iter::once(&headings).chain(&self.rows) {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = cell.chars().count().max(*width);
+            }
+        }
         for row in std::iter::once(&headings).chain(&self.rows) {
             let mut line = String::new();
             for ((cell, &width), (_, align)) in row.iter().zip(&widths).zip(&self.columns) {
+                // A width in a format string has an end that text from a file may pass.
+                let blanks = " ".repeat(width.saturating_sub(cell.chars().count()));
                 match align {
-                    Align::Left => write!(line, "{cell:<width$}  ")?,
-                    Align::Right => write!(line, "{cell:>width$}  ")?,
+                    Align::Left => write!(line, "{cell}{blanks}  ")?,
+                    Align::Right => write!(line, "{blanks}{cell}  ")?,
                 }
             }
             writeln!(f, "{}", line.trim_end())?;
         }
         Ok(())
+    }
+}
+
+/// A cell on one line, with the end of a very long one left out: every row is as wide as the widest.
+fn cell(text: &str) -> String {
+    match text.char_indices().nth(CELL_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", escaped(text.get(..end).unwrap_or_default())),
+        None => escaped(text).into_owned(),
     }
 }
 
@@ -177,6 +240,37 @@ mod tests {
     }
 
     #[test]
+    fn foreign_names_stay_in_their_cells() {
+        let mut table = Table::new([("a\nb", Align::Left)]);
+        table.row(["x\nerror: y\u{1b}[2J".into()]);
+        assert_eq!(table.to_string(), "a\\nb\nx\\nerror: y\\u{1b}[2J\n");
+        table.row(["x".repeat(300_000)]);
+        assert!(table.to_string().len() < 4_000);
+    }
+
+    #[test]
+    fn completion_scripts_are_written_as_they_are() {
+        use clap::ValueEnum as _;
+        for shell in clap_complete::Shell::value_variants() {
+            let (mut command, mut script) = (clap::Command::new("tvb").arg(clap::arg!(--flag "f")), Vec::new());
+            clap_complete::generate(*shell, &mut command, "tvb", &mut script);
+            let script = String::from_utf8(script).unwrap();
+            assert_eq!(escaped_lines(&script), script, "{shell}");
+        }
+    }
+
+    #[test]
+    fn usage_errors_repeat_no_control_character() {
+        let command = clap::Command::new("tvb").arg(clap::arg!(--number <N>).value_parser(["one"]));
+        for words in [["tvb", "x\u{1b}[2J\nerror: y"], ["tvb", "--number=\u{1b}\u{202e}"]] {
+            let error = command.clone().try_get_matches_from(words).unwrap_err();
+            let shown = with_escaped_words(error.with_cmd(&command)).to_string();
+            assert!(!shown.contains(['\u{1b}', '\u{202e}']) && shown.contains("\\u{1b}"), "{shown}");
+            assert_eq!(shown.matches("error:").count(), 1 + shown.matches("\\nerror:").count(), "{shown}");
+        }
+    }
+
+    #[test]
     fn json_is_one_object_with_the_problem_inside() {
         let error = Error::rejected("a.safetensors: too short").hint("fetch it again");
         let cases =
@@ -187,6 +281,14 @@ mod tests {
             assert_eq!(read["error"]["message"].as_str(), problem.map(Error::message));
             assert_eq!(read["error"]["kind"].as_str(), problem.map(|_| "rejected"));
         }
+    }
+
+    #[test]
+    fn json_drives_no_terminal_and_holds_the_true_name() {
+        let name = "a\nb\u{1b}\u{7f}\u{9b}2J\u{202e}\u{e0001}ü";
+        let text = with_error(json!({ "name": name }), None);
+        assert!(!text.contains(|c| c != '\n' && is_control(c)), "{text:?}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["name"].as_str(), Some(name));
     }
 
     #[test]

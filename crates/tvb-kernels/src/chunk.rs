@@ -50,6 +50,28 @@ impl Dtype {
         }
     }
 
+    /// The largest finite value.
+    pub const fn largest(self) -> f64 {
+        match self {
+            Dtype::F64 => f64::MAX,
+            Dtype::F32 => f32::MAX as f64,
+            Dtype::F16 => 65_504.0,
+            // The upper half of the largest f32.
+            Dtype::Bf16 => f32::from_bits(0x7f7f_0000) as f64,
+        }
+    }
+
+    /// The step between values near zero: the smallest value above it.
+    pub const fn least(self) -> f64 {
+        match self {
+            Dtype::F64 => 5e-324,
+            Dtype::F32 => f32::from_bits(1) as f64,
+            // 2^-24
+            Dtype::F16 => 5.960_464_477_539_063e-8,
+            Dtype::Bf16 => f32::from_bits(1 << 16) as f64,
+        }
+    }
+
     /// Unit roundoff u: the largest relative error of rounding to this format, 2^-(p) with p its precision in bits.
     pub const fn unit_roundoff(self) -> f64 {
         match self {

@@ -38,6 +38,9 @@
 //! installed (`TVB_REQUIRE_GPU=1` makes them fail where it is not) or on the one that `TVB_TEST_DEVICE` names. The WGSL
 //! files are a crate of their own: `cargo test -p tvb-shaders`.
 
+// Here the algebra indexes; chunks are checked against their layout before it does.
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable))]
+
 mod check;
 mod chunk;
 mod code;
@@ -61,7 +64,7 @@ mod work;
 
 pub use chunk::{Chunk, ChunkLayout, CodeSlice, Columns, Dtype, Segment, Slice};
 pub use code::{Code, Codes, Measured, PANEL, n_blocks, scale_bits, scale_from_bits};
-pub use cpu::{CpuEngine, Scratch, convert, decode, locate_non_finite};
+pub use cpu::{CpuEngine, Scratch, convert, count_non_finite, decode, locate_non_finite};
 pub use device::{AdapterFacts, AdapterKind, Backend, DeviceChoice, choose, list_adapters};
 pub use decode::Decode;
 pub use eigh::Eigh;

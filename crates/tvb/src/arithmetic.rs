@@ -52,6 +52,13 @@ pub fn parse_weighted(text: &str) -> Result<(String, f64)> {
     }
 }
 
+/// Adds to the weight of a task that was found.
+fn add(alpha: &mut [f64], task: usize, weight: f64) {
+    if let Some(sum) = alpha.get_mut(task) {
+        *sum += weight;
+    }
+}
+
 /// Weights for `add`: `chosen` names with weights, or all tasks with weight 1 where none is chosen.
 ///
 /// # Errors
@@ -65,7 +72,7 @@ pub fn addition(names: &[String], chosen: &[(String, f64)]) -> Result<Vec<f64>> 
         if !weight.is_finite() {
             return Err(Error::usage(format!("task {name}: a finite weight expected, {weight} found")));
         }
-        alpha[find_task(names, name)?] += weight;
+        add(&mut alpha, find_task(names, name)?, *weight);
     }
     Ok(alpha)
 }
@@ -76,7 +83,7 @@ pub fn addition(names: &[String], chosen: &[(String, f64)]) -> Result<Vec<f64>> 
 /// Usage: a name that is no task.
 pub fn negation(names: &[String], task: &str) -> Result<Vec<f64>> {
     let mut alpha = vec![0.0; names.len()];
-    alpha[find_task(names, task)?] = -1.0;
+    add(&mut alpha, find_task(names, task)?, -1.0);
     Ok(alpha)
 }
 
@@ -86,17 +93,17 @@ pub fn negation(names: &[String], task: &str) -> Result<Vec<f64>> {
 /// Usage: a name that is no task.
 pub fn analogy(names: &[String], a: &str, b: &str, c: &str) -> Result<Vec<f64>> {
     let mut alpha = vec![0.0; names.len()];
-    alpha[find_task(names, c)?] += 1.0;
-    alpha[find_task(names, b)?] += 1.0;
-    alpha[find_task(names, a)?] -= 1.0;
+    add(&mut alpha, find_task(names, c)?, 1.0);
+    add(&mut alpha, find_task(names, b)?, 1.0);
+    add(&mut alpha, find_task(names, a)?, -1.0);
     Ok(alpha)
 }
 
 /// Weights for `apply`: a linear expression in task names.
 ///
 /// # Errors
-/// Rejected: a malformed expression (pointing at the character), an unknown task, a product of two vectors, a plain
-/// number as the result, or a weight that is not finite.
+/// Rejected: a malformed expression (pointing at the character), an unknown task, a product of two vectors, or a plain
+/// number as the result. Usage: a weight that is not finite.
 pub fn expression(names: &[String], text: &str) -> Result<Vec<f64>> {
     if text.len() > MAX_LENGTH {
         return Err(Error::rejected(format!(
@@ -111,8 +118,12 @@ pub fn expression(names: &[String], text: &str) -> Result<Vec<f64>> {
         return Err(parser.error("an operator (+ - * /) or the end expected"));
     }
     match value {
-        Value::Vector(alpha) if alpha.iter().all(|weight| weight.is_finite()) => Ok(alpha),
-        Value::Vector(_) => Err(Error::rejected(format!("{text}: a weight is not finite"))),
+        Value::Vector(alpha) => match names.iter().zip(&alpha).find(|(_, weight)| !weight.is_finite()) {
+            None => Ok(alpha),
+            Some((name, weight)) => {
+                Err(Error::usage(format!("{text}: task {name}: a finite weight expected, {weight} found")))
+            }
+        },
         Value::Scalar(_) => {
             Err(Error::rejected(format!("{text}: an expression in task names expected, a plain number found"))
                 .hint("for example 'a + 0.5*b - c'"))
@@ -130,7 +141,8 @@ impl Value {
         match self {
             Value::Scalar(scalar) => Value::Scalar(scalar * factor),
             Value::Vector(mut alpha) => {
-                alpha.iter_mut().for_each(|weight| *weight *= factor);
+                // A task that is not in it stays out, whatever the factor (0·∞ is NaN).
+                alpha.iter_mut().filter(|weight| **weight != 0.0).for_each(|weight| *weight *= factor);
                 Value::Vector(alpha)
             }
         }
@@ -144,36 +156,38 @@ struct Parser<'a> {
     depth: usize,
 }
 
-impl Parser<'_> {
+impl<'a> Parser<'a> {
     /// An error that shows the expression with a mark under the character it is about.
     fn error_at(&self, at: usize, expected: &str) -> Error {
-        let column = self.text[..at].chars().count();
-        let found = match self.text[at..].chars().next() {
+        let (before, behind) = self.text.split_at_checked(at).unwrap_or((self.text, ""));
+        let column = before.chars().count();
+        let found = match behind.chars().next() {
             Some(found) => format!("{found:?} found"),
             None => "the end found".into(),
         };
-        Error::rejected(format!(
-            "expression, character {}: {expected}, {found}\n  {}\n  {}^",
-            column + 1,
-            self.text,
-            " ".repeat(column)
-        ))
-        .hint("names with other characters than letters, digits, _ and . go in quotes: 'my-task' + other")
+        Error::rejected(format!("expression, character {}: {expected}, {found}", column + 1))
+            .below([self.text, &format!("{}^", " ".repeat(column))])
+            .hint("names with other characters than letters, digits, _ and . go in quotes: 'my-task' + other")
     }
 
     fn error(&self, expected: &str) -> Error {
         self.error_at(self.at, expected)
     }
 
+    /// What is still to be read.
+    fn rest(&self) -> &'a str {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
     fn skip_space(&mut self) {
-        let rest = &self.text[self.at..];
+        let rest = self.rest();
         self.at += rest.len() - rest.trim_start().len();
     }
 
     /// Takes the next character if it is one of `wanted`.
     fn take(&mut self, wanted: &[char]) -> Option<char> {
         self.skip_space();
-        let next = self.text[self.at..].chars().next().filter(|next| wanted.contains(next))?;
+        let next = self.rest().chars().next().filter(|next| wanted.contains(next))?;
         self.at += next.len_utf8();
         Some(next)
     }
@@ -245,29 +259,32 @@ impl Parser<'_> {
         }
         let start = self.at;
         if let Some(quote) = self.take(&['\'', '"']) {
-            let rest = &self.text[self.at..];
-            let length =
-                rest.find(quote).ok_or_else(|| self.error_at(start, "a closing quote for this one expected"))?;
-            let name = &rest[..length];
-            self.at += length + quote.len_utf8();
-            return self.vector(name);
+            let (name, _) = self
+                .rest()
+                .split_once(quote)
+                .ok_or_else(|| self.error_at(start, "a closing quote for this one expected"))?;
+            let value = self.vector(name)?;
+            self.at += name.len() + quote.len_utf8();
+            return Ok(value);
         }
-        let rest = &self.text[start..];
+        let rest = self.rest();
         match rest.chars().next() {
             Some(first) if first.is_ascii_digit() || first == '.' => self.number(),
             Some(first) if first.is_alphabetic() || first == '_' => {
-                let length = rest.find(|c: char| !c.is_alphanumeric() && c != '_' && c != '.').unwrap_or(rest.len());
-                self.at += length;
-                self.vector(&rest[..length])
+                let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '.';
+                let name = rest.split(|c| !is_part(c)).next().unwrap_or_default();
+                let value = self.vector(name)?;
+                self.at += name.len();
+                Ok(value)
             }
             _ => Err(self.error("a task name, a number or `(` expected")),
         }
     }
 
     fn number(&mut self) -> Result<Value> {
-        let rest = &self.text[self.at..];
+        let rest = self.rest();
         let bytes = rest.as_bytes();
-        let digits = |from: usize| from + bytes[from..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let digits = |from: usize| from + bytes.iter().skip(from).take_while(|byte| byte.is_ascii_digit()).count();
         let mut end = digits(0);
         if bytes.get(end) == Some(&b'.') {
             end = digits(end + 1);
@@ -279,7 +296,7 @@ impl Parser<'_> {
                 end = exponent_end;
             }
         }
-        let number: f64 = rest[..end].parse().map_err(|_| self.error("a number expected"))?;
+        let number: f64 = rest.get(..end).unwrap_or_default().parse().map_err(|_| self.error("a number expected"))?;
         self.at += end;
         Ok(Value::Scalar(number))
     }
@@ -293,7 +310,7 @@ impl Parser<'_> {
                 None => error,
             }
         })?;
-        alpha[task] = 1.0;
+        add(&mut alpha, task, 1.0);
         Ok(Value::Vector(alpha))
     }
 }

@@ -3,7 +3,11 @@
 //! A message is one line that names the file, the tensor and the task where there is one, and gives what was
 //! expected and what was found. The hint, where there is something to do, is a second line. The variant decides
 //! the exit code of the binary (see the README's table of exit codes).
+//!
+//! Messages hold names from files. Whatever a caller puts into one, it stays one line without control characters; what shall
+//! stand below it is added with [`Error::below`].
 
+use crate::shown::line;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -98,7 +102,7 @@ impl Error {
     /// Adds what the user can do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.details_mut().hint = Some(hint.into());
+        self.details_mut().hint = Some(line(&hint.into()));
         self
     }
 
@@ -106,7 +110,18 @@ impl Error {
     #[must_use]
     pub fn context(mut self, context: impl fmt::Display) -> Self {
         let details = self.details_mut();
-        details.message = format!("{context}: {}", details.message);
+        details.message = format!("{}: {}", line(&context.to_string()), details.message);
+        self
+    }
+
+    /// Adds lines below the message, two blanks in from the left: a list of mismatches, the end of a child's output.
+    #[must_use]
+    pub fn below<T: AsRef<str>>(mut self, lines: impl IntoIterator<Item = T>) -> Self {
+        let message = &mut self.details_mut().message;
+        for text in lines {
+            message.push_str("\n  ");
+            message.push_str(&line(text.as_ref()));
+        }
         self
     }
 
@@ -127,7 +142,7 @@ impl Error {
         }
     }
 
-    /// The message, without the hint. One line, but for a list of mismatches.
+    /// The message, without the hint. One line, but for what was put [below](Error::below) it.
     pub fn message(&self) -> &str {
         &self.details().message
     }
@@ -156,7 +171,7 @@ impl Error {
 
 impl Details {
     fn new(message: impl Into<String>) -> Details {
-        Details { message: message.into(), hint: None, source: None }
+        Details { message: line(&message.into()), hint: None, source: None }
     }
 }
 
@@ -204,6 +219,18 @@ mod tests {
             assert_eq!((told.kind(), told.hint_text()), (kind, Some("try")));
             assert_eq!(told.to_string(), format!("a.pt: {text}"));
         }
+    }
+
+    #[test]
+    fn no_name_forges_a_line_or_drives_a_terminal() {
+        let hostile = "a\nerror: b\u{1b}[2J\u{202e}";
+        let error = Error::rejected(hostile).context(hostile).hint(hostile).below([hostile, "c"]);
+        let shown = r"a\nerror: b\u{1b}[2J\u{202e}";
+        assert_eq!(error.message(), format!("{shown}: {shown}\n  {shown}\n  c"));
+        assert_eq!(error.hint_text(), Some(shown));
+        let path = Path::new(hostile);
+        assert!(Error::io("reading", path, &io::Error::from_raw_os_error(2)).message().starts_with(shown));
+        assert!(Error::rejected("x".repeat(1 << 20)).message().len() < 1 << 14);
     }
 
     #[test]

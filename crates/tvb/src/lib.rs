@@ -60,16 +60,35 @@
 //!
 //! The library never prints, reads no environment, and executes nothing that it finds in a file.
 
+// Nothing that a user or a file says may end in a panic. The rooms of numbers index by the algebra, with sizes that were
+// checked when the data came in.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
+pub mod shown;
 pub mod error;
 pub mod nearest;
 pub mod units;
 pub mod progress;
+#[allow(clippy::indexing_slicing, reason = "rows and columns of matrices this program sized")]
 pub mod matrix;
 pub mod checkpoint;
 pub mod digest;
 pub mod columns;
+#[allow(clippy::indexing_slicing, reason = "blocks, chunks and columns of a grid this program cut")]
 pub mod pass;
+#[allow(clippy::indexing_slicing, reason = "matrices whose sizes `Gram::new` and `check_atoms` have checked")]
 pub mod solve;
+#[allow(clippy::indexing_slicing, reason = "triangles, rows and columns of a plan's own sizes")]
 pub mod ops;
 pub mod arithmetic;
 pub mod basis;

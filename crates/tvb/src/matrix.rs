@@ -38,6 +38,11 @@ impl Matrix {
         Ok(Matrix::from_fn(rows.len(), n_columns, |i, j| rows[i].as_ref()[j]))
     }
 
+    /// \[n_rows, n_columns\] values, row after row; zero where `values` is too short.
+    pub(crate) fn of_rows(n_rows: usize, n_columns: usize, values: &[f64]) -> Matrix {
+        Matrix::from_fn(n_rows, n_columns, |i, j| values.get(i * n_columns + j).copied().unwrap_or(0.0))
+    }
+
     /// No rows and no columns: stands for a matrix that is not there.
     pub fn empty() -> Matrix {
         Matrix(Mat::new())

@@ -166,7 +166,8 @@ fn parse_decimal(number: &str) -> Result<(u64, Fraction), &'static str> {
     if (whole.is_empty() && fraction.is_empty()) || !is_digits(whole) || !is_digits(fraction) {
         return Err("no number");
     }
-    let kept = &fraction[..fraction.len().min(MAX_FRACTION_DIGITS)];
+    // Digits only, so every place is between two of them.
+    let kept = fraction.get(..MAX_FRACTION_DIGITS).unwrap_or(fraction);
     let whole = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| "too large")? };
     let numerator = if kept.is_empty() { 0 } else { kept.parse().map_err(|_| "too large")? };
     Ok((whole, Fraction { numerator, digits: kept.len() as u32 }))
@@ -186,7 +187,7 @@ fn scaled(value: f64, units: &[&str]) -> String {
         v if v < 99.95 => 1,
         _ => 0,
     };
-    format!("{value:.decimals$} {}", units[unit])
+    format!("{value:.decimals$} {}", units.get(unit).copied().unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use crate::debug_text::debug_texts;
 use crate::layers::{circles_of_files, in_no_crate, later_stages};
 use crate::manifests::{libraries_for_commands, unpublishable, with_wgpu, without_lints};
+use crate::paths::paths_in_json;
 use crate::repository::Repository;
 use crate::source::Source;
 
@@ -99,6 +100,16 @@ pub(crate) const RULES: &[Rule] = &[
         asks: "Rust's `Debug` text stands in errors only",
         broken: |repository| repository.code().filter(|s| is_library(s)).flat_map(debug_texts).collect(),
         example: &[("crates/tvb/src/basis/a.rs", "fn f() { format!(\"{:?}\", x) }")],
+    },
+    Rule {
+        asks: "paths go into JSON through `path_json`, as others than Unicode panic there",
+        broken: |repository| repository.code().filter(|s| is_product(s)).flat_map(paths_in_json).collect(),
+        example: &[("crates/tvb/src/jobs/a.rs", "fn f() { json!({ \"output\": args.output }) }")],
+    },
+    Rule {
+        asks: "the command shows paths through `shown_path`",
+        broken: |repository| uses(repository, |s| s.is_under(&["crates/tvb-cli/src/"]), &["display"]),
+        example: &[("crates/tvb-cli/src/a.rs", "fn f() { format!(\"{}\", path.display()) }")],
     },
     Rule {
         asks: "a public function that can fail says when, under `# Errors`",

@@ -61,7 +61,7 @@ impl Files {
         if let Some(free) = free_bytes(folder.path()).filter(|free| *free < n_bytes * 2) {
             return Err(Error::failed(format!(
                 "{}: {} needed for the files of the measurement, {} free",
-                temporary.display(),
+                tvb::shown::shown_path(&temporary),
                 units::bytes(n_bytes * 2),
                 units::bytes(free)
             ))

@@ -6,7 +6,9 @@ use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
 use tvb::jobs::batch::{Batch, JobFile, Log, Outcome, Record, Summary, check, run as run_batch};
+use tvb::pass::Runtime;
 use tvb::progress::Progress;
+use tvb::shown::{escaped, shown_path};
 use tvb::{Error, Result, units};
 
 /// What follows the help page: the schema in short.
@@ -65,13 +67,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
-    let file = JobFile::read(&args.file)?;
-    let batch = Batch::new(&file, &args.file).map_err(|error| error.context(args.file.display()))?;
+    let file = JobFile::read_within(&args.file, &context.budget)?;
+    let batch = Batch::new(&file, &args.file).map_err(|error| error.context(shown_path(&args.file)))?;
     let runtime = context.runtime()?;
     if args.dry_run {
-        return Ok(dry_run(&batch, &runtime));
+        return dry_run(&batch, &runtime, &context.progress);
     }
-    let mut log = args.log.as_deref().map(Log::open).transpose()?;
+    let mut log = args.log.as_deref().map(|path| Log::open(path, &batch)).transpose()?;
     let mut on_record = |record: &Record| {
         context.progress.note(&line(record));
         log.as_mut().map_or(Ok(()), |log| log.add(record))
@@ -84,7 +86,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
 fn line(record: &Record) -> String {
     match &record.outcome {
         Outcome::Failed(error) => format!("{} {}: {}: {error}", record.job, record.step, record.word()),
-        _ => format!("{} {} {}: {}", record.job, record.step, record.output.display(), record.word()),
+        _ => format!("{} {} {}: {}", record.job, record.step, shown_path(&record.output), record.word()),
     }
 }
 
@@ -108,13 +110,13 @@ fn answer(summary: &Summary) -> Answer {
             record.word().to_owned(),
             record.worst_error.map_or_else(String::new, |error| format!("{error:.4}")),
             units::duration(Duration::try_from_secs_f64(record.seconds).unwrap_or_default()),
-            record.output.display().to_string(),
+            shown_path(&record.output),
         ]);
     }
     let mut text = table.to_string();
     for record in &summary.records {
         if let Outcome::Failed(error) = &record.outcome {
-            text.push_str(&format!("{} {}: {error}\n", record.job, record.step));
+            text.push_str(&format!("{} {}: {error}\n", escaped(&record.job), record.step));
             if let Some(hint) = error.hint_text() {
                 text.push_str(&format!("  hint: {hint}\n"));
             }
@@ -145,11 +147,11 @@ fn answer(summary: &Summary) -> Answer {
     }
 }
 
-fn dry_run(batch: &Batch, runtime: &tvb::pass::Runtime) -> Answer {
-    let check = check(batch, runtime);
+fn dry_run(batch: &Batch, runtime: &Runtime, progress: &dyn Progress) -> Result<Answer> {
+    let check = check(batch, runtime, progress)?;
     let mut text = String::new();
     for problem in &check.problems {
-        text.push_str(&format!("{problem}\n"));
+        text.push_str(&format!("{}\n", escaped(problem)));
     }
     text.push_str(&format!(
         "{} outputs to make, {} current; {} passes for Gram matrices\nreads at most {}, writes at most {}\n",
@@ -169,9 +171,9 @@ fn dry_run(batch: &Batch, runtime: &tvb::pass::Runtime) -> Answer {
         "write_bytes": check.write_bytes,
     });
     let answer = Answer::new(text, json);
-    match check.problems.len() {
+    Ok(match check.problems.len() {
         0 => answer,
         1 => answer.with_problem(Error::rejected("1 problem found")),
         n_problems => answer.with_problem(Error::rejected(format!("{n_problems} problems found"))),
-    }
+    })
 }

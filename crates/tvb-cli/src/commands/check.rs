@@ -1,9 +1,12 @@
 //! `tvb check`: do these checkpoints fit together, and what will compressing them need? Headers only.
 
+use crate::args::Context;
 use crate::inputs::InputArgs;
 use crate::output::{Align, Answer, Table};
 use serde_json::{Value, json};
 use tvb::columns::plan::Plan;
+use tvb::pass::{Runtime, least_bytes};
+use tvb::shown::{escaped, path_json, shown, shown_path};
 use tvb::{Result, units};
 
 /// Read headers only: keys, shapes, types, mismatches, and what compressing needs
@@ -13,8 +16,8 @@ pub(crate) struct Args {
     pub inputs: InputArgs,
 }
 
-pub(crate) fn run(args: &Args) -> Result<Answer> {
-    Ok(run_on(&args.inputs.plan()?))
+pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
+    Ok(run_on(&args.inputs.plan(context)?))
 }
 
 /// The answer for inputs that are matched already: what `--dry-run` shows too.
@@ -26,8 +29,9 @@ pub(crate) fn run_on(plan: &Plan) -> Answer {
 fn text(plan: &Plan) -> String {
     let mut table = Table::new([("column", Align::Left), ("types", Align::Left), ("source", Align::Left)]);
     for column in 0..plan.n_columns() {
-        let name = if column == 0 { "base".to_owned() } else { plan.tasks[column - 1].name.clone() };
-        table.row([name, dtypes(plan, column), plan.column_checkpoint(column).path().display().to_string()]);
+        let task = column.checked_sub(1).and_then(|task| plan.tasks.get(task));
+        let name = task.map_or_else(|| "base".to_owned(), |task| task.name.clone());
+        table.row([name, dtypes(plan, column), shown_path(plan.column_checkpoint(column).path())]);
     }
     let mut text = format!(
         "{table}\n{} tensors, {} parameters, {} tasks\n",
@@ -41,14 +45,23 @@ fn text(plan: &Plan) -> String {
         }
     }
     for skipped in plan.skipped.iter().take(20) {
-        text.push_str(&format!("  {}: {}\n", skipped.name, skipped.reason));
+        text.push_str(&format!("  {}: {}\n", shown(&skipped.name), escaped(&skipped.reason)));
     }
     text.push_str(&format!(
         "one read of all inputs: {}; each f32 atom: {}\n",
         units::bytes(plan.n_bytes()),
         units::bytes(plan.n_rows() * 4)
     ));
+    text.push_str(&format!(
+        "memory on the CPU, with one thread and as many atoms as tasks: at least {} (--memory)\n",
+        units::bytes(memory_bytes(plan))
+    ));
     text
+}
+
+/// The least memory cap that does for one thread of the CPU, whatever the number of atoms.
+fn memory_bytes(plan: &Plan) -> u64 {
+    least_bytes(plan, plan.tasks.len(), &Runtime::on_cpu(1, u64::MAX))
 }
 
 fn dtypes(plan: &Plan, column: usize) -> String {
@@ -64,12 +77,12 @@ fn json(plan: &Plan) -> Value {
     let column = |column: usize| {
         let dtypes: serde_json::Map<String, Value> =
             plan.column_dtypes(column).into_iter().map(|(dtype, n)| (dtype.to_string(), n.into())).collect();
-        json!({ "source": plan.column_checkpoint(column).path(), "dtypes": dtypes })
+        json!({ "source": path_json(plan.column_checkpoint(column).path()), "dtypes": dtypes })
     };
-    let tasks: Vec<Value> = (0..plan.tasks.len())
-        .map(|task| {
-            let mut object = column(task + 1);
-            object["name"] = plan.tasks[task].name.clone().into();
+    let tasks: Vec<Value> = (plan.tasks.iter().enumerate())
+        .map(|(index, task)| {
+            let mut object = column(index + 1);
+            Answer::add(&mut object, "name", task.name.as_str());
             object
         })
         .collect();
@@ -80,6 +93,7 @@ fn json(plan: &Plan) -> Value {
         "n_parameters": plan.n_rows(),
         "read_bytes": plan.n_bytes(),
         "atom_bytes": plan.n_rows() * 4,
+        "memory_bytes": memory_bytes(plan),
         "carried": plan.carried,
         "skipped": plan.skipped,
     })

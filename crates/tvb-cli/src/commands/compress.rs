@@ -9,9 +9,11 @@ use serde_json::json;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tvb::basis::Basis;
-use tvb::checkpoint::Existing;
+use tvb::checkpoint::{Existing, Inputs};
+use tvb::columns::plan::Plan;
 use tvb::jobs::compress::{CompressOptions, Compressed, compress, forecast};
 use tvb::pass::kept::Keep;
+use tvb::shown::{escaped, path_json, shown_path};
 use tvb::{Result, units};
 
 /// Compress the task vectors of fine-tuned checkpoints into a basis
@@ -26,6 +28,9 @@ pub(crate) struct Args {
     /// How atoms are stored
     #[arg(long, value_enum, default_value = "f32")]
     pub dtype: DtypeName,
+    /// Write the largest finite value of a type in place of a value beyond it, which is an error otherwise
+    #[arg(long)]
+    pub clip: bool,
     /// A Gram file of these inputs, from `tvb gram`: one read instead of two
     #[arg(long, value_name = "FILE")]
     pub gram: Option<PathBuf>,
@@ -81,7 +86,7 @@ impl DtypeName {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
-    let plan = args.inputs.plan()?;
+    let plan = args.inputs.plan(context)?;
     let names: Vec<String> = plan.tasks.iter().map(|task| task.name.clone()).collect();
     let options = CompressOptions::new(&args.output)
         .method(args.method.tuning.method(&args.method.method, &names)?)
@@ -89,11 +94,13 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         .balance(args.method.tuning.balance)
         .coordinates(args.method.tuning.coordinates())
         .dtype(args.dtype.kernel())
+        .clip(args.clip)
         .gram(args.gram.clone())
         .keep(args.keep_inputs.keep())
-        .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse });
+        .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
+        .protect(args.method.tuning.init.iter().fold(Inputs::none(), |inputs, path| inputs.and(path)));
     if args.dry_run {
-        return dry_run(&plan, &options, context.memory_bytes);
+        return dry_run(plan, options, context);
     }
     let runtime = context.runtime()?;
     let started = Instant::now();
@@ -101,18 +108,19 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let elapsed = started.elapsed();
     let device = runtime.device_name();
     let mut json = crate::commands::inspect::basis_json(&made.basis);
-    json["output"] = args.output.to_string_lossy().into();
-    json["device"] = device.clone().into();
-    json["seconds"] = elapsed.as_secs_f64().into();
-    json["read_bytes"] = made.read_bytes.into();
+    Answer::add(&mut json, "output", path_json(&args.output));
+    Answer::add(&mut json, "device", device.as_str());
+    Answer::add(&mut json, "seconds", elapsed.as_secs_f64());
+    Answer::add(&mut json, "read_bytes", made.read_bytes);
     Ok(Answer::new(summary(&made, elapsed, &device), json))
 }
 
-fn dry_run(plan: &tvb::columns::plan::Plan, options: &CompressOptions, memory_bytes: u64) -> Result<Answer> {
-    let forecast = forecast(plan, options, memory_bytes)?;
+fn dry_run(plan: Plan, options: CompressOptions, context: &Context) -> Result<Answer> {
+    let (inputs, wanted, memory_bytes) = (plan.clone(), options.clone(), context.memory_bytes);
+    let forecast = context.unless_stopped(move |_| forecast(&inputs, &wanted, memory_bytes))?;
     let shown = |bytes: Option<u64>| bytes.map_or("not known before the Gram is".to_owned(), units::bytes);
     let text = format!(
-        "{} tasks × {} parameters in {} tensors ({} left out)\natoms   {}\nreads   {} ({} × {})\nwrites  at most {}, {} free\nwould write {}\n",
+        "{} tasks × {} parameters in {} tensors ({} left out)\natoms   {}\nreads   {} ({} × {})\nmemory  at least {} on the CPU (--memory)\nwrites  at most {}, {} free\nwould write {}\n",
         plan.tasks.len(),
         units::count(plan.n_rows()),
         plan.tensors.len(),
@@ -121,9 +129,10 @@ fn dry_run(plan: &tvb::columns::plan::Plan, options: &CompressOptions, memory_by
         units::bytes(forecast.read_bytes),
         forecast.n_reads,
         units::bytes(plan.n_bytes()),
+        units::bytes(forecast.memory_bytes),
         shown(forecast.write_bytes),
         forecast.free_bytes.map_or("unknown".to_owned(), units::bytes),
-        options.output.display(),
+        shown_path(&options.output),
     );
     let json = json!({
         "dry_run": true,
@@ -132,10 +141,11 @@ fn dry_run(plan: &tvb::columns::plan::Plan, options: &CompressOptions, memory_by
         "n_tensors": plan.tensors.len(),
         "n_atoms": forecast.n_atoms,
         "read_bytes": forecast.read_bytes,
+        "memory_bytes": forecast.memory_bytes,
         "write_bytes": forecast.write_bytes,
         "free_bytes": forecast.free_bytes,
         "skipped": plan.skipped,
-        "output": options.output,
+        "output": path_json(&options.output),
     });
     Ok(Answer::new(text, json))
 }
@@ -156,10 +166,10 @@ fn summary(made: &Compressed, elapsed: Duration, device: &str) -> String {
     };
     let mut text = format!(
         "{}: {} tasks in {} atoms ({}), {sizes}\n{table}",
-        basis.folder.display(),
+        shown_path(&basis.folder),
         manifest.tasks.len(),
         manifest.n_vectors(),
-        manifest.method.name,
+        escaped(&manifest.method.name),
     );
     if let (Some(loss), Some(bound), Some(addition)) = (manifest.relative_loss, bound_share(basis), manifest.addition) {
         text.push_str(&format!(
@@ -168,7 +178,7 @@ fn summary(made: &Compressed, elapsed: Duration, device: &str) -> String {
         ));
     }
     for note in &manifest.notes {
-        text.push_str(&format!("note: {note}\n"));
+        text.push_str(&format!("note: {}\n", escaped(note)));
     }
     text.push_str(&format!("{} on {device} ({} read)\n", units::duration(elapsed), units::bytes(made.read_bytes)));
     text

@@ -15,6 +15,7 @@ use tvb::checkpoint::{Checkpoint, Existing, OpenOptions};
 use tvb::columns::plan::Plan;
 use tvb::columns::tasks::TaskSource;
 use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source};
+use tvb::shown::{path_json, shown_path};
 use tvb::solve::{Fidelity, Rule};
 use tvb::{Error, Result, arithmetic, units};
 
@@ -33,6 +34,9 @@ pub(crate) struct EditArgs {
     /// Type of the float tensors; each keeps its own where nothing is said
     #[arg(long, value_enum)]
     pub dtype: Option<DtypeName>,
+    /// Write the largest finite value of a type in place of a value beyond it, which is an error otherwise
+    #[arg(long)]
+    pub clip: bool,
     /// Write the bare edit, without the base
     #[arg(long)]
     pub delta: bool,
@@ -91,7 +95,7 @@ pub(crate) struct AddArgs {
 pub(crate) struct NegateArgs {
     /// The basis folder, then the task; the task alone with --from-checkpoints
     #[arg(value_name = "BASIS TASK", num_args = 1..=2, required = true)]
-    pub words: Vec<String>,
+    pub words: Vec<OsString>,
     #[command(flatten)]
     pub edit: EditArgs,
 }
@@ -101,7 +105,7 @@ pub(crate) struct NegateArgs {
 pub(crate) struct AnalogyArgs {
     /// The basis folder, then tasks A, B and C; the tasks alone with --from-checkpoints
     #[arg(value_name = "BASIS A B C", num_args = 3..=4, required = true)]
-    pub words: Vec<String>,
+    pub words: Vec<OsString>,
     #[command(flatten)]
     pub edit: EditArgs,
 }
@@ -111,7 +115,7 @@ pub(crate) struct AnalogyArgs {
 pub(crate) struct ApplyArgs {
     /// The basis folder, then the expression; the expression alone with --from-checkpoints
     #[arg(value_name = "BASIS EXPRESSION", num_args = 1..=2, required = true)]
-    pub words: Vec<String>,
+    pub words: Vec<OsString>,
     #[command(flatten)]
     pub edit: EditArgs,
 }
@@ -140,35 +144,43 @@ pub(crate) fn addition(tasks: &[String], rule: RuleName, from_basis: bool) -> Re
 }
 
 pub(crate) fn negate(args: &NegateArgs, context: &Context) -> Result<Answer> {
-    let (basis, words) = split(&args.words, 1, &args.edit.originals)?;
-    run(basis, &args.edit, Rule::Projected, context, |names| arithmetic::negation(names, &words[0]))
+    let (basis, [task]) = split(&args.words, &args.edit.originals)?;
+    run(basis, &args.edit, Rule::Projected, context, |names| arithmetic::negation(names, &task))
 }
 
 pub(crate) fn analogy(args: &AnalogyArgs, context: &Context) -> Result<Answer> {
-    let (basis, words) = split(&args.words, 3, &args.edit.originals)?;
-    run(basis, &args.edit, Rule::Projected, context, |names| {
-        arithmetic::analogy(names, &words[0], &words[1], &words[2])
-    })
+    let (basis, [a, b, c]) = split(&args.words, &args.edit.originals)?;
+    run(basis, &args.edit, Rule::Projected, context, |names| arithmetic::analogy(names, &a, &b, &c))
 }
 
 pub(crate) fn apply(args: &ApplyArgs, context: &Context) -> Result<Answer> {
-    let (basis, words) = split(&args.words, 1, &args.edit.originals)?;
-    run(basis, &args.edit, Rule::Projected, context, |names| arithmetic::expression(names, &words[0]))
+    let (basis, [expression]) = split(&args.words, &args.edit.originals)?;
+    run(basis, &args.edit, Rule::Projected, context, |names| arithmetic::expression(names, &expression))
 }
 
-/// The basis folder, where there is one, and the `n` words behind it.
-pub(crate) fn split<'a>(
-    words: &'a [String],
-    n: usize,
+/// The basis folder, where there is one, and the `N` words behind it: names and expressions, which are Unicode, as a path
+/// need not be.
+pub(crate) fn split<const N: usize>(
+    words: &[OsString],
     originals: &OriginalsArgs,
-) -> Result<(Option<PathBuf>, &'a [String])> {
+) -> Result<(Option<PathBuf>, [String; N])> {
     let from_originals = !originals.from_checkpoints.is_empty();
-    match words {
-        [basis, rest @ ..] if !from_originals && rest.len() == n => Ok((Some(basis.into()), rest)),
-        rest if from_originals && rest.len() == n => Ok((None, rest)),
-        _ if from_originals => Err(Error::usage(format!("{n} words expected, {} found", words.len()))
+    let (basis, rest) = match words {
+        rest if from_originals => (None, rest),
+        [basis, rest @ ..] => (Some(PathBuf::from(basis)), rest),
+        [] => (None, words),
+    };
+    let text = |word: &OsString| {
+        word.to_str().map(str::to_owned).ok_or_else(|| {
+            Error::usage(format!("{}: a name expected, text that is not UTF-8 found", shown_path(word.as_ref())))
+        })
+    };
+    let rest: Vec<String> = rest.iter().map(text).collect::<Result<_>>()?;
+    match <[String; N]>::try_from(rest) {
+        Ok(rest) => Ok((basis, rest)),
+        Err(_) if from_originals => Err(Error::usage(format!("{N} words expected, {} found", words.len()))
             .hint("with --from-checkpoints no basis folder is named")),
-        _ => Err(Error::usage(format!("a basis folder and {n} words expected, {} words found", words.len()))),
+        Err(_) => Err(Error::usage(format!("a basis folder and {N} words expected, {} words found", words.len()))),
     }
 }
 
@@ -181,19 +193,24 @@ pub(crate) enum Opened {
 
 impl Opened {
     /// Opens the basis, or the originals in its place.
-    pub(crate) fn new(basis: Option<&Path>, base: Option<&Path>, originals: &OriginalsArgs) -> Result<Opened> {
+    pub(crate) fn new(
+        basis: Option<&Path>,
+        base: Option<&Path>,
+        originals: &OriginalsArgs,
+        context: &Context,
+    ) -> Result<Opened> {
         match basis {
             Some(_) if !originals.from_checkpoints.is_empty() => {
                 Err(Error::usage("a basis folder or --from-checkpoints expected, both found"))
             }
-            Some(folder) => Ok(Opened::Basis(Box::new(Basis::open(folder)?))),
+            Some(folder) => Ok(Opened::Basis(Box::new(open_basis(folder, context)?))),
             None => {
                 let base = base.ok_or_else(|| {
                     Error::usage("no base given")
                         .hint("--from-checkpoints needs --base PATH to know what the fine-tunes moved from")
                 })?;
                 let sources = TaskSource::parse_all(&originals.from_checkpoints)?;
-                Ok(Opened::Originals(originals.selection.plan(base, &sources)?))
+                Ok(Opened::Originals(originals.selection.plan(base, sources, context)?))
             }
         }
     }
@@ -214,9 +231,16 @@ impl Opened {
 }
 
 /// Opens the base of an edit.
-pub(crate) fn open_base(path: &Path, originals: &OriginalsArgs) -> Result<Checkpoint> {
-    Checkpoint::open_with(path, &OpenOptions { key: originals.selection.key.clone() })
-        .map_err(|error| error.context("base"))
+pub(crate) fn open_base(path: &Path, key: Option<&str>, context: &Context) -> Result<Checkpoint> {
+    let options = OpenOptions { key: key.map(str::to_owned), budget: context.budget.clone() };
+    let path = path.to_owned();
+    context.unless_stopped(move |_| Checkpoint::open_with(&path, &options)).map_err(|error| error.context("base"))
+}
+
+/// Opens a basis folder.
+pub(crate) fn open_basis(folder: &Path, context: &Context) -> Result<Basis> {
+    let (folder, budget) = (folder.to_owned(), context.budget.clone());
+    context.unless_stopped(move |_| Basis::open_within(&folder, &budget))
 }
 
 fn run(
@@ -229,10 +253,15 @@ fn run(
     if !args.scale.is_finite() {
         return Err(Error::usage(format!("--scale: a finite number expected, {} found", args.scale)));
     }
-    let from = Opened::new(basis.as_deref(), args.base.as_deref(), &args.originals)?;
+    let from = Opened::new(basis.as_deref(), args.base.as_deref(), &args.originals, context)?;
     let (source, names) = (from.source(), from.names());
     let edit = Edit { alpha: weights(&names)?, scale: args.scale, rule };
-    let base = args.base.as_deref().map(|path| open_base(path, &args.originals)).transpose()?;
+    edit.check(source)?;
+    let base = args
+        .base
+        .as_deref()
+        .map(|path| open_base(path, args.originals.selection.key.as_deref(), context))
+        .transpose()?;
     let prediction = match &from {
         Opened::Basis(basis) => edit.predict(basis)?.map(|fidelity| (fidelity, stored_rounding(basis, &fidelity))),
         Opened::Originals(_) => None,
@@ -244,7 +273,7 @@ fn run(
         )
     });
     let mut json = json!({
-        "output": args.output,
+        "output": path_json(&args.output),
         "weights": names.iter().zip(&edit.alpha).filter(|(_, weight)| **weight != 0.0)
             .map(|(name, weight)| (name.clone(), json!(weight * edit.scale))).collect::<serde_json::Map<String, Value>>(),
         "scale": args.scale,
@@ -254,11 +283,12 @@ fn run(
         "dry_run": args.dry_run,
     });
     if args.dry_run {
-        text.push_str(&format!("would write {}\n", args.output.display()));
+        text.push_str(&format!("would write {}\n", shown_path(&args.output)));
         return Ok(Answer::new(text, json));
     }
     let output = EditOutput::new(&args.output)
         .dtype(args.dtype.map(DtypeName::kernel))
+        .clip(args.clip)
         .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
         .delta(args.delta)
         .force(args.force)
@@ -269,16 +299,21 @@ fn run(
         tvb::progress::Progress::note(&context.progress, text.trim_end());
     }
     let started = Instant::now();
-    EditJob { source, edit: &edit, base: base.as_ref(), output: &output }.write(&runtime, &context.progress)?;
+    let job = EditJob { source, edit: &edit, base: base.as_ref(), output: &output };
+    let clipped = job.write(&runtime, &context.progress)?;
     let elapsed = started.elapsed();
     text.push_str(&format!(
         "{}: written in {} on {}\n",
-        args.output.display(),
+        shown_path(&args.output),
         units::duration(elapsed),
         runtime.device_name()
     ));
-    json["seconds"] = elapsed.as_secs_f64().into();
-    json["device"] = runtime.device_name().into();
+    if !clipped.is_none() {
+        text.push_str(&format!("{clipped}\n"));
+    }
+    Answer::add(&mut json, "clipped", json!(clipped));
+    Answer::add(&mut json, "seconds", elapsed.as_secs_f64());
+    Answer::add(&mut json, "device", runtime.device_name());
     Ok(Answer::new(text, json))
 }
 

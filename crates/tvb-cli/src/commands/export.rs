@@ -1,13 +1,15 @@
 //! `tvb export`: a basis in the reference code's layout, or a checkpoint as a PyTorch state dict.
 
 use crate::args::Context;
+use crate::commands::edit::{open_base, open_basis};
 use crate::output::Answer;
 use clap::ValueEnum;
 use serde_json::json;
 use std::path::PathBuf;
 use tvb::basis::Basis;
-use tvb::checkpoint::{Checkpoint, Existing};
+use tvb::checkpoint::Existing;
 use tvb::jobs::interop::{ExportOptions, export_basis, export_checkpoint};
+use tvb::shown::{escaped, path_json, shown_path};
 use tvb::{Error, Result};
 
 /// Write a basis in the reference code's layout, or a checkpoint as a PyTorch state dict
@@ -41,30 +43,30 @@ pub(crate) enum FormatName {
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let existing = if args.overwrite { Existing::Replace } else { Existing::Refuse };
     let is_basis = Basis::is_at(&args.path);
-    let shown = args.output.display();
+    let shown = shown_path(&args.output);
     match (args.format, is_basis) {
         (Some(FormatName::Reference) | None, true) => {
-            let basis = Basis::open(&args.path)?;
-            let base = args.base.as_deref().map(Checkpoint::open).transpose().map_err(|error| error.context("base"))?;
+            let basis = open_basis(&args.path, context)?;
+            let base = args.base.as_deref().map(|path| open_base(path, None, context)).transpose()?;
             let options = ExportOptions::new(&args.output).existing(existing).base(base);
             let exported = export_basis(&basis, &options, &context.runtime()?, &context.progress)?;
             let mut text = format!("{shown}: {} atoms as {}\n", basis.manifest.n_vectors(), exported.method);
-            exported.notes.iter().for_each(|note| text.push_str(&format!("note: {note}\n")));
-            let json = json!({ "output": args.output, "method": exported.method, "notes": exported.notes });
+            exported.notes.iter().for_each(|note| text.push_str(&format!("note: {}\n", escaped(note))));
+            let json = json!({ "output": path_json(&args.output), "method": exported.method, "notes": exported.notes });
             Ok(Answer::new(text, json))
         }
         (Some(FormatName::Pt) | None, false) => {
-            let checkpoint = Checkpoint::open(&args.path)?;
+            let checkpoint = context.open(&args.path)?;
             export_checkpoint(&checkpoint, &args.output, existing, &context.progress)?;
             let n_tensors = checkpoint.tensors().len();
-            let json = json!({ "output": args.output, "n_tensors": n_tensors });
+            let json = json!({ "output": path_json(&args.output), "n_tensors": n_tensors });
             Ok(Answer::new(format!("{shown}: a state dict of {n_tensors} tensors\n"), json))
         }
         (Some(FormatName::Pt), true) => Err(Error::usage("--format pt is for a checkpoint, a basis found")
             .hint("`tvb recover` or `tvb add` writes a checkpoint of it first")),
         (Some(FormatName::Reference), false) => Err(Error::usage(format!(
             "--format reference is for a basis folder, none found in {}",
-            args.path.display()
+            shown_path(&args.path)
         ))),
     }
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 use std::path::PathBuf;
 use tvb::checkpoint::Existing;
 use tvb::jobs::gram::make_gram_file;
+use tvb::shown::{path_json, shown_path};
 use tvb::{Result, units};
 
 /// Read the inputs once and keep their Gram matrices in a small file
@@ -26,7 +27,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
-    let plan = args.inputs.plan()?;
+    let plan = args.inputs.plan(context)?;
     if args.dry_run {
         return Ok(crate::commands::check::run_on(&plan));
     }
@@ -38,7 +39,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let n_frozen = grams.tensors.iter().filter(|tensor| tensor.frozen).count();
     let text = format!(
         "{}: Gram of {} tasks over {} parameters, {} tensors ({n_frozen} frozen), in {} ({})\n",
-        args.output.display(),
+        shown_path(&args.output),
         grams.n_tasks(),
         units::count(plan.n_rows()),
         grams.tensors.len(),
@@ -48,7 +49,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     Ok(Answer::new(
         text,
         json!({
-            "output": args.output,
+            "output": path_json(&args.output),
             "n_tasks": grams.n_tasks(),
             "n_parameters": plan.n_rows(),
             "n_tensors": grams.tensors.len(),

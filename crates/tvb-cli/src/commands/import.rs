@@ -5,6 +5,7 @@ use crate::output::Answer;
 use std::path::PathBuf;
 use tvb::checkpoint::Existing;
 use tvb::jobs::interop::import;
+use tvb::shown::{escaped, path_json, shown_path};
 use tvb::{Result, units};
 
 /// Make a basis of a published one (basis_vectors.pt with AWB.pt, pca_components.pt, …)
@@ -28,18 +29,18 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let stored: u64 = manifest.atoms.iter().map(|atom| atom.bytes).sum();
     let mut text = format!(
         "{}: {} tasks ({}) in {} atoms, method {}, {}\n",
-        args.output.display(),
+        shown_path(&args.output),
         basis.n_tasks(),
-        basis.task_names().join(", "),
+        escaped(&basis.task_names().join(", ")),
         basis.n_atoms(),
-        manifest.method.name,
+        escaped(&manifest.method.name),
         units::bytes(stored),
     );
     for note in &manifest.notes {
-        text.push_str(&format!("note: {note}\n"));
+        text.push_str(&format!("note: {}\n", escaped(note)));
     }
     text.push_str("errors are unknown: `tvb verify BASIS --base B TASK…` measures them on the originals\n");
     let mut json = crate::commands::inspect::basis_json(&basis);
-    json["output"] = args.output.to_string_lossy().into();
+    Answer::add(&mut json, "output", path_json(&args.output));
     Ok(Answer::new(text, json))
 }

@@ -1,12 +1,14 @@
 //! `tvb inspect`: what a basis, a Gram file or a checkpoint holds.
 
+use crate::args::Context;
 use crate::output::{Align, Answer, Table};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tvb::basis::{Basis, gram_file};
-use tvb::checkpoint::Checkpoint;
+use tvb::checkpoint::{Budget, Checkpoint, OpenOptions};
 use tvb::matrix::Matrix;
 use tvb::ops::{Grams, Per};
+use tvb::shown::{escaped, path_json, shown_path};
 use tvb::{Result, units};
 
 /// Say what a basis, a Gram file or a checkpoint holds
@@ -16,15 +18,21 @@ pub(crate) struct Args {
     pub path: PathBuf,
 }
 
-pub(crate) fn run(args: &Args) -> Result<Answer> {
-    if Basis::is_at(&args.path) {
-        let basis = Basis::open(&args.path)?;
+pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
+    let (path, budget) = (args.path.clone(), context.budget.clone());
+    context.unless_stopped(move |_| inspect(&path, &budget))
+}
+
+fn inspect(path: &Path, budget: &Budget) -> Result<Answer> {
+    if Basis::is_at(path) {
+        let basis = Basis::open_within(path, budget)?;
         return Ok(Answer::new(basis_text(&basis), basis_json(&basis)));
     }
-    let checkpoint = Checkpoint::open(&args.path)?;
+    let options = OpenOptions { budget: budget.clone(), ..OpenOptions::default() };
+    let checkpoint = Checkpoint::open_with(path, &options)?;
     if checkpoint.metadata().get("format").is_some_and(|format| format == gram_file::FORMAT) {
-        let grams = gram_file::read(&args.path)?;
-        return Ok(Answer::new(gram_text(&args.path, &grams), gram_json(&grams)?));
+        let grams = gram_file::read_within(path, budget)?;
+        return Ok(Answer::new(gram_text(path, &grams), gram_json(&grams)?));
     }
     Ok(Answer::new(checkpoint_text(&checkpoint), checkpoint_json(&checkpoint)))
 }
@@ -50,12 +58,12 @@ fn basis_text(basis: &Basis) -> String {
     let n_tensors: usize = manifest.stored.tensors.len();
     let mut text = format!(
         "{}: basis of {} tasks in {} atoms, method {}, written by {}\nbase {}\n{} tensors in each, {} frozen, {} left out, {} carried over; {} in {}\n{table}",
-        basis.folder.display(),
+        shown_path(&basis.folder),
         manifest.tasks.len(),
         manifest.n_vectors(),
-        manifest.method.name,
-        manifest.tool,
-        manifest.base.source,
+        escaped(&manifest.method.name),
+        escaped(&manifest.tool),
+        escaped(&manifest.base.source),
         n_tensors,
         manifest.frozen.len(),
         manifest.skipped.len(),
@@ -86,7 +94,7 @@ fn basis_text(basis: &Basis) -> String {
         }
     }
     for note in &manifest.notes {
-        text.push_str(&format!("note: {note}\n"));
+        text.push_str(&format!("note: {}\n", escaped(note)));
     }
     text
 }
@@ -96,13 +104,14 @@ pub(crate) fn basis_json(basis: &Basis) -> Value {
     let mut json = serde_json::to_value(&basis.manifest).unwrap_or_else(|_| json!({}));
     let rows = |matrix: &Matrix| -> Vec<Vec<f64>> { matrix.rows().collect() };
     let coefficients = &basis.coefficients;
-    json["solution"] = json!([{
+    let solution = json!([{
         "name": basis.manifest.stored.name,
         "encode": rows(&coefficients.encode),
         "decode": rows(&coefficients.decode),
         "eigenvalues": coefficients.eigenvalues,
     }]);
-    json["gram"] = basis.total_gram().map_or(Value::Null, |gram| json!(rows(&gram)));
+    Answer::add(&mut json, "solution", solution);
+    Answer::add(&mut json, "gram", basis.total_gram().map(|gram| json!(rows(&gram))));
     json
 }
 
@@ -114,7 +123,7 @@ fn gram_text(path: &Path, grams: &Grams) -> String {
     }
     format!(
         "{}: Gram matrices of {} tasks, {} tensors ({} frozen), per {}\nbase {}\n{table}",
-        path.display(),
+        shown_path(path),
         grams.tasks.len(),
         grams.tensors.len(),
         grams.tensors.iter().filter(|tensor| tensor.frozen).count(),
@@ -122,12 +131,12 @@ fn gram_text(path: &Path, grams: &Grams) -> String {
             Per::Tensor => "tensor",
             Per::Whole => "model",
         },
-        grams.base.source,
+        escaped(&grams.base.source),
     )
 }
 
 fn gram_json(grams: &Grams) -> Result<Value> {
-    let gram = tvb::solve::Gram::new(grams.total())?;
+    let gram = tvb::solve::Gram::new(grams.total())?.over(grams.n_moved_rows());
     let rows = |matrix: &Matrix| -> Vec<Vec<f64>> { matrix.rows().collect() };
     Ok(json!({
         "format": gram_file::FORMAT,
@@ -155,7 +164,7 @@ fn checkpoint_text(checkpoint: &Checkpoint) -> String {
     let bytes: u64 = checkpoint.tensors().iter().map(|tensor| tensor.n_bytes()).sum();
     format!(
         "{}: {} tensors, {} in {} files\n{table}",
-        checkpoint.path().display(),
+        shown_path(checkpoint.path()),
         checkpoint.tensors().len(),
         units::bytes(bytes),
         checkpoint.files().len()
@@ -168,5 +177,5 @@ fn checkpoint_json(checkpoint: &Checkpoint) -> Value {
         .iter()
         .map(|tensor| json!({ "name": tensor.name, "dtype": tensor.dtype.to_string(), "shape": tensor.shape }))
         .collect();
-    json!({ "path": checkpoint.path(), "tensors": tensors, "metadata": checkpoint.metadata() })
+    json!({ "path": path_json(checkpoint.path()), "tensors": tensors, "metadata": checkpoint.metadata() })
 }

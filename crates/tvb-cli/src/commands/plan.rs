@@ -7,8 +7,9 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use tvb::basis::gram_file;
-use tvb::checkpoint::{Dtype, Existing};
+use tvb::checkpoint::{Dtype, Existing, Inputs, StagedOutput};
 use tvb::jobs::report::{Pareto, pareto_svg};
+use tvb::shown::{csv_cell, escaped};
 use tvb::solve::{Gram, Method, PlanRow, Rounding, SolveOptions, plan_table};
 use tvb::{Result, units};
 
@@ -45,20 +46,25 @@ pub(crate) struct Args {
 pub(crate) enum Format {
     /// Aligned columns
     Table,
-    /// Comma-separated values
+    /// Comma-separated values; a name that a spreadsheet would compute gets a `'` before it
     Csv,
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
-    let grams = gram_file::read(&args.gram)?;
+    let existing = if args.overwrite { Existing::Replace } else { Existing::Refuse };
+    // Before the work, so that what is refused is refused at once.
+    let inputs = Inputs::none().and(&args.gram);
+    let plot = args.plot.as_deref().map(|path| StagedOutput::file(path, existing, &inputs)).transpose()?;
+    let (path, budget) = (args.gram.clone(), context.budget.clone());
+    let grams = context.unless_stopped(move |_| gram_file::read_within(&path, &budget))?;
     let names: Vec<String> = grams.tasks.iter().map(|task| task.name.clone()).collect();
-    let mut gram = Gram::new(grams.total())?;
+    let mut gram = Gram::new(grams.total())?.over(grams.n_moved_rows());
     let mut tasks = names.clone();
     if !args.tasks.is_empty() {
         let chosen: Vec<usize> =
             args.tasks.iter().map(|name| tvb::arithmetic::find_task(&names, name)).collect::<Result<_>>()?;
         gram = gram.subset(&chosen)?;
-        tasks = chosen.iter().map(|&task| names[task].clone()).collect();
+        tasks = chosen.iter().filter_map(|&task| names.get(task).cloned()).collect();
     }
     let methods = methods(args, &tasks)?;
     let ms = if args.atoms.is_empty() { spread(tasks.len()) } else { args.atoms.clone() };
@@ -66,10 +72,10 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let mut options = SolveOptions::atoms(1);
     options.balance = args.tuning.balance;
     options.coordinates = args.tuning.coordinates();
-    let go_on = |_: f64| !tvb::progress::Progress::cancelled(&context.progress);
-    let rows = plan_table(&gram, &methods, &ms, &options, Some(grams.n_moved_rows()), &go_on)?;
+    let n_rows = grams.n_moved_rows();
+    let rows = context.unless_stopped(move |go_on| plan_table(&gram, &methods, &ms, &options, Some(n_rows), go_on))?;
     let atom_bytes = grams.moved_bytes(Dtype::F32);
-    if let Some(path) = &args.plot {
+    if let Some(plot) = plot {
         let points: Vec<Pareto> = rows
             .iter()
             .map(|row| Pareto {
@@ -79,8 +85,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
                 worst_error: row.worst_error,
             })
             .collect();
-        let existing = if args.overwrite { Existing::Replace } else { Existing::Refuse };
-        tvb::checkpoint::write_whole(path, pareto_svg(&points, tasks.len())?.as_bytes(), existing)?;
+        plot.commit_bytes(pareto_svg(&points, tasks.len())?.as_bytes())?;
     }
     let text = match args.format {
         Format::Table => table(&rows, &tasks, atom_bytes),
@@ -161,7 +166,7 @@ fn table(rows: &[PlanRow], tasks: &[String], atom_bytes: u64) -> String {
     );
     for row in rows {
         for note in &row.notes {
-            let line = format!("note: {}: {note}\n", row.method);
+            let line = format!("note: {}: {}\n", row.method, escaped(note));
             if !text.contains(&line) {
                 text.push_str(&line);
             }
@@ -171,14 +176,10 @@ fn table(rows: &[PlanRow], tasks: &[String], atom_bytes: u64) -> String {
 }
 
 fn csv(rows: &[PlanRow], tasks: &[String], atom_bytes: u64) -> String {
-    let quoted = |cell: &String| match cell.contains([',', '"', '\n']) {
-        true => format!("\"{}\"", cell.replace('"', "\"\"")),
-        false => cell.clone(),
-    };
     let mut text = HEADINGS.join(",").replace(' ', "_") + "\n";
     for row in rows {
         let cells = cells(row, tasks, atom_bytes, |bytes| bytes.to_string());
-        text.push_str(&cells.iter().map(quoted).collect::<Vec<_>>().join(","));
+        text.push_str(&cells.iter().map(|cell| csv_cell(cell)).collect::<Vec<_>>().join(","));
         text.push('\n');
     }
     text

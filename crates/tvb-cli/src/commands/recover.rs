@@ -2,12 +2,13 @@
 
 use crate::args::Context;
 use crate::commands::compress::DtypeName;
+use crate::commands::edit::{open_base, open_basis};
 use crate::output::Answer;
 use serde_json::json;
 use std::path::PathBuf;
-use tvb::basis::Basis;
-use tvb::checkpoint::{Checkpoint, Existing};
+use tvb::checkpoint::Existing;
 use tvb::jobs::recover::{RecoverOptions, recover};
+use tvb::shown::{escaped, path_json, shown_path};
 use tvb::{Result, arithmetic};
 
 /// Recover task vectors from a basis, or with --base whole checkpoints
@@ -26,6 +27,9 @@ pub(crate) struct Args {
     /// Type of the float tensors; each keeps its own where nothing is said
     #[arg(long, value_enum)]
     pub dtype: Option<DtypeName>,
+    /// Write the largest finite value of a type in place of a value beyond it, which is an error otherwise
+    #[arg(long)]
+    pub clip: bool,
     /// Replace existing outputs
     #[arg(long)]
     pub overwrite: bool,
@@ -35,26 +39,31 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
-    let basis = Basis::open(&args.basis)?;
+    let basis = open_basis(&args.basis, context)?;
     let names = basis.task_names();
     let tasks: Vec<usize> = match args.tasks.is_empty() {
         true => (0..names.len()).collect(),
         false => args.tasks.iter().map(|name| arithmetic::find_task(&names, name)).collect::<Result<_>>()?,
     };
-    let base = args.base.as_deref().map(Checkpoint::open).transpose().map_err(|error| error.context("base"))?;
+    let base = args.base.as_deref().map(|path| open_base(path, None, context)).transpose()?;
     let options = RecoverOptions::new(tasks.clone(), &args.output)
         .dtype(args.dtype.map(DtypeName::kernel))
+        .clip(args.clip)
         .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
         .force(args.force)
         .command(crate::commands::edit::command_line());
-    let written = recover(&basis, base.as_ref(), &options, &context.runtime()?, &context.progress)?;
+    let recovered = recover(&basis, base.as_ref(), &options, &context.runtime()?, &context.progress)?;
     let mut text = String::new();
     let mut rows = Vec::new();
-    for (&task, path) in tasks.iter().zip(&written) {
-        let error = basis.manifest.tasks[task].relative_error;
+    for (&task, path) in tasks.iter().zip(&recovered.written) {
+        let Some(record) = basis.manifest.tasks.get(task) else { continue };
+        let (name, error) = (&record.name, record.relative_error);
         let shown = error.map_or("unknown".to_owned(), |error| format!("{error:.4}"));
-        text.push_str(&format!("{}: {} (relative error {shown})\n", names[task], path.display()));
-        rows.push(json!({ "task": names[task], "output": path, "relative_error": error }));
+        text.push_str(&format!("{}: {} (relative error {shown})\n", escaped(name), shown_path(path)));
+        rows.push(json!({ "task": name, "output": path_json(path), "relative_error": error }));
     }
-    Ok(Answer::new(text, json!({ "recovered": rows })))
+    if !recovered.clipped.is_none() {
+        text.push_str(&format!("{}\n", recovered.clipped));
+    }
+    Ok(Answer::new(text, json!({ "recovered": rows, "clipped": recovered.clipped })))
 }

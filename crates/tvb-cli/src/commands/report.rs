@@ -1,13 +1,14 @@
 //! `tvb report`: one self-contained page of plots.
 
 use crate::args::Context;
+use crate::commands::edit::open_basis;
 use crate::output::Answer;
 use serde_json::json;
 use std::path::PathBuf;
 use tvb::Result;
-use tvb::basis::Basis;
-use tvb::checkpoint::{Existing, write_whole};
+use tvb::checkpoint::{Existing, StagedOutput};
 use tvb::jobs::report::basis_report;
+use tvb::shown::{path_json, shown_path};
 
 /// Write one self-contained HTML page that shows what a basis keeps and loses
 #[derive(Clone, Debug, clap::Args)]
@@ -23,11 +24,12 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
-    let basis = Basis::open(&args.basis)?;
-    let go_on = |_: f64| !tvb::progress::Progress::cancelled(&context.progress);
-    let page = basis_report(&basis, &go_on)?;
+    let basis = open_basis(&args.basis, context)?;
+    let folder = shown_path(&basis.folder);
     let existing = if args.overwrite { Existing::Replace } else { Existing::Refuse };
-    write_whole(&args.output, page.as_bytes(), existing)?;
-    let text = format!("{}: report of {}\n", args.output.display(), basis.folder.display());
-    Ok(Answer::new(text, json!({ "output": args.output, "bytes": page.len() })))
+    let staged = StagedOutput::file(&args.output, existing, &basis.inputs())?;
+    let page = context.unless_stopped(move |go_on| basis_report(&basis, go_on))?;
+    staged.commit_bytes(page.as_bytes())?;
+    let text = format!("{}: report of {}\n", shown_path(&args.output), folder);
+    Ok(Answer::new(text, json!({ "output": path_json(&args.output), "bytes": page.len() })))
 }

@@ -5,13 +5,15 @@ use crate::commands::compress::DtypeName;
 use crate::commands::edit::{Opened, OriginalsArgs, RuleName, addition, command_line, open_base, split};
 use crate::output::{Align, Answer, Table};
 use serde_json::json;
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tvb::checkpoint::Existing;
+use tvb::checkpoint::{Budget, Existing, Inputs};
 use tvb::jobs::edit::Edit;
 use tvb::jobs::evaluate::Evaluator;
 use tvb::jobs::sweep::{Control, DEFAULT_SCALES, Goal, SweepOptions, Swept, parse_scales, read_metrics, sweep};
+use tvb::shown::{escaped, path_json, shown_path};
 use tvb::solve::Rule;
 use tvb::{Error, Result, arithmetic, units};
 
@@ -57,7 +59,7 @@ struct AddArgs {
 struct NegateArgs {
     /// The basis folder, then the task; the task alone with --from-checkpoints
     #[arg(value_name = "BASIS TASK", num_args = 1..=2, required = true)]
-    words: Vec<String>,
+    words: Vec<OsString>,
     #[command(flatten)]
     sweep: SweepArgs,
 }
@@ -111,6 +113,9 @@ struct SweepArgs {
     /// Type of the candidates' float tensors; each keeps its own where nothing is said
     #[arg(long, value_enum)]
     dtype: Option<DtypeName>,
+    /// Write the largest finite value of a type in place of a value beyond it, which is an error otherwise
+    #[arg(long)]
+    clip: bool,
     /// Use a base that is not the one the basis was made from
     #[arg(long)]
     force: bool,
@@ -128,8 +133,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
             run_sweep(args.basis.as_deref(), &args.sweep, rule, context, |names| arithmetic::addition(names, &chosen))
         }
         Kind::Negate(args) => {
-            let (basis, words) = split(&args.words, 1, &args.sweep.originals)?;
-            let alpha = |names: &[String]| arithmetic::negation(names, &words[0]);
+            let (basis, [task]) = split(&args.words, &args.sweep.originals)?;
+            let alpha = |names: &[String]| arithmetic::negation(names, &task);
             run_sweep(basis.as_deref(), &args.sweep, Rule::Projected, context, alpha)
         }
     }
@@ -142,10 +147,10 @@ fn run_sweep(
     context: &Context,
     alpha: impl Fn(&[String]) -> Result<Vec<f64>>,
 ) -> Result<Answer> {
-    let options = options(args)?;
-    let from = Opened::new(basis, Some(&args.base), &args.originals)?;
+    let options = options(args, &context.budget)?;
+    let from = Opened::new(basis, Some(&args.base), &args.originals, context)?;
     let edit = Edit { alpha: alpha(&from.names())?, scale: 1.0, rule };
-    let base = open_base(&args.base, &args.originals)?;
+    let base = open_base(&args.base, args.originals.selection.key.as_deref(), context)?;
     let swept = sweep(from.source(), &edit, &base, &options, &context.runtime()?, &context.progress)?;
     let answer = Answer::new(table(&swept, &options), json(&swept, &options));
     match swept.best() {
@@ -155,12 +160,12 @@ fn run_sweep(
 }
 
 /// What was typed as what is meant.
-fn options(args: &SweepArgs) -> Result<SweepOptions> {
+fn options(args: &SweepArgs, budget: &Budget) -> Result<SweepOptions> {
     if !(args.keep.is_finite() && args.keep >= 0.0) {
         return Err(Error::usage(format!("--keep: a part such as 0.95 expected, {} found", args.keep)));
     }
     let reference = match args.control {
-        Some(_) if args.reference != Path::new("auto") => Some(read_metrics(&args.reference)?),
+        Some(_) if args.reference != Path::new("auto") => Some(read_metrics(&args.reference, budget)?),
         _ => None,
     };
     let scales = parse_scales(&args.scales).map_err(|error| error.context("--scales"))?;
@@ -170,15 +175,20 @@ fn options(args: &SweepArgs) -> Result<SweepOptions> {
         minimize: args.minimize,
         control: args.control.clone().map(|name| Control { name, keep: args.keep, reference }),
     };
+    // `auto` is no file.
+    let files = args.normalize_by.iter().chain(Some(&args.reference).filter(|path| *path != Path::new("auto")));
+    let inputs = files.fold(Inputs::none(), |inputs, path| inputs.and(path));
     Ok(SweepOptions::new(&args.output, scales, evaluator, goal)
         .zero_shot(args.eval_zero_shot)
-        .fine_tuned(args.normalize_by.as_deref().map(read_metrics).transpose()?)
+        .fine_tuned(args.normalize_by.as_deref().map(|path| read_metrics(path, budget)).transpose()?)
         .n_jobs(args.jobs)
         .keep_all(args.keep_all)
         .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
         .dtype(args.dtype.map(DtypeName::kernel))
+        .clip(args.clip)
         .force(args.force)
-        .command(command_line()))
+        .command(command_line())
+        .protect(inputs))
 }
 
 fn none_eligible(swept: &Swept, options: &SweepOptions) -> Error {
@@ -226,16 +236,16 @@ fn table(swept: &Swept, options: &SweepOptions) -> String {
     let mut text = table.to_string();
     if let (Some(best), Some(path)) = (swept.best(), &swept.best_path) {
         let value = shown(&best.metrics, &goal.metric);
-        text += &format!("best: scale {}, {} {value}: {}\n", best.scale, goal.metric, path.display());
+        text += &format!("best: scale {}, {} {value}: {}\n", best.scale, escaped(&goal.metric), shown_path(path));
     }
-    text += &format!("results: {}\n", options.output.join("results.json").display());
+    text += &format!("results: {}\n", shown_path(&options.output.join("results.json")));
     text
 }
 
 fn json(swept: &Swept, options: &SweepOptions) -> serde_json::Value {
     let points = swept.points.iter().zip(&swept.choice.eligible);
     json!({
-        "output": options.output,
+        "output": path_json(&options.output),
         "fingerprint": swept.fingerprint,
         "points": points.map(|(point, eligible)| json!({
             "scale": point.scale, "metrics": point.metrics, "eligible": eligible, "seconds": point.seconds,
@@ -244,7 +254,7 @@ fn json(swept: &Swept, options: &SweepOptions) -> serde_json::Value {
         "control_floor": swept.choice.floor,
         "n_evaluated": swept.n_evaluated,
         "best": swept.best().map(|best| json!({
-            "scale": best.scale, "metrics": best.metrics, "checkpoint": swept.best_path,
+            "scale": best.scale, "metrics": best.metrics, "checkpoint": swept.best_path.as_deref().map(path_json),
         })),
     })
 }

@@ -1,14 +1,15 @@
 //! `tvb verify`: is a basis what it was, and as good as it says?
 
 use crate::args::Context;
+use crate::commands::edit::open_basis;
 use crate::inputs::SelectionArgs;
 use crate::output::{Align, Answer, Table};
 use serde_json::json;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use tvb::basis::Basis;
 use tvb::columns::tasks::TaskSource;
 use tvb::jobs::verify::{verify_errors, verify_files};
+use tvb::shown::{escaped, shown_path};
 use tvb::{Error, Result};
 
 /// Check a basis' checksums and, with the originals, its true errors
@@ -27,25 +28,29 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
-    let basis = Basis::open(&args.basis)?;
+    let basis = open_basis(&args.basis, context)?;
     let runtime = context.runtime()?;
     let files = verify_files(&basis, &runtime, &context.progress)?;
     let damaged: Vec<&str> = files.iter().filter(|file| file.damage.is_some()).map(|file| file.file.as_str()).collect();
     let mut text = String::new();
     for file in &files {
-        text.push_str(&format!("{:<28} {}\n", file.file, file.damage.as_deref().unwrap_or("intact")));
+        text.push_str(&format!(
+            "{:<28} {}\n",
+            escaped(&file.file),
+            escaped(file.damage.as_deref().unwrap_or("intact"))
+        ));
     }
     let mut json = json!({
         "files": files.iter().map(|file| json!({ "file": file.file, "damage": file.damage })).collect::<Vec<_>>(),
         "intact": damaged.is_empty(),
     });
     if !damaged.is_empty() {
-        let problem = Error::rejected(format!("{}: damaged: {}", args.basis.display(), damaged.join(", ")))
+        let problem = Error::rejected(format!("{}: damaged: {}", shown_path(&args.basis), damaged.join(", ")))
             .hint("make the basis again, or copy it again");
         return Ok(Answer::new(text, json).with_problem(problem));
     }
     if let Some(base) = &args.base {
-        let plan = args.selection.plan(base, &TaskSource::parse_all(&args.tasks)?)?;
+        let plan = args.selection.plan(base, TaskSource::parse_all(&args.tasks)?, context)?;
         let errors = verify_errors(&basis, &plan, &runtime, &context.progress)?;
         let mut table =
             Table::new([("task", Align::Left), ("measured error", Align::Right), ("predicted error", Align::Right)]);
@@ -57,7 +62,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         let rows = errors
             .iter()
             .map(|error| json!({ "task": error.task, "measured": error.measured, "predicted": error.predicted }));
-        json["errors"] = rows.collect();
+        Answer::add(&mut json, "errors", rows.collect::<Vec<_>>());
     }
     Ok(Answer::new(text, json))
 }

@@ -129,6 +129,39 @@ fn a_gram_file_and_an_edit_killed_anywhere_are_whole_in_the_end() {
 }
 
 #[test]
+fn a_recovery_killed_anywhere_is_whole_in_the_end() {
+    let top = tempfile::tempdir().expect("a folder");
+    let run = write_run(top.path(), &[&[20_000], &[7]], 10, 13);
+    let basis = top.path().join("basis");
+    succeed(&mut compress(&run, &basis, &[]));
+    let recover = |output: &Path| {
+        let mut command = tvb();
+        command.args(["recover", "-q"]).arg(&basis).arg("-o").arg(output);
+        command
+    };
+    let reference = top.path().join("reference");
+    let length = succeed(&mut recover(&reference));
+    let mut random = Random(number("TVB_KILL_SEED", 13));
+    for round in 0..number("TVB_KILLS", 12_u64).div_ceil(2) {
+        let work = top.path().join(format!("work{round}"));
+        let output = work.join("out");
+        // Into a folder that is there, and into one that is not.
+        std::fs::create_dir_all(if round % 2 == 0 { &output } else { &work }).expect("a folder");
+        kill(recover(&output).spawn().expect("starts"), length, &mut random);
+        // Killed when all was there, but for its locks.
+        let found = contents(&output);
+        let is_done = contents(&reference).iter().all(|(name, bytes)| found.get(name) == Some(bytes));
+        let mut again = recover(&output);
+        if is_done {
+            again.arg("--overwrite");
+        }
+        succeed(&mut again);
+        assert!(contents(&output) == contents(&reference), "round {round}");
+        assert_eq!(names(&work), ["out"], "round {round}");
+    }
+}
+
+#[test]
 fn ctrl_c_stops_cleanly_and_the_same_command_goes_on() {
     let top = tempfile::tempdir().expect("a folder");
     let run = write_run(top.path(), SHAPES, 4, 3);
@@ -162,11 +195,11 @@ fn fail(command: &mut Command, exit_code: i32, message: &str) {
 
 #[test]
 fn a_second_run_on_one_output_stops() {
-    use tvb::checkpoint::{Existing, Leftover, StagedOutput};
+    use tvb::checkpoint::{Existing, Inputs, Leftover, StagedOutput};
     let top = tempfile::tempdir().expect("a folder");
     let run = write_run(top.path(), &[&[10]], 2, 4);
     let output = top.path().join("basis");
-    let held = StagedOutput::folder(&output, Existing::Refuse, Leftover::Clear).expect("held");
+    let held = StagedOutput::folder(&output, Existing::Refuse, Leftover::Clear, &Inputs::none()).expect("held");
     let expected = format!("another run is writing this output (process {})", std::process::id());
     fail(&mut compress(&run, &output, &[]), 1, &expected);
     assert!(held.path().is_dir(), "the second run must leave the first one's work alone");

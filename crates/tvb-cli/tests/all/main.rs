@@ -6,4 +6,7 @@ mod batch;
 mod bench;
 mod cli;
 mod kills;
+mod loss;
+mod names;
+mod numbers;
 mod sweep;

@@ -11,6 +11,7 @@ mod convert;
 mod decode;
 mod eigh;
 mod engine;
+mod finite;
 mod float;
 mod gram;
 mod locate;
@@ -24,5 +25,6 @@ pub(crate) mod scratch;
 
 pub use convert::{convert, decode};
 pub use engine::CpuEngine;
+pub use finite::count_non_finite;
 pub use locate::locate_non_finite;
 pub use scratch::Scratch;

@@ -15,7 +15,7 @@ pub fn check_read(read: &Read, basis: &Basis, base: Option<&Checkpoint>) -> Resu
     let n_atoms = basis.n_atoms();
     for (task, digests) in &read.columns {
         let record = (0..n_atoms).find(|&index| plain::stem(index, n_atoms) == task.name);
-        let Some(record) = record.map(|index| &basis.manifest.atoms[index]) else { continue };
+        let Some(record) = record.and_then(|index| basis.manifest.atoms.get(index)) else { continue };
         let Some(digests) = digests.iter().copied().collect::<Option<Vec<Digest>>>() else { continue };
         if plain::checksum(&task.checkpoint, digests.into_iter())? != record.checksum {
             return Err(Error::rejected(format!(

@@ -2,16 +2,18 @@
 
 use super::gram_file::full_matrices;
 use super::manifest::{FileRecord, Manifest, StoredTensors};
+use super::matrix_file::MatrixFile;
+use crate::checkpoint::{Budget, Charge, Tensor};
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::matrix::Matrix;
 use crate::ops::Grams;
+use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
 use std::path::Path;
 
 /// The file's name inside a basis folder.
-pub const FILE_NAME: &str = "coefficients.safetensors";
+pub const FILE_NAME: &str = crate::checkpoint::names::COEFFICIENTS;
 /// Larger files are not ours: Grams are kept as one before they get there.
 const MAX_BYTES: u64 = 4 << 30;
 
@@ -75,62 +77,76 @@ fn matrix_bytes(matrix: &Matrix) -> Vec<u8> {
     rows.flat_map(f64::to_le_bytes).collect()
 }
 
-/// Reads and checks the coefficients of the basis in `folder`.
+/// Reads and checks the coefficients of the basis in `folder`, and says what they take of `budget`.
 ///
 /// # Errors
-/// Rejected: missing, damaged, or shapes that disagree with the manifest. Failed: I/O.
-pub fn read(folder: &Path, manifest: &Manifest) -> Result<StoredCoefficients> {
+/// Rejected: missing, damaged, shapes that disagree with the manifest, or too little memory. Failed: I/O. Interrupted.
+pub(crate) fn read(folder: &Path, manifest: &Manifest, budget: &Budget) -> Result<(StoredCoefficients, Charge)> {
     let path = crate::checkpoint::resolve_inside(folder, &manifest.coefficients.file)?;
-    let rejected = |what: String| Error::rejected(format!("{}: {what}", path.display()));
-    let bytes = crate::checkpoint::read_capped(&path, "coefficients", MAX_BYTES)?;
-    if Digest::of(&bytes) != manifest.coefficients.checksum {
-        return Err(rejected("its checksum does not match: the file was damaged".into())
-            .hint("make the basis again, or copy it again"));
-    }
-    parse(&bytes, manifest).map_err(rejected)
+    let checksum = manifest.coefficients.checksum;
+    let mut file = MatrixFile::open(&path, "coefficients", MAX_BYTES, Some(checksum), budget)?;
+    let parsed = parse(&mut file, manifest).map_err(|error| match error.kind() {
+        ErrorKind::Rejected if error.hint_text().is_none() => error.context(path.display()),
+        // Names the file itself.
+        _ => error,
+    })?;
+    Ok((parsed, file.finish()?))
 }
 
-fn parse(bytes: &[u8], manifest: &Manifest) -> std::result::Result<StoredCoefficients, String> {
-    let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+fn parse(file: &mut MatrixFile<'_>, manifest: &Manifest) -> Result<StoredCoefficients> {
     let (n_tasks, n_atoms) = (manifest.tasks.len(), manifest.n_vectors());
-    let values = |name: &str| -> std::result::Result<(Vec<usize>, Vec<f64>), String> {
-        let view = file.tensor(name).map_err(|_| format!("tensor {name} expected, none found"))?;
-        if view.dtype() != Dtype::F64 {
-            return Err(format!("tensor {name}: F64 expected, {:?} found", view.dtype()));
-        }
-        let data = view.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap_or_default()));
-        let data: Vec<f64> = data.collect();
-        if data.iter().any(|value| !value.is_finite()) {
-            return Err(format!("tensor {name}: finite values expected, another found"));
-        }
-        Ok((view.shape().to_vec(), data))
-    };
-    let matrix = |name: String, rows: usize, columns: usize, may_be_empty: bool| {
-        let (shape, data) = values(&name)?;
-        if shape == [rows, columns] {
-            Ok(Matrix::from_fn(rows, columns, |i, j| data[i * columns + j]))
-        } else if may_be_empty && shape == [0, 0] {
-            Ok(Matrix::empty())
-        } else {
-            Err(format!("tensor {name}: shape [{rows}, {columns}] expected, {shape:?} found"))
-        }
-    };
     let name = &manifest.stored.name;
-    let (_, eigenvalues) = values(&format!("eigenvalues.{name}"))?;
-    let encode = matrix(format!("encode.{name}"), n_tasks, n_atoms, true)?;
-    let decode = matrix(format!("decode.{name}"), n_atoms, n_tasks, false)?;
+    let eigenvalues = find(file, &format!("eigenvalues.{name}"))?;
+    let eigenvalues = values(file, &eigenvalues)?;
+    let encode = matrix(file, &format!("encode.{name}"), n_tasks, n_atoms, true)?;
+    let decode = matrix(file, &format!("decode.{name}"), n_atoms, n_tasks, false)?;
     let mix = match manifest.generated {
-        Some(_) => matrix(format!("mix.{name}"), n_atoms, n_atoms, false)?,
+        Some(_) => matrix(file, &format!("mix.{name}"), n_atoms, n_atoms, false)?,
         None => Matrix::empty(),
     };
     let mut grams = Vec::new();
-    if file.tensor("gram").is_ok() {
-        let (shape, data) = values("gram")?;
-        if shape.len() != 3 || shape[1..] != [n_tasks, n_tasks] {
-            return Err(format!("tensor gram: shape [n, {n_tasks}, {n_tasks}] expected, {shape:?} found"));
+    if let Some(gram) = file.tensor("gram").cloned() {
+        if !matches!(gram.shape[..], [_, rows, columns] if rows == n_tasks && columns == n_tasks) {
+            return Err(Error::rejected(format!(
+                "tensor gram: shape [n, {n_tasks}, {n_tasks}] expected, {:?} found",
+                gram.shape
+            )));
         }
-        let matrices = data.chunks_exact(n_tasks * n_tasks);
-        grams = matrices.map(|m| Matrix::from_fn(n_tasks, n_tasks, |i, j| m[i * n_tasks + j])).collect();
+        file.charge_values(gram.n_elements() as u64)?;
+        let mut one = Vec::with_capacity(n_tasks * n_tasks);
+        file.values(&gram, |value| {
+            one.push(value);
+            if one.len() == n_tasks * n_tasks {
+                grams.push(Matrix::of_rows(n_tasks, n_tasks, &one));
+                one.clear();
+            }
+        })?;
     }
     Ok(StoredCoefficients { grams, encode, decode, mix, eigenvalues })
+}
+
+fn find(file: &MatrixFile<'_>, name: &str) -> Result<Tensor> {
+    file.tensor(name).cloned().ok_or_else(|| Error::rejected(format!("tensor {name} expected, none found")))
+}
+
+fn values(file: &mut MatrixFile<'_>, tensor: &Tensor) -> Result<Vec<f64>> {
+    file.charge_values(tensor.n_elements() as u64)?;
+    let mut values = Vec::with_capacity(tensor.n_elements());
+    file.values(tensor, |value| values.push(value))?;
+    Ok(values)
+}
+
+fn matrix(file: &mut MatrixFile<'_>, name: &str, rows: usize, columns: usize, may_be_empty: bool) -> Result<Matrix> {
+    let tensor = find(file, name)?;
+    if may_be_empty && tensor.shape == [0, 0] {
+        return Ok(Matrix::empty());
+    }
+    if tensor.shape != [rows, columns] {
+        return Err(Error::rejected(format!(
+            "tensor {name}: shape [{rows}, {columns}] expected, {:?} found",
+            tensor.shape
+        )));
+    }
+    let data = values(file, &tensor)?;
+    Ok(Matrix::of_rows(rows, columns, &data))
 }

@@ -27,12 +27,13 @@ pub struct Described<'a> {
 pub fn describe(described: &Described<'_>, atoms: Vec<AtomRecord>, coefficients: FileRecord) -> Manifest {
     let Described { grams, solved, method, dtype } = *described;
     let assessment = &solved.assessment;
-    let tasks = grams.tasks.iter().enumerate().map(|(task, origin)| TaskRecord {
+    let measured = assessment.norms.iter().zip(&assessment.relative_errors);
+    let tasks = grams.tasks.iter().zip(measured).map(|(origin, (norm, relative_error))| TaskRecord {
         name: origin.name.clone(),
         source: Some(origin.source.clone()),
         fingerprint: Some(origin.fingerprint),
-        norm: Some(assessment.norms[task]),
-        relative_error: Some(assessment.relative_errors[task]),
+        norm: Some(*norm),
+        relative_error: Some(*relative_error),
     });
     let stored = grams.tensors.iter().filter(|tensor| !tensor.frozen);
     let fidelity = |of: crate::solve::Fidelity| Fidelity { cosine: of.cosine, norm_ratio: of.norm_ratio };
@@ -138,7 +139,8 @@ fn rounding_note(described: &Described<'_>) -> Option<String> {
     if rounding.warned.is_empty() {
         return None;
     }
-    let names: Vec<&str> = rounding.warned.iter().take(5).map(|&task| grams.tasks[task].name.as_str()).collect();
+    let names: Vec<&str> =
+        rounding.warned.iter().take(5).filter_map(|&task| Some(grams.tasks.get(task)?.name.as_str())).collect();
     let more = if rounding.warned.len() > names.len() { ", …" } else { "" };
     Some(format!(
         "storage in {} adds more than a tenth to the error of {} of {} tasks ({}{more}): --dtype f32 or --coordinates orthogonal avoids it",

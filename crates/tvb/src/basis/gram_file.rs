@@ -5,17 +5,18 @@
 //! object with the rest of [`Grams`].
 
 use super::manifest::StoredTensors;
+use super::matrix_file::MatrixFile;
 use super::seal;
-use crate::checkpoint::{SafetensorsLayout, TensorSpec};
+use crate::checkpoint::{Budget, Dtype, SafetensorsLayout, Tensor, TensorSpec};
 use crate::columns::plan::Skipped;
+use crate::columns::tasks::check_names;
 use crate::digest::{Digest, TableOfDigests};
-use crate::error::{Error, Result};
-use crate::ops::{GramTensor, Grams, Origin, Per};
-use safetensors::{Dtype, SafeTensors};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ops::{GramTensor, Grams, N_ROWS_MAX, Origin, Per, countable_rows, unpack_triangle};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
-use tvb_kernels::triangle_len;
+use tvb_kernels::{MAX_TASKS, triangle_len};
 
 /// What the metadata's `format` must say.
 pub const FORMAT: &str = "tvb-gram";
@@ -63,8 +64,8 @@ pub fn to_bytes(grams: &Grams) -> Result<Vec<u8>> {
     let digests: Vec<u8> = grams.digests.digests.iter().flat_map(|digest| digest.0.to_le_bytes()).collect();
     let spec = |name: &str, dtype, shape| TensorSpec { name: name.to_owned(), dtype, shape };
     let specs = [
-        spec("gram", crate::checkpoint::Dtype::F64, vec![grams.n_slots(), n, n]),
-        spec("digests", crate::checkpoint::Dtype::U8, vec![grams.tensors.len(), n + 1, 16]),
+        spec("gram", Dtype::F64, vec![grams.n_slots(), n, n]),
+        spec("digests", Dtype::U8, vec![grams.tensors.len(), n + 1, 16]),
     ];
     // Sorted, so that the same Gram matrices are the same bytes in every run.
     let metadata = BTreeMap::from([
@@ -75,10 +76,10 @@ pub fn to_bytes(grams: &Grams) -> Result<Vec<u8>> {
     ]);
     let layout = SafetensorsLayout::new(&specs, &metadata)?;
     let mut bytes = vec![0; layout.file_bytes() as usize];
-    bytes[..layout.header().len()].copy_from_slice(layout.header());
-    for (tensor, data) in [gram, digests].iter().enumerate() {
-        let at = layout.offset(tensor) as usize;
-        bytes[at..at + data.len()].copy_from_slice(data);
+    for (at, data) in [(0, layout.header()), (layout.offset(0) as usize, &gram), (layout.offset(1) as usize, &digests)]
+    {
+        let place = bytes.get_mut(at..).and_then(|rest| rest.get_mut(..data.len()));
+        place.ok_or_else(|| failed(&"its parts do not fit"))?.copy_from_slice(data);
     }
     seal::seal(&mut bytes);
     Ok(bytes)
@@ -88,11 +89,8 @@ pub fn to_bytes(grams: &Grams) -> Result<Vec<u8>> {
 pub(super) fn full_matrices(triangles: &[f64], n_tasks: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(triangles.len() * 16);
     for triangle in triangles.chunks_exact(triangle_len(n_tasks)) {
-        for i in 0..n_tasks {
-            for j in 0..n_tasks {
-                bytes.extend(triangle[triangle_len(i.max(j)) + i.min(j)].to_le_bytes());
-            }
-        }
+        let full = unpack_triangle(triangle, n_tasks);
+        bytes.extend(full.rows().flatten().flat_map(f64::to_le_bytes));
     }
     bytes
 }
@@ -102,9 +100,24 @@ pub(super) fn full_matrices(triangles: &[f64], n_tasks: usize) -> Vec<u8> {
 /// # Errors
 /// Rejected: not a Gram file, another version, damaged, or counts that disagree. Failed: I/O.
 pub fn read(path: &Path) -> Result<Grams> {
-    let bytes = crate::checkpoint::read_capped_or_pipe(path, "a Gram file", MAX_BYTES)?;
-    from_bytes(&bytes)
-        .map_err(|what| Error::rejected(format!("{}: {what}", path.display())).hint("make it again with `tvb gram`"))
+    read_within(path, &Budget::default())
+}
+
+/// [`read`], with what reading takes of memory charged to `budget`.
+///
+/// # Errors
+/// As [`read`]. Rejected: too little memory. Interrupted.
+pub fn read_within(path: &Path, budget: &Budget) -> Result<Grams> {
+    let mut file = MatrixFile::open(path, "a Gram file", MAX_BYTES, None, budget)?;
+    let grams = parse(&mut file).map_err(|error| match error.kind() {
+        ErrorKind::Rejected if error.hint_text().is_none() => {
+            error.context(path.display()).hint("make it again with `tvb gram`")
+        }
+        // Names the file itself.
+        _ => error,
+    })?;
+    file.finish()?;
+    Ok(grams)
 }
 
 /// Parses the bytes of a Gram file; the error is one line without the path.
@@ -112,58 +125,73 @@ pub fn read(path: &Path) -> Result<Grams> {
 /// # Errors
 /// One line that says what is wrong, without the path.
 pub fn from_bytes(bytes: &[u8]) -> std::result::Result<Grams, String> {
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| format!("not a Gram file: {error}"))?;
-    let metadata = header.metadata().clone().unwrap_or_default();
-    let field = |name: &str| metadata.get(name).map_or("", String::as_str);
-    if field("format") != FORMAT {
-        return Err(format!("a Gram file expected (format {FORMAT:?}), format {:?} found", field("format")));
+    let parsed = MatrixFile::of_bytes(bytes).and_then(|mut file| parse(&mut file));
+    parsed.map_err(|error| error.message().to_owned())
+}
+
+fn parse(file: &mut MatrixFile<'_>) -> Result<Grams> {
+    let rejected = |what: String| Err(Error::rejected(what));
+    if file.metadata("format") != FORMAT {
+        let found: String = file.metadata("format").chars().take(60).collect();
+        return rejected(format!("a Gram file expected (format {FORMAT:?}), format {found:?} found"));
     }
-    if field("version") != VERSION {
-        return Err(format!("Gram file version {VERSION} expected, {:?} found", field("version")));
+    if file.metadata("version") != VERSION {
+        let found: String = file.metadata("version").chars().take(60).collect();
+        return rejected(format!("Gram file version {VERSION} expected, {found:?} found"));
     }
-    let checksum: Digest = field("checksum").parse()?;
-    if !seal::is_intact(bytes, checksum) {
-        return Err("its checksum does not match: the file was damaged".into());
+    let checksum: Digest = file.metadata("checksum").parse().map_err(|why: String| Error::rejected(why))?;
+    if !file.is_intact(checksum)? {
+        return rejected("its checksum does not match: the file was damaged".into());
     }
-    let record: Record = serde_json::from_str(field("record")).map_err(|error| format!("its record: {error}"))?;
-    let tensors = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+    file.charge_json(file.json_cost("record"))?;
+    let record: Record = serde_json::from_str(file.metadata("record"))
+        .map_err(|error| Error::rejected(format!("its record: {error}")))?;
     let (n, n_tensors) = (record.tasks.len(), record.tensors.len());
+    if !(1..=MAX_TASKS).contains(&n) {
+        return rejected(format!("1 to {MAX_TASKS} tasks expected, {n} found"));
+    }
+    if n_tensors == 0 {
+        return rejected("at least one tensor expected, none found".into());
+    }
+    check_shapes(&record.tensors)?;
     let n_slots = match record.per {
         Per::Tensor => n_tensors,
         Per::Whole => 1,
     };
-    let data = |name: &str, dtype, shape: &[usize]| {
-        let view = tensors.tensor(name).map_err(|error| format!("tensor {name}: {error}"))?;
-        if view.dtype() != dtype || view.shape() != shape {
-            return Err(format!(
-                "tensor {name}: {dtype:?} {shape:?} expected, {:?} {:?} found",
-                view.dtype(),
-                view.shape()
-            ));
-        }
-        Ok(view.data())
-    };
-    if n == 0 {
-        return Err("at least one task expected, none found".into());
+    let shapes = record.tensors.iter().map(|tensor| tensor.shape.as_slice());
+    if countable_rows(shapes).is_none() {
+        return rejected(format!("tensors of at most {N_ROWS_MAX} elements together expected, more found"));
+    }
+    if let Err(why) = check_names(record.tasks.iter().map(|task| task.name.as_str())) {
+        return rejected(why);
     }
     match record.groups.as_slice() {
         [group] if group.tensors.iter().copied().eq(0..n_tensors) => {}
-        groups => return Err(format!("one group of all {n_tensors} tensors expected, {} groups found", groups.len())),
-    }
-    let gram = data("gram", Dtype::F64, &[n_slots, n, n])?;
-    let digests = data("digests", Dtype::U8, &[n_tensors, n + 1, 16])?;
-    let values: Vec<f64> = gram.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap_or_default())).collect();
-    if values.iter().any(|value| !value.is_finite()) {
-        return Err("a Gram matrix holds a value that is not finite".into());
-    }
-    let mut triangles = Vec::with_capacity(n_slots * triangle_len(n));
-    for matrix in values.chunks_exact(n * n) {
-        for i in 0..n {
-            triangles.extend_from_slice(&matrix[i * n..i * n + i + 1]);
+        groups => {
+            return rejected(format!("one group of all {n_tensors} tensors expected, {} groups found", groups.len()));
         }
     }
-    let digests =
-        digests.chunks_exact(16).map(|b| Digest(u128::from_le_bytes(b.try_into().unwrap_or_default()))).collect();
+    // The shapes are those of tensors that lie in the file, so nothing larger than it is made.
+    let gram = find(file, "gram", Dtype::F64, &[n_slots, n, n])?;
+    let digest_table = find(file, "digests", Dtype::U8, &[n_tensors, n + 1, 16])?;
+    file.charge_values((n_slots * triangle_len(n) + 2 * n_tensors * (n + 1)) as u64)?;
+    let mut triangles = Vec::with_capacity(n_slots * triangle_len(n));
+    let (mut row, mut column) = (0, 0);
+    file.values(&gram, |value| {
+        if column <= row {
+            triangles.push(value);
+        }
+        column += 1;
+        if column == n {
+            (row, column) = ((row + 1) % n, 0);
+        }
+    })?;
+    let mut digests = Vec::with_capacity(n_tensors * (n + 1));
+    file.bytes(&digest_table, &mut |piece| {
+        let (values, _) = piece.as_chunks::<16>();
+        digests.extend(values.iter().map(|value| Digest(u128::from_le_bytes(*value))));
+        Ok(())
+    })?;
     Ok(Grams {
         base: record.base,
         tasks: record.tasks,
@@ -174,4 +202,30 @@ pub fn from_bytes(bytes: &[u8]) -> std::result::Result<Grams, String> {
         skipped: record.skipped,
         carried: record.carried,
     })
+}
+
+fn find(file: &MatrixFile<'_>, name: &str, dtype: Dtype, shape: &[usize]) -> Result<Tensor> {
+    let Some(tensor) = file.tensor(name) else {
+        return Err(Error::rejected(format!("tensor {name} expected, none found")));
+    };
+    if tensor.dtype != dtype || tensor.shape != shape {
+        return Err(Error::rejected(format!(
+            "tensor {name}: {dtype} {shape:?} expected, {} {:?} found",
+            tensor.dtype, tensor.shape
+        )));
+    }
+    Ok(tensor.clone())
+}
+
+/// Elements are counted and summed from here on.
+fn check_shapes(tensors: &[GramTensor]) -> Result<()> {
+    let mut total = 0u64;
+    for tensor in tensors {
+        let spec = TensorSpec { name: tensor.name.clone(), dtype: tensor.dtype, shape: tensor.shape.clone() };
+        total = total.saturating_add(spec.n_bytes()?);
+    }
+    if total > i64::MAX as u64 {
+        return Err(Error::rejected("its tensors have more elements than can be counted"));
+    }
+    Ok(())
 }

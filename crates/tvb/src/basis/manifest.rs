@@ -1,16 +1,20 @@
 //! `basis.json`: everything about a basis that is small, readable by people and other programs.
 
+use super::head::{Head, Scalar};
 use super::seal;
 use crate::checkpoint::Dtype;
 use crate::columns::plan::Skipped;
+use crate::columns::tasks::check_names;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::ops::dtype_name;
+use crate::solve::Method;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use tvb_kernels::MAX_TASKS;
 
 /// The manifest's file name inside a basis folder.
-pub const FILE_NAME: &str = "basis.json";
+pub const FILE_NAME: &str = crate::checkpoint::names::MANIFEST;
 /// What [`Manifest::format`] must say.
 pub const FORMAT: &str = "tvb-basis";
 /// The version this program writes, and the newest it reads.
@@ -177,8 +181,14 @@ pub struct FileRecord {
 pub struct Fidelity {
     /// Cosine between the edit from the basis and the same edit from the originals.
     pub cosine: f64,
-    /// Norm of the edit from the basis over the norm of the same edit from the originals.
+    /// Norm of the edit from the basis over the norm of the same edit from the originals; infinite where only the latter
+    /// vanishes (tasks that cancel each other), for which JSON has `null`.
+    #[serde(deserialize_with = "infinite_where_null")]
     pub norm_ratio: f64,
+}
+
+fn infinite_where_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<f64, D::Error> {
+    Ok(<Option<f64>>::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
 }
 
 /// Addition of all tasks with weight 1, by rule.
@@ -219,36 +229,41 @@ impl Manifest {
     /// Rejected: not JSON, another format or version, a damaged file, or file names that leave the folder.
     pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Manifest> {
         let rejected = |what: String| Error::rejected(format!("{}: {what}", path.display()));
-        let value: serde_json::Value =
-            serde_json::from_slice(bytes).map_err(|error| rejected(format!("not a basis manifest: {error}")))?;
-        if value.get("format").and_then(|format| format.as_str()) != Some(FORMAT) {
-            return Err(rejected(format!("\"format\": {FORMAT:?} expected, {} found", shown(value.get("format")))));
+        // Nothing is built of a file before it is known to be whole, and one of ours.
+        let head = Head::read(bytes).map_err(|error| rejected(format!("not a basis manifest: {error}")))?;
+        if head.format != Some(Scalar::Text(FORMAT.into())) {
+            return Err(rejected(format!("\"format\": {FORMAT:?} expected, {} found", shown(head.format.as_ref()))));
         }
-        match value.get("version").and_then(serde_json::Value::as_u64) {
-            Some(version) if version == u64::from(VERSION) => {}
-            _ => {
-                return Err(rejected(format!(
-                    "\"version\": {VERSION} expected, {} found",
-                    shown(value.get("version"))
-                ))
+        if head.version != Some(Scalar::Number(VERSION.into())) {
+            return Err(rejected(format!("\"version\": {VERSION} expected, {} found", shown(head.version.as_ref())))
                 .hint("use the tvb that wrote it, or a newer one"));
-            }
         }
-        let manifest: Manifest = serde_json::from_value(value).map_err(|error| rejected(error.to_string()))?;
-        if !seal::is_intact(bytes, manifest.checksum) {
+        let checksum = match &head.checksum {
+            Some(Scalar::Text(text)) => text.parse::<Digest>(),
+            other => Err(format!("a digest expected, {} found", shown(other.as_ref()))),
+        };
+        let checksum = checksum.map_err(|error| rejected(format!("\"checksum\": {error}")))?;
+        if !seal::is_intact(bytes, checksum) {
             return Err(rejected("its checksum does not match: the file was damaged or edited".into())
                 .hint("make the basis again, or copy it again"));
         }
+        let manifest: Manifest = serde_json::from_slice(bytes).map_err(|error| rejected(error.to_string()))?;
         for name in manifest.file_names() {
             if !is_plain_file_name(name) {
                 return Err(rejected(format!("file name {name:?}: a name inside the basis folder expected")));
             }
         }
         manifest.check_counts().map_err(rejected)?;
+        let method = &manifest.method.name;
+        if Method::parse(method).is_err() {
+            return Err(rejected(format!("\"method\": {method:?} is not known to this program"))
+                .hint("use the tvb that wrote it, or a newer one"));
+        }
         Ok(manifest)
     }
 
-    fn file_names(&self) -> impl Iterator<Item = &str> {
+    /// Every file beside the manifest.
+    pub(super) fn file_names(&self) -> impl Iterator<Item = &str> {
         let atoms = self.atoms.iter().flat_map(|atom| std::iter::once(&atom.file).chain(&atom.shards));
         atoms.chain(std::iter::once(&self.coefficients.file)).map(String::as_str)
     }
@@ -284,19 +299,35 @@ impl Manifest {
                 stored.n_atoms
             ));
         }
-        if self.tasks.is_empty() {
-            return Err("at least one task expected".into());
+        if !(1..=MAX_TASKS).contains(&self.tasks.len()) {
+            return Err(format!("1 to {MAX_TASKS} tasks expected, {} found", self.tasks.len()));
         }
-        Ok(())
+        // The mean of the tasks is one more where `pca` was imported.
+        if self.atoms.len() > MAX_TASKS + 1 {
+            return Err(format!("at most {} atoms expected, {} found", MAX_TASKS + 1, self.atoms.len()));
+        }
+        if self.n_vectors() == 0 {
+            return Err("at least one atom expected".into());
+        }
+        let bytes = self.atoms.iter().try_fold(0_u64, |sum, atom| sum.checked_add(atom.bytes));
+        if bytes.and_then(|bytes| bytes.checked_mul(self.tasks.len() as u64)).is_none() {
+            return Err("atoms of a size that can be counted expected".into());
+        }
+        check_names(self.tasks.iter().map(|task| task.name.as_str()))
     }
 }
 
-fn shown(value: Option<&serde_json::Value>) -> String {
-    let mut text = value.map_or("nothing".to_owned(), ToString::to_string);
-    if text.len() > 60 {
-        text = text.chars().take(57).collect::<String>() + "…";
+fn shown(value: Option<&Scalar>) -> String {
+    const CHARS_SHOWN: usize = 60;
+    match value {
+        None => "nothing".to_owned(),
+        Some(Scalar::Text(text)) => {
+            let end = if text.chars().count() > CHARS_SHOWN { "…" } else { "" };
+            format!("\"{}\"{end}", text.chars().take(CHARS_SHOWN).flat_map(char::escape_debug).collect::<String>())
+        }
+        Some(Scalar::Number(number)) => number.to_string(),
+        Some(Scalar::Other) => "another value".to_owned(),
     }
-    text
 }
 
 /// One path component that stays in its folder.

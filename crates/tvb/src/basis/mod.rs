@@ -6,7 +6,9 @@ pub mod coefficients;
 pub mod describe;
 mod edits;
 pub mod gram_file;
+mod head;
 pub mod manifest;
+mod matrix_file;
 mod open;
 pub mod seal;
 

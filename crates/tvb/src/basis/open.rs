@@ -4,12 +4,15 @@ use super::atoms::plain::stem;
 use super::atoms::{Atoms, GeneratedAtoms};
 use super::coefficients::{self, StoredCoefficients};
 use super::manifest::{self, Manifest};
-use crate::checkpoint::{Checkpoint, read_capped, resolve_inside};
+use crate::checkpoint::{
+    Budget, Charge, Checkpoint, Inputs, OpenOptions, json_cost, read_capped_within, resolve_inside,
+};
 use crate::columns::plan::Task;
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
 use crate::solve::{Coefficients, Generated};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A basis whose small files were read and checked; atoms are opened when they are needed.
 #[derive(Clone, Debug)]
@@ -20,10 +23,14 @@ pub struct Basis {
     pub manifest: Manifest,
     /// `coefficients.safetensors`.
     pub coefficients: StoredCoefficients,
+    /// For its atoms.
+    budget: Budget,
+    /// What manifest and coefficients take of it.
+    _charges: Arc<[Charge; 2]>,
 }
 
-/// A manifest larger than this is not one of ours.
-const MAX_MANIFEST_BYTES: u64 = 256 << 20;
+/// A manifest larger than this is not one of ours: two matrices of numbers for the most tasks there can be.
+const MAX_MANIFEST_BYTES: u64 = 128 << 20;
 
 impl Basis {
     /// Whether `path` looks like a basis folder.
@@ -36,6 +43,14 @@ impl Basis {
     /// # Errors
     /// Rejected: not a basis, damaged, or of another version. Failed: I/O.
     pub fn open(folder: &Path) -> Result<Basis> {
+        Basis::open_within(folder, &Budget::default())
+    }
+
+    /// [`open`](Basis::open); what it and its atoms keep in memory is charged to `budget`.
+    ///
+    /// # Errors
+    /// As [`open`](Basis::open). Rejected: too little memory. Interrupted.
+    pub fn open_within(folder: &Path, budget: &Budget) -> Result<Basis> {
         let path = folder.join(manifest::FILE_NAME);
         if !path.exists() && folder.exists() {
             return Err(Error::rejected(format!(
@@ -47,10 +62,21 @@ impl Basis {
         }
         // A basis may come from others: not even its manifest may be a link out of its folder.
         let path = resolve_inside(folder, manifest::FILE_NAME)?;
-        let bytes = read_capped(&path, "a manifest", MAX_MANIFEST_BYTES)?;
+        let (bytes, mut text_charge) = read_capped_within(&path, "a manifest", MAX_MANIFEST_BYTES, budget)?;
+        text_charge.take(json_cost(&bytes))?;
         let manifest = Manifest::from_bytes(&bytes, &path)?;
-        let coefficients = coefficients::read(folder, &manifest)?;
-        Ok(Basis { folder: folder.to_owned(), manifest, coefficients })
+        drop(text_charge);
+        let manifest_charge = budget.charge(&path, "a manifest", json_cost(&bytes) / 2 + bytes.len() as u64)?;
+        drop(bytes);
+        let (coefficients, coefficients_charge) = coefficients::read(folder, &manifest, budget)?;
+        let _charges = Arc::new([manifest_charge, coefficients_charge.settled()]);
+        Ok(Basis { folder: folder.to_owned(), manifest, coefficients, budget: budget.clone(), _charges })
+    }
+
+    /// What an output must leave alone: every file of the basis.
+    pub fn inputs(&self) -> Inputs {
+        let names = std::iter::once(manifest::FILE_NAME).chain(self.manifest.file_names());
+        names.fold(Inputs::none().and_folder(&self.folder), |inputs, name| inputs.and(&self.folder.join(name)))
     }
 
     /// The tasks' names, in column order.
@@ -113,9 +139,12 @@ impl Basis {
     /// # Errors
     /// Rejected: missing, malformed, or not the tensors the manifest lists.
     pub fn open_atom(&self, index: usize) -> Result<Checkpoint> {
-        let record = &self.manifest.atoms[index];
+        let record = self.manifest.atoms.get(index).ok_or_else(|| {
+            Error::rejected(format!("{}: atom {index} expected, {} found", self.folder.display(), self.n_atoms()))
+        })?;
         // A basis may come from others: no link in it may lead out of its folder.
-        let atom = Checkpoint::open(&resolve_inside(&self.folder, &record.file)?)?;
+        let options = OpenOptions { budget: self.budget.clone(), ..OpenOptions::default() };
+        let atom = Checkpoint::open_with(&resolve_inside(&self.folder, &record.file)?, &options)?;
         let expected = self.stored_tensors().len();
         let rejected = |what: String| {
             Error::rejected(format!("{}: {what}", atom.path().display())).hint("make the basis again, or copy it again")

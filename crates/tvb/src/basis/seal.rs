@@ -12,17 +12,27 @@ pub fn seal(bytes: &mut [u8]) -> bool {
     let placeholder = UNSEALED.to_string();
     let Some(at) = find(bytes, placeholder.as_bytes()) else { return false };
     let digest = Digest::of(bytes).to_string();
-    bytes[at..at + digest.len()].copy_from_slice(digest.as_bytes());
-    true
+    put(bytes, at, &digest)
 }
 
 /// Whether `bytes`, which carry `checksum` as their own, are as they were when they were sealed.
 pub fn is_intact(bytes: &[u8], checksum: Digest) -> bool {
+    let Some(at) = place(bytes, checksum) else { return false };
+    let (Some(before), Some(after)) = (bytes.get(..at.start), bytes.get(at.end..)) else { return false };
+    Digest::of_parts([before, UNSEALED.to_string().as_bytes(), after]) == checksum
+}
+
+/// Where a file that begins with `bytes` carries `checksum` as its own.
+pub(super) fn place(bytes: &[u8], checksum: Digest) -> Option<std::ops::Range<usize>> {
     let text = checksum.to_string();
-    let Some(at) = find(bytes, text.as_bytes()) else { return false };
-    let mut zeroed = bytes.to_vec();
-    zeroed[at..at + text.len()].copy_from_slice(UNSEALED.to_string().as_bytes());
-    Digest::of(&zeroed) == checksum
+    find(bytes, text.as_bytes()).map(|at| at..at + text.len())
+}
+
+/// Puts `text` over the bytes from `at` on; false where it does not fit.
+fn put(bytes: &mut [u8], at: usize, text: &str) -> bool {
+    let Some(place) = bytes.get_mut(at..).and_then(|rest| rest.get_mut(..text.len())) else { return false };
+    place.copy_from_slice(text.as_bytes());
+    true
 }
 
 fn find(bytes: &[u8], text: &[u8]) -> Option<usize> {

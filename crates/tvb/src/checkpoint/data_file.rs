@@ -1,20 +1,25 @@
 //! An open data file, read by position: many threads share one, and none moves a cursor.
 
+use super::Budget;
+use super::budget::Charge;
 use super::limits::HEADER_BYTES_MAX;
+use super::regular::open_regular;
 use crate::error::{Error, Result};
 use std::fs::{File, Metadata};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
-/// One open data file, read by position only.
-#[derive(Debug)]
+/// One open data file, read by position only. Clones share it.
+#[derive(Clone, Debug)]
 pub struct DataFile {
     /// Where it is, for messages.
     pub path: PathBuf,
     /// Its length in bytes when it was opened.
     pub len: u64,
-    file: File,
+    file: Arc<File>,
     stamp: FileStamp,
+    budget: Budget,
 }
 
 /// What tells that a file is still the one that was opened.
@@ -47,14 +52,35 @@ impl DataFile {
     /// # Errors
     /// Rejected when it is no regular file, Failed when the system cannot open it.
     pub fn open(path: &Path) -> Result<DataFile> {
-        let before = std::fs::metadata(path).map_err(|error| Error::io("opening", path, &error))?;
-        if !before.is_file() {
-            return Err(Error::rejected(format!("{}: expected a regular file", path.display())));
-        }
-        let file = File::open(path).map_err(|error| open_error(path, &error))?;
-        let metadata = file.metadata().map_err(|error| Error::io("opening", path, &error))?;
+        DataFile::open_within(path, &Budget::default())
+    }
+
+    /// [`open`](DataFile::open); what readers keep of the file is charged to `budget`.
+    ///
+    /// # Errors
+    /// As [`open`](DataFile::open).
+    pub fn open_within(path: &Path, budget: &Budget) -> Result<DataFile> {
+        let (file, metadata) = open_regular(path)?;
         let stamp = FileStamp::of(&metadata);
-        Ok(DataFile { path: path.to_owned(), len: stamp.len, file, stamp })
+        Ok(DataFile { path: path.to_owned(), len: stamp.len, file: Arc::new(file), stamp, budget: budget.clone() })
+    }
+
+    /// What readers of this file charge what they keep to.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// An open account for something of this file that is kept in memory.
+    pub(crate) fn account(&self, what: &'static str) -> Charge {
+        self.budget.account(&self.path, what)
+    }
+
+    /// Takes memory for something of this file.
+    ///
+    /// # Errors
+    /// Rejected: there is too little left. Interrupted.
+    pub(crate) fn charge(&self, what: &'static str, n_bytes: u64) -> Result<Charge> {
+        self.budget.charge(&self.path, what, n_bytes)
     }
 
     /// The file as it was when it was opened.
@@ -124,7 +150,8 @@ impl DataFile {
 pub(super) fn read_fully(file: &File, path: &Path, offset: u64, out: &mut [u8]) -> Result<()> {
     let mut n_read = 0;
     while n_read < out.len() {
-        match positioned_read(file, offset + n_read as u64, &mut out[n_read..]) {
+        let rest = out.get_mut(n_read..).unwrap_or_default();
+        match positioned_read(file, offset + n_read as u64, rest) {
             Ok(0) => {
                 return Err(Error::failed(format!(
                     "{}: expected {} bytes at offset {offset}, found {n_read} before the end of the file",
@@ -158,16 +185,6 @@ fn positioned_read(file: &File, offset: u64, out: &mut [u8]) -> std::io::Result<
 fn positioned_read(file: &File, offset: u64, out: &mut [u8]) -> std::io::Result<usize> {
     // Moves the cursor too, but every read names its own position.
     std::os::windows::fs::FileExt::seek_read(file, out, offset)
-}
-
-/// Many tasks with many shards each can run into the limit on open files; that deserves its own hint.
-fn open_error(path: &Path, error: &std::io::Error) -> Error {
-    let made = Error::io("opening", path, error);
-    #[cfg(unix)]
-    if error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) {
-        return made.hint("every shard of every checkpoint stays open: raise the limit with `ulimit -n`");
-    }
-    made
 }
 
 /// Raises this process's limit on open files as far as the system allows, since every shard of every checkpoint

@@ -45,11 +45,13 @@ const TABLE: [(Dtype, &str, usize); 16] = [
 
 impl Dtype {
     /// Bytes per element.
+    #[allow(clippy::indexing_slicing, reason = "the table has a row for every type, in their order: a test compares")]
     pub fn size(self) -> usize {
         TABLE[self as usize].2
     }
 
     /// The name in a safetensors header, for example `BF16`.
+    #[allow(clippy::indexing_slicing, reason = "the table has a row for every type, in their order: a test compares")]
     pub fn safetensors_name(self) -> &'static str {
         TABLE[self as usize].1
     }

@@ -1,31 +1,12 @@
 //! An edited copy of a base, written by position from many threads: the base's layout, shards, tensor order, metadata,
 //! configuration and tokenizer files, and a model card.
 
-use super::capped::read_capped;
-use super::{Checkpoint, Dtype, Existing, Leftover, SHARD_BYTES, ShardPlan, ShardedWriter, StagedOutput, TensorSpec};
+use super::names;
+use super::staged::{Inputs, OutputKind, StagedOutput};
+use super::{Checkpoint, Dtype, Existing, Leftover, SHARD_BYTES, ShardPlan, ShardedWriter, TensorSpec, side_files};
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
-
-/// Files beside the weights that an edited copy of a folder needs as they are.
-const COPIED_FILES: [&str; 14] = [
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "chat_template.json",
-    "chat_template.jinja",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "modules.json",
-];
-/// A side file larger than this is not copied.
-const SIDE_FILE_BYTES_MAX: u64 = 1 << 30;
+use std::path::Path;
 
 /// One edited checkpoint (or bare edit) on its way.
 #[derive(Debug)]
@@ -37,49 +18,60 @@ pub struct CheckpointWriter {
 }
 
 impl CheckpointWriter {
-    /// Prepares an output at `target`: one file where the name ends in `.safetensors`, a folder otherwise. Tensors stand
-    /// in the order of `specs`; a folder keeps the shards of `like` where it holds the same tensors.
+    /// Prepares an output at `target`, made from `inputs`: one file where the name ends in `.safetensors`, a folder otherwise.
+    /// Tensors stand in the order of `specs`; a folder keeps the shards of `like` where it holds the same tensors.
     ///
     /// # Errors
-    /// Rejected: the output exists and is not to be replaced. Usage: a file name this program does not write. Failed:
-    /// the disk has too little room, or the system refuses.
+    /// Rejected: the output exists and is not to be replaced, or is an input or holds one. Usage: a path this program does not
+    /// write to. Failed: the disk has too little room, or the system refuses.
     pub fn create(
         target: &Path,
         existing: Existing,
         specs: &[TensorSpec],
         metadata: &BTreeMap<String, String>,
         like: Option<&Checkpoint>,
+        inputs: &Inputs,
     ) -> Result<CheckpointWriter> {
+        let kind = CheckpointWriter::kind(target)?;
+        let (staged, writer) = match kind {
+            OutputKind::Folder => {
+                let staged = StagedOutput::folder(target, existing, Leftover::Clear, inputs)?;
+                let same = |like: &&Checkpoint| {
+                    like.tensors().len() == specs.len()
+                        && like.tensors().iter().zip(specs).all(|(tensor, spec)| tensor.name == spec.name)
+                };
+                let plan = match like.filter(same).and_then(ShardPlan::like) {
+                    Some(plan) => plan,
+                    None => ShardPlan::greedy(specs, "model", SHARD_BYTES)?,
+                };
+                let writer = ShardedWriter::create(staged.path(), &plan, specs, metadata)?;
+                (staged, writer)
+            }
+            OutputKind::File => {
+                let staged = StagedOutput::file(target, existing, inputs)?;
+                let writer = ShardedWriter::create_single(staged.path(), specs, metadata)?;
+                (staged, writer)
+            }
+        };
+        let by_name = specs.iter().enumerate().map(|(number, spec)| (spec.name.clone(), number)).collect();
+        Ok(CheckpointWriter { staged, writer, by_name, is_folder: kind == OutputKind::Folder })
+    }
+
+    /// Whether an output at `target` is one file or a folder, by its name.
+    ///
+    /// # Errors
+    /// Usage: the name of a file that this program does not write.
+    pub fn kind(target: &Path) -> Result<OutputKind> {
         let extension = target.extension().and_then(|extension| extension.to_str()).unwrap_or("");
-        if matches!(extension, "pt" | "pth" | "bin") {
-            return Err(Error::usage(format!(
+        match extension.to_ascii_lowercase().as_str() {
+            "pt" | "pth" | "bin" => Err(Error::usage(format!(
                 "{}: an output ending in .safetensors, or a folder, expected",
                 target.display()
             ))
-            .hint("`tvb export --format pt` makes a PyTorch file of it"));
+            .hint("`tvb export --format pt` makes a PyTorch file of it")),
+            "safetensors" => Ok(OutputKind::File),
+            _ => Ok(OutputKind::Folder),
         }
-        let is_folder = extension != "safetensors";
-        let (staged, folder, plan): (StagedOutput, PathBuf, ShardPlan) = if is_folder {
-            let staged = StagedOutput::folder(target, existing, Leftover::Clear)?;
-            let same = |like: &&Checkpoint| {
-                like.tensors().len() == specs.len()
-                    && like.tensors().iter().zip(specs).all(|(tensor, spec)| tensor.name == spec.name)
-            };
-            let plan = match like.filter(same).and_then(ShardPlan::like) {
-                Some(plan) => plan,
-                None => ShardPlan::greedy(specs, "model", SHARD_BYTES)?,
-            };
-            let folder = staged.path().to_owned();
-            (staged, folder, plan)
-        } else {
-            let staged = StagedOutput::file(target, existing)?;
-            let name = staged.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let folder = staged.path().parent().unwrap_or(Path::new(".")).to_owned();
-            (staged, folder, ShardPlan { files: vec![(name, (0..specs.len()).collect())], index: None })
-        };
-        let writer = ShardedWriter::create(&folder, &plan, specs, metadata)?;
-        let by_name = specs.iter().enumerate().map(|(number, spec)| (spec.name.clone(), number)).collect();
-        Ok(CheckpointWriter { staged, writer, by_name, is_folder })
     }
 
     /// Writes a part of the tensor called `name`; several threads at once.
@@ -104,31 +96,37 @@ impl CheckpointWriter {
     }
 
     /// Copies configuration and tokenizer files of the folder `base` lies in, `config.json` with its type brought up to
-    /// `dtype`, and writes the model card. Does nothing where the output is one file.
+    /// `dtype`. Does nothing where the output is one file.
     ///
     /// # Errors
-    /// Failed: the system cannot read or write.
-    pub fn add_side_files(&self, base: &Checkpoint, dtype: Option<Dtype>, card: &str) -> Result<()> {
+    /// Rejected: a file that is none or too large, or a link that leads out of the folder. Failed: the system cannot read or
+    /// write.
+    pub fn copy_side_files(&self, base: &Checkpoint, dtype: Option<Dtype>) -> Result<()> {
+        match self.is_folder && base.path().is_dir() {
+            true => side_files::copy(base.path(), self.staged.path(), dtype),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes the model card. Does nothing where the output is one file.
+    ///
+    /// # Errors
+    /// Failed: the system cannot write.
+    pub fn add_card(&self, card: &str) -> Result<()> {
         if !self.is_folder {
             return Ok(());
         }
-        let to = self.staged.path();
-        write_file(&to.join("README.md"), card.as_bytes())?;
-        let from = if base.path().is_dir() { base.path() } else { return Ok(()) };
-        for name in COPIED_FILES {
-            let source = from.join(name);
-            let is_small =
-                std::fs::metadata(&source).is_ok_and(|found| found.is_file() && found.len() <= SIDE_FILE_BYTES_MAX);
-            if is_small {
-                std::fs::copy(&source, to.join(name)).map_err(|error| Error::io("copying", &source, &error))?;
-            }
-        }
-        let config = from.join("config.json");
-        if config.is_file() {
-            let text = read_capped(&config, "a configuration", SIDE_FILE_BYTES_MAX)?;
-            write_file(&to.join("config.json"), &with_dtype(&text, dtype))?;
-        }
-        Ok(())
+        let path = self.staged.path().join(names::CARD);
+        std::fs::write(&path, card).map_err(|error| Error::io("writing", &path, &error))
+    }
+
+    /// Puts every byte on the disk and closes the files; the output appears when the answer is committed.
+    ///
+    /// # Errors
+    /// Failed: the system refuses.
+    pub fn finish(self) -> Result<StagedOutput> {
+        self.writer.finish()?;
+        Ok(self.staged)
     }
 
     /// Lets the output appear.
@@ -136,30 +134,6 @@ impl CheckpointWriter {
     /// # Errors
     /// Failed: the system refuses; nothing has changed then.
     pub fn commit(self) -> Result<()> {
-        self.writer.finish()?;
-        self.staged.commit()
+        self.finish()?.commit()
     }
-}
-
-fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    std::fs::write(path, bytes).map_err(|error| Error::io("writing", path, &error))
-}
-
-/// `config.json` with its `dtype` or `torch_dtype` changed; as it is where it names none or cannot be read.
-fn with_dtype(text: &[u8], dtype: Option<Dtype>) -> Vec<u8> {
-    let name = match dtype {
-        Some(Dtype::F64) => "float64",
-        Some(Dtype::F32) => "float32",
-        Some(Dtype::F16) => "float16",
-        Some(Dtype::Bf16) => "bfloat16",
-        _ => return text.to_vec(),
-    };
-    let Ok(serde_json::Value::Object(mut config)) = serde_json::from_slice(text) else { return text.to_vec() };
-    let keys: Vec<&str> = ["dtype", "torch_dtype"].into_iter().filter(|key| config.contains_key(*key)).collect();
-    for key in if keys.is_empty() { vec!["torch_dtype"] } else { keys } {
-        config.insert(key.to_owned(), name.into());
-    }
-    let mut changed = serde_json::to_vec_pretty(&config).unwrap_or_else(|_| text.to_vec());
-    changed.push(b'\n');
-    changed
 }

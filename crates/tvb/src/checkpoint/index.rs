@@ -4,11 +4,11 @@
 //! outside the folder. Symbolic links out are refused too, with one exception that every user of the Hugging Face hub
 //! has: its cache keeps `snapshots/REVISION/FILE` as links to `blobs/HASH` of the same model.
 
-use super::Tensor;
-use super::capped::read_capped;
+use super::capped::read_capped_within;
 use super::json::{self, EntryValue, UniqueMap};
 use super::limits::{INDEX_BYTES_MAX, N_SHARDS_MAX};
 use super::shown::shown;
+use super::{Budget, Charge, Tensor};
 use crate::error::{Error, Result};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
@@ -44,8 +44,18 @@ impl ShardIndex {
     /// # Errors
     /// Rejected, naming the file and what is wrong with it.
     pub fn read(path: &Path) -> Result<ShardIndex> {
-        let json = read_capped(path, "a shard index", INDEX_BYTES_MAX)?;
-        ShardIndex::parse(&json).map_err(|error| error.context(path.display()))
+        ShardIndex::read_within(path, &Budget::default()).map(|(index, _)| index)
+    }
+
+    /// [`read`](ShardIndex::read), and what the index takes of the budget.
+    ///
+    /// # Errors
+    /// As [`read`](ShardIndex::read). Rejected: too little memory. Interrupted.
+    pub(crate) fn read_within(path: &Path, budget: &Budget) -> Result<(ShardIndex, Charge)> {
+        let (json, mut charge) = read_capped_within(path, "a shard index", INDEX_BYTES_MAX, budget)?;
+        charge.take(json::cost(&json))?;
+        let index = ShardIndex::parse(&json).map_err(|error| error.context(path.display()))?;
+        Ok((index, charge))
     }
 
     /// Checks an index's JSON; touches no file.
@@ -96,7 +106,7 @@ impl ShardIndex {
         let mut listed: HashMap<&str, &str> =
             self.weight_map.iter().map(|(tensor, file)| (tensor.as_str(), file.as_str())).collect();
         for (shard, tensor) in tensors {
-            let (name, file) = (shown(&tensor.name), &self.shards[shard]);
+            let (name, file) = (shown(&tensor.name), self.shards.get(shard).map_or("", String::as_str));
             match listed.remove(tensor.name.as_str()) {
                 Some(expected) if expected == file => {}
                 Some(expected) => {
@@ -132,6 +142,14 @@ fn check_inside(file: &str) -> Result<(), String> {
 /// # Errors
 /// Rejected when it is missing or leaves the folder.
 pub(crate) fn resolve(folder: &Path, name: &str) -> Result<PathBuf> {
+    real_place(folder, name).map(|_| folder.join(name))
+}
+
+/// As [`resolve`], with every link followed.
+///
+/// # Errors
+/// As [`resolve`].
+pub(crate) fn real_place(folder: &Path, name: &str) -> Result<PathBuf> {
     check_inside(name).map_err(|why| Error::rejected(format!("{}: {why}", folder.display())))?;
     let path = folder.join(name);
     let real = match path.canonicalize() {
@@ -144,7 +162,7 @@ pub(crate) fn resolve(folder: &Path, name: &str) -> Result<PathBuf> {
     };
     let home = folder.canonicalize().map_err(|error| Error::io("opening", folder, &error))?;
     if real.starts_with(&home) || hub_blobs(&home).is_some_and(|blobs| real.parent() == Some(&blobs)) {
-        return Ok(path);
+        return Ok(real);
     }
     Err(Error::rejected(format!("{}: the file {} is a symbolic link out of the folder", folder.display(), shown(name)))
         .hint("copy the file into the folder, or name the folder it lies in"))

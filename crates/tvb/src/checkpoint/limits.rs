@@ -1,7 +1,8 @@
 //! Every bound that a hostile checkpoint can run into, in one place, and how the bounds relate.
 //!
-//! A bound is far above what real files need and low enough that memory and time stay small: headers are read
-//! whole, so their length is bounded before anything is allocated.
+//! A bound is far above what real files need and low enough that time stays small: headers are read whole, so their
+//! length is bounded before anything is allocated. What all files of a run may take of memory together is bounded by
+//! their [`Budget`](super::Budget), not here.
 
 /// The longest safetensors header, the limit of the format's own library.
 pub(crate) const HEADER_BYTES_MAX: u64 = 100_000_000;
@@ -22,20 +23,30 @@ pub(crate) const GATHER_WINDOW_BYTES: usize = 1 << 20;
 pub(crate) const PICKLE_BYTES_MAX: u64 = 64 << 20;
 /// The most values a pickle may make, and the most it may remember.
 pub(crate) const N_VALUES_MAX: usize = 4 << 20;
+/// The most opcodes of a pickle: several for each value, and far fewer than its bytes.
+pub(crate) const N_OPCODES_MAX: usize = 4 * N_VALUES_MAX;
 /// The most references from containers to values.
 pub(crate) const N_LINKS_MAX: usize = 16 << 20;
 /// The longest directory of a zip archive.
 pub(crate) const ZIP_DIRECTORY_BYTES_MAX: u64 = 128 << 20;
 /// The most entries of a zip archive.
 pub(crate) const N_ZIP_ENTRIES_MAX: u64 = 1 << 20;
-/// The most bytes of compressed tensors that one file may need in memory.
-pub(crate) const HELD_BYTES_MAX: u64 = 512 << 20;
 /// The most bytes of a tensor that repeats the elements of a smaller storage (an expanded view).
 pub(crate) const REPEATED_BYTES_MAX: u64 = 1 << 30;
+/// All tensors of a PyTorch file together may have this many times its bytes, by sharing them, and what an expanded view
+/// may have beyond.
+pub(crate) const SHARED_TIMES_MAX: u64 = 16;
+/// The longest name of a class or a function that is kept as the type of a storage.
+pub(crate) const CLASS_NAME_BYTES_MAX: usize = 256;
 /// The deepest nesting of modules.
 pub(crate) const MODULE_DEPTH_MAX: usize = 256;
-/// The most modules that are visited, a shared one as often as it has names.
-pub(crate) const N_MODULES_MAX: usize = 1 << 20;
+/// The most modules that are visited and names that are found for each value of a pickle: a shared module has as many of
+/// both as there are ways to it, and modules that share each other all the way down are no model.
+pub(crate) const N_SHARED_MAX: usize = 16;
+/// How many of both any pickle may have.
+pub(crate) const N_SHARED_LEAST: usize = 4096;
+/// The most entries of a safetensors file's own metadata.
+pub(crate) const N_METADATA_MAX: usize = 1 << 16;
 
 // A shard holds at least one tensor.
 const _: () = assert!(N_SHARDS_MAX <= N_TENSORS_MAX);

@@ -7,40 +7,55 @@
 //! Everything in a checkpoint may be hostile. Bounds stand in `limits`, and every reader checks a header completely
 //! before it answers, so that later stages may rely on shapes, sizes and offsets.
 
+mod budget;
 mod capped;
 mod data_file;
 mod dtype;
 mod edited;
+#[allow(clippy::indexing_slicing, reason = "ranges inside a shape that the header's check has bounded")]
 mod gather;
+mod held;
 mod index;
 mod json;
 mod layout;
 mod limits;
+pub(crate) mod names;
 mod open;
 mod opened;
 mod output_file;
 mod read;
+mod regular;
 mod safetensors;
 mod shown;
+mod side_files;
 mod staged;
 mod tensor;
 pub mod torch;
 
-pub(crate) use capped::{read_capped, read_capped_or_pipe};
+pub use budget::Budget;
+pub(crate) use budget::Charge;
+pub(crate) use capped::{read_capped, read_capped_or_pipe, read_capped_within};
 pub use data_file::{DataFile, FileStamp, raise_open_file_limit};
 pub use dtype::Dtype;
 pub use edited::CheckpointWriter;
+pub use held::HeldBytes;
 pub use index::ShardIndex;
 pub(crate) use index::resolve as resolve_inside;
+pub(crate) use json::{EntryValue, cost as json_cost, for_each_entry};
 pub use layout::Layout;
 pub use open::OpenOptions;
 pub use opened::Checkpoint;
 pub use output_file::{OutputFile, free_bytes};
+pub(crate) use regular::{open_regular, refuse_named_pipe};
 pub use safetensors::{
     SHARD_BYTES, SafetensorsHeader, SafetensorsLayout, SafetensorsWriter, ShardPlan, ShardedWriter, TensorSpec,
     in_aligned_order, index_json,
 };
-pub use staged::{Existing, Leftover, StagedOutput, remove_stale_lock, write_whole};
+pub(crate) use shown::shown;
+pub use staged::{
+    Existing, Inputs, Leftover, OutputKind, StagedOutput, check_output, commit_all, remove_stale_lock, write_whole,
+};
+pub(crate) use staged::{has_no_locks, open_itself, say_without_lock, true_place};
 pub use tensor::{NotTensor, Place, Tensor};
 
 #[cfg(test)]

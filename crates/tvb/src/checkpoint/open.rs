@@ -2,11 +2,12 @@
 
 use super::index::{self, ShardIndex};
 use super::limits::N_TENSORS_MAX;
+use super::names;
 use super::opened::Inner;
 use super::safetensors::SafetensorsHeader;
 use super::shown::shown;
 use super::torch::{self, StateDict, TorchFile};
-use super::{Checkpoint, DataFile, Layout, NotTensor, Place, Tensor};
+use super::{Budget, Charge, Checkpoint, DataFile, Inputs, Layout, NotTensor, Place, Tensor, side_files};
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -17,6 +18,8 @@ use std::sync::Arc;
 pub struct OpenOptions {
     /// The key of a PyTorch file under which its state dict lies; dots separate nested keys.
     pub key: Option<String>,
+    /// What the headers of everything that is opened with it may take of memory together.
+    pub budget: Budget,
 }
 
 /// What a data file's first bytes say.
@@ -26,11 +29,6 @@ enum Content {
     Torch,
 }
 
-/// Names that a folder's weights go by, in the order they are looked for.
-const SAFETENSORS_NAMES: [&str; 3] =
-    ["model.safetensors", "diffusion_pytorch_model.safetensors", "adapter_model.safetensors"];
-const TORCH_NAMES: [&str; 3] = ["pytorch_model.bin", "diffusion_pytorch_model.bin", "adapter_model.bin"];
-
 /// One data file's headers, before files are put together.
 struct FileContents {
     file: DataFile,
@@ -38,6 +36,8 @@ struct FileContents {
     tensors: Vec<Tensor>,
     not_tensors: Vec<NotTensor>,
     metadata: BTreeMap<String, String>,
+    /// What all of it takes of the budget.
+    charge: Charge,
 }
 
 impl Checkpoint {
@@ -59,20 +59,35 @@ impl Checkpoint {
         if found.is_dir() { open_folder(path, options) } else { open_file(path, options) }
     }
 
-    /// Some of a PyTorch file's own tensors as a checkpoint, such as one atom of a published basis.
+    /// What an output must leave alone as long as the checkpoint at `path` is to be read, without opening it: as
+    /// [`Checkpoint::inputs`], as far as names tell.
+    pub fn inputs_at(path: &Path) -> Inputs {
+        if !path.is_dir() {
+            return Inputs::none().and(path);
+        }
+        let mut inputs = Inputs::none().and_folder(path);
+        for name in names::SAFETENSORS.into_iter().chain(names::TORCH) {
+            let index = path.join(format!("{name}{}", names::INDEX_END));
+            let shards = ShardIndex::read(&index).map(|index| index.shards).unwrap_or_default();
+            let shards = shards.iter().map(|shard| path.join(shard));
+            inputs = shards.chain([path.join(name), index]).fold(inputs, |inputs, path| inputs.and(&path));
+        }
+        side_files::paths(path).fold(inputs, |inputs, path| inputs.and(&path))
+    }
+
+    /// Some of a PyTorch file's own tensors as a checkpoint, such as one atom of a published basis. It shares the open file.
     ///
     /// # Errors
-    /// Rejected: two tensors of one name.
-    pub fn of_torch(file: TorchFile, tensors: Vec<Tensor>) -> Result<Checkpoint> {
-        let path = file.path().to_owned();
-        let contents = FileContents {
-            file: file.into_file(),
-            content: Content::Torch,
-            tensors,
-            not_tensors: Vec::new(),
-            metadata: BTreeMap::new(),
-        };
-        assemble(&path, Layout::TorchFile, None, vec![contents])
+    /// Rejected: two tensors of one name, too little memory, or tensors out of all proportion to the file.
+    pub fn of_torch(file: &TorchFile, tensors: Vec<Tensor>) -> Result<Checkpoint> {
+        let mut charge = file.data_file().account("its tensors");
+        for tensor in &tensors {
+            charge.take(Tensor::cost(&tensor.name, tensor.shape.len()))?;
+        }
+        torch::check_total(file.storage_bytes(), &tensors)
+            .map_err(|why| Error::rejected(format!("{}: {why}", file.path().display())))?;
+        let rest = Rest { charges: vec![charge.settled()], ..Rest::default() };
+        finish(file.path(), Layout::TorchFile, [file.data_file().clone()].into(), tensors, rest)
     }
 }
 
@@ -86,13 +101,13 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
 }
 
 fn open_folder(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
-    for name in SAFETENSORS_NAMES.into_iter().chain(TORCH_NAMES) {
+    for name in names::SAFETENSORS.into_iter().chain(names::TORCH) {
         if path.join(name).exists() {
             let contents = read_contents(&path.join(name), options)?;
             let layout = folder_layout(&contents, vec![name.to_owned()], false);
             return assemble(path, layout, None, vec![contents]);
         }
-        let index_name = format!("{name}.index.json");
+        let index_name = format!("{name}{}", names::INDEX_END);
         if path.join(&index_name).exists() {
             return open_shards(path, index_name, options);
         }
@@ -101,7 +116,7 @@ fn open_folder(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
 }
 
 fn open_shards(path: &Path, index_name: String, options: &OpenOptions) -> Result<Checkpoint> {
-    let index = ShardIndex::read(&path.join(&index_name))?;
+    let (index, _charge) = ShardIndex::read_within(&path.join(&index_name), &options.budget)?;
     // All names first: a missing shard is found before the first header is read.
     let shards: Vec<_> = index.shards.iter().map(|name| index::resolve(path, name)).collect::<Result<_>>()?;
     let mut files: Vec<FileContents> = Vec::with_capacity(shards.len());
@@ -119,7 +134,10 @@ fn open_shards(path: &Path, index_name: String, options: &OpenOptions) -> Result
     }
     let tensors = files.iter().enumerate().flat_map(|(number, file)| file.tensors.iter().map(move |t| (number, t)));
     index.check_against(path, tensors)?;
-    let layout = folder_layout(&files[0], index.shards, true);
+    let Some(first) = files.first() else {
+        return Err(Error::rejected(format!("{}: no shards", path.display())));
+    };
+    let layout = folder_layout(first, index.shards, true);
     assemble(path, layout, Some(index_name), files)
 }
 
@@ -131,24 +149,40 @@ fn folder_layout(contents: &FileContents, shards: Vec<String>, indexed: bool) ->
 }
 
 fn read_contents(path: &Path, options: &OpenOptions) -> Result<FileContents> {
-    let file = DataFile::open(path)?;
+    let file = DataFile::open_within(path, &options.budget)?;
     match content_of(&file)? {
         content @ Content::Safetensors => {
-            let SafetensorsHeader { tensors, metadata } = SafetensorsHeader::read(&file)?;
-            Ok(FileContents { file, content, tensors, not_tensors: Vec::new(), metadata })
+            let (SafetensorsHeader { tensors, metadata }, charge) = SafetensorsHeader::read_charged(&file)?;
+            Ok(FileContents { file, content, tensors, not_tensors: Vec::new(), metadata, charge })
         }
         content @ Content::Torch => {
             let file = TorchFile::parse(file)?;
-            let StateDict { tensors, not_tensors } = torch::state_dict(&file, options.key.as_deref())?;
-            Ok(FileContents { file: file.into_file(), content, tensors, not_tensors, metadata: BTreeMap::new() })
+            let StateDict { tensors, not_tensors, charge } = torch::state_dict(&file, options.key.as_deref())?;
+            Ok(FileContents {
+                file: file.data_file().clone(),
+                content,
+                tensors,
+                not_tensors,
+                metadata: BTreeMap::new(),
+                charge,
+            })
         }
     }
 }
 
-/// Puts the files together: places get their file's number, names must be unique, tensors are sorted as they lie.
+/// What a checkpoint has beside its files and tensors.
+#[derive(Default)]
+struct Rest {
+    index: Option<String>,
+    not_tensors: Vec<NotTensor>,
+    metadata: BTreeMap<String, String>,
+    charges: Vec<Charge>,
+}
+
+/// Puts the files together: places get their file's number.
 fn assemble(path: &Path, layout: Layout, index: Option<String>, contents: Vec<FileContents>) -> Result<Checkpoint> {
-    let (mut files, mut in_key_order, mut not_tensors) = (Vec::new(), Vec::new(), Vec::new());
-    let mut metadata = None;
+    let (mut files, mut in_key_order) = (Vec::new(), Vec::new());
+    let mut rest = Rest { index, ..Rest::default() };
     for (number, file) in contents.into_iter().enumerate() {
         for mut tensor in file.tensors {
             if let Place::Contiguous { file, .. } | Place::Strided { file, .. } = &mut tensor.place {
@@ -156,10 +190,24 @@ fn assemble(path: &Path, layout: Layout, index: Option<String>, contents: Vec<Fi
             }
             in_key_order.push(tensor);
         }
-        not_tensors.extend(file.not_tensors);
-        metadata.get_or_insert(file.metadata);
+        rest.not_tensors.extend(file.not_tensors);
+        if number == 0 {
+            rest.metadata = file.metadata;
+        }
+        rest.charges.push(file.charge.settled());
         files.push(file.file);
     }
+    finish(path, layout, files.into(), in_key_order, rest)
+}
+
+/// Names must be unique; tensors are sorted as they lie.
+fn finish(
+    path: &Path,
+    layout: Layout,
+    files: Arc<[DataFile]>,
+    in_key_order: Vec<Tensor>,
+    rest: Rest,
+) -> Result<Checkpoint> {
     // The sort is stable, so tensors that share bytes keep their order.
     let mut ranked: Vec<(usize, Tensor)> = in_key_order.into_iter().enumerate().collect();
     ranked.sort_by_key(|(_, tensor)| tensor.place.sort_key());
@@ -167,24 +215,30 @@ fn assemble(path: &Path, layout: Layout, index: Option<String>, contents: Vec<Fi
     let mut tensors = Vec::with_capacity(ranked.len());
     let mut by_name = HashMap::with_capacity(ranked.len());
     for (position, (rank, tensor)) in ranked.into_iter().enumerate() {
-        key_order[rank] = position;
+        if let Some(place) = key_order.get_mut(rank) {
+            *place = position;
+        }
         if by_name.insert(tensor.name.clone(), position).is_some() {
             let name = shown(&tensor.name);
             return Err(Error::rejected(format!("{}: tensor {name} stands there twice", path.display())));
         }
         tensors.push(tensor);
     }
-    let metadata = metadata.unwrap_or_default();
+    let Rest { index, not_tensors, metadata, charges } = rest;
+    let path = path.to_owned();
+    let budget = files.first().map(|file| file.budget().clone()).unwrap_or_default();
     let inner = Inner {
-        path: path.to_owned(),
+        path,
         layout,
         index,
-        files: files.into(),
+        files,
         tensors,
         key_order,
         by_name,
         not_tensors,
         metadata,
+        budget,
+        _charges: charges,
     };
     Ok(Checkpoint { inner: Arc::new(inner) })
 }
@@ -230,8 +284,8 @@ fn nothing_found(path: &Path) -> Error {
     let error = Error::rejected(format!(
         "{}: expected {} or {} or an index of their shards, found none",
         path.display(),
-        SAFETENSORS_NAMES[0],
-        TORCH_NAMES[0]
+        names::SAFETENSORS[0],
+        names::TORCH[0]
     ));
     let mut others: Vec<String> = std::fs::read_dir(path)
         .into_iter()

@@ -2,7 +2,7 @@
 
 use super::layout::Layout;
 use super::read::read_tensor;
-use super::{DataFile, NotTensor, Tensor};
+use super::{Budget, Charge, DataFile, Inputs, NotTensor, Tensor, side_files};
 use crate::error::Result;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -28,6 +28,9 @@ pub(super) struct Inner {
     pub(super) by_name: HashMap<String, usize>,
     pub(super) not_tensors: Vec<NotTensor>,
     pub(super) metadata: BTreeMap<String, String>,
+    pub(super) budget: Budget,
+    /// What all of it takes of the budget, given back with it.
+    pub(super) _charges: Vec<Charge>,
 }
 
 impl Checkpoint {
@@ -57,13 +60,14 @@ impl Checkpoint {
     }
 
     /// Every tensor in the order in which the files list their keys: a state dict's order.
+    #[allow(clippy::indexing_slicing, reason = "positions in this very list, found when it was made")]
     pub fn in_key_order(&self) -> impl ExactSizeIterator<Item = &Tensor> {
         self.inner.key_order.iter().map(|&position| &self.inner.tensors[position])
     }
 
     /// The tensor of that name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
-        self.inner.by_name.get(name).map(|&i| &self.inner.tensors[i])
+        self.inner.by_name.get(name).and_then(|&i| self.inner.tensors.get(i))
     }
 
     /// The place of the tensor of that name in [`Checkpoint::tensors`].
@@ -81,12 +85,28 @@ impl Checkpoint {
         &self.inner.metadata
     }
 
+    /// What an output must leave alone as long as this is read: its files, and for a folder what lies beside its weights.
+    pub fn inputs(&self) -> Inputs {
+        let files = self.inner.files.iter().map(|file| file.path.clone());
+        if !self.inner.path.is_dir() {
+            return files.fold(Inputs::none().and(&self.inner.path), |inputs, path| inputs.and(&path));
+        }
+        let index = self.inner.index.iter().map(|name| self.inner.path.join(name));
+        let all = files.chain(index).chain(side_files::paths(&self.inner.path));
+        all.fold(Inputs::none().and_folder(&self.inner.path), |inputs, path| inputs.and(&path))
+    }
+
     /// Fills `out` with the tensor's row-major bytes from `byte_offset` on. `tensor` must be one of this checkpoint's.
     ///
     /// # Errors
     /// Failed where the system cannot read or the file has shrunk; names the file, or the tensor.
     pub fn read(&self, tensor: &Tensor, byte_offset: u64, out: &mut [u8]) -> Result<()> {
         read_tensor(&self.inner.files, tensor, byte_offset, out)
+    }
+
+    /// What its headers were charged to; for others that are opened beside it.
+    pub fn budget(&self) -> &Budget {
+        &self.inner.budget
     }
 
     /// Notices any of its files that was written to, replaced or removed since [`open`](Checkpoint::open).

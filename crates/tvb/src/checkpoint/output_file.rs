@@ -5,6 +5,7 @@
 //! 87 M parameters to four atoms, two cores, six pairs by turns: 2.93 s without, 2.20 s with it (medians). Syncing the four
 //! files at once at the end, instead, gained next to nothing (2.90 and 2.85 s).
 
+use super::staged::open_itself;
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -24,18 +25,16 @@ pub struct OutputFile {
 const SENT_BYTES: u64 = 32 << 20;
 
 impl OutputFile {
-    /// Creates `path` with `len` bytes reserved on the disk.
+    /// Creates `path` with `len` bytes reserved on the disk. An empty file that is there already, as a staged output has
+    /// it, is taken.
     ///
     /// # Errors
     /// Failed when it exists, the disk has too little room, or a limit on file sizes is in the way.
     pub fn create(path: &Path, len: u64) -> Result<OutputFile> {
         check_size_limit(path, len)?;
         // Readable too, so that a resumed run and a checksum can look at what is there.
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)
+        let file = open_itself(path, true)
+            .or_else(|error| reopen_empty(path).ok_or(error))
             .map_err(|error| Error::io("creating", path, &error))?;
         if let Err(error) = reserve(&file, len) {
             let _ = std::fs::remove_file(path);
@@ -53,8 +52,7 @@ impl OutputFile {
         if std::fs::symlink_metadata(path).is_ok_and(|found| !found.is_file()) {
             return Ok(None);
         }
-        let opened = File::options().read(true).write(true).open(path);
-        let file = opened.map_err(|error| Error::io("opening", path, &error))?;
+        let file = open_itself(path, false).map_err(|error| Error::io("opening", path, &error))?;
         let found = file.metadata().map_err(|error| Error::io("opening", path, &error))?;
         Ok((found.is_file() && found.len() == len).then(|| OutputFile {
             path: path.to_owned(),
@@ -94,7 +92,8 @@ impl OutputFile {
         }
         let mut n_written = 0;
         while n_written < bytes.len() {
-            match positioned_write(&self.file, offset + n_written as u64, &bytes[n_written..]) {
+            let rest = bytes.get(n_written..).unwrap_or_default();
+            match positioned_write(&self.file, offset + n_written as u64, rest) {
                 Ok(0) => return Err(Error::failed(format!("{}: writing made no progress", self.path.display()))),
                 Ok(n) => n_written += n,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -136,6 +135,12 @@ impl OutputFile {
     pub fn sync(&self) -> Result<()> {
         self.file.sync_all().map_err(|error| Error::io("writing", &self.path, &error))
     }
+}
+
+/// The file at `path`, where it is one and has no bytes.
+fn reopen_empty(path: &Path) -> Option<File> {
+    let file = open_itself(path, false).ok()?;
+    file.metadata().is_ok_and(|found| found.is_file() && found.len() == 0).then_some(file)
 }
 
 /// Free bytes on the disk that holds `path`, or would hold it; `None` where the system does not say.

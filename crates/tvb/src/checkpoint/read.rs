@@ -19,15 +19,21 @@ pub(crate) fn read_tensor(files: &[DataFile], tensor: &Tensor, byte_offset: u64,
             tensor.n_bytes()
         )));
     }
+    let file = |file: usize| {
+        files.get(file).ok_or_else(|| Error::failed(format!("tensor {}: in no open file", shown(&tensor.name))))
+    };
     match &tensor.place {
-        Place::Contiguous { file, offset } => files[*file].read_at(offset + byte_offset, out),
-        Place::Strided { file, offset, strides } => {
+        Place::Contiguous { file: number, offset } => file(*number)?.read_at(offset + byte_offset, out),
+        Place::Strided { file: number, offset, strides } => {
+            let file = file(*number)?;
             let view = View { offset: *offset, shape: &tensor.shape, strides, size: tensor.dtype.size() };
-            gather::gather(view, byte_offset, out, &mut |at, bytes| files[*file].read_at(at, bytes))
+            gather::gather(view, byte_offset, out, &mut |at, bytes| file.read_at(at, bytes))
         }
         Place::Held(bytes) => {
-            let begin = byte_offset as usize;
-            out.copy_from_slice(&bytes[begin..begin + out.len()]);
+            let held = bytes.get(byte_offset as usize..).and_then(|rest| rest.get(..out.len()));
+            let held =
+                held.ok_or_else(|| Error::failed(format!("tensor {}: not all in memory", shown(&tensor.name))))?;
+            out.copy_from_slice(held);
             Ok(())
         }
     }

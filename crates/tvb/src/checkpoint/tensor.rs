@@ -1,8 +1,7 @@
 //! One named tensor of a checkpoint: what the header says about it and where its bytes are.
 
-use super::Dtype;
 use super::limits::RANK_MAX;
-use std::sync::Arc;
+use super::{Dtype, HeldBytes};
 
 /// One named tensor: what its header says and where its bytes are.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,7 +36,7 @@ pub enum Place {
         strides: Vec<usize>,
     },
     /// Bytes that had to be decompressed or rearranged when the file was opened; row-major.
-    Held(Arc<Vec<u8>>),
+    Held(HeldBytes),
 }
 
 /// An entry of a PyTorch state dict that is no tensor.
@@ -58,6 +57,13 @@ impl Tensor {
     /// Number of bytes of the elements, row-major.
     pub fn n_bytes(&self) -> u64 {
         self.n_elements() as u64 * self.dtype.size() as u64
+    }
+
+    /// Bytes of memory that it takes in an opened checkpoint: itself, its name here and in the table of names, and the
+    /// allocator's share.
+    pub(crate) fn cost(name: &str, rank: usize) -> u64 {
+        const FIXED_BYTES: usize = 384;
+        (FIXED_BYTES + 2 * name.len() + 16 * rank) as u64
     }
 }
 

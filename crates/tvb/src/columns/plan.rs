@@ -4,15 +4,19 @@
 //! and why. Every mismatch is found here and listed together, so that nobody waits twenty minutes for the first.
 
 use super::tasks::TaskSource;
-use crate::checkpoint::{Checkpoint, Dtype, Tensor};
+use crate::checkpoint::{Checkpoint, Dtype, Inputs, Tensor};
 use crate::error::{Error, Result};
+use crate::shown::shown_path;
 use regex::Regex;
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
 
 /// Mismatches listed in full before the rest become a count.
 const MISMATCHES_LISTED: usize = 20;
+/// A parsed pattern takes a hundred times its length.
+const PATTERN_BYTES_MAX: usize = 64 << 10;
 
 /// One fine-tuned checkpoint under the name its task goes by.
 #[derive(Clone, Debug)]
@@ -70,6 +74,10 @@ impl Selection {
 
 /// The message is one line: the library's own draws the pattern over several.
 fn regex(pattern: &str) -> Result<Regex> {
+    if pattern.len() > PATTERN_BYTES_MAX {
+        let n_bytes = pattern.len();
+        return Err(Error::usage(format!("a pattern of at most {PATTERN_BYTES_MAX} bytes expected, {n_bytes} found")));
+    }
     Regex::new(pattern).map_err(|error| {
         let text = error.to_string();
         let reason = text.lines().last().unwrap_or_default().trim().trim_start_matches("error: ");
@@ -122,6 +130,32 @@ struct Mismatch {
     what: String,
 }
 
+/// Every disagreement is counted, and no more of them are kept than anybody will hear of: many checkpoints of many tensors
+/// can disagree in each.
+struct Mismatches {
+    n: usize,
+    kept: Vec<Mismatch>,
+    /// Tensors to be left out, where mismatches are skipped.
+    tensors: Option<HashSet<String>>,
+}
+
+impl Mismatches {
+    fn new(selection: &Selection) -> Mismatches {
+        Mismatches { n: 0, kept: Vec::new(), tensors: selection.skip_mismatched.then(HashSet::new) }
+    }
+
+    fn add(&mut self, task: &str, tensor: &str, what: impl FnOnce() -> String) {
+        self.n += 1;
+        let is_kept = match &mut self.tensors {
+            Some(tensors) => tensors.insert(tensor.to_owned()),
+            None => self.kept.len() < MISMATCHES_LISTED,
+        };
+        if is_kept {
+            self.kept.push(Mismatch { task: task.to_owned(), tensor: tensor.to_owned(), what: what() });
+        }
+    }
+}
+
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "task {}, tensor {}: {}", self.task, self.tensor, self.what)
@@ -154,7 +188,8 @@ impl Plan {
     pub fn new(base: Checkpoint, tasks: Vec<Task>, selection: &Selection) -> Result<Plan> {
         check_task_names(&tasks)?;
         let prefixes: Vec<&str> = tasks.iter().map(|task| wrapper_prefix(&task.checkpoint, &base)).collect();
-        let mut mismatches = find_extra_tensors(&base, &tasks, &prefixes, selection);
+        let mut mismatches = Mismatches::new(selection);
+        find_extra_tensors(&base, &tasks, &prefixes, selection, &mut mismatches);
         let mut plan = Plan::of_nothing(base, tasks);
         let base = plan.base.clone();
         for (index, tensor) in base.tensors().iter().enumerate() {
@@ -166,11 +201,11 @@ impl Plan {
                 plan.match_tensor(index, tensor, &prefixes, &mut mismatches);
             }
         }
-        if !mismatches.is_empty() {
+        if mismatches.n > 0 {
             if !selection.skip_mismatched {
                 return Err(mismatch_error(&plan.base, &mismatches));
             }
-            plan.skip(mismatches);
+            plan.skip(mismatches.kept);
         }
         if plan.tensors.is_empty() {
             return Err(Error::rejected(format!(
@@ -196,50 +231,44 @@ impl Plan {
     pub fn of_columns(base: Checkpoint, columns: Vec<Task>, names: &[String]) -> Result<Plan> {
         let mut plan = Plan::of_nothing(base, columns);
         let prefixes: Vec<&str> = plan.tasks.iter().map(|task| wrapper_prefix(&task.checkpoint, &plan.base)).collect();
-        let mut mismatches = Vec::new();
+        let mut mismatches = Mismatches::new(&Selection::all());
         let base = plan.base.clone();
-        let mut indices = Vec::with_capacity(names.len());
+        let mut chosen = Vec::with_capacity(names.len());
         for name in names {
-            match base.index_of(name) {
-                Some(index) => indices.push(index),
-                None => mismatches.push(Mismatch {
-                    task: "base".into(),
-                    tensor: name.clone(),
-                    what: format!("missing from {}", base.path().display()),
-                }),
+            match base.index_of(name).and_then(|index| Some((index, base.tensors().get(index)?))) {
+                Some(found) => chosen.push(found),
+                None => mismatches.add("base", name, || format!("missing from {}", base.path().display())),
             }
         }
-        indices.sort_unstable();
-        for index in indices {
-            plan.match_tensor(index, &base.tensors()[index], &prefixes, &mut mismatches);
+        chosen.sort_unstable_by_key(|(index, _)| *index);
+        for (index, tensor) in chosen {
+            plan.match_tensor(index, tensor, &prefixes, &mut mismatches);
         }
-        if mismatches.is_empty() { Ok(plan) } else { Err(mismatch_error(&plan.base, &mismatches)) }
+        if mismatches.n == 0 { Ok(plan) } else { Err(mismatch_error(&plan.base, &mismatches)) }
     }
 
-    fn match_tensor(&mut self, index: usize, tensor: &Tensor, prefixes: &[&str], mismatches: &mut Vec<Mismatch>) {
+    fn match_tensor(&mut self, index: usize, tensor: &Tensor, prefixes: &[&str], mismatches: &mut Mismatches) {
         let mut columns = vec![index as u32];
-        let n_before = mismatches.len();
+        let n_before = mismatches.n;
         for (task, prefix) in self.tasks.iter().zip(prefixes) {
-            let mut mismatch = |what: String| {
-                mismatches.push(Mismatch { task: task.name.clone(), tensor: tensor.name.clone(), what });
-            };
-            match task.checkpoint.index_of(&format!("{prefix}{}", tensor.name)) {
-                None => mismatch(format!("missing from {}", task.checkpoint.path().display())),
-                Some(found_index) => {
-                    let found = &task.checkpoint.tensors()[found_index];
+            let mut mismatch = |what: &dyn Fn() -> String| mismatches.add(&task.name, &tensor.name, what);
+            let found = task.checkpoint.index_of(&format!("{prefix}{}", tensor.name));
+            match found.and_then(|index| Some((index, task.checkpoint.tensors().get(index)?))) {
+                None => mismatch(&|| format!("missing from {}", shown_path(task.checkpoint.path()))),
+                Some((found_index, found)) => {
                     if found.shape != tensor.shape {
-                        mismatch(format!("shape {:?} expected, {:?} found", tensor.shape, found.shape));
+                        mismatch(&|| format!("shape {:?} expected, {:?} found", tensor.shape, found.shape));
                     } else if found.dtype.float().is_none() {
-                        mismatch(format!(
-                            "a float type expected ({} in the base), {} found",
-                            tensor.dtype, found.dtype
-                        ));
+                        mismatch(&|| {
+                            let (expected, found) = (tensor.dtype, found.dtype);
+                            format!("a float type expected ({expected} in the base), {found} found")
+                        });
                     }
                     columns.push(found_index as u32);
                 }
             }
         }
-        if mismatches.len() == n_before {
+        if mismatches.n == n_before {
             self.tensors.push(PlannedTensor {
                 name: tensor.name.clone(),
                 shape: tensor.shape.clone(),
@@ -250,12 +279,9 @@ impl Plan {
     }
 
     fn skip(&mut self, mismatches: Vec<Mismatch>) {
-        let mut seen = std::collections::HashSet::new();
         for mismatch in mismatches {
-            if seen.insert(mismatch.tensor.clone()) {
-                let reason = format!("task {}: {}", mismatch.task, mismatch.what);
-                self.skipped.push(Skipped { name: mismatch.tensor, reason });
-            }
+            let reason = format!("task {}: {}", mismatch.task, mismatch.what);
+            self.skipped.push(Skipped { name: mismatch.tensor, reason });
         }
     }
 
@@ -277,12 +303,26 @@ impl Plan {
 
     /// The checkpoint behind column `column` (0 is the base).
     pub fn column_checkpoint(&self, column: usize) -> &Checkpoint {
-        if column == 0 { &self.base } else { &self.tasks[column - 1].checkpoint }
+        if column == 0 { &self.base } else { &self.task(column).checkpoint }
+    }
+
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "columns are counted by this program; there are T of them after the base"
+    )]
+    fn task(&self, column: usize) -> &Task {
+        &self.tasks[column - 1]
     }
 
     /// The stored tensor behind a planned one in one column.
+    #[allow(clippy::indexing_slicing, reason = "`match_tensor` found each index in the list it is looked up in")]
     pub fn column_tensor(&self, planned: &PlannedTensor, column: usize) -> &Tensor {
         &self.column_checkpoint(column).tensors()[planned.columns[column] as usize]
+    }
+
+    /// What an output must leave alone: every file of every column.
+    pub fn inputs(&self) -> Inputs {
+        self.tasks.iter().fold(self.base.inputs(), |inputs, task| inputs.with(&task.checkpoint.inputs()))
     }
 
     /// How messages name a column: the base's path or the task's name.
@@ -290,7 +330,7 @@ impl Plan {
         if column == 0 {
             format!("base {}", self.base.path().display())
         } else {
-            format!("task {}", self.tasks[column - 1].name)
+            format!("task {}", self.task(column).name)
         }
     }
 
@@ -331,7 +371,8 @@ fn check_task_names(tasks: &[Task]) -> Result<()> {
     }
     crate::columns::tasks::check_count(tasks.len())?;
     for (index, task) in tasks.iter().enumerate() {
-        if let Some(earlier) = tasks[..index].iter().find(|earlier| earlier.name == task.name) {
+        crate::columns::tasks::check_name(&task.name)?;
+        if let Some(earlier) = tasks.iter().take(index).find(|earlier| earlier.name == task.name) {
             return Err(Error::rejected(format!(
                 "task {}: two checkpoints go by this name: {} and {}",
                 task.name,
@@ -345,37 +386,34 @@ fn check_task_names(tasks: &[Task]) -> Result<()> {
 }
 
 /// Float tensors that a fine-tune has and the base lacks.
-fn find_extra_tensors(base: &Checkpoint, tasks: &[Task], prefixes: &[&str], selection: &Selection) -> Vec<Mismatch> {
-    let mut mismatches = Vec::new();
+fn find_extra_tensors(
+    base: &Checkpoint,
+    tasks: &[Task],
+    prefixes: &[&str],
+    selection: &Selection,
+    mismatches: &mut Mismatches,
+) {
     for (task, prefix) in tasks.iter().zip(prefixes) {
         for tensor in task.checkpoint.tensors() {
             let name = tensor.name.strip_prefix(prefix).unwrap_or(&tensor.name);
             if tensor.dtype.float().is_some() && selection.takes(name) && base.get(name).is_none() {
-                mismatches.push(Mismatch {
-                    task: task.name.clone(),
-                    tensor: name.to_owned(),
-                    what: "not in the base".into(),
-                });
+                mismatches.add(&task.name, name, || "not in the base".into());
             }
         }
     }
-    mismatches
 }
 
-fn mismatch_error(base: &Checkpoint, mismatches: &[Mismatch]) -> Error {
-    let mut message = format!(
+fn mismatch_error(base: &Checkpoint, mismatches: &Mismatches) -> Error {
+    let n_more = mismatches.n - mismatches.kept.len();
+    let listed = mismatches.kept.iter().map(Mismatch::to_string);
+    Error::rejected(format!(
         "{}: {} {} between the base and the fine-tunes",
-        base.path().display(),
-        mismatches.len(),
-        if mismatches.len() == 1 { "mismatch" } else { "mismatches" }
-    );
-    for mismatch in mismatches.iter().take(MISMATCHES_LISTED) {
-        message.push_str(&format!("\n  {mismatch}"));
-    }
-    if mismatches.len() > MISMATCHES_LISTED {
-        message.push_str(&format!("\n  … and {} more", mismatches.len() - MISMATCHES_LISTED));
-    }
-    Error::rejected(message).hint("--skip-mismatched leaves these tensors out; --exclude REGEX chooses by name")
+        shown_path(base.path()),
+        mismatches.n,
+        if mismatches.n == 1 { "mismatch" } else { "mismatches" }
+    ))
+    .below(listed.chain((n_more > 0).then(|| format!("… and {n_more} more"))))
+    .hint("--skip-mismatched leaves these tensors out; --exclude REGEX chooses by name")
 }
 
 #[cfg(test)]
@@ -390,6 +428,27 @@ mod tests {
             assert_eq!(selection.takes(name), taken, "{name}");
         }
         assert!(Selection::all().takes("emb.weight"));
+    }
+
+    #[test]
+    fn a_long_pattern_is_refused_before_it_is_parsed() {
+        let error = Selection::all().include(&"(a|b)".repeat(20_000)).unwrap_err();
+        assert_eq!(error.message(), "a pattern of at most 65536 bytes expected, 100000 found");
+    }
+
+    /// Mismatches are counted, not kept.
+    #[test]
+    fn no_more_mismatches_are_kept_than_will_be_told() {
+        let mut all = Mismatches::new(&Selection::all());
+        let mut skipped = Mismatches::new(&Selection::all().skip_mismatched(true));
+        for n in 0..1000 {
+            for mismatches in [&mut all, &mut skipped] {
+                mismatches.add(&format!("t{n}"), &format!("w{}", n % 50), || "missing".into());
+            }
+        }
+        assert_eq!((all.n, all.kept.len()), (1000, MISMATCHES_LISTED));
+        assert_eq!((skipped.n, skipped.kept.len()), (1000, 50));
+        assert_eq!(skipped.kept[49].task, "t49");
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! Names stand in expressions, tables and file names, so they are unique and free of what cannot be written there.
 
+use crate::checkpoint::shown;
 use crate::error::{Error, Result};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use tvb_kernels::MAX_TASKS;
@@ -39,8 +40,7 @@ impl TaskSource {
     /// assert_eq!(TaskSource::parse(OsStr::new("runs/Cars/finetuned.pt")).unwrap().name, "Cars");
     /// ```
     pub fn parse(text: &OsStr) -> Result<Self> {
-        let named = text.to_str().and_then(|text| text.split_once('='));
-        let (name, path) = match named {
+        let (name, path) = match split_at_equals(text) {
             Some((name, path)) if !name.is_empty() && !name.contains(['/', '\\']) => (name.to_owned(), Path::new(path)),
             _ => (default_name(Path::new(text)), Path::new(text)),
         };
@@ -91,7 +91,7 @@ pub fn find_run(folder: &Path) -> Result<(PathBuf, Vec<TaskSource>)> {
         if let Some(path) = find(&task_folder, "finetuned") {
             let name = task_folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let name = name.strip_suffix("Val").filter(|name| !name.is_empty()).unwrap_or(&name).to_owned();
-            check_name(&name).map_err(|error| error.context(task_folder.display()))?;
+            check_name(&name).map_err(|error| Error::rejected(error.message()).context(task_folder.display()))?;
             tasks.push(TaskSource { name, path });
         }
     }
@@ -136,20 +136,84 @@ pub fn check_unique(tasks: &[TaskSource]) -> Result<()> {
     Ok(())
 }
 
+/// The longest name of a task in bytes: with what goes before and after it, a file system still takes it.
+const NAME_BYTES_MAX: usize = 200;
+
 /// Whether a name can stand in file names and messages.
 ///
 /// # Errors
 /// A usage error that says what is wrong with it.
 pub fn check_name(name: &str) -> Result<()> {
-    let wrong = match name {
+    match wrong_with(name, cfg!(windows)) {
+        Some(wrong) => Err(Error::usage(format!("{wrong}: {}", shown(name))).hint("name the task: NAME=PATH")),
+        None => Ok(()),
+    }
+}
+
+/// Whether names that were found in a file can stand in file names and messages, each once: whoever reads a list of tasks asks
+/// this, since outputs are named after them.
+///
+/// # Errors
+/// One line that says what is wrong with which, without the file.
+pub fn check_names<'a>(names: impl Iterator<Item = &'a str>) -> std::result::Result<(), String> {
+    let mut seen = HashSet::new();
+    for name in names {
+        if seen.len() == MAX_TASKS {
+            return Err(format!("more than {MAX_TASKS} tasks"));
+        }
+        if let Some(wrong) = wrong_with(name, cfg!(windows)) {
+            return Err(format!("{wrong}: {}", shown(name)));
+        }
+        if !seen.insert(name) {
+            return Err(format!("task {} is named twice", shown(name)));
+        }
+    }
+    Ok(())
+}
+
+/// What keeps a name out of file names and messages; `on_windows` has rules of its own.
+fn wrong_with(name: &str, on_windows: bool) -> Option<&'static str> {
+    Some(match name {
         "" => "a task's name is empty",
         "." | ".." => "a task cannot be named like a folder's own entries",
+        _ if name.len() > NAME_BYTES_MAX => "a task's name has more than 200 bytes",
         _ if name.contains(['/', '\\']) => "a task's name has a path separator",
         _ if name.chars().any(char::is_control) => "a task's name has a control character",
+        _ if name.chars().any(breaks_lines) => "a task's name has a character that changes the order of what is shown",
         _ if name.trim() != name => "a task's name begins or ends with a blank",
-        _ => return Ok(()),
+        _ if on_windows && !fits_windows(name) => "a task's name cannot be a file's on Windows",
+        _ => return None,
+    })
+}
+
+/// Separators of lines and paragraphs, and what turns the direction of text round.
+fn breaks_lines(c: char) -> bool {
+    matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// Windows gives some names to devices, and reads `:` as a drive or a stream of a file.
+fn fits_windows(name: &str) -> bool {
+    let stem = name.split('.').next().unwrap_or_default().trim_end().to_ascii_uppercase();
+    let is_port = |stem: &str| {
+        let number = stem.strip_prefix("COM").or_else(|| stem.strip_prefix("LPT"));
+        number.is_some_and(|number| matches!(number.chars().collect::<Vec<_>>()[..], ['0'..='9' | '¹' | '²' | '³']))
     };
-    Err(Error::usage(format!("{wrong}: {name:?}")).hint("name the task: NAME=PATH"))
+    let is_device = ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"].contains(&stem.as_str()) || is_port(&stem);
+    !is_device && !name.contains(['<', '>', ':', '"', '|', '?', '*']) && !name.ends_with(['.', ' '])
+}
+
+/// What stands before the first `=`, which is Unicode, and what behind it, which need not be.
+fn split_at_equals(text: &OsStr) -> Option<(&str, &OsStr)> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        let bytes = text.as_bytes();
+        let at = bytes.iter().position(|byte| *byte == b'=')?;
+        let (name, path) = bytes.split_at(at);
+        Some((std::str::from_utf8(name).ok()?, OsStr::from_bytes(path.get(1..)?)))
+    }
+    #[cfg(not(unix))]
+    text.to_str()?.split_once('=').map(|(name, path)| (name, OsStr::new(path)))
 }
 
 /// The file's stem or the folder's name, or, where that says nothing, the name of the folder it is in.
@@ -202,6 +266,21 @@ mod tests {
         }
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn a_path_need_not_be_unicode() {
+        use std::os::unix::ffi::OsStrExt;
+        let cases: [(&[u8], &str, &[u8]); 3] = [
+            (b"cars=a/\xff=.pt", "cars", b"a/\xff=.pt"),
+            (b"a/\xff.pt", "\u{fffd}", b"a/\xff.pt"),
+            (b"\xff=a/b.pt", "b", b"\xff=a/b.pt"),
+        ];
+        for (text, name, path) in cases {
+            let expected = TaskSource { name: name.into(), path: OsStr::from_bytes(path).into() };
+            assert_eq!(TaskSource::parse(OsStr::from_bytes(text)).unwrap(), expected);
+        }
+    }
+
     #[test]
     fn a_path_without_folders_takes_the_current_one() {
         let here = std::env::current_dir().unwrap();
@@ -215,6 +294,54 @@ mod tests {
     fn bad_tasks_are_usage_errors() {
         for text in ["", "cars=", "a\nb=x.pt", "..=x.pt", " a=x.pt"] {
             assert_eq!(TaskSource::parse(OsStr::new(text)).unwrap_err().kind(), ErrorKind::Usage, "{text:?}");
+        }
+    }
+
+    /// Every one of them would leave the folder of an output, or be no file's name.
+    #[test]
+    fn names_from_files_are_checked_and_unique() {
+        let long = "x".repeat(NAME_BYTES_MAX + 1);
+        let bad = [
+            "",
+            ".",
+            "..",
+            "../x",
+            "/etc/passwd",
+            "a/b",
+            "a\\b",
+            "..\\x",
+            "a\0b",
+            "a\nb",
+            "\u{1b}[2J",
+            " a",
+            "a ",
+            "\u{a0}a",
+            "a\u{2028}b",
+            "a\u{202e}b",
+            "\u{85}",
+            &long,
+        ];
+        for name in bad {
+            assert!(check_names(["good", name].into_iter()).is_err(), "{name:?}");
+            assert_eq!(check_name(name).unwrap_err().kind(), ErrorKind::Usage, "{name:?}");
+        }
+        for name in ["cars", "a b", "...", "a..b", ".hidden", "日本", "C:x", "con", "x".repeat(NAME_BYTES_MAX).as_str()]
+        {
+            assert_eq!(check_names(["good", name].into_iter()), Ok(()), "{name:?}");
+        }
+        assert_eq!(check_names(["a", "b", "a"].into_iter()), Err("task `a` is named twice".into()));
+        let many: Vec<String> = (0..=MAX_TASKS).map(|task| task.to_string()).collect();
+        assert!(check_names(many.iter().map(String::as_str)).is_err());
+    }
+
+    #[test]
+    fn names_of_devices_and_streams_are_none_on_windows() {
+        for name in ["con", "NUL", "nul.txt", "COM1", "lpt9.x", "C:x", "a:b", "a.", "a?", "COM¹"] {
+            assert!(wrong_with(name, true).is_some(), "{name:?}");
+            assert!(wrong_with(name, false).is_none(), "{name:?}");
+        }
+        for name in ["cars", "con1", "COM", "COM12", "a.b", "connect"] {
+            assert!(wrong_with(name, true).is_none(), "{name:?}");
         }
     }
 

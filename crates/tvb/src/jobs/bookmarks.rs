@@ -5,7 +5,7 @@
 //! inputs or options does not find it. The file ends in the digest of all before it, and appears by a rename.
 
 use crate::basis::gram_file;
-use crate::checkpoint::FileStamp;
+use crate::checkpoint::{Budget, FileStamp, read_capped_within};
 use crate::columns::plan::Plan;
 use crate::digest::{Digest, TensorDigests};
 use crate::error::{Error, Result};
@@ -24,8 +24,8 @@ pub const FOLDER: &str = "bookmarks";
 pub const EVERY_VARIABLE: &str = "TVB_BOOKMARK_SECONDS";
 /// Seconds of work that a kill may cost.
 const EVERY_SECONDS: f64 = 30.0;
-const MAGIC: &[u8] = b"tvb-bookmark 2\n";
-/// Larger files are not ours: sums and open digests together stay far below.
+const MAGIC: &[u8] = b"tvb-bookmark 3\n";
+/// Larger files are not ours: sums and digests together stay far below.
 const MAX_BYTES: u64 = 4 << 30;
 
 /// The bookmarks of one output.
@@ -36,6 +36,8 @@ pub struct BookmarkFolder {
     key: Digest,
     every: Duration,
     last: Instant,
+    /// For what is read.
+    budget: Budget,
 }
 
 impl BookmarkFolder {
@@ -54,13 +56,14 @@ impl BookmarkFolder {
             key: Digest::of_digests([inputs_key(plan), Digest::of(device.as_bytes())]),
             every: Duration::try_from_secs_f64(seconds).unwrap_or(Duration::from_secs(30)),
             last: Instant::now(),
+            budget: runtime.budget.clone(),
         }
     }
 
     /// The Gram matrices that an interrupted run finished, where it did.
     pub fn find_grams(&self) -> Option<Grams> {
         let path = self.grams_path();
-        is_plain_file(&path).then(|| gram_file::read(&path).ok()).flatten()
+        is_plain_file(&path).then(|| gram_file::read_within(&path, &self.budget).ok()).flatten()
     }
 
     /// Keeps finished Gram matrices that took `elapsed`, where forming them again would cost more than a bookmark may.
@@ -80,7 +83,7 @@ impl BookmarkFolder {
 
     /// Whether an interrupted run would go on from here.
     pub fn holds_any(&self) -> bool {
-        self.folder.is_dir()
+        std::fs::read_dir(&self.folder).is_ok_and(|entries| entries.flatten().any(|entry| is_bookmark(&entry.path())))
     }
 
     /// Removes everything that lies beside the bookmarks: parts of an output that cannot be resumed.
@@ -99,12 +102,27 @@ impl BookmarkFolder {
         Ok(())
     }
 
-    /// Removes the bookmarks: the output is complete, or has failed.
+    /// Removes the bookmarks: the output is complete, or has failed. Beside a Gram file a folder of this name may be a user's,
+    /// so only what has the name of a bookmark goes, and the folder when it is empty.
     ///
     /// # Errors
     /// Failed: the system refuses.
     pub fn remove(&self) -> Result<()> {
-        remove(&self.folder)
+        let io = |error: std::io::Error| Error::io("removing", &self.folder, &error);
+        let entries = match std::fs::symlink_metadata(&self.folder) {
+            Ok(found) if found.is_dir() => std::fs::read_dir(&self.folder).map_err(io)?,
+            _ => return Ok(()),
+        };
+        let mut is_empty = true;
+        for entry in entries {
+            let path = entry.map_err(io)?.path();
+            if is_bookmark(&path) {
+                std::fs::remove_file(&path).map_err(|error| Error::io("removing", &path, &error))?;
+            } else {
+                is_empty = false;
+            }
+        }
+        if is_empty { std::fs::remove_dir(&self.folder).map_err(io) } else { Ok(()) }
     }
 
     fn path(&self, stem: &str, extension: &str, recipe: Digest) -> PathBuf {
@@ -123,9 +141,19 @@ impl BookmarkFolder {
     /// Writes a file that is there whole or not at all.
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         let io = |error: std::io::Error| Error::io("writing", path, &error);
+        if std::fs::symlink_metadata(&self.folder).is_ok_and(|found| !found.is_dir()) {
+            return Err(Error::rejected(format!(
+                "{}: a folder for bookmarks expected, something else found",
+                self.folder.display()
+            ))
+            .hint("move it away, or choose another output"));
+        }
         std::fs::create_dir_all(&self.folder).map_err(io)?;
-        let new = self.folder.join("new");
-        let mut file = File::create(&new).map_err(io)?;
+        let mut new = path.as_os_str().to_owned();
+        new.push(".new");
+        let new = PathBuf::from(new);
+        remove(&new)?;
+        let mut file = File::create_new(&new).map_err(io)?;
         file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io)?;
         std::fs::rename(&new, path).map_err(io)
     }
@@ -137,7 +165,10 @@ impl Bookmarks for BookmarkFolder {
         if !is_plain_file(&path) {
             return None;
         }
-        parse(&crate::checkpoint::read_capped(&path, "a bookmark", MAX_BYTES).ok()?)
+        let (bytes, mut charge) = read_capped_within(&path, "a bookmark", MAX_BYTES, &self.budget).ok()?;
+        // Nothing in it takes more room than its bytes.
+        charge.take(bytes.len() as u64).ok()?;
+        parse(&bytes)
     }
 
     fn is_due(&self) -> bool {
@@ -161,7 +192,8 @@ pub fn inputs_key(plan: &Plan) -> Digest {
     field(crate::TOOL.as_bytes());
     for column in 0..plan.n_columns() {
         let checkpoint = plan.column_checkpoint(column);
-        field(if column == 0 { b"" } else { plan.tasks[column - 1].name.as_bytes() });
+        let task = column.checked_sub(1).and_then(|task| plan.tasks.get(task));
+        field(task.map_or(b"", |task| task.name.as_bytes()));
         field(checkpoint.path().as_os_str().as_encoded_bytes());
         for file in checkpoint.files() {
             let FileStamp { len, modified, inode } = file.stamp();
@@ -185,6 +217,16 @@ pub fn inputs_key(plan: &Plan) -> Digest {
         field(skipped.reason.as_bytes());
     }
     Digest::of(&key)
+}
+
+/// Whether a path is one that [`BookmarkFolder`] writes: `gram-DIGITS.bookmark` and the like, or such a file half written.
+fn is_bookmark(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.strip_suffix(".new").unwrap_or(&name);
+    let stem = name.strip_suffix(".bookmark").or_else(|| name.strip_suffix(".safetensors"));
+    let digits = stem.and_then(|stem| stem.strip_prefix("gram-").or_else(|| stem.strip_prefix("atoms-")));
+    digits.is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        && is_plain_file(path)
 }
 
 fn is_plain_file(path: &Path) -> bool {
@@ -218,7 +260,7 @@ fn to_bytes(bookmark: &Bookmark) -> Vec<u8> {
         for n in [n_columns, closed.len(), open.len()] {
             count(n, &mut bytes);
         }
-        bytes.extend(closed.iter().chain(open).flat_map(|digest| digest.0.to_le_bytes()));
+        bytes.extend(closed.iter().chain(&open).flat_map(|digest| digest.0.to_le_bytes()));
     }
     let seal = Digest::of(&bytes);
     bytes.extend(seal.0.to_le_bytes());
@@ -246,7 +288,7 @@ fn parse(bytes: &[u8]) -> Option<Bookmark> {
             let digest = |b: &[u8]| Digest(u128::from_le_bytes(b.try_into().unwrap_or_default()));
             Some(bytes.chunks_exact(16).map(digest).collect())
         };
-        digests.push(TensorDigests::from_parts(n_columns, table(n_closed)?, table(n_open)?)?);
+        digests.push(TensorDigests::from_parts(n_columns, table(n_closed)?, &table(n_open)?)?);
     }
     rest.is_empty().then_some(Bookmark { n_folded, sums, spans, digests })
 }

@@ -1,12 +1,14 @@
 //! Runs the user's evaluator on one checkpoint and reads the metrics it prints.
 //!
 //! The evaluator is any program: its last line on stdout that is not blank must be a flat JSON object of numbers. It is
-//! run in a process group of its own, so that a hanging one is ended with everything it started.
+//! run in a process group of its own, so that a hanging one is ended with everything it started. A child of it that left the
+//! group may live on, and may hold the pipes: nothing here waits for it.
 
+use super::child_output::Lines;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -17,13 +19,17 @@ pub const CHECKPOINT: &str = "{checkpoint}";
 pub const SCALE: &str = "{scale}";
 /// Lines of the evaluator's stderr that are shown when it fails.
 const STDERR_LINES: usize = 20;
-/// A longer line of output is cut.
-const MAX_LINE_BYTES: u64 = 1 << 20;
+/// A longer line of stdout is cut.
+const STDOUT_LINE_BYTES: usize = 1 << 20;
+/// A longer line of stderr is cut.
+const STDERR_LINE_BYTES: usize = 1 << 13;
 /// How often a running evaluator is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long our own signal may come after the evaluator's.
 const SIGNAL_LAG: Duration = Duration::from_millis(500);
+/// How long a killed evaluator may take to be gone.
+const KILL_TIME: Duration = Duration::from_millis(500);
 /// How long the output of an evaluator that is done may stay open.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -57,35 +63,31 @@ impl Evaluator {
     /// # Errors
     /// Failed: it cannot be started, exits with an error, takes too long, or prints no metrics. Interrupted.
     pub fn run(&self, checkpoint: &Path, scale: f64, progress: &dyn Progress) -> Result<Metrics> {
-        let words = self.command.iter().map(|word| {
-            word.replace(CHECKPOINT, &checkpoint.display().to_string()).replace(SCALE, &format!("{scale}"))
-        });
-        let words: Vec<String> = words.collect();
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let words: Vec<OsString> = self.command.iter().map(|word| filled(word, checkpoint, scale)).collect();
+        let Some((program, arguments)) = words.split_first() else {
+            return Err(Error::usage("an evaluator command expected, an empty one found"));
+        };
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         own_process_group(&mut command);
         let mut child = command.spawn().map_err(|error| {
-            Error::failed(format!("evaluator {}: could not be started: {error}", words[0]))
+            Error::failed(format!("evaluator {}: could not be started: {error}", program.to_string_lossy()))
                 .hint("check the path after `--`")
         })?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let (status, out, err) = std::thread::scope(|scope| {
-            let out = scope.spawn(|| last_lines(stdout, 1));
-            let err = scope.spawn(|| last_lines(stderr, STDERR_LINES));
-            let status = self.wait(&mut child, progress);
-            // One that is done may have left children behind that hold its output open.
-            let is_closed = || out.is_finished() && err.is_finished();
-            if status.is_err() || !becomes_true(is_closed, LINGER) {
-                end_process_group(&mut child);
-            }
-            (status, out.join().unwrap_or_default(), err.join().unwrap_or_default())
-        });
+        let out = Lines::of(child.stdout.take(), 1, STDOUT_LINE_BYTES);
+        let err = Lines::of(child.stderr.take(), STDERR_LINES, STDERR_LINE_BYTES);
+        let status = self.wait(&mut child, progress, || out.is_at_end() && err.is_at_end());
+        if !matches!(status, Ok((_, IsOver(true)))) {
+            end_process_group(&mut child);
+        }
+        let (out, err) = (out.close(), err.close());
         let with_stderr = |message: String| match err.is_empty() {
             true => Error::failed(message),
-            false => Error::failed(format!("{message}; the end of its stderr:\n  {}", err.join("\n  "))),
+            false => Error::failed(format!("{message}; the end of its stderr:")).below(&err),
         };
-        let shown = format!("evaluator `{}` at scale {scale}", words.join(" "));
-        let status = status.map_err(|stop| match stop {
+        let line: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+        let shown = format!("evaluator `{}` at scale {scale}", line.join(" "));
+        let (status, _) = status.map_err(|stop| match stop {
             Stop::Interrupted => Error::interrupted(),
             Stop::TimedOut(limit) => {
                 with_stderr(format!("{shown}: took more than {} s and was ended", limit.as_secs_f64()))
@@ -107,26 +109,66 @@ impl Evaluator {
         })
     }
 
-    fn wait(&self, child: &mut Child, progress: &dyn Progress) -> std::result::Result<ExitStatus, Stop> {
+    /// Waits until it is done and its output closed. Of one that is done the output may stay open for [`LINGER`]: children
+    /// that it left behind hold it.
+    fn wait(
+        &self,
+        child: &mut Child,
+        progress: &dyn Progress,
+        is_closed: impl Fn() -> bool,
+    ) -> std::result::Result<(ExitStatus, IsOver), Stop> {
         let started = Instant::now();
+        let mut done: Option<(ExitStatus, Instant)> = None;
         loop {
-            match child.try_wait() {
-                Ok(Some(status)) => return Ok(status),
-                Ok(None) => {}
-                Err(error) => return Err(Stop::Lost(error)),
+            if done.is_none()
+                && let Some(status) = child.try_wait().map_err(Stop::Lost)?
+            {
+                done = Some((status, Instant::now()));
+            }
+            match done {
+                Some((status, _)) if is_closed() => return Ok((status, IsOver(true))),
+                Some((status, since)) if since.elapsed() > LINGER => return Ok((status, IsOver(false))),
+                _ => {}
             }
             if progress.cancelled() {
                 return Err(Stop::Interrupted);
             }
             if let Some(limit) = self.timeout.filter(|limit| started.elapsed() > *limit) {
-                return Err(Stop::TimedOut(limit));
+                match done {
+                    Some((status, _)) => return Ok((status, IsOver(false))),
+                    None => return Err(Stop::TimedOut(limit)),
+                }
             }
             std::thread::sleep(POLL_INTERVAL);
         }
     }
 }
 
-fn becomes_true(is_true: impl Fn() -> bool, within: Duration) -> bool {
+/// Whether nothing of an evaluator is left as far as can be seen: its output is closed.
+struct IsOver(bool);
+
+/// A word of the command with what it stands for, in one go: what is put in is not looked at again, and a path is put in
+/// byte by byte.
+fn filled(word: &str, checkpoint: &Path, scale: f64) -> OsString {
+    let scale = scale.to_string();
+    let mut out = OsString::new();
+    let mut rest = word;
+    loop {
+        let next = [(CHECKPOINT, checkpoint.as_os_str()), (SCALE, OsStr::new(&scale))]
+            .into_iter()
+            .filter_map(|(mark, value)| Some((rest.split_once(mark)?, value)))
+            .min_by_key(|((before, _), _)| before.len());
+        let Some(((before, behind), value)) = next else {
+            out.push(rest);
+            return out;
+        };
+        out.push(before);
+        out.push(value);
+        rest = behind;
+    }
+}
+
+fn becomes_true(mut is_true: impl FnMut() -> bool, within: Duration) -> bool {
     let started = Instant::now();
     while !is_true() {
         if started.elapsed() > within {
@@ -176,28 +218,6 @@ pub fn parse_metrics(line: &str) -> std::result::Result<Metrics, String> {
     Ok(metrics)
 }
 
-/// The last `n_lines` lines that are not blank; everything else is read and thrown away.
-fn last_lines(stream: Option<impl Read>, n_lines: usize) -> Vec<String> {
-    let Some(stream) = stream else { return Vec::new() };
-    let mut reader = BufReader::new(stream);
-    let mut kept = std::collections::VecDeque::new();
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        match reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => return kept.into(),
-            Ok(_) => {}
-        }
-        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-        if !text.is_empty() {
-            kept.push_back(text);
-            if kept.len() > n_lines {
-                kept.pop_front();
-            }
-        }
-    }
-}
-
 #[cfg(unix)]
 fn own_process_group(command: &mut Command) {
     std::os::unix::process::CommandExt::process_group(command, 0);
@@ -212,7 +232,8 @@ fn end_process_group(child: &mut Child) {
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
     let _ = child.kill();
-    let _ = child.wait();
+    // A killed process is gone at once, unless it hangs inside the system.
+    let _ = becomes_true(|| !matches!(child.try_wait(), Ok(None)), KILL_TIME);
 }
 
 #[cfg(test)]
@@ -232,6 +253,65 @@ mod tests {
         for (line, expected) in cases {
             assert_eq!(parse_metrics(line).ok().map(|metrics| metrics.len()), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn words_are_filled_in_one_go() {
+        let cases = [
+            ("{checkpoint}", "/x/{scale}/{checkpoint}"),
+            ("--at={scale},{checkpoint}", "--at=0.25,/x/{scale}/{checkpoint}"),
+            ("{scale}{scale}", "0.250.25"),
+            ("{{scale}}", "{0.25}"),
+            ("plain {", "plain {"),
+        ];
+        for (word, expected) in cases {
+            assert_eq!(filled(word, Path::new("/x/{scale}/{checkpoint}"), 0.25), expected, "{word}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_path_reaches_the_evaluator_byte_by_byte() {
+        use std::os::unix::ffi::OsStrExt;
+        let script = "test \"$(printf %s \"$1\" | od -An -tx1 | tr -d ' \\n')\" = 2f61ff && echo '{\"is_same\": 1}'";
+        let words = ["sh", "-c", script, "eval", CHECKPOINT].map(String::from);
+        let evaluator = Evaluator::new(words.to_vec(), None).unwrap();
+        let path = Path::new(std::ffi::OsStr::from_bytes(b"/a\xff"));
+        let metrics = evaluator.run(path, 0.0, &crate::progress::Silent).unwrap();
+        assert_eq!(metrics.get("is_same"), Some(&1.0));
+    }
+
+    /// What holds the pipes outlives the evaluator, and left its group where it can.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn no_child_that_holds_the_pipes_is_waited_for() {
+        let limit = Some(Duration::from_millis(300));
+        let error = shell("setsid sleep 20 & sleep 20", limit).unwrap_err();
+        assert!(error.message().contains("took more than 0.3 s"), "{error}");
+        let metrics = shell("setsid sleep 20 & echo '{\"a\": 1}'", limit).unwrap();
+        assert_eq!(metrics.get("a"), Some(&1.0));
+        struct Now;
+        impl Progress for Now {
+            fn begin(&self, _stage: &'static str, _total_bytes: u64) {}
+            fn advance(&self, _n_bytes: u64) {}
+            fn finish(&self) {}
+            fn note(&self, _line: &str) {}
+            fn cancelled(&self) -> bool {
+                true
+            }
+        }
+        let words = ["sh", "-c", "setsid sleep 20 & sleep 20", CHECKPOINT].map(String::from);
+        let evaluator = Evaluator::new(words.to_vec(), None).unwrap();
+        let error = evaluator.run(Path::new("x"), 0.0, &Now).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Interrupted);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn names_in_its_output_forge_no_line() {
+        let error = shell("printf 'a\\033[2J\\r\\nerror: b\\n' >&2; exit 1", None).unwrap_err();
+        let lines: Vec<&str> = error.message().lines().skip(1).collect();
+        assert_eq!(lines, ["  a\\u{1b}[2J", "  error: b"]);
     }
 
     #[cfg(unix)]

@@ -7,7 +7,7 @@ use crate::columns::plan::Plan;
 use crate::error::{ErrorKind, Result};
 use crate::ops::Grams;
 use crate::ops::gram::gram_from;
-use crate::pass::{Reads, Runtime};
+use crate::pass::{Reads, Runtime, check_memory};
 use crate::progress::Progress;
 use std::path::Path;
 use std::time::Instant;
@@ -15,7 +15,7 @@ use std::time::Instant;
 /// Reads the inputs of a plan once and writes their Gram file; resumes where an interrupted run stopped.
 ///
 /// # Errors
-/// Rejected: the output exists, or a non-finite delta. Failed: I/O, device. Interrupted.
+/// Usage: a memory cap that is too low. Rejected: the output exists, or a non-finite delta. Failed: I/O, device. Interrupted.
 pub fn make_gram_file(
     plan: &Plan,
     output: &Path,
@@ -23,7 +23,8 @@ pub fn make_gram_file(
     runtime: &Runtime,
     progress: &dyn Progress,
 ) -> Result<Grams> {
-    let staged = StagedOutput::file(output, existing)?;
+    check_memory(plan, 0, runtime)?;
+    let staged = StagedOutput::file(output, existing, &plan.inputs())?;
     let mut folder = staged.path().as_os_str().to_owned();
     folder.push(".bookmarks");
     let mut bookmarks = BookmarkFolder::new(folder.into(), plan, runtime);

@@ -88,7 +88,9 @@ impl MethodOptions {
         }
         let mut weights = vec![1.0; tasks.len()];
         for (name, weight) in &self.weights {
-            weights[find_task(tasks, name)?] = *weight;
+            if let Some(of_task) = weights.get_mut(find_task(tasks, name)?) {
+                *of_task = *weight;
+            }
         }
         Ok(Some(weights))
     }

@@ -13,6 +13,7 @@ mod matrix_file;
 pub mod method_options;
 pub mod batch;
 pub mod interop;
+mod child_output;
 pub mod evaluate;
 pub mod report;
 pub mod sweep;

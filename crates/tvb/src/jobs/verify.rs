@@ -4,7 +4,7 @@ use crate::basis::Basis;
 use crate::basis::atoms::{Atoms, plain};
 use crate::columns::plan::Plan;
 use crate::digest::{Digest, TensorDigests};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::ops::measure::{Recovery, SquareError, measure};
 use crate::pass::{DigestOnly, Folded, Pass, Reads, Runtime};
 use crate::progress::Progress;
@@ -21,7 +21,7 @@ pub struct FileCheck {
 /// Streams every atom and compares its checksum; the manifest and the coefficients were checked when the basis was opened.
 ///
 /// # Errors
-/// Interrupted only: damage and unreadable files are the answer.
+/// Interrupted. Usage: a memory cap that leaves no room for a chunk. Damage and unreadable files are the answer.
 pub fn verify_files(basis: &Basis, runtime: &Runtime, progress: &dyn Progress) -> Result<Vec<FileCheck>> {
     let manifest = &basis.manifest;
     let intact = |file: &str| FileCheck { file: file.to_owned(), damage: None };
@@ -31,7 +31,7 @@ pub fn verify_files(basis: &Basis, runtime: &Runtime, progress: &dyn Progress) -
         let damage = match atom_checksum(basis, index, runtime, progress) {
             Ok(found) if found == record.checksum => None,
             Ok(found) => Some(format!("checksum {} expected, {found} found", record.checksum)),
-            Err(error) if error.kind() == crate::ErrorKind::Interrupted => return Err(error),
+            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Usage) => return Err(error),
             Err(error) => Some(error.message().to_owned()),
         };
         checks.push(FileCheck { file: record.file.clone(), damage });
@@ -59,7 +59,8 @@ fn atom_checksum(basis: &Basis, index: usize, runtime: &Runtime, progress: &dyn 
 pub struct TrueError {
     /// The task.
     pub task: String,
-    /// ‖τ̂ − τ‖²/‖τ‖² from the stored atoms and the originals; zero for a task that did not move and is recovered as such.
+    /// ‖τ̂ − τ‖²/‖τ‖² from the stored atoms and the originals. That of a task that did not move is over the mean ‖τ‖² of all
+    /// the basis' tasks; 0 where it is recovered as such.
     pub measured: f64,
     /// As the manifest has it, before storage rounding.
     pub predicted: Option<f64>,
@@ -90,10 +91,20 @@ pub fn verify_errors(basis: &Basis, plan: &Plan, runtime: &Runtime, progress: &d
     };
     let all = Plan::of_columns(plan.base.clone(), columns, basis.stored_tensors())?;
     let measured = measure(&all, recovery, &weights, runtime, progress)?;
-    let errors = measured.iter().zip(&which).map(|(&SquareError { error, norm }, &task)| TrueError {
-        task: names[task].clone(),
-        measured: if error == 0.0 { 0.0 } else { error / norm },
-        predicted: basis.manifest.tasks[task].relative_error,
+    // As predicted errors are: those of a zero task are over the mean ‖τ‖² of all.
+    let norms: Vec<f64> = basis.manifest.tasks.iter().filter_map(|task| task.norm.map(|norm| norm * norm)).collect();
+    let mean = norms.iter().sum::<f64>() / norms.len().max(1) as f64;
+    let relative = |error: f64, norm: f64| match (norm > 0.0, mean > 0.0) {
+        _ if error == 0.0 => 0.0,
+        (true, _) => error / norm,
+        (false, true) => error / mean,
+        (false, false) => f64::INFINITY,
+    };
+    let records = which.iter().filter_map(|&task| basis.manifest.tasks.get(task));
+    let errors = measured.iter().zip(records).map(|(&SquareError { error, norm }, record)| TrueError {
+        task: record.name.clone(),
+        measured: relative(error, norm),
+        predicted: record.relative_error,
     });
     Ok(errors.collect())
 }

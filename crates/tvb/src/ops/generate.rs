@@ -2,7 +2,9 @@
 //! writes them where they belong.
 
 use super::generated::RawColumns;
-use crate::checkpoint::{Checkpoint, CheckpointWriter, Tensor};
+use super::outputs::Outputs;
+use super::range::{Input, Origin, RangeCheck, Rows};
+use crate::checkpoint::{Checkpoint, Tensor};
 use crate::digest::{BLOCK_ROWS, Digest};
 use crate::error::{Error, Result};
 use crate::pass::Runtime;
@@ -40,15 +42,19 @@ impl GeneratedEdits<'_> {
     /// Forms the edits and writes them, one writer for each; answers the digests of the base's tensors by name.
     ///
     /// # Errors
-    /// Rejected: a base whose tensors are not the basis'. Failed: I/O. Interrupted.
+    /// Usage: a memory cap that leaves no room for one block. Rejected: a base whose tensors are not the basis'. Failed: I/O. Interrupted.
     pub fn form(
         &self,
         base: Option<&Checkpoint>,
-        dtype: Option<Dtype>,
-        writers: &[CheckpointWriter],
+        outputs: Outputs<'_>,
+        range: &RangeCheck,
         runtime: &Runtime,
         progress: &dyn Progress,
     ) -> Result<HashMap<String, Digest>> {
+        // Outputs in f64, the raw column, the base as stored and as values.
+        let piece_bytes = (BLOCK_ROWS * 8 * (self.weights.len() + 3)) as u64;
+        runtime.check_memory(piece_bytes, "one block of every output")?;
+        let n_threads = runtime.n_affordable(piece_bytes, runtime.n_threads);
         let edited =
             self.raw.tensors.iter().map(|(name, shape)| edited(base, name, shape)).collect::<Result<Vec<_>>>()?;
         let pieces = Pieces::new(&self.raw.tensors);
@@ -57,7 +63,7 @@ impl GeneratedEdits<'_> {
             let mut done = Vec::new();
             while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
                 progress.check()?;
-                let digest = self.form_piece(piece, edited[piece.tensor], dtype, writers)?;
+                let digest = self.form_piece(piece, edited[piece.tensor], outputs, range)?;
                 done.extend(digest.map(|digest| (piece, digest)));
                 progress.advance(4 * piece.n_rows as u64);
             }
@@ -65,7 +71,7 @@ impl GeneratedEdits<'_> {
         };
         let mut done = Vec::new();
         std::thread::scope(|scope| -> Result<()> {
-            let threads: Vec<_> = (0..runtime.n_threads.max(1)).map(|_| scope.spawn(work)).collect();
+            let threads: Vec<_> = (0..n_threads).map(|_| scope.spawn(work)).collect();
             for thread in threads {
                 let gone = |_| Error::failed("a worker stopped before its tensor was done");
                 done.extend(thread.join().map_err(gone)??);
@@ -85,13 +91,14 @@ impl GeneratedEdits<'_> {
         &self,
         piece: Piece,
         edited: Option<Edited<'_>>,
-        dtype: Option<Dtype>,
-        writers: &[CheckpointWriter],
+        outputs: Outputs<'_>,
+        range: &RangeCheck,
     ) -> Result<Option<Digest>> {
         let name = &self.raw.tensors[piece.tensor].0;
-        let stored = dtype.or(edited.map(|edited| edited.dtype)).unwrap_or(Dtype::F32);
+        let stored = outputs.format.dtype.or(edited.map(|edited| edited.dtype)).unwrap_or(Dtype::F32);
         let first_row = self.raw.first_row(name)? + piece.first_row as u64;
-        let mut outputs = self.raw.mixed(first_row, piece.n_rows, self.weights);
+        let mut formed = self.raw.mixed(first_row, piece.n_rows, self.weights);
+        let mut inputs = Vec::new();
         let mut digest = None;
         if let Some(Edited { base, tensor, dtype: own }) = edited {
             let mut bytes = vec![0; piece.n_rows * own.size()];
@@ -100,13 +107,17 @@ impl GeneratedEdits<'_> {
             let exact = tvb_kernels::convert(&bytes, own, Dtype::F64);
             let values = exact.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap_or_default()));
             let values: Vec<f64> = values.collect();
-            for output in &mut outputs {
+            for output in &mut formed {
                 output.iter_mut().zip(&values).for_each(|(out, base)| *out += base);
             }
+            inputs.push(Input { name: format!("base {}", base.path().display()), values, is_base: true });
         }
-        for (writer, output) in writers.iter().zip(&outputs) {
-            let exact: Vec<u8> = output.iter().flat_map(|value| value.to_le_bytes()).collect();
-            let rows = tvb_kernels::convert(&exact, Dtype::F64, stored);
+        for (output, (writer, values)) in outputs.writers.iter().zip(&formed).enumerate() {
+            let exact: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let mut rows = tvb_kernels::convert(&exact, Dtype::F64, stored);
+            let (outputs, bytes) = (output..output + 1, rows.as_mut_slice());
+            let looked_at = Rows { outputs, tensor: name, first_row: piece.first_row, dtype: stored, bytes };
+            range.look(looked_at, || Ok(Origin { inputs: inputs.clone(), exact: values.clone() }))?;
             writer.write(name, (piece.first_row * stored.size()) as u64, &rows)?;
         }
         Ok(digest)

@@ -1,5 +1,6 @@
 //! Pass 1: chunks → per-tensor Gram matrices in f64, with the digests of everything that was read.
 
+use super::exact_gram::{SecondLook, is_doubtful, look_again};
 use super::grams::{GramTensor, Grams, Origin, Per};
 use crate::columns::plan::Plan;
 use crate::digest::{Digest, TableOfDigests, fingerprint};
@@ -7,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::pass::bookmark::{Bookmark, Bookmarks, NoBookmarks, PassName};
 use crate::pass::{Block, ChunkReader, Done, Folded, Operation, Pass, Reads, Runtime, Span, SpanSums, add_to};
 use crate::progress::Progress;
-use tvb_kernels::{Triangles, triangle_len};
+use tvb_kernels::{Chunk, Triangles, triangle_len};
 
 /// Per-tensor Grams are kept while they take less than this; beyond it, one Gram for everything.
 pub const PER_TENSOR_BYTES: usize = 256 << 20;
@@ -28,10 +29,34 @@ impl Operation for GramOfBlocks<'_> {
     }
 
     fn finish(&self, done: Done<'_>, output: &mut Triangles) -> Result<Vec<f64>> {
-        if output.values.iter().any(|value| !value.is_finite()) {
-            return Err(explain_non_finite(self.plan, self.reads, done.blocks));
+        let n_values = triangle_len(self.plan.tasks.len());
+        let n_columns = self.plan.n_columns();
+        for (index, triangle) in output.values.chunks_exact_mut(n_values).enumerate() {
+            if is_doubtful(triangle, done.layout, index, &done.digests[index * n_columns..][..n_columns]) {
+                let mut reader = ChunkReader::default();
+                reader.read(self.plan, self.reads, &done.blocks[index..=index])?;
+                match look_again(triangle, reader.chunk(), 0) {
+                    SecondLook::Right => {}
+                    SecondLook::Exact(exact) => triangle.copy_from_slice(&exact),
+                    SecondLook::NotFinite => return Err(self.not_finite(done.blocks[index], reader.chunk())),
+                }
+            }
         }
         Ok(std::mem::take(&mut output.values))
+    }
+}
+
+impl GramOfBlocks<'_> {
+    /// Names the first delta of a block that is not finite.
+    fn not_finite(&self, block: Block, chunk: Chunk<'_>) -> Error {
+        let (_, row, column) = tvb_kernels::locate_non_finite(chunk).unwrap_or_default();
+        let tensor = &self.plan.tensors[block.tensor].name;
+        Error::rejected(format!(
+            "{}, tensor {tensor}: a finite delta expected, an infinite or NaN one found at element {}",
+            self.plan.column_name(column),
+            block.first_row + row
+        ))
+        .hint("repair or leave out this checkpoint, or leave out the tensor with --exclude")
     }
 }
 
@@ -100,7 +125,6 @@ pub fn gram_from(
     };
     pass.run(&GramOfBlocks { plan, reads }, runtime, progress, fold)?;
     progress.finish();
-    check_unchanged(plan)?;
     let Bookmark { mut sums, mut spans, mut digests, .. } = state;
     spans.close(|span, values| add_span(&mut sums, span, values));
     let digests = digests.swap_remove(0).finish(plan.tensors.len());
@@ -128,7 +152,6 @@ pub fn gram_of_spans(
         Ok(())
     };
     pass.run(&GramOfBlocks { plan, reads: &reads }, runtime, progress, fold)?;
-    check_unchanged(plan)?;
     spans.close(|span, values| found.push((span, values.to_vec())));
     Ok(found)
 }
@@ -145,11 +168,6 @@ pub fn add_spans<'a>(
         add_to(&mut sums[span.tensor * n_values..][..n_values], values);
     }
     sums
-}
-
-/// Whether every file is still the one that was opened: what was read of it belongs together then.
-fn check_unchanged(plan: &Plan) -> Result<()> {
-    (0..plan.n_columns()).try_for_each(|column| plan.column_checkpoint(column).check_unchanged())
 }
 
 fn assemble(plan: &Plan, per: Per, triangles: Vec<f64>, digests: TableOfDigests) -> Grams {
@@ -194,25 +212,4 @@ pub fn column_fingerprint(plan: &Plan, digests: &TableOfDigests, column: usize) 
     fingerprint(plan.tensors.iter().zip(digests.column(column)).map(|(planned, digest)| {
         (planned.name.as_str(), plan.column_tensor(planned, column).dtype, planned.shape.as_slice(), digest)
     }))
-}
-
-/// Reads the blocks again and names the first delta that is not finite.
-fn explain_non_finite(plan: &Plan, reads: &Reads, blocks: &[Block]) -> Error {
-    let mut reader = ChunkReader::default();
-    for block in blocks {
-        if let Err(error) = reader.read(plan, reads, std::slice::from_ref(block)) {
-            return error;
-        }
-        let Some((_, row, column)) = tvb_kernels::locate_non_finite(reader.chunk()) else { continue };
-        let tensor = &plan.tensors[block.tensor].name;
-        return Error::rejected(format!(
-            "{}, tensor {tensor}: a finite delta expected, an infinite or NaN one found at element {}",
-            plan.column_name(column),
-            block.first_row + row
-        ))
-        .hint("repair or leave out this checkpoint, or leave out the tensor with --exclude");
-    }
-    let tensors: Vec<&str> = blocks.iter().map(|block| plan.tensors[block.tensor].name.as_str()).collect();
-    Error::rejected(format!("the deltas of {} are too large to be squared in f32", tensors.join(", ")))
-        .hint("leave these tensors out with --exclude")
 }

@@ -9,6 +9,16 @@ use crate::pass::add_to;
 use serde::{Deserialize, Serialize};
 use tvb_kernels::triangle_len;
 
+/// Elements of all tensors together that can be worked with: eight bytes of each, in every column, still count in 64 bits.
+pub const N_ROWS_MAX: u64 = 1 << 50;
+
+/// Elements of tensors of these shapes, where they are few enough; shapes may come from a file.
+pub fn countable_rows<'a>(shapes: impl IntoIterator<Item = &'a [usize]>) -> Option<u64> {
+    let elements = |shape: &[usize]| shape.iter().try_fold(1_u64, |n, &side| n.checked_mul(u64::try_from(side).ok()?));
+    let sum = shapes.into_iter().try_fold(0_u64, |sum, shape| sum.checked_add(elements(shape)?));
+    sum.filter(|&sum| sum <= N_ROWS_MAX)
+}
+
 /// What one Gram matrix is the sum over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -112,4 +122,25 @@ pub fn unpack_triangle(triangle: &[f64], n: usize) -> Matrix {
         let (i, j) = (i.max(j), i.min(j));
         triangle[triangle_len(i) + j]
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_can_be_counted_is() {
+        let cases: [(&[&[usize]], Option<u64>); 7] = [
+            (&[], Some(0)),
+            (&[&[]], Some(1)),
+            (&[&[2, 3], &[4]], Some(10)),
+            (&[&[0, 7]], Some(0)),
+            (&[&[1 << 40, 1 << 40]], None),
+            (&[&[1 << 49], &[1 << 49], &[1]], None),
+            (&[&[usize::MAX], &[usize::MAX]], None),
+        ];
+        for (shapes, expected) in cases {
+            assert_eq!(countable_rows(shapes.iter().copied()), expected, "{shapes:?}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::generated::RawColumns;
 use crate::columns::plan::Plan;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pass::{
     Block, Folded, HostOperation, Pass, ReadChunk, Reads, Runtime, TotalSums, decode_rows, device_error,
 };
@@ -108,7 +108,8 @@ fn base_and_atoms(layout: &ChunkLayout, segment: usize, n_tasks: usize) -> Chunk
 /// those of the atoms where they are read; `weights` are \[n_tasks\]\[n_vectors\].
 ///
 /// # Errors
-/// Failed: I/O. Interrupted.
+/// Usage: a memory cap that is too low. Rejected: weights beyond f32, inputs that were written to meanwhile. Failed: I/O.
+/// Interrupted.
 pub fn measure(
     plan: &Plan,
     recovery: Recovery<'_>,
@@ -118,8 +119,18 @@ pub fn measure(
 ) -> Result<Vec<SquareError>> {
     let n_tasks = weights.len();
     let n_vectors = weights.first().map_or(0, Vec::len);
+    let at = (0..n_vectors).flat_map(|m| (0..n_tasks).map(move |task| (task, m)));
+    let in_f32 = |(task, m): (usize, usize)| match weights[task][m] as f32 {
+        weight if weight.is_finite() => Ok(weight),
+        _ => Err(Error::rejected(format!(
+            "{}: its weight of vector {m} in the basis is {:e}: at most ±{:.1e} expected",
+            plan.column_name(task + 1),
+            weights[task][m],
+            f32::MAX
+        ))),
+    };
     let work = Reconstruct {
-        weights: (0..n_vectors).flat_map(|m| weights.iter().map(move |task| task[m] as f32)).collect(),
+        weights: at.map(in_f32).collect::<Result<_>>()?,
         n_outputs: n_tasks,
         columns: Columns::Deltas,
         base: Base::Left,

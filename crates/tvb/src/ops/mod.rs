@@ -1,14 +1,18 @@
 //! One file for each operation on a chunk, and what it yields.
 
 pub mod dtype_name;
+mod exact_gram;
 pub mod generate;
 pub mod generated;
 pub mod gram;
 pub mod grams;
 pub mod measure;
+pub mod outputs;
 pub mod products;
 pub mod project;
+pub mod range;
 pub mod reconstruct;
 pub mod same_inputs;
 
-pub use grams::{GramTensor, Grams, Origin, Per};
+pub(crate) use grams::unpack_triangle;
+pub use grams::{GramTensor, Grams, N_ROWS_MAX, Origin, Per, countable_rows};

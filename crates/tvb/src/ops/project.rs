@@ -5,13 +5,14 @@
 //! with pass 1.
 
 use super::grams::Grams;
+use super::range::{Clipped, Origin, RangeCheck, Rows};
 use super::same_inputs::check_digests;
 use crate::columns::plan::Plan;
 use crate::digest::{Digest, TableOfDigests};
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
 use crate::pass::bookmark::{Bookmark, Bookmarks, PassName};
-use crate::pass::{Block, Done, Folded, Grid, Operation, Pass, Reads, Runtime};
+use crate::pass::{Block, ChunkReader, Done, Folded, Grid, Operation, Pass, Reads, Runtime, decode_deltas};
 use crate::progress::Progress;
 use tvb_kernels::Project;
 
@@ -42,6 +43,17 @@ pub struct Projection<'a> {
     pub encode: &'a Matrix,
     /// How atoms are stored.
     pub dtype: tvb_kernels::Dtype,
+    /// Write the largest finite value of the type in place of one beyond it; otherwise that is an error.
+    pub clip: bool,
+}
+
+/// What a projection has written.
+#[derive(Clone, Debug)]
+pub struct Projected {
+    /// [n_moved_tensors, n_atoms] digests of the atoms.
+    pub digests: TableOfDigests,
+    /// Of their values.
+    pub clipped: Clipped,
 }
 
 impl Projection<'_> {
@@ -59,8 +71,27 @@ impl Projection<'_> {
 
 /// The operation: rows of the atoms, written where they belong.
 struct WriteAtoms<'a> {
+    moved: &'a Plan,
+    reads: &'a Reads,
     work: Project,
     sink: &'a dyn AtomSink,
+    range: &'a RangeCheck,
+}
+
+impl WriteAtoms<'_> {
+    /// One atom over one block, formed again in f64. The inputs need no look: their Gram matrix is finite, or the pass fails
+    /// for having read others.
+    fn origin(&self, atom: usize, block: Block) -> Result<Origin> {
+        let mut reader = ChunkReader::default();
+        reader.read(self.moved, self.reads, &[block])?;
+        let deltas = decode_deltas(reader.chunk(), 0, self.moved.tasks.len());
+        let mut exact = vec![0.0; block.n_rows];
+        for (task, delta) in deltas.iter().enumerate() {
+            let weight = f64::from(self.work.encode[task * self.work.n_atoms + atom]);
+            exact.iter_mut().zip(delta).for_each(|(exact, delta)| *exact += weight * f64::from(*delta));
+        }
+        Ok(Origin { inputs: Vec::new(), exact })
+    }
 }
 
 impl Operation for WriteAtoms<'_> {
@@ -73,16 +104,27 @@ impl Operation for WriteAtoms<'_> {
     }
 
     fn finish(&self, done: Done<'_>, rows: &mut Vec<u8>) -> Result<Vec<Digest>> {
+        let dtype = self.work.dtype;
+        let mut at = 0;
+        for atom in 0..self.work.n_atoms {
+            for block in done.blocks {
+                let bytes = &mut rows[at..at + block.n_rows * dtype.size()];
+                at += bytes.len();
+                let tensor = &self.moved.tensors[block.tensor].name;
+                let own = Rows { outputs: atom..atom + 1, tensor, first_row: block.first_row, dtype, bytes };
+                self.range.look(own, || self.origin(atom, *block))?;
+            }
+        }
         self.sink.write_rows(done.blocks, rows)
     }
 }
 
-/// Forms the atoms S = VB and hands them to `sink`; answers [n_moved_tensors, n_atoms] digests of the atoms. Resumes at
-/// `bookmark`, with `sink` holding what was written before it, and leaves bookmarks on the way.
+/// Forms the atoms S = VB and hands them to `sink`. Resumes at `bookmark`, with `sink` holding what was written before it,
+/// and leaves bookmarks on the way.
 ///
 /// # Errors
-/// Rejected: an input that is not what it was when the Gram matrices were formed. Failed: I/O, device, a bookmark that
-/// cannot be written. Interrupted.
+/// Rejected: an input that is not what it was when the Gram matrices were formed, values that the type of the atoms cannot
+/// hold, a coefficient beyond f32. Failed: I/O, device, a bookmark that cannot be written. Interrupted.
 pub fn project_from(
     projection: &Projection<'_>,
     reads: &Reads,
@@ -91,15 +133,14 @@ pub fn project_from(
     runtime: &Runtime,
     progress: &dyn Progress,
     bookmarks: &mut dyn Bookmarks,
-) -> Result<TableOfDigests> {
-    let Projection { plan, grams, encode, dtype } = *projection;
+) -> Result<Projected> {
+    let Projection { plan, grams, encode, dtype, clip } = *projection;
     let moved = plan.only(|index| !grams.tensors[index].frozen);
     let (n_tasks, n_atoms) = (encode.n_rows(), encode.n_columns());
-    let work = Project {
-        encode: (0..n_tasks).flat_map(|t| (0..n_atoms).map(move |m| encode[(t, m)] as f32)).collect(),
-        n_atoms,
-        dtype,
-    };
+    let at = (0..n_tasks).flat_map(|t| (0..n_atoms).map(move |m| (t, m)));
+    let encode = at.map(|at| encode_in_f32(projection, at)).collect::<Result<_>>()?;
+    let work = Project { encode, n_atoms, dtype };
+    let range = RangeCheck::new(clip);
     let grid = moved_grid(plan, grams, runtime);
     let recipe = projection.recipe();
     let mut state = bookmark.unwrap_or_else(|| start(projection));
@@ -112,19 +153,38 @@ pub fn project_from(
             state.digests[1].push(block.tensor, &part[index * n_atoms..(index + 1) * n_atoms]);
         }
         state.n_folded += 1;
-        if bookmarks.is_due() {
+        // What was found so far is in no bookmark: a run that resumes has to come across it again.
+        if bookmarks.is_due() && !range.has_found() {
             // Every chunk up to this one is written; a bookmark must not get ahead of the disk.
             sink.sync()?;
             bookmarks.put(PassName::Atoms, recipe, &state)?;
         }
         Ok(())
     };
-    pass.run(&WriteAtoms { work, sink }, runtime, progress, fold)?;
+    pass.run(&WriteAtoms { moved: &moved, reads, work, sink, range: &range }, runtime, progress, fold)?;
     progress.finish();
     let [inputs, atoms] = <[_; 2]>::try_from(state.digests)
         .map_err(|_| Error::failed("the bookmark of the atoms has no digests of atoms"))?;
     check_digests(plan, grams, &inputs.finish(moved.tensors.len()))?;
-    Ok(atoms.finish(moved.tensors.len()))
+    let clipped = range.finish(|atom| format!("atom {atom}"))?;
+    Ok(Projected { digests: atoms.finish(moved.tensors.len()), clipped })
+}
+
+/// A coefficient of B as the engines take it.
+fn encode_in_f32(projection: &Projection<'_>, (task, atom): (usize, usize)) -> Result<f32> {
+    let value = projection.encode[(task, atom)];
+    let narrow = value as f32;
+    if narrow.is_finite() {
+        return Ok(narrow);
+    }
+    let name = projection.plan.column_name(task + 1);
+    Err(Error::rejected(format!(
+        "{name}: its coefficient in atom {atom} comes to {value:e}: at most ±{:.1e} expected",
+        f32::MAX
+    ))
+    .hint(
+        "its task vector is too small beside the others: leave it out, or use a method that does not divide by norms",
+    ))
 }
 
 /// The bookmark at the start of a projection.

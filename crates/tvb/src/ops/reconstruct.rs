@@ -3,15 +3,18 @@
 //! The columns are the atoms of a basis (deltas) or the original fine-tunes (checkpoints, differenced on the way). What no
 //! column holds (frozen, skipped, integer tensors) is copied from the base byte for byte, or converted where another type
 //! was asked for. Digests of the base and of the columns are taken as they pass; whoever knows what they should be compares
-//! them before anything is kept.
+//! them before anything is kept. Whether the files are still those that were opened is asked here, and whether every value
+//! that was written is finite.
 
 use super::generate::GeneratedEdits;
 use super::generated::RawColumns;
-use crate::checkpoint::{Checkpoint, CheckpointWriter, Tensor};
+use super::outputs::Outputs;
+use super::range::{Clipped, Input, Origin, RangeCheck, Rows, values_of};
+use crate::checkpoint::{Checkpoint, Tensor};
 use crate::columns::plan::{Plan, Task};
 use crate::digest::{BLOCK_ROWS, Digest, TensorDigests};
 use crate::error::{Error, Result};
-use crate::pass::{Done, Folded, Operation, Pass, Reads, Runtime};
+use crate::pass::{Block, ChunkReader, Done, Folded, Operation, Pass, Reads, Runtime};
 use crate::progress::Progress;
 use std::collections::{HashMap, HashSet};
 use tvb_kernels::{Base, Columns, Reconstruct};
@@ -70,45 +73,53 @@ pub struct Read {
     pub base: HashMap<String, Digest>,
     /// For each column that was read, of its tensors in its own file order; `None` for one that was not read.
     pub columns: Vec<(Task, Vec<Option<Digest>>)>,
+    /// What was written as the largest finite value of its type.
+    pub clipped: Clipped,
 }
 
 /// Forms the edits and writes them, one writer for each; with `base` the outputs are edited checkpoints, without it the
 /// bare edits. Nothing is committed here.
 ///
 /// # Errors
-/// Rejected: columns that do not fit the base. Failed: I/O, device. Interrupted.
+/// Usage: a weight beyond f32, or a memory cap that is too low. Rejected: columns that do not fit the base, inputs that
+/// were written to meanwhile, values that are not finite or that the format cannot hold (each counted over the whole
+/// output). Failed: I/O, device. Interrupted.
 pub fn reconstruct(
     base: Option<&Checkpoint>,
     edits: Edits,
-    dtype: Option<tvb_kernels::Dtype>,
-    writers: &[CheckpointWriter],
+    outputs: Outputs<'_>,
     runtime: &Runtime,
     progress: &dyn Progress,
 ) -> Result<Read> {
+    let range = RangeCheck::new(outputs.format.clip);
     let rest = base.map(|base| rest_of(base, &edits.tensors)).unwrap_or_default();
     let rest_bytes = rest.iter().map(|tensor| tensor.n_bytes()).sum::<u64>();
     let mut read = match &edits.source {
         Source::Generated(raw) => {
             progress.begin("reconstruct", raw.n_bytes() + rest_bytes);
             let generated = GeneratedEdits { raw, weights: &edits.weights };
-            Read { base: generated.form(base, dtype, writers, runtime, progress)?, columns: Vec::new() }
+            let base = generated.form(base, outputs, &range, runtime, progress)?;
+            Read { base, columns: Vec::new(), clipped: Clipped::default() }
         }
         Source::Checkpoints { origin, tasks } => {
             let stored = Stored { kind: Columns::Checkpoints, origin: Some(origin), tasks, edits: &edits };
-            stored.form(base, dtype, rest_bytes, writers, runtime, progress)?
+            stored.form(base, rest_bytes, outputs, &range, runtime, progress)?
         }
         Source::Deltas(tasks) => {
             let stored = Stored { kind: Columns::Deltas, origin: None, tasks, edits: &edits };
-            stored.form(base, dtype, rest_bytes, writers, runtime, progress)?
+            stored.form(base, rest_bytes, outputs, &range, runtime, progress)?
         }
     };
     if let Some(base) = base {
         for tensor in rest {
-            let digest = copy_tensor(base, tensor, dtype, writers, progress)?;
+            let digest = copy_tensor(base, tensor, outputs, &range, progress)?;
             read.base.insert(tensor.name.clone(), digest);
         }
+        // The pass has asked before the rest was read.
+        base.check_unchanged()?;
     }
     progress.finish();
+    read.clipped = range.finish(|output| outputs.name(output))?;
     Ok(read)
 }
 
@@ -125,16 +136,20 @@ impl Stored<'_> {
     fn form(
         &self,
         base: Option<&Checkpoint>,
-        dtype: Option<tvb_kernels::Dtype>,
         rest_bytes: u64,
-        writers: &[CheckpointWriter],
+        outputs: Outputs<'_>,
+        range: &RangeCheck,
         runtime: &Runtime,
         progress: &dyn Progress,
     ) -> Result<Read> {
         let weights = &self.edits.weights;
-        // Columns that no output gives a weight to need not be read.
-        let used: Vec<usize> =
+        // Columns that no output gives a weight to need not be read, but for one to say what is zero: the engines make no
+        // bare edit of nothing, and a task that did not move is one.
+        let mut used: Vec<usize> =
             (0..self.tasks.len()).filter(|&column| weights.iter().any(|output| output[column] != 0.0)).collect();
+        if used.is_empty() && base.is_none() && !self.tasks.is_empty() {
+            used.push(0);
+        }
         let tasks: Vec<Task> = used.iter().map(|&column| self.tasks[column].clone()).collect();
         // A bare edit of deltas has no base: the first column stands in for it, so that the stream has one; the engine
         // ignores it.
@@ -143,15 +158,35 @@ impl Stored<'_> {
             None => return Err(Error::usage("an edit of nothing and no base: nothing to write")),
         };
         let plan = Plan::of_columns(stand_in, tasks, &self.edits.tensors)?;
+        let weights_of = |&column: &usize| weights.iter().map(move |output| (column, output[column]));
         let work = Reconstruct {
-            weights: used.iter().flat_map(|&column| weights.iter().map(move |output| output[column] as f32)).collect(),
+            weights: used
+                .iter()
+                .flat_map(weights_of)
+                .map(|(at, weight)| self.in_f32(at, weight))
+                .collect::<Result<_>>()?,
             n_outputs: weights.len(),
             columns: self.kind,
             base: if base.is_some() { Base::Added } else { Base::Left },
-            dtype,
+            dtype: outputs.format.dtype,
         };
         progress.begin("reconstruct", plan.n_bytes() + rest_bytes);
-        run(&plan, work, writers, runtime, progress)
+        run(&plan, work, outputs, range, runtime, progress)
+    }
+
+    /// A column's weight as the engines take it.
+    fn in_f32(&self, column: usize, weight: f64) -> Result<f32> {
+        let narrow = weight as f32;
+        if narrow.is_finite() {
+            return Ok(narrow);
+        }
+        let Task { name, checkpoint } = &self.tasks[column];
+        Err(Error::usage(format!(
+            "{}: the weight of {name} comes to {weight:e}: at most ±{:.1e} expected",
+            checkpoint.path().display(),
+            f32::MAX
+        ))
+        .hint("use a smaller --scale or smaller weights"))
     }
 }
 
@@ -159,7 +194,47 @@ impl Stored<'_> {
 struct WriteEdits<'a> {
     plan: &'a Plan,
     work: Reconstruct,
-    writers: &'a [CheckpointWriter],
+    outputs: Outputs<'a>,
+    range: &'a RangeCheck,
+    reads: &'a Reads,
+}
+
+impl WriteEdits<'_> {
+    /// What output `output` was formed from over one block, read again and formed in f64.
+    fn origin(&self, output: usize, block: Block) -> Result<Origin> {
+        let Reconstruct { weights, n_outputs, columns, base, .. } = &self.work;
+        let mut reader = ChunkReader::default();
+        reader.read(self.plan, self.reads, &[block])?;
+        let chunk = reader.chunk();
+        let values = |column: usize| {
+            let slice = chunk.layout.slice(0, column);
+            values_of(&chunk.bytes[slice.offset..slice.offset + block.n_rows * slice.dtype.size()], slice.dtype)
+        };
+        let is_added = *base == Base::Added;
+        let origin = values(0);
+        let mut exact = if is_added { origin.clone() } else { vec![0.0; block.n_rows] };
+        let mut inputs = Vec::new();
+        if is_added || *columns == Columns::Checkpoints {
+            inputs.push(Input { name: self.plan.column_name(0), values: origin.clone(), is_base: is_added });
+        }
+        for column in 1..self.plan.n_columns() {
+            let weight = f64::from(weights[(column - 1) * n_outputs + output]);
+            if weight != 0.0 {
+                let path = self.plan.column_checkpoint(column).path().display();
+                let name = match columns {
+                    Columns::Checkpoints => format!("{} ({path})", self.plan.column_name(column)),
+                    Columns::Deltas => path.to_string(),
+                };
+                let values = values(column);
+                for ((exact, value), origin) in exact.iter_mut().zip(&values).zip(&origin) {
+                    let delta = if *columns == Columns::Checkpoints { value - origin } else { *value };
+                    *exact += weight * delta;
+                }
+                inputs.push(Input { name, values, is_base: false });
+            }
+        }
+        Ok(Origin { inputs, exact })
+    }
 }
 
 impl Operation for WriteEdits<'_> {
@@ -172,12 +247,15 @@ impl Operation for WriteEdits<'_> {
 
     fn finish(&self, done: Done<'_>, rows: &mut Vec<u8>) -> Result<()> {
         let mut at = 0;
-        for writer in self.writers {
+        for (output, writer) in self.outputs.writers.iter().enumerate() {
             for (index, block) in done.blocks.iter().enumerate() {
                 let stored = self.work.dtype.unwrap_or(done.layout.slice(index, 0).dtype);
-                let own = &rows[at..at + block.n_rows * stored.size()];
+                let own = &mut rows[at..at + block.n_rows * stored.size()];
                 at += own.len();
                 let name = &self.plan.tensors[block.tensor].name;
+                let (outputs, first_row) = (output..output + 1, block.first_row);
+                let looked_at = Rows { outputs, tensor: name, first_row, dtype: stored, bytes: &mut *own };
+                self.range.look(looked_at, || self.origin(output, *block))?;
                 writer.write(name, (block.first_row * stored.size()) as u64, own)?;
             }
         }
@@ -188,7 +266,8 @@ impl Operation for WriteEdits<'_> {
 fn run(
     plan: &Plan,
     work: Reconstruct,
-    writers: &[CheckpointWriter],
+    outputs: Outputs<'_>,
+    range: &RangeCheck,
     runtime: &Runtime,
     progress: &dyn Progress,
 ) -> Result<Read> {
@@ -201,7 +280,8 @@ fn run(
         Ok(())
     };
     let reads = Reads::new();
-    Pass::over(plan, runtime, &reads).run(&WriteEdits { plan, work, writers }, runtime, progress, fold)?;
+    let operation = WriteEdits { plan, work, outputs, range, reads: &reads };
+    Pass::over(plan, runtime, &reads).run(&operation, runtime, progress, fold)?;
     let table = table.finish(plan.tensors.len());
     let base = plan.tensors.iter().map(|tensor| tensor.name.clone()).zip(table.column(0)).collect();
     let columns = (1..n_columns).map(|column| {
@@ -211,7 +291,7 @@ fn run(
         }
         (plan.tasks[column - 1].clone(), by_place)
     });
-    Ok(Read { base, columns: columns.collect() })
+    Ok(Read { base, columns: columns.collect(), clipped: Clipped::default() })
 }
 
 /// The tensors of the base that no column edits.
@@ -224,12 +304,12 @@ fn rest_of<'a>(base: &'a Checkpoint, edited: &[String]) -> Vec<&'a Tensor> {
 fn copy_tensor(
     base: &Checkpoint,
     tensor: &Tensor,
-    dtype: Option<tvb_kernels::Dtype>,
-    writers: &[CheckpointWriter],
+    outputs: Outputs<'_>,
+    range: &RangeCheck,
     progress: &dyn Progress,
 ) -> Result<Digest> {
     let size = tensor.dtype.size();
-    let convert = match (tensor.dtype.float(), dtype) {
+    let convert = match (tensor.dtype.float(), outputs.format.dtype) {
         (Some(from), Some(to)) if from != to => Some((from, to)),
         _ => None,
     };
@@ -241,9 +321,22 @@ fn copy_tensor(
         let bytes = &mut buffer[..n_rows * size];
         base.read(tensor, (first_row * size) as u64, bytes)?;
         blocks.push(Digest::of(bytes));
-        let converted = convert.map(|(from, to)| (tvb_kernels::convert(bytes, from, to), to.size()));
+        let converted = match convert {
+            Some((from, to)) => {
+                let mut rows = tvb_kernels::convert(bytes, from, to);
+                let (all, bytes_out) = (0..outputs.writers.len(), rows.as_mut_slice());
+                let looked_at = Rows { outputs: all, tensor: &tensor.name, first_row, dtype: to, bytes: bytes_out };
+                let name = || format!("base {}", base.path().display());
+                range.look(looked_at, || {
+                    let exact = values_of(bytes, from);
+                    Ok(Origin { inputs: vec![Input { name: name(), values: exact.clone(), is_base: true }], exact })
+                })?;
+                Some((rows, to.size()))
+            }
+            None => None,
+        };
         let (rows, stored) = converted.as_ref().map_or((&*bytes, size), |(rows, stored)| (rows.as_slice(), *stored));
-        for writer in writers {
+        for writer in outputs.writers {
             writer.write(&tensor.name, (first_row * stored) as u64, rows)?;
         }
         progress.advance(bytes.len() as u64);

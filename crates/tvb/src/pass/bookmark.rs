@@ -39,17 +39,13 @@ impl Bookmark {
 
     /// Whether it can belong to a pass of `n_chunks` chunks over `n_tensors` tensors that starts as `start`.
     pub fn fits(&self, start: &Bookmark, n_chunks: usize, n_tensors: usize) -> bool {
-        let columns = |bookmark: &Bookmark| -> Vec<usize> { bookmark.digests.iter().map(|d| d.parts().0).collect() };
-        let closed = |digests: &TensorDigests| {
-            let (n_columns, closed, _) = digests.parts();
-            closed.len() / n_columns.max(1)
-        };
+        let columns = |bookmark: &Bookmark| -> Vec<usize> { bookmark.digests.iter().map(|d| d.size().0).collect() };
         self.n_folded <= n_chunks
             && self.sums.len() == start.sums.len()
             && self.spans.parts().1.len() == start.spans.parts().1.len()
             && self.spans.parts().0.is_none_or(|span| span.tensor < n_tensors)
             && columns(self) == columns(start)
-            && self.digests.iter().all(|digests| closed(digests) <= n_tensors)
+            && self.digests.iter().all(|digests| digests.size().1 <= n_tensors)
     }
 }
 

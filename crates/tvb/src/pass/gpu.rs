@@ -8,7 +8,7 @@
 
 use super::block::Block;
 use super::kept::{BlockKey, DeviceChunk};
-use super::line::Line;
+use super::line::{Left, Line};
 use super::on_host::{OnCpu, visit_chunks};
 use super::op::{Done, Folded, Operation};
 use super::pass::Pass;
@@ -96,15 +96,15 @@ pub(super) fn run<O: Operation, F: FnMut(Folded<'_, O::Part>) -> Result<()> + Se
 ) -> Result<()> {
     let n_chunks = pass.grid.n_chunks();
     let on_gpu = OnGpu { pass, operation, progress, line };
-    let mut left: Vec<usize> = (0..n_chunks).collect();
+    let mut left = Left::all(&pass.grid);
     let mut may_rebuild = true;
     loop {
-        let Err(Stop::Device(error)) = on_gpu.stream(&left, engine, runtime) else { return Ok(()) };
+        let Err(Stop::Device(error)) = on_gpu.stream(left, engine, runtime) else { return Ok(()) };
         if line.has_failed() {
             return Ok(());
         }
         left = line.missing();
-        let still = format!("the {} of {n_chunks} chunks that are left", left.len());
+        let still = format!("the {} of {n_chunks} chunks that are left", left.n_chunks());
         // Memory that was too small stays too small; a device that fails again is not to be trusted.
         let rebuilt = match may_rebuild && can_be_rebuilt(&error) {
             true => engine.rebuild(),
@@ -119,17 +119,16 @@ pub(super) fn run<O: Operation, F: FnMut(Folded<'_, O::Part>) -> Result<()> + Se
         }
         may_rebuild = false;
     }
-    visit_chunks(pass, &OnCpu { engine: CpuEngine::new(), operation }, &left, runtime, progress, line);
+    visit_chunks(pass, &OnCpu { engine: CpuEngine::new(), operation }, left, runtime, progress, line);
     Ok(())
 }
 
 impl<O: Operation, F: FnMut(Folded<'_, O::Part>) -> Result<()> + Send> OnGpu<'_, O, F> {
     /// Sends the given chunks through the device.
-    fn stream(&self, chunks: &[usize], engine: &GpuEngine, runtime: &Runtime) -> std::result::Result<(), Stop> {
+    fn stream(&self, chunks: Left, engine: &GpuEngine, runtime: &Runtime) -> std::result::Result<(), Stop> {
         let OnGpu { progress, line, .. } = *self;
         let slot_bytes = self.slot_bytes();
-        let affordable = usize::try_from(runtime.memory_bytes / (2 * slot_bytes.max(1) as u64)).unwrap_or(N_SLOTS);
-        let n_slots = N_SLOTS.min(affordable).max(1);
+        let n_slots = runtime.n_affordable(2 * slot_bytes as u64, N_SLOTS);
         let mut stream = engine.stream(self.operation.work(), slot_bytes, n_slots).map_err(Stop::Device)?;
         let (to_readers, jobs) = channel::<(usize, StagingSlot)>();
         let (done, from_readers) = channel::<Result<ReaderDone<OutputOf<O>>>>();
@@ -148,26 +147,28 @@ impl<O: Operation, F: FnMut(Folded<'_, O::Part>) -> Result<()> + Send> OnGpu<'_,
             // The channel closes when this closure returns, which ends the readers.
             let to_readers = to_readers;
             let mut submitted: VecDeque<Submitted> = VecDeque::new();
-            let mut next = 0;
+            let mut chunks = chunks.peekable();
             let mut n_reading = 0;
             loop {
                 if progress.cancelled() {
                     return Err(reported(Error::interrupted()));
                 }
-                while next < chunks.len() && n_reading + stream.in_flight() < n_slots {
-                    if let Some(found) = self.find_on_device(chunks[next], &stream) {
+                while n_reading + stream.in_flight() < n_slots
+                    && let Some(&next) = chunks.peek()
+                {
+                    if let Some(found) = self.find_on_device(next, &stream) {
                         line.take();
                         stream.submit_kept(&found.chunk, &found.staged).map_err(Stop::Device)?;
-                        submitted.push_back(Submitted::kept(chunks[next], found));
-                        next += 1;
+                        submitted.push_back(Submitted::kept(next, found));
+                        chunks.next();
                         continue;
                     }
                     let slot = stream.acquire().map_err(Stop::Device)?;
                     line.take();
-                    if to_readers.send((chunks[next], slot)).is_err() {
+                    if to_readers.send((next, slot)).is_err() {
                         return Err(reported(Error::failed("the reader threads have stopped")));
                     }
-                    next += 1;
+                    chunks.next();
                     n_reading += 1;
                 }
                 let ready = if n_reading > 0 && stream.in_flight() == 0 {
@@ -194,7 +195,7 @@ impl<O: Operation, F: FnMut(Folded<'_, O::Part>) -> Result<()> + Send> OnGpu<'_,
                     let output = stream.next().map_err(Stop::Device)?;
                     let mut output = output.ok_or_else(|| reported(Error::failed("the device lost a chunk")))?;
                     self.hand_in(&first, &mut output).map_err(&reported)?;
-                } else if n_reading == 0 && next >= chunks.len() {
+                } else if n_reading == 0 && chunks.peek().is_none() {
                     return Ok(());
                 }
             }
@@ -203,13 +204,13 @@ impl<O: Operation, F: FnMut(Folded<'_, O::Part>) -> Result<()> + Send> OnGpu<'_,
 
     fn hand_in(&self, done: &Submitted, output: &mut OutputOf<O>) -> Result<()> {
         let Submitted { chunk, layout, digests, n_bytes } = done;
-        let part = self.operation.finish(Done { blocks: self.blocks(*chunk), layout }, output)?;
+        let part = self.operation.finish(Done { blocks: &self.blocks(*chunk), layout, digests }, output)?;
         self.line.put(*chunk, digests, part)?;
         self.progress.advance(*n_bytes);
         Ok(())
     }
 
-    fn blocks(&self, chunk: usize) -> &[Block] {
+    fn blocks(&self, chunk: usize) -> Vec<Block> {
         self.pass.grid.blocks(chunk)
     }
 
@@ -274,7 +275,7 @@ impl<O: Operation, F: FnMut(Folded<'_, O::Part>) -> Result<()> + Send> OnGpu<'_,
         cpu: &CpuEngine,
         scratch: &mut Scratch,
     ) -> Result<ReaderDone<OutputOf<O>>> {
-        reader.read(self.pass.plan, self.pass.reads, self.blocks(chunk))?;
+        reader.read(self.pass.plan, self.pass.reads, &self.blocks(chunk))?;
         let read = reader.chunk();
         let work = self.operation.work();
         let then = if work.runs_on_gpu(read.layout) {
@@ -294,7 +295,7 @@ impl<O: Operation, F: FnMut(Folded<'_, O::Part>) -> Result<()> + Send> OnGpu<'_,
 
     /// The largest chunk as it lies in a staging buffer: 4 bytes an element at most, each slice on a multiple of 4.
     fn slot_bytes(&self) -> usize {
-        self.pass.grid.most_rows() * 4 * self.pass.plan.n_columns()
+        self.pass.staging_bytes()
     }
 }
 

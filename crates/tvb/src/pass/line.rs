@@ -5,7 +5,8 @@ use super::op::Folded;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Results waiting their turn.
@@ -24,6 +25,35 @@ struct LineState<R, F> {
     error: Option<Error>,
     /// Chunks taken by a worker and neither folded nor waiting.
     n_taken: usize,
+}
+
+/// Chunks that are left to do, in order. Nothing is held for each of them, of which there may be millions.
+#[derive(Clone, Debug)]
+pub(super) struct Left {
+    chunks: Range<usize>,
+    /// Those among them that wait for their turn already.
+    done: BTreeSet<usize>,
+}
+
+impl Left {
+    /// Every chunk of a grid.
+    pub(super) fn all(grid: &Grid) -> Left {
+        Left { chunks: 0..grid.n_chunks(), done: BTreeSet::new() }
+    }
+
+    /// How many there are.
+    pub(super) fn n_chunks(&self) -> usize {
+        self.chunks.len() - self.done.range(self.chunks.clone()).count()
+    }
+}
+
+impl Iterator for Left {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        let Left { chunks, done } = self;
+        chunks.find(|chunk| !done.contains(chunk))
+    }
 }
 
 impl<'a, R: Send, F: FnMut(Folded<'_, R>) -> Result<()> + Send> Line<'a, R, F> {
@@ -63,7 +93,8 @@ impl<'a, R: Send, F: FnMut(Folded<'_, R>) -> Result<()> + Send> Line<'a, R, F> {
         };
         let mut digests = std::borrow::Cow::Borrowed(digests);
         while let Some(part) = next.take() {
-            (state.fold)(Folded { blocks: self.grid.blocks(state.n_folded), digests: &digests, part })?;
+            let blocks = self.grid.blocks(state.n_folded);
+            (state.fold)(Folded { blocks: &blocks, digests: &digests, part })?;
             state.n_folded += 1;
             if let Some((waiting_digests, waiting)) = state.waiting.remove(&state.n_folded) {
                 digests = waiting_digests.into();
@@ -75,10 +106,10 @@ impl<'a, R: Send, F: FnMut(Folded<'_, R>) -> Result<()> + Send> Line<'a, R, F> {
     }
 
     /// The chunks that have not been handed in, in order: what is left to do when a device is lost.
-    pub(super) fn missing(&self) -> Vec<usize> {
+    pub(super) fn missing(&self) -> Left {
         let mut state = self.lock();
         state.n_taken = 0;
-        (state.n_folded..self.grid.n_chunks()).filter(|chunk| !state.waiting.contains_key(chunk)).collect()
+        Left { chunks: state.n_folded..self.grid.n_chunks(), done: state.waiting.keys().copied().collect() }
     }
 
     /// Counts a chunk as taken without waiting for room: for a thread that bounds its own chunks.

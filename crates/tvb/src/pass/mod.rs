@@ -14,6 +14,7 @@ mod delta;
 mod gpu;
 pub mod kept;
 mod line;
+mod memory;
 mod on_host;
 mod op;
 #[expect(clippy::module_inception, reason = "the stage and its one entry have one name")]
@@ -27,6 +28,7 @@ mod spans;
 pub use block::Block;
 pub use chunks::{ChunkSize, Grid};
 pub use delta::{decode_deltas, decode_rows};
+pub use memory::{check_memory, least_bytes};
 pub use op::{DigestOnly, Done, Folded, HostOperation, Operation, ReadChunk};
 pub use pass::Pass;
 pub use reader::ChunkReader;

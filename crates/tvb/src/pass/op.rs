@@ -2,7 +2,7 @@
 
 use super::block::Block;
 use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use tvb_kernels::{Chunk, ChunkLayout, Work};
 
 /// An operation that an engine does: the CPU's on the thread that has read the chunk, a GPU's on the device.
@@ -49,6 +49,21 @@ pub struct ReadChunk<'a> {
     pub blocks: &'a [Block],
     /// Its bytes and where in them the columns lie.
     pub chunk: Chunk<'a>,
+    /// [n_blocks, n_columns] digests of the bytes.
+    pub digests: &'a [Digest],
+}
+
+impl<'a> ReadChunk<'a> {
+    /// The bytes of block number `index` in a column.
+    ///
+    /// # Errors
+    /// Failed: the chunk does not hold them.
+    pub fn rows(&self, index: usize, column: usize) -> Result<&'a [u8]> {
+        let slice = self.chunk.layout.slice(index, column);
+        let n_bytes = self.blocks.get(index).map_or(0, |block| block.n_rows * slice.dtype.size());
+        let rows = self.chunk.bytes.get(slice.offset..).and_then(|rest| rest.get(..n_bytes));
+        rows.ok_or_else(|| Error::failed(format!("block {index} of column {column} is not all in its chunk")))
+    }
 }
 
 /// A chunk that an engine has worked on.
@@ -58,6 +73,8 @@ pub struct Done<'a> {
     pub blocks: &'a [Block],
     /// Where they lay in the chunk as it was read.
     pub layout: &'a ChunkLayout,
+    /// [n_blocks, n_columns] digests of the bytes that were read.
+    pub digests: &'a [Digest],
 }
 
 /// A chunk's part, in its turn.

@@ -4,6 +4,7 @@
 
 use super::block::Block;
 use super::kept::KeptBlock;
+use super::op::ReadChunk;
 use super::reads::Reads;
 use crate::checkpoint::Place;
 use crate::columns::plan::Plan;
@@ -158,6 +159,11 @@ impl ChunkReader {
     /// The chunk that was read last.
     pub fn chunk(&self) -> Chunk<'_> {
         Chunk { layout: &self.layout, bytes: &self.buffer[..self.layout.n_bytes] }
+    }
+
+    /// The same with its blocks and digests, for an operation. `blocks` are those that were read.
+    pub fn read_chunk<'a>(&'a self, blocks: &'a [Block]) -> ReadChunk<'a> {
+        ReadChunk { blocks, chunk: self.chunk(), digests: &self.digests }
     }
 
     /// Its digests, [n_blocks, n_columns] row-major.

@@ -6,20 +6,21 @@
 //! completes the next one in line, so that sums repeat bit for bit whatever the timing.
 
 use super::gpu;
-use super::line::Line;
+use super::line::{Left, Line};
 use super::on_host::{OnCpu, visit_chunks};
 use super::op::{Folded, HostOperation, Operation};
 use super::pass::Pass;
 use super::runtime::Runtime;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::progress::Progress;
-use tvb_kernels::Engine;
+use tvb_kernels::{Engine, Work};
 
 impl Pass<'_> {
     /// Runs an operation of the engine. What it yields of every chunk goes to `fold`, strictly in chunk order.
     ///
     /// # Errors
     /// The first error of reading, of the device, of the operation or of `fold`; interrupted where `progress` says so.
+    /// Usage: a memory cap that leaves no room for one chunk. Rejected: a file that was written to, replaced or removed since it was opened.
     pub fn run<O: Operation>(
         &self,
         operation: &O,
@@ -30,9 +31,10 @@ impl Pass<'_> {
         match &runtime.engine {
             Engine::Cpu(engine) => self.visit(&OnCpu { engine: *engine, operation }, runtime, progress, fold),
             Engine::Gpu(engine) => {
+                self.check_memory(operation.work().n_outputs(), runtime)?;
                 let line = Line::new(&self.grid, fold);
                 gpu::run(self, operation, engine, runtime, progress, &line)?;
-                line.finish()
+                self.close(line.finish())
             }
         }
     }
@@ -49,9 +51,21 @@ impl Pass<'_> {
         progress: &dyn Progress,
         fold: impl FnMut(Folded<'_, O::Part>) -> Result<()> + Send,
     ) -> Result<()> {
+        self.check_memory(operation.n_outputs(), runtime)?;
         let line = Line::new(&self.grid, fold);
-        let chunks: Vec<usize> = (0..self.grid.n_chunks()).collect();
-        visit_chunks(self, operation, &chunks, runtime, progress, &line);
-        line.finish()
+        visit_chunks(self, operation, Left::all(&self.grid), runtime, progress, &line);
+        self.close(line.finish())
+    }
+
+    /// Whether every file that was read is still the one that was opened: what was read of it belongs together then. Asked
+    /// at the end of each pass, so that no job can forget it; where a pass has failed, that may be why.
+    fn close(&self, outcome: Result<()>) -> Result<()> {
+        if let Err(error) = &outcome
+            && error.kind() == ErrorKind::Interrupted
+        {
+            return outcome;
+        }
+        (0..self.plan.n_columns()).try_for_each(|column| self.plan.column_checkpoint(column).check_unchanged())?;
+        outcome
     }
 }

@@ -1,6 +1,7 @@
 //! What the work runs on: a device, threads, and how much memory they may take.
 
 use super::chunks::ChunkSize;
+use crate::checkpoint::Budget;
 use crate::digest::BLOCK_ROWS;
 use crate::error::{Error, Result};
 use tvb_kernels::{Backend, CpuEngine, DeviceChoice, Engine, KernelError, triangle_len};
@@ -24,6 +25,8 @@ pub struct Runtime {
     pub n_threads: usize,
     /// Cap on the host buffers of a pass, in bytes.
     pub memory_bytes: u64,
+    /// What readers may keep of files: headers, names, pickles, compressed tensors.
+    pub budget: Budget,
     /// Cap on what stays in a GPU's own memory between the passes, in bytes.
     pub device_memory_bytes: u64,
     /// Why the CPU was taken though there is a GPU, where that is so.
@@ -62,7 +65,8 @@ impl Runtime {
     pub fn on(engine: Engine) -> Runtime {
         let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
         let (memory_bytes, device_memory_bytes) = (MEMORY_BYTES, DEVICE_MEMORY_BYTES);
-        Runtime { engine, n_threads, memory_bytes, device_memory_bytes, warning: None }
+        let budget = Budget::new(memory_bytes);
+        Runtime { engine, n_threads, memory_bytes, budget, device_memory_bytes, warning: None }
     }
 
     /// The CPU engine.
@@ -80,6 +84,13 @@ impl Runtime {
     #[must_use]
     pub fn with_memory(self, n_bytes: u64) -> Runtime {
         Runtime { memory_bytes: n_bytes, ..self }
+    }
+
+    /// The same with another budget for what is kept of files; the one that the inputs were opened with, so that there is
+    /// one for the whole run.
+    #[must_use]
+    pub fn with_budget(self, budget: Budget) -> Runtime {
+        Runtime { budget, ..self }
     }
 
     /// The same with at most `n_bytes` kept in a GPU's own memory between the passes; 0 for nothing.

@@ -118,9 +118,8 @@ mod tests {
     #[test]
     fn any_division_at_span_borders_gives_the_same_bits() {
         let rows = [5, 3 * SPAN_ROWS + 7, 0, 100, SPAN_ROWS, 9 * BLOCK_ROWS, 2 * SPAN_ROWS - 1];
-        let blocks = |grid: &Grid| -> Vec<Block> {
-            (0..grid.n_chunks()).flat_map(|chunk| grid.blocks(chunk).to_vec()).collect()
-        };
+        let blocks =
+            |grid: &Grid| -> Vec<Block> { (0..grid.n_chunks()).flat_map(|chunk| grid.blocks(chunk)).collect() };
         let whole = Grid::new(rows, ChunkSize::ONE_BLOCK);
         let mut expected = TotalSums::new(1);
         blocks(&whole).iter().for_each(|block| expected.add(block, &[value(block)]));

@@ -26,7 +26,7 @@ const FEWEST_STEPS: usize = 600;
 const TAU_FLOOR: f64 = 0.1;
 /// PyTorch's guard in `clip_grad_norm_`.
 const CLIP_EPS: f64 = 1e-6;
-/// Progress is reported every so many steps.
+/// Progress is reported every so many steps, or every step where one costs much.
 const REPORT_EVERY: usize = 50;
 
 /// A trained autoencoder.
@@ -101,8 +101,9 @@ fn train_on(
     let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
     let mut trainer = Trainer::new(gram, n_atoms, options, &mut rng);
     let mut losses = Vec::with_capacity(record.len());
+    let is_large = n_tasks > FULL_STEPS_TASKS;
     for step in 1..=n_steps {
-        if step % REPORT_EVERY == 1 && !progress((step - 1) as f64 / n_steps as f64) {
+        if (step % REPORT_EVERY == 1 || is_large) && !progress((step - 1) as f64 / n_steps as f64) {
             return Err(Error::interrupted());
         }
         trainer.forward();

@@ -5,7 +5,7 @@
 //! orthonormal with SᵀV = W, and the same quantities follow from that.
 
 use super::coefficients::{Coefficients, Rule};
-use super::rounding::{self, Rounding};
+use super::rounding::{self, Rounding, StoredAtoms};
 use super::{Gram, linear};
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
@@ -137,7 +137,12 @@ pub fn assess(gram: &Gram, coefficients: &Coefficients) -> Result<Assessment> {
         projected: fidelity(gram, coefficients, &products, &ones, Rule::Projected),
         sum: fidelity(gram, coefficients, &products, &ones, Rule::Sum),
         condition: condition(&products.atom_gram),
-        rounding: rounding::of_tasks(decode, &stored(coefficients, &atoms), &squared_errors, &squared_norms),
+        rounding: rounding::of_tasks(
+            decode,
+            StoredAtoms { squared_norms: &stored(coefficients, &atoms), n_rows: gram.n_rows() },
+            &squared_errors,
+            &squared_norms,
+        ),
         atom_norms: atoms.iter().map(|x| x.sqrt()).collect(),
         squared_errors,
         relative_errors,
@@ -244,9 +249,10 @@ fn fidelity(gram: &Gram, coefficients: &Coefficients, products: &Products, alpha
         (false, true) => (0.0, 0.0),
         (false, false) => (1.0, 1.0),
     };
-    let spread = rounding::spread_of(&weights, &stored(coefficients, &atoms));
-    let rounding = rounding::STORAGE_DTYPES
-        .map(|dtype| if target > 0.0 { rounding::relative_variance(dtype) * spread / target / target } else { 0.0 });
+    let atoms = StoredAtoms { squared_norms: &stored(coefficients, &atoms), n_rows: gram.n_rows() };
+    let added = |dtype| atoms.added(dtype, weights.iter().copied());
+    let rounding =
+        rounding::STORAGE_DTYPES.map(|dtype| if target > 0.0 { added(dtype) / target / target } else { 0.0 });
     Fidelity { cosine, norm_ratio, rounding }
 }
 

@@ -70,7 +70,9 @@ fn labels(problem: &Problem<'_>, spectrum: &Spectrum, n_clusters: usize, seed: u
         if !(problem.progress)(start as f64 / n_starts as f64) {
             return Err(Error::interrupted());
         }
-        let (spread, labels) = k_means(&points, n_clusters, &mut rng);
+        let (spread, labels) = k_means(&points, n_clusters, &mut rng, &|round| {
+            (problem.progress)((start as f64 + round as f64 / MAX_ROUNDS as f64) / n_starts as f64)
+        })?;
         if best.as_ref().is_none_or(|(least, _)| spread < *least - 1e-12) {
             best = Some((spread, labels));
         }
@@ -96,13 +98,21 @@ fn distance(points: &Mat<f64>, t: usize, centers: &Mat<f64>, k: usize) -> f64 {
     points.col(t).iter().zip(centers.col(k).iter()).map(|(x, y)| (x - y) * (x - y)).sum()
 }
 
-/// Total squared distance and the labels, each of which occurs.
-fn k_means(points: &Mat<f64>, n_clusters: usize, rng: &mut ChaCha8Rng) -> (f64, Vec<usize>) {
+/// Total squared distance and the labels, each of which occurs. `go_on` is asked in every round.
+fn k_means(
+    points: &Mat<f64>,
+    n_clusters: usize,
+    rng: &mut ChaCha8Rng,
+    go_on: &dyn Fn(usize) -> bool,
+) -> Result<(f64, Vec<usize>)> {
     let n_points = points.ncols();
     let mut centers = seeds(points, n_clusters, rng);
     let mut labels = vec![usize::MAX; n_points];
     let mut nearest = vec![0.0; n_points];
-    for _round in 0..MAX_ROUNDS {
+    for round in 0..MAX_ROUNDS {
+        if !go_on(round) {
+            return Err(Error::interrupted());
+        }
         let before = labels.clone();
         for (t, (label, near)) in labels.iter_mut().zip(&mut nearest).enumerate() {
             (*label, *near) = (0..n_clusters)
@@ -122,7 +132,7 @@ fn k_means(points: &Mat<f64>, n_clusters: usize, rng: &mut ChaCha8Rng) -> (f64, 
         }
         linear::scale_columns(&mut centers, &sizes.iter().map(|size| 1.0 / size).collect::<Vec<f64>>());
     }
-    (nearest.iter().sum(), labels)
+    Ok((nearest.iter().sum(), labels))
 }
 
 /// Gives every empty cluster the point that lies farthest from its center, of those whose cluster can spare one.
@@ -189,7 +199,8 @@ mod tests {
     fn every_cluster_keeps_a_point_even_when_all_coincide() {
         let points = Mat::from_fn(3, 5, |_, _| 1.0);
         for seed in 0..5 {
-            let (_, labels) = k_means(&points, 3, &mut ChaCha8Rng::seed_from_u64(seed));
+            let (_, labels) =
+                k_means(&points, 3, &mut ChaCha8Rng::seed_from_u64(seed), &|_| true).expect("not stopped");
             assert!((0..3).all(|k| labels.contains(&k)), "{labels:?}");
         }
     }

@@ -21,12 +21,35 @@ pub(super) fn deflated(gram: &Gram, a: &[f64]) -> Spectrum {
     let ga = linear::times(gram.view(), &unit);
     let along = linear::dot(&unit, &ga);
     let inverse = if uncancelled(gram, a) > CANCELS { 1.0 / along } else { 0.0 };
-    // Beyond the reach of rounding: eigenvalues of G' lie between 0 and tr G.
-    let below = gram.trace().max(f64::MIN_POSITIVE);
+    // Beyond the reach of rounding: eigenvalues of G' lie between 0 and tr G. Of an all-zero Gram any will do, but a tiny one
+    // would bring the eigensolver among numbers that it cannot square.
+    let below = if gram.trace() > 0.0 { gram.trace() } else { 1.0 };
     let left = Mat::from_fn(n_tasks, n_tasks, |i, j| {
         gram.matrix()[(i, j)] - ga[i] * ga[j] * inverse - below * unit[i] * unit[j]
     });
     let mut spectrum = Spectrum::of(left.as_ref());
     spectrum.lowest = 0.0;
+    if gram.trace() <= 0.0 {
+        spectrum.values.fill(0.0);
+    }
     spectrum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matrix::Matrix;
+
+    #[test]
+    fn the_anchor_comes_last_even_where_all_tasks_are_zero() {
+        for n in [1, 2, 7, 40] {
+            let gram = Gram::new(Matrix::zeros(n, n)).expect("a Gram matrix");
+            let spectrum = deflated(&gram, &vec![1.0; n]);
+            assert_eq!(spectrum.values, vec![0.0; n]);
+            for k in 0..n - 1 {
+                let sum: f64 = (0..n).map(|t| spectrum.vectors[(t, k)]).sum();
+                assert!(sum.abs() < 1e-12, "{n} tasks, vector {k}: {sum}");
+            }
+        }
+    }
 }

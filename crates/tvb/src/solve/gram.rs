@@ -15,6 +15,7 @@ const ROUNDING: f64 = 1e-4;
 pub struct Gram {
     matrix: Matrix,
     trace: f64,
+    n_rows: u64,
     spectrum: OnceLock<Spectrum>,
     unit: OnceLock<Box<Gram>>,
     balanced: OnceLock<Box<Gram>>,
@@ -90,7 +91,27 @@ impl Gram {
 
     fn of(matrix: Matrix, trace: f64) -> Gram {
         let empty = OnceLock::new;
-        Gram { matrix, trace, spectrum: empty(), unit: OnceLock::new(), balanced: OnceLock::new(), deflated: empty() }
+        Gram {
+            matrix,
+            trace,
+            n_rows: 0,
+            spectrum: empty(),
+            unit: OnceLock::new(),
+            balanced: OnceLock::new(),
+            deflated: empty(),
+        }
+    }
+
+    /// The same, known to be the sum over `n_rows` parameters (those that are stored): what rounding them adds in all
+    /// depends on their number.
+    #[must_use]
+    pub fn over(self, n_rows: u64) -> Gram {
+        Gram { n_rows, ..self }
+    }
+
+    /// How many parameters it is the sum over; 0 where that is not known.
+    pub fn n_rows(&self) -> u64 {
+        self.n_rows
     }
 
     /// T.

@@ -3,9 +3,13 @@
 //! Rounding to nearest with unit roundoff u leaves on a value x an error spread evenly over one step of the format. Over
 //! values of every size (mantissas spread logarithmically) its mean square is u²·x²/(8 ln 2), about u²x²/5.5. Errors of
 //! different atoms are independent, so task t gains u²/(8 ln 2)·Σm Wmt²·‖sm‖². Convex atoms are nearly parallel and
-//! their W is large: at 16 bits this is not always small. Not counted: f16 values below 6.1e-5, whose step is fixed.
+//! their W is large: at 16 bits this is not always small.
+//!
+//! Near zero the step is fixed (f16: 2^-24 below 6.1e-5, where many deltas are), and its mean square is step²/12. That is
+//! added for each row, whatever its size, and the whole is never more than the atom itself, which rounding to zero loses:
+//! an upper bound that comes close where the values are small, and adds nothing worth telling where they are not.
 
-use faer::{Mat, MatRef};
+use faer::{ColRef, MatRef};
 use tvb_kernels::Dtype;
 
 /// The formats atoms can be stored in.
@@ -31,16 +35,38 @@ pub struct Rounding {
     pub warned: Vec<usize>,
 }
 
-/// Mean squared rounding error over the squared value, for values of every size.
-pub(super) fn relative_variance(dtype: Dtype) -> f64 {
-    dtype.unit_roundoff().powi(2) / (8.0 * std::f64::consts::LN_2)
+/// What rounding adds to a vector of `n_rows` rows and squared length `squared`, on average.
+fn variance(dtype: Dtype, squared: f64, n_rows: u64) -> f64 {
+    let relative = dtype.unit_roundoff().powi(2) / (8.0 * std::f64::consts::LN_2);
+    // The step first: its square alone may be too small for f64.
+    let fixed = dtype.least() * (n_rows as f64 / 12.0).sqrt();
+    (relative * squared + fixed * fixed).min(squared)
 }
 
-/// One entry for each of [`STORAGE_DTYPES`], from W \[n_stored, n_tasks\], ‖sm‖² \[n_stored\], δt² and ‖τt‖² \[n_tasks\].
-pub(super) fn of_tasks(decode: MatRef<'_, f64>, atoms: &[f64], errors: &[f64], tasks: &[f64]) -> Vec<Rounding> {
-    let spread = spread(decode, atoms);
+/// Vectors as they are stored: their squared lengths \[n_stored\], and how many rows they have (0 where that is not known).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StoredAtoms<'a> {
+    pub(super) squared_norms: &'a [f64],
+    pub(super) n_rows: u64,
+}
+
+impl StoredAtoms<'_> {
+    /// Σm wm²·(what rounding adds to atom m).
+    pub(super) fn added(&self, dtype: Dtype, weights: impl Iterator<Item = f64>) -> f64 {
+        weights.zip(self.squared_norms).map(|(w, &squared)| w * w * variance(dtype, squared, self.n_rows)).sum()
+    }
+}
+
+/// One entry for each of [`STORAGE_DTYPES`], from W \[n_stored, n_tasks\], the atoms, δt² and ‖τt‖² \[n_tasks\].
+pub(super) fn of_tasks(
+    decode: MatRef<'_, f64>,
+    atoms: StoredAtoms<'_>,
+    errors: &[f64],
+    tasks: &[f64],
+) -> Vec<Rounding> {
     let one = |&dtype: &Dtype| {
-        let squared_errors: Vec<f64> = spread.iter().map(|x| relative_variance(dtype) * x).collect();
+        let added = |w: ColRef<'_, f64>| atoms.added(dtype, w.iter().copied());
+        let squared_errors: Vec<f64> = decode.col_iter().map(added).collect();
         let relative_errors: Vec<f64> =
             squared_errors.iter().zip(tasks).map(|(e, g)| if *g > 0.0 { e / g } else { 0.0 }).collect();
         let warned = (0..tasks.len())
@@ -50,14 +76,4 @@ pub(super) fn of_tasks(decode: MatRef<'_, f64>, atoms: &[f64], errors: &[f64], t
         Rounding { dtype, squared_errors, relative_errors, worst, warned }
     };
     STORAGE_DTYPES.iter().map(one).collect()
-}
-
-/// Σm wm²·‖sm‖² for every column w of `weights`.
-fn spread(weights: MatRef<'_, f64>, atoms: &[f64]) -> Vec<f64> {
-    weights.col_iter().map(|w| w.iter().zip(atoms).map(|(w, s)| w * w * s).sum()).collect()
-}
-
-/// Σm wm²·‖sm‖² of one edit.
-pub(super) fn spread_of(weights: &[f64], atoms: &[f64]) -> f64 {
-    spread(Mat::from_fn(weights.len(), 1, |m, _| weights[m]).as_ref(), atoms)[0]
 }

@@ -106,7 +106,8 @@ fn buffers_that_a_module_does_not_save_are_left_out() {
 #[test]
 fn a_key_chooses_the_state_dict() {
     let path = fixture("state_dicts/zeroshot.nested.pt");
-    let with = |key: &str| Checkpoint::open_with(&path, &OpenOptions { key: Some(key.into()) });
+    let with =
+        |key: &str| Checkpoint::open_with(&path, &OpenOptions { key: Some(key.into()), ..OpenOptions::default() });
     assert_eq!(keys(&with("state_dict").unwrap()), keys(&open("state_dicts/zeroshot.pt")));
     let error = with("ema").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Rejected);

@@ -14,7 +14,8 @@ use tvb::jobs::bookmarks::BookmarkFolder;
 use tvb::jobs::compress::{CompressOptions, compress};
 use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source};
 use tvb::jobs::gram::make_gram_file;
-use tvb::jobs::verify::verify_files;
+use tvb::jobs::recover::{RecoverOptions, recover};
+use tvb::jobs::verify::{verify_errors, verify_files};
 use tvb::ops::gram::{gram, gram_from};
 use tvb::ops::project::{Projection, find_bookmark, project_from};
 use tvb::pass::bookmark::{Bookmark, Bookmarks, PassName};
@@ -106,7 +107,8 @@ fn passes_stopped_after_any_chunk_end_with_the_same_bits() {
     assert!(n_stopped >= 4, "{n_stopped} stops only: the chunks are not what this test thinks");
 
     let encode = tvb::matrix::Matrix::from_fn(3, 2, |t, m| 0.25 * (t + 2 * m) as f64 - 0.3);
-    let projection = Projection { plan: &plan, grams: &whole, encode: &encode, dtype: tvb_kernels::Dtype::F32 };
+    let projection =
+        Projection { plan: &plan, grams: &whole, encode: &encode, dtype: tvb_kernels::Dtype::F32, clip: false };
     let stored = whole.tensors.iter().filter(|tensor| !tensor.frozen);
     let tensors: Vec<_> = stored.map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
     let folder = |name: &str| {
@@ -120,7 +122,7 @@ fn passes_stopped_after_any_chunk_end_with_the_same_bits() {
     never.go_on();
     let reads = Reads::new();
     let digests = project_from(&projection, &reads, &sink, None, &runtime, &Silent, &mut never).expect("atoms");
-    let records = sink.finish(&digests).expect("atoms");
+    let records = sink.finish(&digests.digests, &Silent).expect("atoms");
     for n_put in 0..=n_chunks {
         let folder = folder(&format!("stopped{n_put}"));
         let sink = AtomFiles::create(&folder, 2, &tensors, Dtype::F32).expect("a sink");
@@ -132,7 +134,7 @@ fn passes_stopped_after_any_chunk_end_with_the_same_bits() {
         let sink = AtomFiles::reopen(&folder, 2, &tensors, Dtype::F32).expect("what was left");
         let again =
             project_from(&projection, &reads, &sink, bookmark, &runtime, &Silent, &mut bookmarks).expect("atoms");
-        let again = sink.finish(&again).expect("atoms");
+        let again = sink.finish(&again.digests, &Silent).expect("atoms");
         assert_eq!(again, records);
         assert!(contents(&folder) == contents(&reference), "stopped after {n_put} chunks");
     }
@@ -313,5 +315,69 @@ fn inputs_that_change_or_shrink_while_they_are_read_are_noticed() {
         assert!(error.message().contains(message), "{stage}: {message:?} expected, found {error}");
         assert_eq!(error.message().lines().count(), 1);
         assert!(!output.exists() && !folder.join("basis.partial").exists(), "{stage}");
+    }
+}
+
+#[test]
+fn inputs_that_change_while_an_edit_is_formed_are_noticed() {
+    let top = tempfile::tempdir().expect("a folder");
+    let touch = |path: &Path| {
+        let mut bytes = std::fs::read(path).expect("read");
+        bytes.push(0);
+        std::fs::write(path, &bytes).expect("written");
+    };
+    // Which file changes in which stage, and what is done then.
+    let cases: [(&str, &str, &str); 9] = [
+        ("reconstruct", "base", "edit of originals"),
+        ("reconstruct", "task1", "edit of originals"),
+        ("reconstruct", "base", "bare edit of originals"),
+        ("reconstruct", "base", "edit of a basis"),
+        ("reconstruct", "basis/atom-01", "edit of a basis"),
+        ("reconstruct", "base", "edit of generated atoms"),
+        ("reconstruct", "base", "recover"),
+        ("verify", "task1", "verify"),
+        ("random", "task0", "random"),
+    ];
+    for (number, (stage, changed, job)) in cases.into_iter().enumerate() {
+        let folder = top.path().join(number.to_string());
+        std::fs::create_dir(&folder).expect("a folder");
+        let run = write_run(&folder, &[&[40_000], &[40_000], &[400_000]], 2, 6);
+        // The last tensor takes no part: it is copied behind the pass.
+        let selection = Selection::default().exclude("t2").expect("a pattern");
+        let whole = plan(&run);
+        let plan = Plan::new(whole.base, whole.tasks, &selection).expect("a plan");
+        let random = CompressOptions::new(folder.join("random")).method(Method::Random { seed: 1 }).atoms(1);
+        let basis = || compress(&plan, &options(&folder.join("basis")), &runtime(), &Silent).expect("a basis").basis;
+        let made = match job {
+            "random" | "edit of originals" | "bare edit of originals" => None,
+            "edit of generated atoms" => Some(compress(&plan, &random, &runtime(), &Silent).expect("a basis").basis),
+            _ => Some(basis()),
+        };
+        let path = match changed {
+            "base" => run.base.clone(),
+            "task0" => run.tasks[0].clone(),
+            "task1" => run.tasks[1].clone(),
+            other => folder.join(format!("{other}.safetensors")),
+        };
+        let meanwhile = Meanwhile { stage, act: || touch(&path), is_running: false.into() };
+        let one_thread = Runtime::on_cpu(1, 4 << 20);
+        let target = folder.join("out.safetensors");
+        let edit = Edit { alpha: vec![1.0, 0.5], scale: 1.0, rule: Rule::Projected };
+        let source = made.as_ref().map_or(Source::Checkpoints(&plan), Source::Basis);
+        let output = EditOutput::new(&target).delta(job.starts_with("bare"));
+        let edit = EditJob { source, edit: &edit, base: Some(&plan.base), output: &output };
+        let outcome = match (job, &made) {
+            ("random", _) => compress(&plan, &random, &one_thread, &meanwhile).map(|_| ()),
+            ("verify", Some(basis)) => verify_errors(basis, &plan, &one_thread, &meanwhile).map(|_| ()),
+            ("recover", Some(basis)) => {
+                let options = RecoverOptions::new(vec![0, 1], folder.join("recovered"));
+                recover(basis, Some(&plan.base), &options, &one_thread, &meanwhile).map(|_| ())
+            }
+            _ => edit.write(&one_thread, &meanwhile).map(|_| ()),
+        };
+        let error = outcome.expect_err("a changed input");
+        assert_eq!(error.kind(), ErrorKind::Rejected, "{job}: {error}");
+        assert!(error.message().contains("changed while it was in use"), "{job}, {changed}: {error}");
+        assert!(!target.exists() && !folder.join("recovered/task0.safetensors").exists(), "{job}, {changed}");
     }
 }

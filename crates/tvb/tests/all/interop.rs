@@ -107,7 +107,7 @@ fn atoms(basis: &Basis, keys: &[String]) -> Vec<Vec<f64>> {
 fn recovered(basis: &Basis, folder: &Path, keys: &[String]) -> Vec<Vec<f64>> {
     let options = RecoverOptions::new((0..basis.n_tasks()).collect(), folder);
     let written = recover(basis, None, &options, &runtime(), &Silent).unwrap();
-    written.iter().map(|path| flat(&Checkpoint::open(path).unwrap(), keys)).collect()
+    written.written.iter().map(|path| flat(&Checkpoint::open(path).unwrap(), keys)).collect()
 }
 
 fn originals(names: &[String]) -> Plan {

@@ -67,7 +67,7 @@ fn a_second_pass_reads_no_file() {
     let grid = Grid::new(moved.tensors.iter().map(|tensor| tensor.n_rows), ChunkSize { n_rows: 50_000, n_blocks: 9 });
     let mut reader = ChunkReader::default();
     for chunk in 0..grid.n_chunks() {
-        reader.read(&moved, &reads, grid.blocks(chunk)).expect("kept");
+        reader.read(&moved, &reads, &grid.blocks(chunk)).expect("kept");
         for (block, digests) in grid.blocks(chunk).iter().zip(reader.digests().chunks(moved.n_columns())) {
             assert!(digests.iter().all(|digest| digest.0 != 0), "{block:?}");
         }

@@ -6,9 +6,10 @@
 use crate::basis::manifest::AtomRecord;
 use crate::checkpoint::{Checkpoint, Dtype, Place, SHARD_BYTES, ShardPlan, ShardedWriter, TensorSpec};
 use crate::digest::{Digest, TableOfDigests};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::project::AtomSink;
 use crate::pass::Block;
+use crate::progress::Progress;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -60,15 +61,16 @@ impl AtomFiles {
     /// Puts everything on the disk. `digests` is [n_tensors, n_atoms].
     ///
     /// # Errors
-    /// Failed: the system cannot write.
-    pub fn finish(self, digests: &TableOfDigests) -> Result<Vec<AtomRecord>> {
+    /// Failed: the system cannot write. Interrupted: each atom is waited for, and there may be many.
+    pub fn finish(self, digests: &TableOfDigests, progress: &dyn Progress) -> Result<Vec<AtomRecord>> {
         let records = self.atoms.into_iter().enumerate().map(|(atom, (plan, writer))| {
+            progress.check()?;
             let tensor_digests: Vec<Digest> = digests.column(atom).collect();
             let mut parts = Vec::new();
             let mut bytes = 0;
             for ((_, tensors), layout) in plan.files.iter().zip(writer.layouts()) {
                 parts.push(Digest::of(layout.header()));
-                parts.extend(tensors.iter().map(|&tensor| tensor_digests[tensor]));
+                parts.extend(tensors.iter().filter_map(|&tensor| tensor_digests.get(tensor)));
                 bytes += layout.file_bytes();
             }
             writer.finish()?;
@@ -92,14 +94,19 @@ impl AtomSink for AtomFiles {
 
     fn write_rows(&self, blocks: &[Block], rows: &[u8]) -> Result<Vec<Digest>> {
         let size = self.dtype.size();
-        let mut digests = vec![Digest::default(); blocks.len() * self.atoms.len()];
-        let mut at = 0;
+        let n_atoms = self.atoms.len();
+        let mut digests = vec![Digest::default(); blocks.len() * n_atoms];
+        let mut rest = rows;
         for (atom, (_, writer)) in self.atoms.iter().enumerate() {
-            for (index, block) in blocks.iter().enumerate() {
-                let own = &rows[at..at + block.n_rows * size];
-                at += own.len();
+            for (block, row) in blocks.iter().zip(digests.chunks_exact_mut(n_atoms)) {
+                let (own, behind) = rest
+                    .split_at_checked(block.n_rows * size)
+                    .ok_or_else(|| Error::failed("an atom's rows are fewer than its blocks"))?;
+                rest = behind;
                 writer.write_at(block.tensor, (block.first_row * size) as u64, own)?;
-                digests[index * self.atoms.len() + atom] = Digest::of(own);
+                if let Some(digest) = row.get_mut(atom) {
+                    *digest = Digest::of(own);
+                }
             }
         }
         Ok(digests)

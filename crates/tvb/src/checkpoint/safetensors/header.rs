@@ -5,14 +5,16 @@
 //! shapes, sizes and offsets.
 
 use crate::checkpoint::json::{self, UniqueMap};
-use crate::checkpoint::limits::{HEADER_BYTES_MAX, N_TENSORS_MAX, NAME_BYTES_MAX};
+use crate::checkpoint::limits::{HEADER_BYTES_MAX, N_METADATA_MAX, N_TENSORS_MAX, NAME_BYTES_MAX};
 use crate::checkpoint::shown::shown;
 use crate::checkpoint::tensor::checked_bytes;
-use crate::checkpoint::{DataFile, Dtype, Place, Tensor};
+use crate::checkpoint::{Charge, DataFile, Dtype, Place, Tensor};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 
+/// Memory for an entry of the metadata beside its texts.
+const METADATA_BYTES: u64 = 160;
 /// The length field before the JSON.
 const PREFIX_BYTES: u64 = 8;
 
@@ -55,6 +57,14 @@ impl SafetensorsHeader {
     /// # Errors
     /// Rejected, naming the file, the tensor, what was expected and what was found.
     pub fn read(file: &DataFile) -> Result<SafetensorsHeader> {
+        SafetensorsHeader::read_charged(file).map(|(header, _)| header)
+    }
+
+    /// [`read`](SafetensorsHeader::read), and what the header takes of the file's budget.
+    ///
+    /// # Errors
+    /// As [`read`](SafetensorsHeader::read). Rejected: too little memory. Interrupted.
+    pub(crate) fn read_charged(file: &DataFile) -> Result<(SafetensorsHeader, Charge)> {
         let rejected = |message: String| Error::rejected(format!("{}: {message}", file.path.display()));
         if file.len < PREFIX_BYTES {
             return Err(rejected(format!("expected a safetensors file of at least 8 bytes, found {} bytes", file.len)));
@@ -75,9 +85,22 @@ impl SafetensorsHeader {
             ))
             .hint("download or copy the file again"));
         }
+        let mut json_charge = file.charge("its header", header_bytes)?;
         let mut json = vec![0; header_bytes as usize];
         file.read_at(PREFIX_BYTES, &mut json)?;
-        SafetensorsHeader::parse(&json, file.len - data_start).map_err(|error| error.context(file.path.display()))
+        json_charge.take(json::cost(&json))?;
+        let mut charge = file.account("its tensors");
+        let header = SafetensorsHeader::parse(&json, file.len - data_start)
+            .map_err(|error| error.context(file.path.display()))?;
+        // Reading took at least as much, and gives it back.
+        drop((json, json_charge));
+        for tensor in &header.tensors {
+            charge.take(Tensor::cost(&tensor.name, tensor.shape.len()))?;
+        }
+        for (key, value) in &header.metadata {
+            charge.take(METADATA_BYTES + (key.len() + value.len()) as u64)?;
+        }
+        Ok((header, charge))
     }
 
     /// Checks the JSON part of a header of a file with `data_bytes` bytes after it.
@@ -105,6 +128,9 @@ fn check(json: &[u8], data_bytes: u64) -> Result<SafetensorsHeader> {
         let entry = match value {
             Value::Tensor(entry) => entry,
             Value::Metadata(map) => {
+                if map.0.len() > N_METADATA_MAX {
+                    return Err(format!("more than {N_METADATA_MAX} entries in `__metadata__`"));
+                }
                 header.metadata = map.0.into_iter().collect();
                 return Ok(());
             }
@@ -140,12 +166,11 @@ fn check(json: &[u8], data_bytes: u64) -> Result<SafetensorsHeader> {
     .map_err(|why| Error::rejected(format!("header: {why}")))?;
 
     // In the order of the data, every tensor must begin where the one before ended.
-    let mut by_offset: Vec<usize> = (0..ranges.len()).collect();
-    by_offset.sort_by_key(|&i| ranges[i]);
+    let mut by_offset: Vec<_> = ranges.iter().zip(&header.tensors).collect();
+    by_offset.sort_by_key(|(range, _)| **range);
     let mut covered = 0;
-    for &i in &by_offset {
-        let (begin, end) = ranges[i];
-        let name = shown(&header.tensors[i].name);
+    for (&(begin, end), tensor) in by_offset {
+        let name = shown(&tensor.name);
         if begin != covered {
             let what = if begin < covered { "overlaps the tensor before it" } else { "leaves a hole before it" };
             return Err(Error::rejected(format!("{name} {what}: expected offset {covered}, found {begin}")));

@@ -115,17 +115,17 @@ impl SafetensorsLayout {
 
     /// Bytes from the file's start to the data of tensor number `tensor`.
     pub fn offset(&self, tensor: usize) -> u64 {
-        self.offsets[tensor]
+        self.offsets.get(tensor).copied().unwrap_or_else(|| self.file_bytes())
     }
 
     /// Number of bytes of tensor number `tensor`.
     pub fn n_bytes(&self, tensor: usize) -> u64 {
-        self.offsets[tensor + 1] - self.offsets[tensor]
+        self.offset(tensor + 1) - self.offset(tensor)
     }
 
     /// Length of the whole file.
     pub fn file_bytes(&self) -> u64 {
-        self.offsets[self.n_tensors()]
+        self.offsets.last().copied().unwrap_or_default()
     }
 }
 

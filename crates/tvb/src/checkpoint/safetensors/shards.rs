@@ -53,13 +53,18 @@ impl ShardPlan {
     }
 
     /// The files of a safetensors folder as they are, for an edited copy with the same tensors: numbers are positions
-    /// in [`Checkpoint::tensors`]. `None` for any other layout.
+    /// in [`Checkpoint::tensors`]. `None` for any other layout, and where shards lie in folders of their
+    /// own or have other names than shards have.
     pub fn like(checkpoint: &Checkpoint) -> Option<ShardPlan> {
         let Layout::SafetensorsFolder { shards, .. } = checkpoint.layout() else { return None };
+        // A copy lies flat in its folder, beside a model card and a configuration.
+        if shards.iter().any(|name| name.contains(['/', '\\']) || !name.ends_with(".safetensors")) {
+            return None;
+        }
         let mut files: Vec<(String, Vec<usize>)> = shards.iter().map(|name| (name.clone(), Vec::new())).collect();
         for (position, tensor) in checkpoint.tensors().iter().enumerate() {
             if let Place::Contiguous { file, .. } = tensor.place {
-                files[file].1.push(position);
+                files.get_mut(file)?.1.push(position);
             }
         }
         Some(ShardPlan { files, index: checkpoint.index_name().map(str::to_owned) })

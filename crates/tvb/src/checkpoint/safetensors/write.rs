@@ -108,6 +108,19 @@ impl ShardedWriter {
         Ok(ShardedWriter { writers: writers.collect::<Result<_>>()?, homes })
     }
 
+    /// Creates one file of all tensors at a path of any name.
+    ///
+    /// # Errors
+    /// As [`create`](ShardedWriter::create).
+    pub fn create_single(
+        path: &Path,
+        specs: &[TensorSpec],
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<ShardedWriter> {
+        let writer = SafetensorsWriter::create(path, SafetensorsLayout::new(specs, metadata)?)?;
+        Ok(ShardedWriter { writers: vec![writer], homes: (0..specs.len()).map(|tensor| (0, tensor)).collect() })
+    }
+
     /// Opens every file of `plan` that an interrupted run left in `folder`; `None` when one of them is not as
     /// [`create`](ShardedWriter::create) made it.
     ///
@@ -147,8 +160,9 @@ impl ShardedWriter {
     /// # Errors
     /// As [`SafetensorsWriter::write_at`].
     pub fn write_at(&self, tensor: usize, byte_offset: u64, bytes: &[u8]) -> Result<()> {
-        let (file, number) = self.homes[tensor];
-        self.writers[file].write_at(number, byte_offset, bytes)
+        let home = self.homes.get(tensor).and_then(|(file, number)| Some((self.writers.get(*file)?, *number)));
+        let (writer, number) = home.ok_or_else(|| Error::failed(format!("tensor number {tensor} is in no file")))?;
+        writer.write_at(number, byte_offset, bytes)
     }
 
     /// Makes sure that everything is on the disk.
@@ -164,13 +178,17 @@ impl ShardedWriter {
 type LaidOut = (Vec<SafetensorsLayout>, Vec<(usize, usize)>);
 
 fn lay_out(plan: &ShardPlan, specs: &[TensorSpec], metadata: &BTreeMap<String, String>) -> Result<LaidOut> {
+    let missing = |tensor: usize| Error::failed(format!("tensor number {tensor} of {} asked for", specs.len()));
     let mut homes = vec![(0, 0); specs.len()];
     let mut layouts = Vec::with_capacity(plan.files.len());
     for (number, (_, tensors)) in plan.files.iter().enumerate() {
-        let own: Vec<TensorSpec> = tensors.iter().map(|&tensor| specs[tensor].clone()).collect();
+        let own: Vec<TensorSpec> = tensors
+            .iter()
+            .map(|&tensor| specs.get(tensor).cloned().ok_or_else(|| missing(tensor)))
+            .collect::<Result<_>>()?;
         layouts.push(SafetensorsLayout::new(&own, metadata)?);
         for (place, &tensor) in tensors.iter().enumerate() {
-            homes[tensor] = (number, place);
+            *homes.get_mut(tensor).ok_or_else(|| missing(tensor))? = (number, place);
         }
     }
     Ok((layouts, homes))
@@ -182,9 +200,10 @@ fn write_index(folder: &Path, plan: &ShardPlan, specs: &[TensorSpec], layouts: &
     let mut weight_map = Vec::with_capacity(specs.len());
     let mut total_bytes = 0;
     for ((name, tensors), layout) in plan.files.iter().zip(layouts) {
-        for (place, &tensor) in tensors.iter().enumerate() {
+        let own = tensors.iter().filter_map(|&tensor| specs.get(tensor));
+        for (place, spec) in own.enumerate() {
             total_bytes += layout.n_bytes(place);
-            weight_map.push((specs[tensor].name.as_str(), name.as_str()));
+            weight_map.push((spec.name.as_str(), name.as_str()));
         }
     }
     let path = folder.join(index);

@@ -1,6 +1,7 @@
 //! Putting a complete folder into its final place, where an old one may stand.
 
-use super::files::{parent, remove, sync_folder};
+use super::files::{Birth, parent, remove, sync_folder};
+use super::lock::Record;
 use crate::error::{Error, Result};
 use std::path::Path;
 
@@ -8,9 +9,6 @@ use std::path::Path;
 /// first; either way it is deleted only when the new one is in place.
 pub(super) fn folder(partial: &Path, target: &Path, old: &Path) -> Result<()> {
     let io = |error: std::io::Error| Error::io("renaming the complete output to", target, &error);
-    if !target.exists() {
-        return std::fs::rename(partial, target).map_err(io);
-    }
     if swap(partial, target) {
         // `partial` is now the old output; under its own name no later run can take it for work to resume.
         sync_folder(parent(target));
@@ -28,49 +26,26 @@ pub(super) fn folder(partial: &Path, target: &Path, old: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Cleans up after a run that died inside [`folder`]: an old output without a new one comes back, else it goes.
-pub(super) fn recover(target: &Path, old: &Path) -> Result<()> {
-    if std::fs::symlink_metadata(old).is_err() || !is_ours(old) {
-        return Ok(());
-    }
-    let done = if target.exists() { remove(old) } else { std::fs::rename(old, target) };
-    done.map_err(|error| Error::io("cleaning up", old, &error))
-}
-
-/// Guards against `-o ~ --overwrite`: only a folder that looks like an output of this program is ever deleted.
-///
-/// # Errors
-/// Rejected, saying why the folder stays.
-pub(super) fn check_replaceable(target: &Path) -> Result<()> {
-    let rejected = |why: &str| {
-        Err(Error::rejected(format!("{}: will not be replaced: {why}", target.display()))
-            .hint("choose another output, or remove the folder yourself"))
+/// Cleans up after a run that died inside [`folder`], by what its lock says: an old output without a new one comes back, else
+/// it goes. Nothing that the lock does not know is touched.
+pub(super) fn recover(partial: &Path, target: &Path, old: &Path, record: &Record) -> Result<()> {
+    let is = |path: &Path, birth: Option<Birth>| birth.is_some() && Birth::of(path) == birth;
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |error: std::io::Error| Error::io("cleaning up", &path, &error)
     };
-    if std::env::current_dir().is_ok_and(|here| here.starts_with(target)) {
-        return rejected("it holds the current folder");
+    let is_new = is(target, record.partial);
+    if is_new && is(partial, record.old) {
+        remove(partial).map_err(io(partial))?;
     }
-    if target.join(".git").exists() {
-        return rejected("it holds a git repository");
-    }
-    if !is_ours(target) {
-        return rejected("it holds no basis and no checkpoint, but other files");
-    }
-    Ok(())
-}
-
-/// Whether a folder is empty, or has a basis or a checkpoint right in it.
-fn is_ours(folder: &Path) -> bool {
-    let Ok(entries) = std::fs::read_dir(folder) else { return false };
-    let mut empty = true;
-    for entry in entries.flatten() {
-        empty = false;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name == "basis.json" || [".safetensors", ".pt", ".bin"].iter().any(|end| name.ends_with(end)) {
-            return true;
+    if is(old, record.old) {
+        if is_new {
+            remove(old).map_err(io(old))?;
+        } else if std::fs::symlink_metadata(target).is_err() {
+            std::fs::rename(old, target).map_err(io(old))?;
         }
     }
-    empty
+    Ok(())
 }
 
 /// Swaps two names in one step; false where the system or the file system cannot.
@@ -84,5 +59,23 @@ fn swap(a: &Path, b: &Path) -> bool {
     {
         let _ = (a, b);
         false
+    }
+}
+
+/// Renames where nothing is at `target`, in one step where the system can.
+pub(super) fn rename_new(from: &Path, target: &Path) -> std::io::Result<()> {
+    #[cfg(any(target_os = "linux", target_vendor = "apple"))]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use rustix::io::Errno;
+        match renameat_with(CWD, from, CWD, target, RenameFlags::NOREPLACE) {
+            // A file system that cannot do it at once.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+            done => return done.map_err(Into::into),
+        }
+    }
+    match std::fs::symlink_metadata(target) {
+        Ok(_) => Err(std::io::ErrorKind::AlreadyExists.into()),
+        Err(_) => std::fs::rename(from, target),
     }
 }

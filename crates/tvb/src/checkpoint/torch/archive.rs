@@ -6,12 +6,11 @@ use super::errors::{pickle_error, rejected};
 use super::pickle;
 use super::views::Location;
 use super::zip::Archive;
-use crate::checkpoint::DataFile;
-use crate::checkpoint::limits::{HELD_BYTES_MAX, PICKLE_BYTES_MAX};
+use crate::checkpoint::limits::PICKLE_BYTES_MAX;
 use crate::checkpoint::shown::shown;
+use crate::checkpoint::{DataFile, HeldBytes};
 use crate::error::Result;
 use std::collections::HashMap;
-use std::sync::Arc;
 
 /// Reads the pickle and finds the storages. Entries that no tensor refers to are ignored.
 ///
@@ -23,9 +22,10 @@ pub(super) fn read(file: &DataFile) -> Result<Contents> {
     check_kind(file, &archive, &stem)?;
     check_byte_order(file, &archive, &stem)?;
 
-    let pickle = archive.contents(file, &format!("{stem}data.pkl"), PICKLE_BYTES_MAX)?;
-    let (values, _) = pickle::run(&pickle).map_err(|error| pickle_error(file, error))?;
-    drop(pickle);
+    let (pickle, pickle_charge) = archive.contents(file, &format!("{stem}data.pkl"), "its pickle", PICKLE_BYTES_MAX)?;
+    let (charge, stack_charge) = (file.account("the values of its pickle"), file.account("its pickle's stack"));
+    let (values, _) = pickle::run(&pickle, charge, stack_charge).map_err(|error| pickle_error(file, error))?;
+    drop((pickle, pickle_charge));
 
     let mut held_bytes = 0;
     let mut ranges = Vec::new();
@@ -34,6 +34,7 @@ pub(super) fn read(file: &DataFile) -> Result<Contents> {
         if by_key.contains_key(&*storage.key) {
             continue;
         }
+        file.budget().check()?;
         let name = format!("{stem}data/{}", storage.key);
         let location = match archive.entry(&name) {
             None => Err(format!("storage {} is missing in the archive", shown(&storage.key))),
@@ -43,11 +44,15 @@ pub(super) fn read(file: &DataFile) -> Result<Contents> {
                 Ok(match entry.compressed {
                     false => Location::InFile { offset, n_bytes: entry.n_bytes },
                     true => {
-                        let bytes = archive.contents(file, &name, HELD_BYTES_MAX - held_bytes).map_err(|error| {
-                            error.hint("compressed tensors are held in memory; torch.save stores them as they are")
+                        let held = archive.contents(file, &name, "its compressed tensors", u64::MAX - 1);
+                        let (bytes, charge) = held.map_err(|error| match error.hint_text() {
+                            Some(_) => error,
+                            None => {
+                                error.hint("torch.save stores tensors as they are, which need not be held in memory")
+                            }
                         })?;
                         held_bytes += bytes.len() as u64;
-                        Location::Held(Arc::new(bytes))
+                        Location::Held(HeldBytes::new(bytes, charge))
                     }
                 })
             }
@@ -55,8 +60,10 @@ pub(super) fn read(file: &DataFile) -> Result<Contents> {
         by_key.insert(&storage.key, location);
     }
     check_overlap(file, ranges)?;
-    let locations = values.storages.iter().map(|storage| by_key[&*storage.key].clone()).collect();
-    Ok(Contents { values, locations })
+    let no_location = || Err("a storage without a place in the archive".into());
+    let location = |key: &str| by_key.get(key).cloned().unwrap_or_else(no_location);
+    let locations = values.storages.iter().map(|storage| location(&storage.key)).collect();
+    Ok(Contents { values, locations, held_bytes })
 }
 
 /// The folder inside the archive that everything lies in, with its slash; empty where there is none.
@@ -89,7 +96,7 @@ fn check_byte_order(file: &DataFile, archive: &Archive, stem: &str) -> Result<()
         // Before PyTorch 2.1 nothing was said, and in practice everything was little-endian.
         return Ok(());
     }
-    let order = archive.contents(file, &name, 64)?;
+    let (order, _charge) = archive.contents(file, &name, "its byte order", 64)?;
     match order.trim_ascii() {
         b"little" => Ok(()),
         b"big" => Err(rejected(file, "big-endian tensors, which are not supported")
@@ -104,9 +111,8 @@ fn check_byte_order(file: &DataFile, archive: &Archive, stem: &str) -> Result<()
 /// Storages that share bytes without being one would be a forgery.
 fn check_overlap(file: &DataFile, mut ranges: Vec<(u64, u64, String)>) -> Result<()> {
     ranges.sort();
-    for pair in ranges.windows(2) {
-        let ((offset, n_bytes, name), (next_offset, _, next_name)) = (&pair[0], &pair[1]);
-        if offset + n_bytes > *next_offset {
+    for ((offset, n_bytes, name), (next_offset, _, next_name)) in ranges.iter().zip(ranges.iter().skip(1)) {
+        if offset.checked_add(*n_bytes).is_none_or(|end| end > *next_offset) {
             return Err(rejected(file, format!("zip entries {} and {} overlap", shown(name), shown(next_name))));
         }
     }

@@ -8,4 +8,6 @@ pub(super) struct Contents {
     pub(super) values: Values,
     /// The location of each of the values' storages, or why it has none.
     pub(super) locations: Vec<Result<Location, String>>,
+    /// Bytes of the storages that were decompressed.
+    pub(super) held_bytes: u64,
 }

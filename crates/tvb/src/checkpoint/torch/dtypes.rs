@@ -33,11 +33,13 @@ pub(super) fn from_storage_class(class: &str) -> Option<Dtype> {
 }
 
 /// The name in the module `torch`.
+#[allow(clippy::indexing_slicing, reason = "the table has a row for every type, in their order: a test compares")]
 pub(super) fn name(dtype: Dtype) -> &'static str {
     TABLE[dtype as usize].1
 }
 
 /// The class of a typed storage, where there is one.
+#[allow(clippy::indexing_slicing, reason = "the table has a row for every type, in their order: a test compares")]
 pub(super) fn storage_class(dtype: Dtype) -> Option<&'static str> {
     TABLE[dtype as usize].2
 }

@@ -1,15 +1,15 @@
 //! An opened PyTorch file: its values, and where the storages of its tensors lie.
 
-use super::errors::rejected;
+use super::contents::Contents;
+use super::errors::{Fault, rejected};
 use super::pickle::{Id, Node, Values};
 use super::views::{self, Location};
 use super::{archive, legacy};
 use crate::checkpoint::read::read_tensor;
 use crate::checkpoint::shown::shown;
-use crate::checkpoint::{DataFile, Tensor};
+use crate::checkpoint::{Budget, DataFile, Tensor};
 use crate::error::Result;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
 
 /// An opened PyTorch file of any content, not only a state dict.
 #[derive(Debug)]
@@ -18,8 +18,8 @@ pub struct TorchFile {
     values: Values,
     /// The location of each of the values' storages, or why it has none.
     locations: Vec<Result<Location, String>>,
-    /// Bytes of compressed tensors in memory.
-    held_bytes: AtomicU64,
+    /// Bytes of the storages that were decompressed.
+    held_bytes: u64,
 }
 
 impl TorchFile {
@@ -28,13 +28,21 @@ impl TorchFile {
     /// # Errors
     /// Rejected, naming the file and what is wrong with it.
     pub fn open(path: &Path) -> Result<TorchFile> {
-        TorchFile::parse(DataFile::open(path)?)
+        TorchFile::open_within(path, &Budget::default())
+    }
+
+    /// [`open`](TorchFile::open); what is kept of the file is charged to `budget`.
+    ///
+    /// # Errors
+    /// As [`open`](TorchFile::open). Rejected: it needs more memory than there is in the budget. Interrupted.
+    pub fn open_within(path: &Path, budget: &Budget) -> Result<TorchFile> {
+        TorchFile::parse(DataFile::open_within(path, budget)?)
     }
 
     pub(crate) fn parse(file: DataFile) -> Result<TorchFile> {
         let mut magic = [0; 4];
-        let known = (file.len as usize).min(magic.len());
-        file.read_at(0, &mut magic[..known])?;
+        let known = usize::try_from(file.len).unwrap_or(magic.len()).min(magic.len());
+        file.read_at(0, magic.get_mut(..known).unwrap_or_default())?;
         let contents = match magic {
             [b'P', b'K', 3, 4] | [b'P', b'K', 5, 6] => archive::read(&file)?,
             [0x80, ..] => legacy::read(&file)?,
@@ -43,14 +51,8 @@ impl TorchFile {
                 return Err(rejected(&file, what).hint("it may be damaged or misnamed; download or copy it again"));
             }
         };
-        let held_bytes =
-            contents.locations.iter().map(|location| location.as_ref().map_or(0, Location::held_bytes)).sum();
-        Ok(TorchFile {
-            file,
-            values: contents.values,
-            locations: contents.locations,
-            held_bytes: AtomicU64::new(held_bytes),
-        })
+        let Contents { values, locations, held_bytes } = contents;
+        Ok(TorchFile { file, values, locations, held_bytes })
     }
 
     /// Where it is.
@@ -66,12 +68,14 @@ impl TorchFile {
         read_tensor(std::slice::from_ref(&self.file), tensor, byte_offset, out)
     }
 
-    pub(crate) fn into_file(self) -> DataFile {
-        self.file
+    /// The file itself.
+    pub(crate) fn data_file(&self) -> &DataFile {
+        &self.file
     }
 
-    pub(super) fn data_file(&self) -> &DataFile {
-        &self.file
+    /// Bytes that its storages can have: its own, and those that are compressed in it.
+    pub(crate) fn storage_bytes(&self) -> u64 {
+        self.file.len.saturating_add(self.held_bytes)
     }
 
     pub(super) fn values(&self) -> &Values {
@@ -83,11 +87,14 @@ impl TorchFile {
     /// # Errors
     /// Rejected when it cannot be read, naming it and saying why.
     pub(super) fn tensor(&self, name: &str, id: Id) -> Result<Tensor> {
-        let wrong = |why: &str| rejected(&self.file, format!("tensor {}: {why}", shown(name)));
-        let Node::Tensor(raw) = self.values.node(id) else { return Err(wrong(&self.values.describe(id))) };
-        let storage = &self.values.storages[raw.storage as usize];
-        let location = self.locations[raw.storage as usize].as_ref().map_err(|why| wrong(why))?;
-        let place = views::place(raw, storage, location, &self.held_bytes).map_err(|why| wrong(&why))?;
+        let wrong = |fault: Fault| fault.context(format!("tensor {}", shown(name))).of(self.data_file());
+        let Node::Tensor(raw) = self.values.node(id) else { return Err(wrong(self.values.describe(id).into())) };
+        let number = raw.storage as usize;
+        let (Some(storage), Some(location)) = (self.values.storages.get(number), self.locations.get(number)) else {
+            return Err(wrong(String::from("a tensor of a storage that is not there").into()));
+        };
+        let location = location.as_ref().map_err(|why| wrong(why.clone().into()))?;
+        let place = views::place(raw, storage, location, self.data_file()).map_err(wrong)?;
         Ok(Tensor { name: name.to_owned(), dtype: raw.dtype, shape: raw.shape.clone(), place })
     }
 }

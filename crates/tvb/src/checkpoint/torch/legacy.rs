@@ -5,9 +5,9 @@ use super::contents::Contents;
 use super::errors::{pickle_error, rejected};
 use super::pickle::{self, Node, PickleError, Values};
 use super::views::Location;
-use crate::checkpoint::DataFile;
 use crate::checkpoint::limits::PICKLE_BYTES_MAX;
 use crate::checkpoint::shown::shown;
+use crate::checkpoint::{Charge, DataFile};
 use crate::error::Result;
 use std::collections::HashMap;
 
@@ -21,7 +21,7 @@ const COUNT_BYTES: u64 = 8;
 /// # Errors
 /// Rejected when the file is another pickle, damaged, or from a big-endian machine.
 pub(super) fn read(file: &DataFile) -> Result<Contents> {
-    let mut pickles = Pickles { file, bytes: Vec::new(), at: 0 };
+    let mut pickles = Pickles { file, bytes: Vec::new(), at: 0, charge: file.account("its pickles") };
     let magic = pickles.next()?;
     if *magic.node(magic.root) != Node::Bytes(MAGIC.into()) {
         return Err(rejected(file, "a plain pickle, expected a file that torch.save wrote")
@@ -51,6 +51,7 @@ pub(super) fn read(file: &DataFile) -> Result<Contents> {
     let mut found: HashMap<&str, Location> = HashMap::new();
     let mut at = pickles.at;
     for &id in key_ids {
+        file.budget().check()?;
         let key = keys.str(id).unwrap_or_default();
         let (Some(&n_bytes), Some(&expected)) = (n_bytes_of.get(key), counts.get(key)) else {
             return Err(rejected(file, format!("storage {} has no type or length", shown(key))));
@@ -78,7 +79,7 @@ pub(super) fn read(file: &DataFile) -> Result<Contents> {
             None => Err(format!("storage {} is missing in the file", shown(&storage.key))),
         })
         .collect();
-    Ok(Contents { values, locations })
+    Ok(Contents { values, locations, held_bytes: 0 })
 }
 
 /// The pickles at the front of a file, whose lengths nothing says.
@@ -87,20 +88,26 @@ struct Pickles<'a> {
     /// The file's first bytes, more of them when a pickle does not end in what is there.
     bytes: Vec<u8>,
     at: u64,
+    /// For `bytes`.
+    charge: Charge,
 }
 
 impl Pickles<'_> {
     fn next(&mut self) -> Result<Values> {
         const FIRST_BYTES: u64 = 1 << 18;
         loop {
-            match pickle::run(&self.bytes[self.at as usize..]) {
+            let charge = self.file.account("the values of its pickles");
+            let stack_charge = self.file.account("its pickles' stack");
+            match pickle::run(self.bytes.get(self.at as usize..).unwrap_or_default(), charge, stack_charge) {
                 Ok((values, n_bytes)) => {
                     self.at += n_bytes as u64;
                     return Ok(values);
                 }
                 Err(PickleError::Truncated) if (self.bytes.len() as u64) < self.file.len.min(PICKLE_BYTES_MAX) => {
                     let wanted = (self.bytes.len() as u64 * 8).max(FIRST_BYTES);
-                    self.bytes.resize(wanted.min(self.file.len).min(PICKLE_BYTES_MAX) as usize, 0);
+                    let wanted = wanted.min(self.file.len).min(PICKLE_BYTES_MAX);
+                    self.charge.raise_to(wanted)?;
+                    self.bytes.resize(wanted as usize, 0);
                     self.file.read_at(0, &mut self.bytes)?;
                 }
                 Err(error) => return Err(pickle_error(self.file, error)),

@@ -14,12 +14,14 @@ mod pickle;
 mod state_dict;
 mod value;
 mod views;
+mod walk;
 mod write;
 mod zip;
 
 pub use file::TorchFile;
 pub(super) use state_dict::{StateDict, state_dict};
 pub use value::ValueRef;
+pub(super) use views::check_total;
 pub use write::{SaveStorage, SaveTensor, SaveValue, TorchWriter};
 
 #[cfg(test)]

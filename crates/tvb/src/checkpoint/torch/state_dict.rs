@@ -4,24 +4,30 @@
 //! path of attributes, in the order of `state_dict()`.
 
 use super::TorchFile;
-use super::errors::rejected;
+use super::errors::{Fault, rejected};
 use super::pickle::{Id, Node, Values};
-use crate::checkpoint::limits::{MODULE_DEPTH_MAX, N_LINKS_MAX, N_MODULES_MAX, N_TENSORS_MAX, NAME_BYTES_MAX};
+use super::views::check_total;
+use super::walk::{Names, Tables, Walk, flat};
+use crate::checkpoint::limits::N_LINKS_MAX;
 use crate::checkpoint::shown::shown;
-use crate::checkpoint::{NotTensor, Tensor};
+use crate::checkpoint::{Charge, NotTensor, Tensor};
 use crate::error::{Error, Result};
-use std::collections::HashMap;
 
 /// Keys under which training programs keep the state dict or the module, in the order they are tried.
 const NESTED_KEYS: [&str; 6] = ["state_dict", "model_state_dict", "model", "module", "net", "weights"];
 /// How many of them may be nested in each other.
 const NESTED_DEPTH_MAX: usize = 4;
 
+/// Memory for an entry that is no tensor, beside its texts.
+const NOT_TENSOR_BYTES: usize = 128;
+
 /// The tensors of a file by name, in the order of its state dict.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct StateDict {
     pub(crate) tensors: Vec<Tensor>,
     pub(crate) not_tensors: Vec<NotTensor>,
+    /// What they take of the budget.
+    pub(crate) charge: Charge,
 }
 
 /// Finds the state dict of a file, under `key` where one is given.
@@ -34,197 +40,89 @@ pub(crate) fn state_dict(file: &TorchFile, key: Option<&str>) -> Result<StateDic
         Some(key) => under_key(values, values.root, key).ok_or_else(|| no_such_key(file, key))?,
         None => values.root,
     };
-    let names = match Finder::new(values).find(root, 0) {
-        Some(found) => found.map_err(|why| rejected(file.data_file(), why))?,
+    let of_file = |fault: Fault| fault.of(file.data_file());
+    let mut finder = Finder::new(file);
+    let names = match finder.find(root, 0).map_err(of_file)? {
+        Some(found) => found.names(&mut finder.tables).map_err(of_file)?,
         None => return Err(nothing_found(file, root)),
     };
-    let mut dict = StateDict { tensors: Vec::with_capacity(names.len()), not_tensors: Vec::new() };
-    for (name, id) in names {
-        match values.node(id) {
-            Node::Tensor(_) | Node::Unsupported(_) => dict.tensors.push(file.tensor(&name, id)?),
-            _ => dict.not_tensors.push(NotTensor { what: values.describe(id), name }),
+    drop(finder);
+    let mut charge = file.data_file().account("its tensors");
+    let (mut tensors, mut not_tensors) = (Vec::with_capacity(names.list.len()), Vec::new());
+    for (name, id) in &names.list {
+        match values.node(*id) {
+            Node::Tensor(raw) => {
+                charge.take(Tensor::cost(name, raw.shape.len()))?;
+                tensors.push(file.tensor(name, *id)?);
+            }
+            // Says why it cannot be read.
+            Node::Unsupported(_) => drop(file.tensor(name, *id)?),
+            _ => {
+                let what = values.describe(*id);
+                charge.take((NOT_TENSOR_BYTES + what.len() + name.len()) as u64)?;
+                not_tensors.push(NotTensor { what, name: name.clone() });
+            }
         }
     }
-    Ok(dict)
+    check_total(file.storage_bytes(), &tensors).map_err(|why| rejected(file.data_file(), why))?;
+    Ok(StateDict { tensors, not_tensors, charge })
 }
 
-/// Named values, not all of them tensors.
-type Names = Vec<(String, Id)>;
+/// Where a state dict was found.
+enum Found {
+    Module(Id),
+    Dict(Id),
+}
+
+impl Found {
+    fn names(self, tables: &mut Tables<'_>) -> Result<Names, Fault> {
+        match self {
+            Found::Module(id) => Walk::new(tables).run(id),
+            Found::Dict(id) => flat(tables, id),
+        }
+    }
+}
 
 /// A search for the state dict. Dicts may be shared and cyclic, so what is looked at in all is bounded.
 struct Finder<'a> {
     values: &'a Values,
+    tables: Tables<'a>,
     n_left: usize,
 }
 
 impl<'a> Finder<'a> {
-    fn new(values: &'a Values) -> Finder<'a> {
-        Finder { values, n_left: 4 * N_LINKS_MAX }
+    fn new(file: &'a TorchFile) -> Finder<'a> {
+        let values = file.values();
+        Finder { values, tables: Tables::new(file.data_file(), values), n_left: 4 * N_LINKS_MAX }
     }
 
     /// The state dict in `id`: a module, a dict that holds one under a usual key, or a dict with tensors in it.
-    fn find(&mut self, id: Id, depth: usize) -> Option<Result<Names, String>> {
+    fn find(&mut self, id: Id, depth: usize) -> Result<Option<Found>, Fault> {
         let values = self.values;
-        if is_module(values, id) {
-            return Some(Walk::new(values).run(id));
+        if self.tables.is_module(id)? {
+            return Ok(Some(Found::Module(id)));
         }
-        let entries = values.entries(id)?;
-        self.n_left = self.n_left.checked_sub(entries.len() * (NESTED_KEYS.len() + 1))?;
+        let Some(entries) = values.entries(id) else { return Ok(None) };
+        match self.n_left.checked_sub(entries.len() * (NESTED_KEYS.len() + 1)) {
+            Some(n_left) => self.n_left = n_left,
+            None => return Ok(None),
+        }
         if depth < NESTED_DEPTH_MAX {
             for key in NESTED_KEYS {
-                if let Some(found) = values.get(id, key).and_then(|inner| self.find(inner, depth + 1)) {
-                    return Some(found);
+                if let Some(inner) = values.get(id, key)
+                    && let Some(found) = self.find(inner, depth + 1)?
+                {
+                    return Ok(Some(found));
                 }
             }
         }
         let has_tensors = entries.iter().any(|&(key, value)| values.str(key).is_some() && is_tensor(values, value));
-        has_tensors.then(|| flat(values, entries))
+        Ok(has_tensors.then_some(Found::Dict(id)))
     }
 }
 
 fn is_tensor(values: &Values, id: Id) -> bool {
     matches!(values.node(id), Node::Tensor(_) | Node::Unsupported(_))
-}
-
-fn is_module(values: &Values, id: Id) -> bool {
-    ["_parameters", "_modules"]
-        .iter()
-        .all(|name| values.attribute(id, name).is_some_and(|dict| values.entries(dict).is_some()))
-}
-
-/// The entries with text keys; of a key that stands twice the last value, at its first place, as Python has it.
-fn named<'a>(values: &'a Values, entries: &[(Id, Id)]) -> Vec<(&'a str, Id)> {
-    let mut named: Vec<(&str, Id)> = Vec::with_capacity(entries.len());
-    let mut places: HashMap<&str, usize> = HashMap::new();
-    for &(key, value) in entries {
-        let Some(name) = values.str(key) else { continue };
-        match places.get(name) {
-            Some(&place) => named[place].1 = value,
-            None => {
-                places.insert(name, named.len());
-                named.push((name, value));
-            }
-        }
-    }
-    named
-}
-
-/// The entries of a flat state dict.
-fn flat(values: &Values, entries: &[(Id, Id)]) -> Result<Names, String> {
-    let named = named(values, entries);
-    named.into_iter().map(|(name, value)| check_name(name).map(|()| (name.to_owned(), value))).collect()
-}
-
-fn check_name(name: &str) -> Result<(), String> {
-    match name.len() {
-        n_bytes if n_bytes > NAME_BYTES_MAX => {
-            Err(format!("tensor {}: a name of {n_bytes} bytes, expected at most {NAME_BYTES_MAX}", shown(name)))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// A walk over modules. A shared module has every name that leads to it; one inside itself is refused.
-struct Walk<'a> {
-    values: &'a Values,
-    names: Names,
-    /// The modules from the root to where we are.
-    path: Vec<Id>,
-    n_modules: usize,
-    n_entries: usize,
-}
-
-impl<'a> Walk<'a> {
-    fn new(values: &'a Values) -> Walk<'a> {
-        Walk { values, names: Vec::new(), path: Vec::new(), n_modules: 0, n_entries: 0 }
-    }
-
-    fn run(mut self, root: Id) -> Result<Names, String> {
-        self.module(root, "")?;
-        Ok(self.names)
-    }
-
-    fn module(&mut self, id: Id, prefix: &str) -> Result<(), String> {
-        let here = || shown(prefix.trim_end_matches('.'));
-        check_name(prefix)?;
-        if self.path.contains(&id) {
-            return Err(format!("module {} contains itself", here()));
-        }
-        if self.path.len() >= MODULE_DEPTH_MAX {
-            return Err(format!("module {} is nested more than {MODULE_DEPTH_MAX} deep", here()));
-        }
-        self.n_modules += 1;
-        if self.n_modules > N_MODULES_MAX {
-            return Err(format!("more than {N_MODULES_MAX} modules"));
-        }
-        self.path.push(id);
-
-        let transient = self.attribute(id, "_non_persistent_buffers_set")?;
-        let transient: Vec<&str> = transient
-            .and_then(|set| self.values.items(set))
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|&name| self.values.str(name))
-            .collect();
-        self.charge(transient.len())?;
-        for (name, value) in self.dict(id, "_parameters")? {
-            self.tensor(prefix, name, value)?;
-        }
-        for (name, value) in self.dict(id, "_buffers")? {
-            if !transient.contains(&name) {
-                self.tensor(prefix, name, value)?;
-            }
-        }
-        for (name, value) in self.dict(id, "_modules")? {
-            match self.values.node(value) {
-                Node::None => {}
-                _ if is_module(self.values, value) => self.module(value, &format!("{prefix}{name}."))?,
-                _ => self.names.push((format!("{prefix}{name}"), value)),
-            }
-        }
-        self.path.pop();
-        Ok(())
-    }
-
-    fn tensor(&mut self, prefix: &str, name: &str, value: Id) -> Result<(), String> {
-        if *self.values.node(value) == Node::None {
-            // A registered parameter that is not there, such as the bias of a layer without one.
-            return Ok(());
-        }
-        let name = format!("{prefix}{name}");
-        check_name(&name)?;
-        if self.names.len() >= N_TENSORS_MAX {
-            return Err(format!("more than {N_TENSORS_MAX} tensors"));
-        }
-        self.names.push((name, value));
-        Ok(())
-    }
-
-    /// An attribute of a module; looking it up costs as much as its state is long.
-    fn attribute(&mut self, id: Id, name: &str) -> Result<Option<Id>, String> {
-        if let Node::Object(object) = self.values.node(id) {
-            let state = object.state.and_then(|state| self.values.entries(state)).map_or(2, <[_]>::len);
-            self.charge(state)?;
-        }
-        Ok(self.values.attribute(id, name))
-    }
-
-    /// The named entries of one of a module's dicts, as in a flat state dict.
-    fn dict(&mut self, id: Id, attribute: &str) -> Result<Vec<(&'a str, Id)>, String> {
-        let values = self.values;
-        let entries = self.attribute(id, attribute)?.and_then(|dict| values.entries(dict)).unwrap_or_default();
-        self.charge(entries.len())?;
-        Ok(named(values, entries))
-    }
-
-    /// Shared modules make a small pickle mean a lot of work; all of it together is bounded.
-    fn charge(&mut self, n: usize) -> Result<(), String> {
-        self.n_entries += n;
-        if self.n_entries > N_LINKS_MAX {
-            return Err(format!("modules with more than {N_LINKS_MAX} entries in all"));
-        }
-        Ok(())
-    }
 }
 
 /// Follows `a.b.c`, where a part may contain dots itself: the longest key that is there is taken first.
@@ -233,8 +131,9 @@ fn under_key(values: &Values, id: Id, key: &str) -> Option<Id> {
         return Some(found);
     }
     key.rmatch_indices('.').find_map(|(at, _)| {
-        let inner = values.get(id, &key[..at]).or_else(|| values.attribute(id, &key[..at]))?;
-        under_key(values, inner, &key[at + 1..])
+        let (first, rest) = key.split_at_checked(at)?;
+        let inner = values.get(id, first).or_else(|| values.attribute(id, first))?;
+        under_key(values, inner, rest.strip_prefix('.')?)
     })
 }
 
@@ -250,8 +149,8 @@ fn nothing_found(file: &TorchFile, root: Id) -> Error {
     let values = file.values();
     let error =
         rejected(file.data_file(), format!("expected a state dict or a module, found {}", values.describe(root)));
-    let mut finder = Finder::new(values);
-    let promising = text_keys(values, root, |value| finder.find(value, NESTED_DEPTH_MAX).is_some());
+    let mut finder = Finder::new(file);
+    let promising = text_keys(values, root, |value| matches!(finder.find(value, NESTED_DEPTH_MAX), Ok(Some(_))));
     match promising.is_empty() {
         true => error.hint("save the state dict: torch.save(model.state_dict(), \"model.pt\")"),
         false => error.hint(format!("choose what is meant with --key: {promising}")),

@@ -6,6 +6,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 
 mod archives;
+mod bounds;
 mod pickles;
 
 // Pieces of pickles, in the opcodes of protocol 2.

@@ -1,13 +1,12 @@
 //! From a tensor that a pickle describes to the bytes it means: storage, offset and strides, all checked.
 
+use super::errors::Fault;
 use super::pickle::{RawTensor, StorageKind, StorageRef};
 use crate::checkpoint::gather::{self, View};
-use crate::checkpoint::limits::{HELD_BYTES_MAX, REPEATED_BYTES_MAX};
+use crate::checkpoint::limits::{REPEATED_BYTES_MAX, SHARED_TIMES_MAX};
 use crate::checkpoint::shown::shown;
 use crate::checkpoint::tensor::checked_bytes;
-use crate::checkpoint::{Dtype, Place};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::checkpoint::{DataFile, Dtype, HeldBytes, Place, Tensor};
 
 /// Where a storage lies.
 #[derive(Debug, Clone)]
@@ -20,7 +19,7 @@ pub(super) enum Location {
         n_bytes: u64,
     },
     /// Decompressed in memory.
-    Held(Arc<Vec<u8>>),
+    Held(HeldBytes),
 }
 
 impl Location {
@@ -31,17 +30,9 @@ impl Location {
             Location::Held(bytes) => bytes.len() as u64,
         }
     }
-
-    /// Bytes of memory that it takes.
-    pub(super) fn held_bytes(&self) -> u64 {
-        match self {
-            Location::InFile { .. } => 0,
-            Location::Held(bytes) => bytes.len() as u64,
-        }
-    }
 }
 
-/// The place of a tensor in file number 0. `held_bytes` counts what all of a file's tensors keep in memory.
+/// The place of a tensor in `file`, which is file number 0. What has to be rearranged in memory is charged to it.
 ///
 /// # Errors
 /// Why the tensor cannot be read: an unknown type, a storage that is too short, a view outside its storage.
@@ -49,17 +40,19 @@ pub(super) fn place(
     raw: &RawTensor,
     storage: &StorageRef,
     location: &Location,
-    held_bytes: &AtomicU64,
-) -> Result<Place, String> {
+    file: &DataFile,
+) -> Result<Place, Fault> {
     let key = || shown(&storage.key);
     let storage_bytes = match (&storage.kind, storage.n_bytes()) {
-        (StorageKind::Unknown(name), _) => return Err(format!("a tensor in {}, which is not supported", shown(name))),
-        (_, None) => return Err(format!("storage {} has {} elements, more than any", key(), storage.n_elements)),
+        (StorageKind::Unknown(name), _) => {
+            return Err(format!("a tensor in {}, which is not supported", shown(name)).into());
+        }
+        (_, None) => return Err(format!("storage {} has {} elements, more than any", key(), storage.n_elements).into()),
         (_, Some(n_bytes)) => n_bytes,
     };
     let found = location.n_bytes();
     if found < storage_bytes {
-        return Err(format!("storage {}: expected {storage_bytes} bytes, found {found}", key()));
+        return Err(format!("storage {}: expected {storage_bytes} bytes, found {found}", key()).into());
     }
     let n_bytes = check_view(raw.dtype, raw.offset, &raw.shape, &raw.strides, storage_bytes)
         .map_err(|why| format!("{why} (storage {})", key()))?;
@@ -72,23 +65,39 @@ pub(super) fn place(
         Location::InFile { offset, .. } => {
             Ok(Place::Strided { file: 0, offset: offset + skip, strides: raw.strides.clone() })
         }
-        Location::Held(bytes) if contiguous && skip == 0 && n_bytes == bytes.len() as u64 => {
-            Ok(Place::Held(Arc::clone(bytes)))
-        }
+        Location::Held(bytes) if contiguous => match bytes.part(skip, n_bytes) {
+            Some(part) => Ok(Place::Held(part)),
+            None => Err(format!("storage {}: expected {n_bytes} bytes at {skip}, found fewer", key()).into()),
+        },
         Location::Held(bytes) => {
-            if held_bytes.fetch_add(n_bytes, Ordering::Relaxed) + n_bytes > HELD_BYTES_MAX {
-                return Err(format!("compressed tensors take more than {HELD_BYTES_MAX} bytes of memory"));
-            }
+            let charge = file.charge("its rearranged tensors", n_bytes)?;
             let mut out = vec![0; n_bytes as usize];
             let view = View { offset: skip, shape: &raw.shape, strides: &raw.strides, size: raw.dtype.size() };
-            let copied = gather::gather(view, 0, &mut out, &mut |at, piece| {
-                piece.copy_from_slice(&bytes[at as usize..at as usize + piece.len()]);
-                Ok(())
-            });
-            copied.map_err(|error| error.to_string())?;
-            Ok(Place::Held(Arc::new(out)))
+            gather::gather(view, 0, &mut out, &mut |at, piece| {
+                let found = bytes.get(at as usize..).and_then(|rest| rest.get(..piece.len()));
+                piece.copy_from_slice(found.ok_or_else(|| crate::Error::failed("a tensor reaches past its storage"))?);
+                file.budget().check()
+            })?;
+            Ok(Place::Held(HeldBytes::new(out, charge)))
         }
     }
+}
+
+/// Tensors may share a storage and repeat its elements, but all of them together are not out of all proportion to the
+/// `storage_bytes` that there are: whoever works on them goes through every element.
+///
+/// # Errors
+/// That they are.
+pub(crate) fn check_total(storage_bytes: u64, tensors: &[Tensor]) -> Result<(), String> {
+    let most = storage_bytes.saturating_mul(SHARED_TIMES_MAX).saturating_add(REPEATED_BYTES_MAX);
+    let total = tensors.iter().fold(0u64, |total, tensor| total.saturating_add(tensor.n_bytes()));
+    if total > most {
+        return Err(format!(
+            "{} tensors of {total} bytes share the same {storage_bytes}, expected at most {most}",
+            tensors.len()
+        ));
+    }
+    Ok(())
 }
 
 /// The bytes of a view, every element of which lies in a storage of `storage_bytes`. `offset` counts elements.

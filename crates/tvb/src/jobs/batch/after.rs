@@ -47,6 +47,8 @@ pub struct After {
     pub output: String,
     /// Type of its float tensors; `None` keeps the base's.
     pub dtype: Option<Dtype>,
+    /// Write the largest finite value of the type in place of one beyond it.
+    pub clip: bool,
     /// The bare edit, without the base.
     pub delta: bool,
     /// Replace what is there.
@@ -95,6 +97,7 @@ struct OutputKeys {
     output: Option<String>,
     #[serde(deserialize_with = "dtype")]
     dtype: Option<Dtype>,
+    clip: bool,
     delta: bool,
     overwrite: bool,
 }
@@ -189,6 +192,7 @@ impl After {
             scale: common.scale.unwrap_or(1.0),
             output: common.output.ok_or_else(|| missing("an output"))?,
             dtype: common.dtype,
+            clip: common.clip,
             delta: common.delta,
             overwrite: common.overwrite,
         })

@@ -4,9 +4,11 @@ use super::expand::{Batch, Unit};
 use super::inputs::Inputs;
 use super::run::{current_basis, gram_path};
 use crate::basis::gram_file;
-use crate::checkpoint::free_bytes;
+use crate::checkpoint::{Existing, free_bytes};
 use crate::columns::plan::Plan;
-use crate::pass::Runtime;
+use crate::error::{ErrorKind, Result};
+use crate::pass::{Runtime, check_memory};
+use crate::progress::{Progress, unless_cancelled};
 use crate::units;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -36,19 +38,21 @@ struct Disk {
 }
 
 /// Opens the headers of every job's inputs and adds up what the batch needs.
-pub fn check(batch: &Batch, runtime: &Runtime) -> Check {
+///
+/// # Errors
+/// Interrupted.
+pub fn check(batch: &Batch, runtime: &Runtime, progress: &dyn Progress) -> Result<Check> {
     let mut check = Check::default();
     let mut disks: Vec<Disk> = Vec::new();
     check.problems.extend(batch.unusable.iter().map(|(job, error)| format!("job {job:?}: {error}")));
     let mut seen: Vec<(Rc<Inputs>, Option<Plan>)> = Vec::new();
     for unit in &batch.units {
-        let known = seen.iter().position(|(inputs, _)| *inputs == unit.inputs);
-        let index = known.unwrap_or_else(|| {
-            let plan = check.open(batch, unit, runtime, &mut disks);
+        progress.check()?;
+        if !seen.iter().any(|(inputs, _)| *inputs == unit.inputs) {
+            let plan = check.open(batch, unit, runtime, &mut disks, progress)?;
             seen.push((unit.inputs.clone(), plan));
-            seen.len() - 1
-        });
-        if let Some(plan) = &seen[index].1 {
+        }
+        if let Some((_, Some(plan))) = seen.iter().find(|(inputs, _)| *inputs == unit.inputs) {
             check.unit(batch, unit, plan, &mut disks);
         }
     }
@@ -63,41 +67,44 @@ pub fn check(batch: &Batch, runtime: &Runtime) -> Check {
             _ => {}
         }
     }
-    check
+    Ok(check)
 }
 
 impl Check {
     /// The plan of a unit's inputs; problems are noted once, for the first job that has them.
-    fn open(&mut self, batch: &Batch, unit: &Unit, runtime: &Runtime, disks: &mut Vec<Disk>) -> Option<Plan> {
-        let plan = match unit.inputs.plan() {
+    fn open(
+        &mut self,
+        batch: &Batch,
+        unit: &Unit,
+        runtime: &Runtime,
+        disks: &mut Vec<Disk>,
+        progress: &dyn Progress,
+    ) -> Result<Option<Plan>> {
+        let (inputs, budget) = (Inputs::clone(&unit.inputs), runtime.budget.clone());
+        let plan = match unless_cancelled(progress, move |_| inputs.plan(&budget)) {
             Ok(plan) => plan,
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
             Err(error) => {
                 self.problems.push(format!("job {:?}: {error}", unit.job));
-                return None;
+                return Ok(None);
             }
         };
-        let chunk_bytes = (runtime.chunk_size(plan.n_columns()).n_rows * plan.n_columns() * 4) as u64;
-        if chunk_bytes > runtime.memory_bytes {
-            self.problems.push(format!(
-                "job {:?}: {} of memory needed for one chunk of {} checkpoints, --memory is {}",
-                unit.job,
-                units::bytes(chunk_bytes),
-                plan.n_columns(),
-                units::bytes(runtime.memory_bytes)
-            ));
+        let n_outputs = unit.options(None, Existing::Refuse).most_outputs(plan.tasks.len());
+        if let Err(error) = check_memory(&plan, n_outputs, runtime) {
+            self.problems.push(format!("job {:?}: {error}", unit.job));
         }
-        if gram_file::read(&gram_path(&batch.work, &plan)).is_err() {
+        if gram_file::read_within(&gram_path(&batch.work, &plan), &runtime.budget).is_err() {
             self.n_gram_passes += 1;
             self.read_bytes += plan.n_bytes();
             let n_tasks = plan.tasks.len() as u64;
             want(disks, &batch.work, plan.tensors.len() as u64 * n_tasks * n_tasks * 8);
         }
-        Some(plan)
+        Ok(Some(plan))
     }
 
     fn unit(&mut self, batch: &Batch, unit: &Unit, plan: &Plan, disks: &mut Vec<Disk>) {
-        let grams = gram_file::read(&gram_path(&batch.work, plan)).ok();
-        let is_current = grams.as_ref().is_some_and(|grams| current_basis(unit, grams).is_some());
+        let grams = gram_file::read_within(&gram_path(&batch.work, plan), plan.base.budget()).ok();
+        let is_current = grams.as_ref().is_some_and(|grams| current_basis(unit, grams, plan.base.budget()).is_some());
         if is_current {
             self.n_current += 1;
         } else {

@@ -4,14 +4,20 @@ use super::after::After;
 use super::file::JobFile;
 use super::inputs::Inputs;
 use super::job::Job;
-use crate::checkpoint::Existing;
+use crate::checkpoint::{self, Checkpoint, Existing, true_place};
 use crate::error::{Error, Result};
 use crate::jobs::compress::{CompressOptions, atoms_for_ratio};
 use crate::jobs::method_options::MethodOptions;
 use crate::solve::{Coordinates, Method};
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use tvb_kernels::Dtype;
+
+/// The most outputs of a job file: every combination of what a job lists, and the steps on each.
+const N_OUTPUTS_MAX: usize = 20_000;
+/// No system takes a longer path.
+const TEMPLATE_BYTES_MAX: usize = 4096;
 
 /// A number of atoms, and the ratio it came from.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,11 +36,13 @@ pub struct Unit {
     /// What is read.
     pub inputs: Rc<Inputs>,
     /// How B and W are found.
-    pub method: Method,
+    pub method: Rc<Method>,
     /// How many atoms.
     pub size: Size,
     /// How they are stored.
     pub dtype: Dtype,
+    /// Write the largest finite value of the type in place of one beyond it.
+    pub clip: bool,
     /// Solve with every task vector scaled to the same norm.
     pub balance: bool,
     /// Convex or orthogonal atoms.
@@ -44,7 +52,9 @@ pub struct Unit {
     /// Replace what is there and is not what the job says.
     pub overwrite: bool,
     /// The steps; their outputs are filled in.
-    pub after: Vec<(After, PathBuf)>,
+    pub after: Vec<(Rc<After>, PathBuf)>,
+    /// The file of the initial A.
+    init: Option<PathBuf>,
 }
 
 /// Everything a job file asks for.
@@ -62,7 +72,7 @@ impl Batch {
     /// Spells out a job file that was read from `path`.
     ///
     /// # Errors
-    /// Rejected: a template with an unknown word, or two outputs of one path.
+    /// Rejected: a template with an unknown word, or outputs that are in each other's or an input's way.
     pub fn new(file: &JobFile, path: &Path) -> Result<Batch> {
         let path = std::path::absolute(path).map_err(|error| Error::io("opening", path, &error))?;
         let folder = path.parent().unwrap_or(Path::new("/"));
@@ -72,13 +82,21 @@ impl Batch {
         };
         let mut batch = Batch { units: Vec::new(), work, unusable: Vec::new() };
         let mut known: Vec<Rc<Inputs>> = Vec::new();
+        let n_outputs = file.jobs.iter().map(n_combinations).fold(0, usize::saturating_add);
+        if n_outputs > N_OUTPUTS_MAX {
+            return Err(Error::rejected(format!("at most {N_OUTPUTS_MAX} outputs expected, {n_outputs} asked for"))
+                .hint("make several job files"));
+        }
         for job in &file.jobs {
             let units = Inputs::of(job, folder).and_then(|inputs| {
                 let inputs = match known.iter().find(|known| ***known == inputs) {
                     Some(same) => same.clone(),
-                    None => Rc::new(inputs),
+                    None => {
+                        let inputs = Rc::new(inputs);
+                        known.push(inputs.clone());
+                        inputs
+                    }
                 };
-                known.push(inputs.clone());
                 units_of(job, &inputs, folder)
             });
             match units {
@@ -86,38 +104,155 @@ impl Batch {
                 Err(error) => batch.unusable.push((job.name.clone(), error)),
             }
         }
-        batch.check_outputs()?;
+        batch.check_outputs(&path)?;
         Ok(batch)
     }
 
-    fn check_outputs(&self) -> Result<()> {
-        let mut seen: Vec<(&Path, &str)> = Vec::new();
-        for unit in &self.units {
-            for output in std::iter::once(&unit.output).chain(unit.after.iter().map(|(_, output)| output)) {
-                if let Some((_, earlier)) = seen.iter().find(|(path, _)| path == output) {
-                    return Err(Error::rejected(format!(
-                        "{}: two outputs have this path, of job {earlier:?} and job {:?}",
-                        output.display(),
-                        unit.job
-                    ))
-                    .hint("tell them apart in the template with {job}, {method}, {m}, {ratio} or {dtype}"));
-                }
-                seen.push((output, &unit.job));
+    /// Every output with its unit's number.
+    fn outputs(&self) -> impl Iterator<Item = (usize, &Path)> {
+        let units = self.units.iter().enumerate();
+        units.flat_map(|(number, unit)| unit.outputs().map(move |output| (number, output)))
+    }
+
+    /// Outputs must not get into each other's way, nor into that of an input, the job file or the work folder. One may be the
+    /// input of a later job.
+    fn check_outputs(&self, file: &Path) -> Result<()> {
+        let mut unit_of: HashMap<PathBuf, usize> = HashMap::new();
+        let job = |number: usize| self.units.get(number).map_or("", |unit| unit.job.as_str());
+        for (number, output) in self.outputs() {
+            if let Some(earlier) = unit_of.insert(place(output)?, number) {
+                return Err(Error::rejected(format!(
+                    "{}: two outputs have this path, of job {:?} and job {:?}",
+                    output.display(),
+                    job(earlier),
+                    job(number)
+                ))
+                .hint("tell them apart in the template with {job}, {method}, {m}, {ratio} or {dtype}"));
             }
+        }
+        let above = |path: &Path| -> Result<Option<usize>> {
+            Ok(place(path)?.ancestors().skip(1).find_map(|folder| unit_of.get(folder)).copied())
+        };
+        let at = |path: &Path| -> Result<Option<usize>> {
+            Ok(place(path)?.ancestors().find_map(|folder| unit_of.get(folder)).copied())
+        };
+        for (number, output) in self.outputs() {
+            if let Some(other) = above(output)? {
+                return Err(Error::rejected(format!(
+                    "{}: this output of job {:?} lies in one of job {:?}",
+                    output.display(),
+                    job(number),
+                    job(other)
+                ))
+                .hint("give each its own place"));
+            }
+        }
+        for (what, path) in [("the job file", file), ("the work folder", &self.work)] {
+            if let Some(number) = at(path)? {
+                return Err(Error::rejected(format!(
+                    "{}: {what} is or lies in an output of job {:?}",
+                    path.display(),
+                    job(number)
+                ))
+                .hint("choose another output"));
+            }
+        }
+        let mut seen: HashSet<*const Inputs> = HashSet::new();
+        for (number, unit) in self.units.iter().enumerate() {
+            // The first job that reads them is the one that matters.
+            if !seen.insert(Rc::as_ptr(&unit.inputs)) {
+                continue;
+            }
+            let paths = unit.inputs.paths().chain(unit.init());
+            for path in paths {
+                match at(path)? {
+                    Some(maker) if maker >= number => {
+                        return Err(Error::rejected(format!(
+                            "{}: this input of job {:?} is or lies in an output of job {:?}",
+                            path.display(),
+                            job(number),
+                            job(maker)
+                        ))
+                        .hint("choose another output; only an earlier job's may be read"));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a unit's outputs must leave alone: every job's inputs, but those of later jobs that it makes.
+    ///
+    /// # Errors
+    /// Failed: a path that the system cannot follow.
+    pub(super) fn protected(&self, unit: &Unit) -> Result<checkpoint::Inputs> {
+        let own: Vec<PathBuf> = unit.outputs().map(place).collect::<Result<_>>()?;
+        let mut inputs = checkpoint::Inputs::none();
+        let mut seen: HashSet<&Path> = HashSet::new();
+        for other in &self.units {
+            for path in other.inputs.paths().chain(other.init()).filter(|path| seen.insert(path)) {
+                let real = place(path)?;
+                if !own.iter().any(|output| real.starts_with(output)) {
+                    inputs = inputs.with(&Checkpoint::inputs_at(path));
+                }
+            }
+        }
+        Ok(inputs)
+    }
+
+    /// Whether a file that the batch appends to is none of what it reads or makes.
+    ///
+    /// # Errors
+    /// Rejected, with the reason.
+    pub(super) fn check_log(&self, log: &Path) -> Result<()> {
+        let real = place(log)?;
+        for (number, output) in self.outputs() {
+            if real.starts_with(place(output)?) {
+                let job = self.units.get(number).map_or("", |unit| unit.job.as_str());
+                return Err(Error::rejected(format!(
+                    "{}: the log is or lies in an output of job {job:?}",
+                    log.display()
+                ))
+                .hint("choose another log"));
+            }
+        }
+        let paths = self.units.iter().flat_map(|unit| unit.inputs.paths().chain(unit.init()));
+        let mut seen: HashSet<&Path> = HashSet::new();
+        for path in paths.filter(|path| seen.insert(path)) {
+            Checkpoint::inputs_at(path).check(&real)?;
         }
         Ok(())
     }
 }
 
+/// Where a path leads, the same for every way to it.
+fn place(path: &Path) -> Result<PathBuf> {
+    let real = true_place(path)?;
+    // Where the file system knows no case, paths that differ in it are one.
+    Ok(if cfg!(any(windows, target_vendor = "apple")) { real.to_string_lossy().to_lowercase().into() } else { real })
+}
+
 impl Unit {
+    /// The basis folder, then the steps' outputs.
+    fn outputs(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(self.output.as_path()).chain(self.after.iter().map(|(_, output)| output.as_path()))
+    }
+
+    /// The file of the initial A, where there is one.
+    fn init(&self) -> impl Iterator<Item = &Path> {
+        self.init.as_deref().into_iter()
+    }
+
     /// What `compress` is asked for.
     pub fn options(&self, gram: Option<PathBuf>, existing: Existing) -> CompressOptions {
         CompressOptions {
-            method: self.method.clone(),
+            method: Method::clone(&self.method),
             size: crate::jobs::compress::Size::Atoms(self.size.n_atoms),
             balance: self.balance,
             coordinates: self.coordinates,
             dtype: self.dtype,
+            clip: self.clip,
             gram,
             existing,
             ..CompressOptions::new(self.output.clone())
@@ -133,50 +268,61 @@ fn units_of(job: &Job, inputs: &Rc<Inputs>, folder: &Path) -> Result<Vec<Unit>> 
         job.ratios.iter().map(|&ratio| Ok(Size { n_atoms: atoms_for_ratio(ratio, n_tasks)?, ratio: Some(ratio) }));
     let sizes: Vec<Size> = atoms.chain(ratios).collect::<Result<_>>()?;
     let mut units: Vec<Unit> = Vec::new();
+    let mut known = HashSet::new();
+    let steps: Vec<Rc<After>> = job.after.iter().cloned().map(Rc::new).collect();
+    steps.iter().try_for_each(|after| after.step.alpha(&names).map(drop))?;
     // Paths in a job file are relative to it.
     let init = job.options.init.as_ref().map(|path| folder.join(path));
     let options = MethodOptions { init, ..job.options.clone() };
     for name in &job.methods {
-        let method = options.method(name, &names)?;
+        let method = Rc::new(options.method(name, &names)?);
         for size in &sizes {
             let n_atoms = method.fixed_atoms(n_tasks).unwrap_or(size.n_atoms);
             if !(1..=n_tasks).contains(&n_atoms) {
                 return Err(Error::rejected(format!("m = {n_atoms} for {n_tasks} tasks: expected 1 to {n_tasks}")));
             }
             for &dtype in &job.dtypes {
+                // A method with only one number of atoms is asked for once, whatever sizes are listed.
+                if !known.insert((method.name(), n_atoms, dtype)) {
+                    continue;
+                }
                 let mut unit = Unit {
                     job: job.name.clone(),
                     inputs: inputs.clone(),
                     method: method.clone(),
                     size: Size { n_atoms, ..*size },
                     dtype,
+                    clip: job.clip,
                     balance: job.options.balance,
                     coordinates: job.options.coordinates,
                     output: PathBuf::new(),
                     overwrite: job.overwrite,
                     after: Vec::new(),
+                    init: options.init.clone(),
                 };
                 unit.output = folder.join(fill(&job.output, &unit)?);
-                for after in &job.after {
-                    after.step.alpha(&names)?;
+                for after in &steps {
                     let output = folder.join(fill(&after.output, &unit)?);
                     unit.after.push((after.clone(), output));
                 }
-                // A method with only one number of atoms is asked for once, whatever sizes are listed.
-                let is_same = |other: &Unit| {
-                    (other.method.name(), other.size.n_atoms, other.dtype) == (unit.method.name(), n_atoms, dtype)
-                };
-                if !units.iter().any(is_same) {
-                    units.push(unit);
-                }
+                units.push(unit);
             }
         }
     }
     Ok(units)
 }
 
+/// How many outputs a job asks for, at most.
+fn n_combinations(job: &Job) -> usize {
+    let n_sizes = job.atoms.len() + job.ratios.len();
+    [job.methods.len(), n_sizes, job.dtypes.len(), 1 + job.after.len()].into_iter().fold(1, usize::saturating_mul)
+}
+
 /// Puts a unit's words into a template.
 fn fill(template: &str, unit: &Unit) -> Result<String> {
+    if template.len() > TEMPLATE_BYTES_MAX {
+        return Err(Error::rejected(format!("output: a path of more than {TEMPLATE_BYTES_MAX} bytes")));
+    }
     let mut filled = String::with_capacity(template.len());
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {

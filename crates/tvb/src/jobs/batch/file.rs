@@ -2,13 +2,19 @@
 
 use super::job::{Job, JobKeys};
 use super::reading::{check_keys, read};
+use crate::checkpoint::Budget;
 use crate::error::{Error, Result};
 use serde::Deserialize;
+use std::collections::HashSet;
 use std::path::Path;
 use toml::{Table, Value};
 
-/// A job file larger than this is none.
-pub const MAX_BYTES: u64 = 16 << 20;
+/// A job file larger than this is none; what is read of one takes many times its bytes.
+pub const MAX_BYTES: u64 = 4 << 20;
+/// The most jobs of one file.
+const N_JOBS_MAX: usize = 10_000;
+/// The defaults are laid under every job; together they may have this many bytes.
+const DEFAULTS_BYTES_MAX: usize = 64 << 20;
 
 /// Keys of which a job's own drives out the defaults' others.
 const RIVALS: &[(&[&str], &[&str])] =
@@ -38,7 +44,15 @@ impl JobFile {
     /// # Errors
     /// Failed: I/O. Rejected: as [`parse`](JobFile::parse), with the file's name.
     pub fn read(path: &Path) -> Result<JobFile> {
-        let bytes = crate::checkpoint::read_capped_or_pipe(path, "a job file", MAX_BYTES)?;
+        JobFile::read_within(path, &Budget::default())
+    }
+
+    /// [`read`](JobFile::read), where a pipe that has nothing to say yet hears that the user asked to stop.
+    ///
+    /// # Errors
+    /// As [`read`](JobFile::read). Interrupted.
+    pub fn read_within(path: &Path, budget: &Budget) -> Result<JobFile> {
+        let bytes = crate::checkpoint::read_capped_or_pipe(path, "a job file", MAX_BYTES, budget)?;
         let text = String::from_utf8(bytes)
             .map_err(|error| Error::rejected(format!("{}: not UTF-8: {error}", path.display())))?;
         JobFile::parse(&text).map_err(|error| error.context(path.display()))
@@ -58,14 +72,26 @@ impl JobFile {
         if file.job.is_empty() {
             return Err(Error::rejected("at least one [[job]] expected, none found"));
         }
+        if file.job.len() > N_JOBS_MAX {
+            return Err(Error::rejected(format!("at most {N_JOBS_MAX} jobs expected, {} found", file.job.len())));
+        }
+        let n_defaults_bytes = file.defaults.to_string().len().saturating_mul(file.job.len());
+        if n_defaults_bytes > DEFAULTS_BYTES_MAX {
+            return Err(Error::rejected(format!(
+                "[defaults]: at most {DEFAULTS_BYTES_MAX} bytes expected for all {} jobs together, {n_defaults_bytes} found",
+                file.job.len()
+            ))
+            .hint("name the tasks by a run folder with `from`, or make several job files"));
+        }
+        let mut names = HashSet::new();
         let mut jobs: Vec<Job> = Vec::with_capacity(file.job.len());
         for (index, own) in file.job.iter().enumerate() {
             let place = match own.get("name") {
-                Some(Value::String(name)) => format!("job {name:?}"),
+                Some(Value::String(name)) => format!("job {:?}", name.chars().take(60).collect::<String>()),
                 _ => format!("[[job]] number {}", index + 1),
             };
             let job = Job::read(&over(own, &file.defaults), &place)?;
-            if jobs.iter().any(|earlier| earlier.name == job.name) {
+            if !names.insert(job.name.clone()) {
                 return Err(Error::rejected(format!("two jobs are named {:?}", job.name)));
             }
             jobs.push(job);

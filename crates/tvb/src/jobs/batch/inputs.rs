@@ -1,7 +1,7 @@
 //! Which checkpoints a job reads: what jobs share when they share a Gram pass.
 
 use super::job::Job;
-use crate::checkpoint::{Checkpoint, OpenOptions, raise_open_file_limit};
+use crate::checkpoint::{Budget, Checkpoint, OpenOptions, raise_open_file_limit};
 use crate::columns::plan::{Plan, Selection, Task};
 use crate::columns::tasks::{self, TaskSource};
 use crate::error::{Error, Result};
@@ -50,6 +50,11 @@ impl Inputs {
         })
     }
 
+    /// Every path that is read.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(self.base.as_path()).chain(self.tasks.iter().map(|task| task.path.as_path()))
+    }
+
     /// Names of the tasks, in column order.
     pub fn names(&self) -> Vec<String> {
         self.tasks.iter().map(|task| task.name.clone()).collect()
@@ -59,16 +64,16 @@ impl Inputs {
     ///
     /// # Errors
     /// As [`Checkpoint::open_with`].
-    pub fn open(&self, path: &Path) -> Result<Checkpoint> {
+    pub fn open(&self, path: &Path, budget: &Budget) -> Result<Checkpoint> {
         raise_open_file_limit();
-        Checkpoint::open_with(path, &OpenOptions { key: self.key.clone() })
+        Checkpoint::open_with(path, &OpenOptions { key: self.key.clone(), budget: budget.clone() })
     }
 
     /// Opens every header and matches them.
     ///
     /// # Errors
     /// Rejected: a malformed checkpoint, or mismatches. Failed: I/O.
-    pub fn plan(&self) -> Result<Plan> {
+    pub fn plan(&self, budget: &Budget) -> Result<Plan> {
         let rejected = |key: &'static str| move |error: Error| Error::rejected(error.message()).context(key);
         let mut selection = Selection::all().skip_mismatched(self.skip_mismatched);
         if let Some(pattern) = &self.include {
@@ -77,9 +82,10 @@ impl Inputs {
         if let Some(pattern) = &self.exclude {
             selection = selection.exclude(pattern).map_err(rejected("exclude"))?;
         }
-        let base = self.open(&self.base).map_err(|error| error.context("base"))?;
+        let base = self.open(&self.base, budget).map_err(|error| error.context("base"))?;
         let tasks = self.tasks.iter().map(|source| {
-            let checkpoint = self.open(&source.path).map_err(|error| error.context(format!("task {}", source.name)))?;
+            let checkpoint =
+                self.open(&source.path, budget).map_err(|error| error.context(format!("task {}", source.name)))?;
             Ok(Task { name: source.name.clone(), checkpoint })
         });
         Plan::new(base, tasks.collect::<Result<_>>()?, &selection)
@@ -88,8 +94,9 @@ impl Inputs {
 
 /// A task whose path is relative to `folder`; its default name is that of the whole path.
 fn source(text: &str, folder: &Path) -> Result<TaskSource> {
-    let written = TaskSource::parse(text.as_ref())?;
+    let rejected = |error: Error| Error::rejected(error.message());
+    let written = TaskSource::parse(text.as_ref()).map_err(rejected)?;
     let path = folder.join(&written.path);
     let is_named = written.path.as_os_str() != text;
-    Ok(if is_named { TaskSource { path, ..written } } else { TaskSource::parse(path.as_os_str())? })
+    Ok(if is_named { TaskSource { path, ..written } } else { TaskSource::parse(path.as_os_str()).map_err(rejected)? })
 }

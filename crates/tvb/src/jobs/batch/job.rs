@@ -11,6 +11,9 @@ use serde::Deserialize;
 use toml::Table;
 use tvb_kernels::Dtype;
 
+/// File systems take no longer names.
+const NAME_BYTES_MAX: usize = 255;
+
 /// The keys of a job beside those of [`MethodOptions`].
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -32,6 +35,7 @@ pub(super) struct JobKeys {
     ratio: Vec<f64>,
     #[serde(deserialize_with = "dtypes")]
     dtype: Vec<Dtype>,
+    clip: bool,
     output: Option<String>,
     overwrite: bool,
     after: Vec<Table>,
@@ -66,6 +70,8 @@ pub struct Job {
     pub ratios: Vec<f64>,
     /// How atoms are stored.
     pub dtypes: Vec<Dtype>,
+    /// Write the largest finite value of the type in place of one beyond it.
+    pub clip: bool,
     /// The template of the basis folder.
     pub output: String,
     /// Replace what is there and is not what the job says.
@@ -88,8 +94,9 @@ impl Job {
         let (keys, options): (JobKeys, MethodOptions) = read_both(table, place)?;
         let missing = |what: &str| Error::rejected(format!("{place}: {what} expected, none found"));
         let name = keys.name.ok_or_else(|| missing("a name"))?;
-        check_name(&name)
-            .map_err(|_| Error::rejected(format!("{place}: a name that can stand in file names expected")))?;
+        if check_name(&name).is_err() || name.len() > NAME_BYTES_MAX {
+            return Err(Error::rejected(format!("{place}: a name that can stand in file names expected")));
+        }
         match (&keys.base, &keys.from) {
             (Some(_), Some(_)) => {
                 return Err(Error::rejected(format!("{place}: base and tasks or from expected, both found")));
@@ -117,6 +124,7 @@ impl Job {
             ratios: if keys.m.is_empty() { or_default(keys.ratio, 0.5) } else { keys.ratio },
             atoms: keys.m,
             dtypes: or_default(keys.dtype, Dtype::F32),
+            clip: keys.clip,
             output: keys.output.ok_or_else(|| missing("an output"))?,
             overwrite: keys.overwrite,
             after: After::read_all(&keys.after, place)?,

@@ -1,10 +1,12 @@
 //! The log of a batch: one JSON object per line, on the disk as soon as it is known.
 
+use super::expand::Batch;
 use super::run::Record;
+use crate::checkpoint::{open_regular, refuse_named_pipe};
 use crate::error::{Error, Result};
 use serde_json::{Value, json};
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -16,11 +18,22 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens a log; an existing one grows.
+    /// Opens the log of a batch; an existing one grows.
     ///
     /// # Errors
-    /// Failed: the system refuses.
-    pub fn open(path: &Path) -> Result<Log> {
+    /// Rejected: a file that is no log, or one that the batch reads or makes. Failed: the system refuses.
+    pub fn open(path: &Path, batch: &Batch) -> Result<Log> {
+        batch.check_log(path)?;
+        if std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0) {
+            let mut first = [0];
+            let (mut file, _) = open_regular(path)?;
+            file.read_exact(&mut first).map_err(|error| Error::io("reading", path, &error))?;
+            if first != *b"{" {
+                return Err(Error::rejected(format!("{}: a log expected, something else found", path.display()))
+                    .hint("choose another log"));
+            }
+        }
+        refuse_named_pipe(path)?;
         let opened = File::options().create(true).append(true).open(path);
         let file = opened.map_err(|error| Error::io("opening", path, &error))?;
         Ok(Log { path: path.to_owned(), file })

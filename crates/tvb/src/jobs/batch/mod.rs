@@ -39,7 +39,7 @@
 //!
 //! Inputs are read once for their Gram matrices, whatever number of jobs shares them; the Gram file stays in the work
 //! folder and is taken again as long as no input is written to. An output that is there with the fingerprints of the same
-//! inputs and the same options is not made again. So a batch that was stopped goes on when it is run again.
+//! inputs and the same options is not made again; it is read, so that damage is found. So a batch that was stopped goes on when it is run again.
 
 mod after;
 mod check;

@@ -1,12 +1,19 @@
 //! What the work folder remembers of an edited checkpoint: that it was begun, or from what it was made and how its files
 //! looked then. An edit carries no manifest, so without a note no run could tell its own output from a user's file.
 
-use crate::checkpoint::{Existing, write_whole};
+use crate::checkpoint::{Existing, Inputs, open_regular, read_capped, write_whole};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::progress::Progress;
 use std::ffi::OsString;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+
+/// Bytes read at once.
+const PIECE_BYTES: usize = 1 << 20;
+/// A longer note is not one of ours.
+const MAX_BYTES: u64 = 4096;
 
 /// The note of one output.
 pub(super) struct Note {
@@ -24,6 +31,8 @@ pub(super) enum Noted {
         recipe: Digest,
         /// [`stamp_of`] the output.
         stamp: Digest,
+        /// [`contents_of`] the output; the first version's notes have none.
+        contents: Option<Digest>,
     },
 }
 
@@ -36,12 +45,13 @@ impl Note {
 
     /// What it says; `None` where there is none.
     pub(super) fn read(&self) -> Option<Noted> {
-        let text = std::fs::read_to_string(&self.path).ok()?;
+        let text = String::from_utf8(read_capped(&self.path, "a note", MAX_BYTES).ok()?).ok()?;
         if text.trim() == "begun" {
             return Some(Noted::Begun);
         }
-        let (recipe, stamp) = text.trim().split_once(' ')?;
-        Some(Noted::Made { recipe: recipe.parse().ok()?, stamp: stamp.parse().ok()? })
+        let mut digests = text.split_whitespace().map(str::parse::<Digest>);
+        let (recipe, stamp) = (digests.next()?.ok()?, digests.next()?.ok()?);
+        Some(Noted::Made { recipe, stamp, contents: digests.next().transpose().ok()? })
     }
 
     /// Replaces it, whole or not at all.
@@ -51,9 +61,10 @@ impl Note {
     pub(super) fn write(&self, noted: &Noted) -> Result<()> {
         let text = match noted {
             Noted::Begun => "begun\n".to_owned(),
-            Noted::Made { recipe, stamp } => format!("{recipe} {stamp}\n"),
+            Noted::Made { recipe, stamp, contents: None } => format!("{recipe} {stamp}\n"),
+            Noted::Made { recipe, stamp, contents: Some(contents) } => format!("{recipe} {stamp} {contents}\n"),
         };
-        write_whole(&self.path, text.as_bytes(), Existing::Replace)
+        write_whole(&self.path, text.as_bytes(), Existing::Replace, &Inputs::none())
     }
 
     /// Puts back what it said before.
@@ -75,6 +86,41 @@ pub(super) fn stamp_of(output: &Path) -> Digest {
         Digest::of(&[name.as_encoded_bytes(), &len.to_le_bytes(), &modified.to_le_bytes()].concat())
     });
     Digest::of_digests(lines)
+}
+
+/// Digest of the names and the bytes of an output's files: what tells a bit that flipped on the disk, which no time shows.
+///
+/// # Errors
+/// Failed: the system cannot read. Interrupted.
+pub(super) fn contents_of(output: &Path, progress: &dyn Progress) -> Result<Digest> {
+    let names: Vec<PathBuf> = match output.is_dir() {
+        true => files_of(output).into_iter().map(|(name, ..)| output.join(name)).collect(),
+        false => vec![output.to_owned()],
+    };
+    let mut parts = Vec::new();
+    let mut piece = vec![0; PIECE_BYTES];
+    for path in names {
+        let io = |error: std::io::Error| Error::io("reading", &path, &error);
+        parts.push(Digest::of(path.file_name().unwrap_or_default().as_encoded_bytes()));
+        let (mut file, _) = open_regular(&path)?;
+        loop {
+            progress.check()?;
+            let mut n_bytes = 0;
+            while n_bytes < PIECE_BYTES {
+                match file.read(piece.get_mut(n_bytes..).unwrap_or_default()) {
+                    Ok(0) => break,
+                    Ok(n) => n_bytes += n,
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(io(error)),
+                }
+            }
+            parts.push(Digest::of(piece.get(..n_bytes).unwrap_or_default()));
+            if n_bytes < PIECE_BYTES {
+                break;
+            }
+        }
+    }
+    Ok(Digest::of_digests(parts))
 }
 
 /// Whether a note's stamp is that of the output as it is: as this program takes it, or as the first one did, which

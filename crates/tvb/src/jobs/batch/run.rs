@@ -3,20 +3,22 @@
 use super::after::After;
 use super::expand::{Batch, Unit};
 use super::inputs::Inputs;
-use super::note::{Note, Noted, debug_text, is_stamp_of, stamp_of};
+use super::note::{Note, Noted, contents_of, debug_text, is_stamp_of, stamp_of};
 use crate::basis::Basis;
 use crate::basis::gram_file;
-use crate::checkpoint::{Checkpoint, Existing, FileStamp, remove_stale_lock};
+use crate::checkpoint::{Budget, Checkpoint, Existing, FileStamp, remove_stale_lock};
 use crate::columns::plan::Plan;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::jobs::bookmarks::inputs_key;
-use crate::jobs::compress::compress;
+use crate::jobs::compress::{CLIPPED, compress};
 use crate::jobs::edit::{Edit, EditJob, EditOutput, Source};
 use crate::jobs::gram::make_gram_file;
+use crate::jobs::verify::verify_files;
 use crate::ops::Grams;
 use crate::pass::Runtime;
-use crate::progress::Progress;
+use crate::progress::{Progress, unless_cancelled};
+use crate::shown::path_json;
 use crate::solve::{Method, Rule};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -80,7 +82,7 @@ impl Record {
             "step": self.step,
             "method": self.method,
             "n_atoms": self.n_atoms,
-            "output": self.output,
+            "output": path_json(&self.output),
             "outcome": self.word(),
             "seconds": self.seconds,
             "worst_error": self.worst_error,
@@ -234,12 +236,23 @@ impl Runner<'_> {
         self.progress.check()?;
         self.open(&unit.inputs)?;
         let Some(opened) = &self.opened else { return Err(Error::failed("the inputs were not opened")) };
-        if let Some(basis) = current_basis(unit, &opened.grams) {
-            remove_stale_lock(&unit.output);
-            return Ok((basis, false));
+        if let Some(basis) = current_basis(unit, &opened.grams, &self.runtime.budget) {
+            // Its manifest and its times look the same when a bit of an atom has flipped.
+            let checks = verify_files(&basis, self.runtime, self.progress)?;
+            match checks.iter().find_map(|check| Some((&check.file, check.damage.as_ref()?))) {
+                None => {
+                    remove_stale_lock(&unit.output);
+                    return Ok((basis, false));
+                }
+                Some((file, damage)) if !unit.overwrite => {
+                    return Err(Error::rejected(format!("{}: {file}: {damage}", unit.output.display()))
+                        .hint("the basis was damaged; overwrite = true makes it again"));
+                }
+                Some(_) => {}
+            }
         }
         let existing = if unit.overwrite { Existing::Replace } else { Existing::Refuse };
-        let options = unit.options(Some(opened.gram_path.clone()), existing);
+        let options = unit.options(Some(opened.gram_path.clone()), existing).protect(self.batch.protected(unit)?);
         let made = compress(&opened.plan, &options, self.runtime, self.progress).map_err(|error| {
             let is_other = !unit.overwrite && Basis::is_at(&unit.output);
             if is_other { error.hint("it is not what the job says; overwrite = true replaces it") } else { error }
@@ -267,10 +280,12 @@ impl Runner<'_> {
     }
 
     fn read(&self, inputs: &Rc<Inputs>) -> Result<Opened> {
-        let plan = inputs.plan()?;
+        let (named, budget) = (Inputs::clone(inputs), self.runtime.budget.clone());
+        let plan = unless_cancelled(self.progress, move |_| named.plan(&budget))?;
         let gram_path = gram_path(&self.batch.work, &plan);
-        let grams = match gram_file::read(&gram_path) {
+        let grams = match gram_file::read_within(&gram_path, &self.runtime.budget) {
             Ok(grams) => grams,
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
             // Missing, or damaged: ours to replace.
             Err(_) => make_gram_file(&plan, &gram_path, Existing::Replace, self.runtime, self.progress)?,
         };
@@ -280,7 +295,7 @@ impl Runner<'_> {
     /// Runs a step after a basis; false where its output is there already.
     fn step(&self, unit: &Unit, after: &After, output: &Path, basis: &Basis) -> Result<bool> {
         self.progress.check()?;
-        let base = unit.inputs.open(&unit.inputs.base).map_err(|error| error.context("base"))?;
+        let base = unit.inputs.open(&unit.inputs.base, &self.runtime.budget).map_err(|error| error.context("base"))?;
         let names = basis.task_names();
         let edit = Edit { alpha: after.step.alpha(&names)?, scale: after.scale, rule: after.step.rule() };
         let note = Note::new(&self.batch.work, output);
@@ -289,8 +304,16 @@ impl Runner<'_> {
         let existing = match &noted {
             // An earlier run was stopped while it made this output, which was its to make.
             Some(Noted::Begun) => Existing::Replace,
-            Some(Noted::Made { recipe: made_by, stamp }) if is_stamp_of(*stamp, output) => {
-                if *made_by == recipe {
+            Some(Noted::Made { recipe: made_by, stamp, contents }) if is_stamp_of(*stamp, output) => {
+                let is_intact = match contents {
+                    Some(contents) => *contents == contents_of(output, self.progress)?,
+                    None => true,
+                };
+                if !is_intact && !after.overwrite && !unit.overwrite {
+                    return Err(Error::rejected(format!("{}: was damaged since it was made", output.display()))
+                        .hint("overwrite = true makes it again"));
+                }
+                if is_intact && *made_by == recipe {
                     remove_stale_lock(output);
                     return Ok(false);
                 }
@@ -300,8 +323,13 @@ impl Runner<'_> {
             _ if after.overwrite || unit.overwrite => Existing::Replace,
             _ => Existing::Refuse,
         };
-        let written =
-            EditOutput::new(output).dtype(after.dtype).existing(existing).delta(after.delta).command(self.command);
+        let written = EditOutput::new(output)
+            .dtype(after.dtype)
+            .clip(after.clip)
+            .existing(existing)
+            .delta(after.delta)
+            .command(self.command)
+            .protect(self.batch.protected(unit)?);
         // Said first: a kill between the output's appearance and its note must not leave what no run takes for its own.
         // Only of an output that may be replaced or is not there, so that a file of the user's is never taken for ours.
         let begun = existing == Existing::Replace || std::fs::symlink_metadata(output).is_err();
@@ -317,7 +345,8 @@ impl Runner<'_> {
             }
             return Err(error);
         }
-        note.write(&Noted::Made { recipe, stamp: stamp_of(output) })?;
+        let contents = Some(contents_of(output, self.progress)?);
+        note.write(&Noted::Made { recipe, stamp: stamp_of(output), contents })?;
         Ok(true)
     }
 }
@@ -328,8 +357,8 @@ pub(super) fn gram_path(work: &Path, plan: &Plan) -> PathBuf {
 }
 
 /// The basis at a unit's output, where it is what the unit would make.
-pub(super) fn current_basis(unit: &Unit, grams: &Grams) -> Option<Basis> {
-    let basis = Basis::open(&unit.output).ok()?;
+pub(super) fn current_basis(unit: &Unit, grams: &Grams, budget: &Budget) -> Option<Basis> {
+    let basis = Basis::open_within(&unit.output, budget).ok()?;
     let manifest = &basis.manifest;
     let same_tasks = manifest.tasks.len() == grams.tasks.len()
         && manifest
@@ -346,7 +375,9 @@ pub(super) fn current_basis(unit: &Unit, grams: &Grams) -> Option<Basis> {
     let same_type = manifest.atoms.iter().all(|atom| atom.dtype.float() == Some(unit.dtype));
     let whole = (0..basis.n_atoms()).all(|index| basis.open_atom(index).is_ok());
     let same_base = manifest.base.fingerprint == Some(grams.base.fingerprint);
-    (same_tasks && same_base && same_options && same_type && whole).then_some(basis)
+    // What was clipped is what the unit makes only where it clips.
+    let same_values = unit.clip || options.get(CLIPPED).is_none();
+    (same_tasks && same_base && same_options && same_type && same_values && whole).then_some(basis)
 }
 
 /// Whether a manifest's options are those of a method. The first manifests of version 1 have Rust's `Debug` text here, so
@@ -371,7 +402,7 @@ fn recipe(basis: &Basis, edit: &Edit, after: &After, base: &Checkpoint) -> Diges
             inode
         ])
     });
-    let text = json!({
+    let mut text = json!({
         "basis": basis.manifest.checksum,
         "alpha": edit.alpha,
         "scale": edit.scale,
@@ -382,7 +413,9 @@ fn recipe(basis: &Basis, edit: &Edit, after: &After, base: &Checkpoint) -> Diges
         "dtype": dtype,
         "delta": after.delta,
         "base": stamps.collect::<Vec<_>>(),
-    })
-    .to_string();
-    Digest::of(text.as_bytes())
+    });
+    if let (true, Some(text)) = (after.clip, text.as_object_mut()) {
+        text.insert("clip".to_owned(), true.into());
+    }
+    Digest::of(text.to_string().as_bytes())
 }

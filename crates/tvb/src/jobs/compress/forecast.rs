@@ -9,8 +9,8 @@ use crate::checkpoint::free_bytes;
 use crate::columns::plan::Plan;
 use crate::error::{Error, Result};
 use crate::ops::same_inputs::check_same_inputs;
+use crate::pass::{Runtime, check_memory, least_bytes};
 use crate::progress::Silent;
-use crate::solve::Gram;
 use crate::units;
 use std::path::Path;
 
@@ -24,6 +24,8 @@ pub struct Forecast {
     pub n_reads: u64,
     /// Bytes read, all reads together.
     pub read_bytes: u64,
+    /// The least memory cap that works on the CPU, with one thread.
+    pub memory_bytes: u64,
     /// Bytes of the atoms, at most; `None` where their number is not known.
     pub write_bytes: Option<u64>,
     /// Free bytes on the disk of the output, where the system says.
@@ -33,8 +35,12 @@ pub struct Forecast {
 /// Says what [`compress`](super::compress()) would do with these inputs and at most `memory_bytes` of host buffers.
 ///
 /// # Errors
-/// Usage: options that do not fit. Rejected: a Gram file of other inputs. Failed: an input that cannot be read.
+/// Usage: options that do not fit, a memory cap that is too low. Rejected: a Gram file of other inputs. Failed: an input that cannot be read.
 pub fn forecast(plan: &Plan, options: &CompressOptions, memory_bytes: u64) -> Result<Forecast> {
+    let on_cpu = Runtime::on_cpu(1, memory_bytes);
+    let n_outputs = options.most_outputs(plan.tasks.len());
+    check_memory(plan, n_outputs, &on_cpu)?;
+    let runtime_needs = least_bytes(plan, n_outputs, &on_cpu);
     let n_atoms = predict_atoms(plan, options)?;
     let n_reads = n_reads(plan, options, memory_bytes)?;
     let atom_bytes = match options.method.stores_atoms() {
@@ -45,6 +51,7 @@ pub fn forecast(plan: &Plan, options: &CompressOptions, memory_bytes: u64) -> Re
         n_atoms,
         n_reads,
         read_bytes: n_reads * plan.n_bytes(),
+        memory_bytes: runtime_needs,
         write_bytes: n_atoms.map(|n_atoms| n_atoms as u64 * atom_bytes),
         free_bytes: free_bytes(&options.output),
     })
@@ -59,11 +66,10 @@ pub(super) fn predict_atoms(plan: &Plan, options: &CompressOptions) -> Result<Op
     let n_tasks = plan.tasks.len();
     Ok(match (options.size, &options.gram) {
         (_, Some(path)) => {
-            let grams = gram_file::read(path)?;
+            let grams = gram_file::read_within(path, plan.base.budget())?;
             check_same_inputs(plan, &grams)?;
             if !options.method.stores_atoms() {
-                let gram = Gram::new(grams.total())?;
-                return choose_atoms(&gram, &grams, options, &Silent).map(Some);
+                return Ok(Some(choose_atoms(&grams, options, &Silent)?.1));
             }
             Some(solve_for(&grams, options, &Silent)?.coefficients.n_stored())
         }

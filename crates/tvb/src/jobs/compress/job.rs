@@ -8,7 +8,7 @@ use crate::checkpoint::{Leftover, StagedOutput};
 use crate::columns::plan::Plan;
 use crate::error::{ErrorKind, Result};
 use crate::jobs::bookmarks::{self, BookmarkFolder};
-use crate::pass::Runtime;
+use crate::pass::{Runtime, check_memory};
 use crate::progress::Progress;
 
 /// A basis that was made, and what that took.
@@ -24,7 +24,7 @@ pub struct Compressed {
 /// Compresses the task vectors of `plan` into a basis folder.
 ///
 /// # Errors
-/// Rejected: inputs that do not fit, a Gram file of other inputs, an existing output. Failed: I/O, device. Interrupted.
+/// Usage: options that do not fit, or a memory cap that is too low. Rejected: inputs that do not fit, a Gram file of other inputs, an existing output. Failed: I/O, device. Interrupted.
 /// Nothing is left behind in either case, but an interrupted run that has left bookmarks keeps its partial output, and the
 /// same call resumes there with the same result.
 pub fn compress(
@@ -34,15 +34,16 @@ pub fn compress(
     progress: &dyn Progress,
 ) -> Result<Compressed> {
     options.check(plan)?;
+    check_memory(plan, options.most_outputs(plan.tasks.len()), runtime)?;
     let reads = keeping::reads(plan, options, runtime)?;
-    let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Keep)?;
+    let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Keep, &options.inputs(plan))?;
     let mut bookmarks = BookmarkFolder::new(staged.path().join(bookmarks::FOLDER), plan, runtime);
     let job = Make { plan, options, reads: &reads, runtime, progress, staged: &staged };
     match job.make(&mut bookmarks) {
         Ok(()) => {
             bookmarks.remove()?;
             staged.commit()?;
-            Ok(Compressed { basis: Basis::open(&options.output)?, read_bytes: reads.n_bytes() })
+            Ok(Compressed { basis: Basis::open_within(&options.output, &runtime.budget)?, read_bytes: reads.n_bytes() })
         }
         Err(error) if error.kind() == ErrorKind::Interrupted && bookmarks.holds_any() => {
             staged.keep();

@@ -1,6 +1,7 @@
 //! The folder of a basis, filled: Gram, solve, atoms, coefficients, manifest.
 
 use super::forecast::{check_room, check_room_before_reading};
+use super::in_f32::check_in_f32;
 use super::options::CompressOptions;
 use super::solving::{choose_atoms, solve_for, solve_random};
 use crate::basis::atoms::AtomFiles;
@@ -16,10 +17,15 @@ use crate::jobs::gram::resumed_gram;
 use crate::matrix::Matrix;
 use crate::ops::generated::RawColumns;
 use crate::ops::project::{Projection, find_bookmark, project_from};
+use crate::ops::range::Clipped;
 use crate::ops::same_inputs::check_same_inputs;
 use crate::pass::{Reads, Runtime};
 use crate::progress::Progress;
-use crate::solve::{Gram, Method};
+use crate::solve::Method;
+use serde_json::json;
+
+/// What a manifest's options call the values that were clipped, where there are any.
+pub(crate) const CLIPPED: &str = "clipped";
 
 /// Everything that is given.
 #[derive(Clone, Copy)]
@@ -37,7 +43,7 @@ impl Make<'_> {
     pub(super) fn make(&self, bookmarks: &mut BookmarkFolder) -> Result<()> {
         let Make { plan, options, reads, runtime, progress, staged } = *self;
         let grams = match &options.gram {
-            Some(path) => gram_file::read(path)?,
+            Some(path) => gram_file::read_within(path, &runtime.budget)?,
             None => {
                 // What an interrupted run reserved is no longer free and need not be.
                 if !staged.resumed() {
@@ -50,17 +56,19 @@ impl Make<'_> {
         let dtype = options.dtype;
         let stored = grams.tensors.iter().filter(|tensor| !tensor.frozen);
         let tensors: Vec<_> = stored.map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
-        let (solved, atoms) = match options.method {
+        let (solved, atoms, clipped) = match options.method {
             Method::Random { seed } => {
-                let gram = Gram::new(grams.total())?;
-                let raw = RawColumns::new(seed, choose_atoms(&gram, &grams, options, progress)?, tensors)?;
-                (solve_random(gram, &raw, plan, &grams, reads, runtime, progress)?, Vec::new())
+                let (gram, n_atoms) = choose_atoms(&grams, options, progress)?;
+                let raw = RawColumns::new(seed, n_atoms, tensors)?;
+                (solve_random(gram, &raw, plan, &grams, reads, runtime, progress)?, Vec::new(), Clipped::default())
             }
             _ => {
                 let solved = solve_for(&grams, options, progress)?;
-                let projection = Projection { plan, grams: &grams, encode: &solved.coefficients.encode, dtype };
-                let atoms = self.make_atoms(&projection, &tensors, bookmarks)?;
-                (solved, atoms)
+                check_in_f32(&solved, &grams.tasks.iter().map(|task| task.name.as_str()).collect::<Vec<_>>())?;
+                let encode = &solved.coefficients.encode;
+                let projection = Projection { plan, grams: &grams, encode, dtype, clip: options.clip };
+                let (atoms, clipped) = self.make_atoms(&projection, &tensors, bookmarks)?;
+                (solved, atoms, clipped)
             }
         };
         let coefficients = &solved.coefficients;
@@ -71,9 +79,17 @@ impl Make<'_> {
             mix: coefficients.generated.as_ref().map(|generated| &generated.mix),
             eigenvalues: &solved.gram.spectrum().values,
         };
+        progress.check()?;
         let file = coefficients::write(staged.path(), Some(&grams), &solution)?;
+        progress.check()?;
         let described = Described { grams: &grams, solved: &solved, method: &options.method, dtype };
-        let manifest = describe(&described, atoms, file);
+        let mut manifest = describe(&described, atoms, file);
+        if !clipped.is_none() {
+            if let Some(options) = manifest.method.options.as_object_mut() {
+                options.insert(CLIPPED.to_owned(), json!(clipped));
+            }
+            manifest.notes.push(format!("{clipped}: the errors above are of what was not clipped"));
+        }
         manifest.write(staged.path())
     }
 
@@ -83,7 +99,7 @@ impl Make<'_> {
         projection: &Projection<'_>,
         tensors: &[(String, Vec<usize>)],
         bookmarks: &mut BookmarkFolder,
-    ) -> Result<Vec<AtomRecord>> {
+    ) -> Result<(Vec<AtomRecord>, Clipped)> {
         let Make { options, reads, runtime, progress, staged, .. } = *self;
         let (n_atoms, dtype) = (projection.encode.n_columns(), projection.dtype);
         let bookmark = find_bookmark(projection, runtime, bookmarks);
@@ -99,7 +115,7 @@ impl Make<'_> {
                 (AtomFiles::create(staged.path(), n_atoms, tensors, dtype.into())?, None)
             }
         };
-        let digests = project_from(projection, reads, &sink, bookmark, runtime, progress, bookmarks)?;
-        sink.finish(&digests)
+        let projected = project_from(projection, reads, &sink, bookmark, runtime, progress, bookmarks)?;
+        Ok((sink.finish(&projected.digests, progress)?, projected.clipped))
     }
 }

@@ -6,10 +6,12 @@
 //! | `keeping.rs` | whether inputs stay in memory between the passes |
 //! | `forecast.rs` | what would be done, from headers alone; room on the disk |
 //! | `solving.rs` | Gram matrices → M, B and W |
+//! | `in_f32.rs` | whether f32 can hold B and W |
 //! | `make.rs` | the folder, filled |
 //! | `job.rs` | the job from end to end |
 
 mod forecast;
+mod in_f32;
 mod job;
 mod keeping;
 mod make;
@@ -19,6 +21,7 @@ mod solving;
 
 pub use forecast::{Forecast, check_room, forecast};
 pub use job::{Compressed, compress};
+pub(crate) use make::CLIPPED;
 pub use options::CompressOptions;
 pub use size::{Size, atoms_for_ratio};
 pub use solving::solve_for;

@@ -1,7 +1,7 @@
 //! What to make of the inputs and where to put it.
 
-use super::size::Size;
-use crate::checkpoint::Existing;
+use super::size::{Size, atoms_for_ratio};
+use crate::checkpoint::{Existing, Inputs};
 use crate::columns::plan::Plan;
 use crate::error::{Error, Result};
 use crate::pass::kept::Keep;
@@ -22,6 +22,8 @@ pub struct CompressOptions {
     pub coordinates: Coordinates,
     /// How atoms are stored: f32, bf16 or f16.
     pub dtype: tvb_kernels::Dtype,
+    /// Write the largest finite value of the type in place of one beyond it; otherwise that is an error.
+    pub clip: bool,
     /// A Gram file of these inputs: one read instead of two.
     pub gram: Option<PathBuf>,
     /// Whether inputs that fit in the host's memory are read once.
@@ -30,6 +32,8 @@ pub struct CompressOptions {
     pub output: PathBuf,
     /// What to do with an output that is there already.
     pub existing: Existing,
+    /// What the output must leave alone beside the plan's files and the Gram file.
+    pub protect: Inputs,
 }
 
 impl CompressOptions {
@@ -41,10 +45,12 @@ impl CompressOptions {
             balance: false,
             coordinates: Coordinates::Convex,
             dtype: tvb_kernels::Dtype::F32,
+            clip: false,
             gram: None,
             keep: Keep::Auto,
             output: output.into(),
             existing: Existing::Refuse,
+            protect: Inputs::none(),
         }
     }
 
@@ -84,6 +90,12 @@ impl CompressOptions {
         CompressOptions { dtype, ..self }
     }
 
+    /// Sets whether values beyond the atoms' type are written as its largest finite one.
+    #[must_use]
+    pub fn clip(self, clip: bool) -> CompressOptions {
+        CompressOptions { clip, ..self }
+    }
+
     /// Sets a Gram file of the same inputs.
     #[must_use]
     pub fn gram(self, gram: Option<PathBuf>) -> CompressOptions {
@@ -102,9 +114,37 @@ impl CompressOptions {
         CompressOptions { existing, ..self }
     }
 
+    /// Sets what the output must leave alone beside the plan's files and the Gram file.
+    #[must_use]
+    pub fn protect(self, protect: Inputs) -> CompressOptions {
+        CompressOptions { protect, ..self }
+    }
+
+    /// Everything that the output must leave alone.
+    pub(super) fn inputs(&self, plan: &Plan) -> Inputs {
+        self.gram.iter().fold(plan.inputs().with(&self.protect), |inputs, path| inputs.and(path))
+    }
+
     /// The same for the solver.
     pub(crate) fn solve_options(&self, n_atoms: usize) -> SolveOptions {
         SolveOptions { balance: self.balance, coordinates: self.coordinates, ..SolveOptions::atoms(n_atoms) }
+    }
+
+    /// How many outputs of each row the widest pass makes, at most: what its memory depends on.
+    pub(crate) fn most_outputs(&self, n_tasks: usize) -> usize {
+        let n_atoms = match self.size {
+            _ if self.method.fixed_atoms(n_tasks).is_some() => n_tasks,
+            Size::Atoms(n_atoms) => n_atoms,
+            Size::Ratio(ratio) => atoms_for_ratio(ratio, n_tasks).unwrap_or(n_tasks),
+            Size::MaxError(_) | Size::MaxBytes(_) => n_tasks,
+        };
+        match &self.method {
+            // Its raw columns are multiplied with each other and with the tasks.
+            Method::Random { .. } => n_atoms + n_tasks,
+            // The mean is stored beside the components.
+            Method::Pca => n_atoms + 1,
+            _ => n_atoms,
+        }
     }
 
     /// What can be told before anything is read.

@@ -8,7 +8,7 @@ use crate::ops::Grams;
 use crate::ops::generated::RawColumns;
 use crate::ops::products::products;
 use crate::pass::{Reads, Runtime};
-use crate::progress::Progress;
+use crate::progress::{Progress, unless_cancelled};
 use crate::solve::{self, Gram, Solved};
 
 /// Chooses M and solves, from the Gram matrices alone.
@@ -16,12 +16,17 @@ use crate::solve::{self, Gram, Solved};
 /// # Errors
 /// Rejected: M outside 1..T, or a target that no M meets. Interrupted.
 pub fn solve_for(grams: &Grams, options: &CompressOptions, progress: &dyn Progress) -> Result<Solved> {
-    let gram = Gram::new(grams.total())?;
-    let go_on = |_: f64| !progress.cancelled();
-    let n_atoms = choose_atoms(&gram, grams, options, progress)?;
-    let coefficients = solve::solve(&gram, &options.method, &options.solve_options(n_atoms), &go_on)?;
-    let assessment = solve::assess(&gram, &coefficients)?;
-    Ok(Solved { gram, coefficients, assessment })
+    let total = grams.total();
+    let moved_bytes = grams.moved_bytes(options.dtype.into());
+    let n_rows = grams.n_moved_rows();
+    let options = options.clone();
+    unless_cancelled(progress, move |go_on| {
+        let gram = Gram::new(total)?.over(n_rows);
+        let n_atoms = choose(&gram, moved_bytes, &options, go_on)?;
+        let coefficients = solve::solve(&gram, &options.method, &options.solve_options(n_atoms), go_on)?;
+        let assessment = solve::assess(&gram, &coefficients)?;
+        Ok(Solved { gram, coefficients, assessment })
+    })
 }
 
 /// The `random` method: its atoms are no mixtures of the tasks, so one more pass measures them on the data.
@@ -35,29 +40,36 @@ pub(super) fn solve_random(
     progress: &dyn Progress,
 ) -> Result<Solved> {
     let (raw_gram, raw_task) = products(raw, plan, grams, reads, runtime, progress)?;
-    let coefficients = solve::random_coefficients(&gram, raw.generator.seed, &raw_gram, &raw_task)?;
-    let assessment = solve::assess(&gram, &coefficients)?;
-    Ok(Solved { gram, coefficients, assessment })
+    let seed = raw.generator.seed;
+    unless_cancelled(progress, move |_| {
+        let coefficients = solve::random_coefficients(&gram, seed, &raw_gram, &raw_task)?;
+        let assessment = solve::assess(&gram, &coefficients)?;
+        Ok(Solved { gram, coefficients, assessment })
+    })
 }
 
-/// M, as the size says.
-pub(super) fn choose_atoms(
-    gram: &Gram,
-    grams: &Grams,
-    options: &CompressOptions,
-    progress: &dyn Progress,
-) -> Result<usize> {
-    let go_on = |_: f64| !progress.cancelled();
+/// M, as the size says, and the Gram matrix of everything that says it.
+pub(super) fn choose_atoms(grams: &Grams, options: &CompressOptions, progress: &dyn Progress) -> Result<(Gram, usize)> {
+    let total = grams.total();
+    let moved_bytes = grams.moved_bytes(options.dtype.into());
+    let n_rows = grams.n_moved_rows();
+    let options = options.clone();
+    unless_cancelled(progress, move |go_on| {
+        let gram = Gram::new(total)?.over(n_rows);
+        let n_atoms = choose(&gram, moved_bytes, &options, go_on)?;
+        Ok((gram, n_atoms))
+    })
+}
+
+fn choose(gram: &Gram, moved_bytes: u64, options: &CompressOptions, go_on: &dyn Fn(f64) -> bool) -> Result<usize> {
     let n_tasks = gram.n_tasks();
     Ok(match options.size {
         _ if options.method.fixed_atoms(n_tasks).is_some() => n_tasks,
         Size::Atoms(n_atoms) => n_atoms,
         Size::Ratio(ratio) => atoms_for_ratio(ratio, n_tasks)?,
         Size::MaxError(target) => {
-            solve::atoms_for_error(gram, &options.method, &options.solve_options(1), target, &go_on)?
+            solve::atoms_for_error(gram, &options.method, &options.solve_options(1), target, go_on)?
         }
-        Size::MaxBytes(limit) => {
-            atoms_for_bytes(limit, grams.moved_bytes(options.dtype.into()), n_tasks, &options.method)?
-        }
+        Size::MaxBytes(limit) => atoms_for_bytes(limit, moved_bytes, n_tasks, &options.method)?,
     })
 }

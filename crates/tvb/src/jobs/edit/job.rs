@@ -3,12 +3,15 @@
 use super::output::{EditOutput, writer_for};
 use super::weights::{Edit, Source};
 use crate::basis::check_read;
-use crate::checkpoint::{Checkpoint, Dtype};
+use crate::checkpoint::{Checkpoint, Inputs};
 use crate::error::{Error, Result};
 use crate::jobs::card::model_card;
+use crate::ops::outputs::Outputs;
+use crate::ops::range::Clipped;
 use crate::ops::reconstruct::{Edits, reconstruct};
 use crate::pass::Runtime;
 use crate::progress::Progress;
+use crate::shown::shown_path;
 
 /// An edit that is to be written: what, from what, onto what, and where.
 #[derive(Clone, Copy, Debug)]
@@ -24,12 +27,18 @@ pub struct EditJob<'a> {
 }
 
 impl EditJob<'_> {
-    /// Forms the edit and writes it: an edited copy of the base, or the bare edit.
+    /// What the output must leave alone.
+    pub fn inputs(&self) -> Inputs {
+        self.base.iter().fold(self.source.inputs(), |inputs, base| inputs.with(&base.inputs()))
+    }
+
+    /// Forms the edit and writes it: an edited copy of the base, or the bare edit. Answers what was clipped.
     ///
     /// # Errors
-    /// Rejected: an output that exists, a damaged basis, another base, inputs that do not fit. Failed: I/O, device.
-    /// Interrupted.
-    pub fn write(&self, runtime: &Runtime, progress: &dyn Progress) -> Result<()> {
+    /// Usage: weights beyond f32, a memory cap that is too low. Rejected: an output that exists, a damaged basis, another
+    /// base, inputs that do not fit or were written to meanwhile, values that are not finite or that the format cannot
+    /// hold. Failed: I/O, device. Interrupted.
+    pub fn write(&self, runtime: &Runtime, progress: &dyn Progress) -> Result<Clipped> {
         self.write_formed(self.edit.edits(self.source)?, runtime, progress)
     }
 
@@ -37,24 +46,29 @@ impl EditJob<'_> {
     ///
     /// # Errors
     /// As [`write`](Self::write).
-    pub fn write_formed(&self, edits: Edits, runtime: &Runtime, progress: &dyn Progress) -> Result<()> {
+    pub fn write_formed(&self, edits: Edits, runtime: &Runtime, progress: &dyn Progress) -> Result<Clipped> {
         let EditJob { source, edit, output, .. } = *self;
+        edit.check(source)?;
         let base = self.base.filter(|_| !output.delta);
         if base.is_none() && !output.delta {
             return Err(Error::usage("no base given").hint("--base PATH, or --delta for the bare edit"));
         }
-        let writers = [writer_for(&edits, base, output)?];
-        let read = reconstruct(base, edits, output.dtype, &writers, runtime, progress)?;
+        let writers = [writer_for(&edits, base, output, &self.inputs())?];
+        let outputs = Outputs { writers: &writers, format: output.format() };
+        let read = reconstruct(base, edits, outputs, runtime, progress)?;
         if let Source::Basis(basis) = source {
             check_read(&read, basis, base.filter(|_| !output.force))?;
         }
         for writer in writers {
             if let Some(base) = base {
                 let card = model_card(base, source, edit, &output.command);
-                writer.add_side_files(base, output.dtype.map(Dtype::from), &card)?;
+                writer.add_card(&card)?;
             }
             writer.commit()?;
         }
-        Ok(())
+        if !read.clipped.is_none() {
+            progress.warn(&format!("{}: {}", shown_path(&output.target), read.clipped));
+        }
+        Ok(read.clipped)
     }
 }

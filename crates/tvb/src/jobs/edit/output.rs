@@ -1,7 +1,8 @@
 //! Where an edit goes, and in which form.
 
-use crate::checkpoint::{Checkpoint, CheckpointWriter, Dtype, Existing, TensorSpec};
-use crate::error::{Error, Result};
+use crate::checkpoint::{Checkpoint, CheckpointWriter, Dtype, Existing, Inputs, TensorSpec};
+use crate::error::Result;
+use crate::ops::outputs::Format;
 use crate::ops::reconstruct::{Edits, Source as Formed};
 use std::path::PathBuf;
 
@@ -13,6 +14,8 @@ pub struct EditOutput {
     pub target: PathBuf,
     /// Format of the float tensors; `None` keeps each tensor's.
     pub dtype: Option<tvb_kernels::Dtype>,
+    /// Write the largest finite value of the format in place of one beyond it; otherwise that is an error.
+    pub clip: bool,
     /// What to do with an output that is there already.
     pub existing: Existing,
     /// Write the bare edit, without the base.
@@ -21,6 +24,8 @@ pub struct EditOutput {
     pub force: bool,
     /// The command line, for the model card.
     pub command: String,
+    /// What the output must leave alone beside the files it is made from.
+    pub protect: Inputs,
 }
 
 impl EditOutput {
@@ -29,10 +34,12 @@ impl EditOutput {
         EditOutput {
             target: target.into(),
             dtype: None,
+            clip: false,
             existing: Existing::Refuse,
             delta: false,
             force: false,
             command: String::new(),
+            protect: Inputs::none(),
         }
     }
 
@@ -40,6 +47,17 @@ impl EditOutput {
     #[must_use]
     pub fn dtype(self, dtype: Option<tvb_kernels::Dtype>) -> EditOutput {
         EditOutput { dtype, ..self }
+    }
+
+    /// Sets whether values beyond the format are written as its largest finite one.
+    #[must_use]
+    pub fn clip(self, clip: bool) -> EditOutput {
+        EditOutput { clip, ..self }
+    }
+
+    /// How the float tensors are stored.
+    pub(crate) fn format(&self) -> Format {
+        Format { dtype: self.dtype, clip: self.clip }
     }
 
     /// Sets what to do with an output that is there already.
@@ -60,6 +78,12 @@ impl EditOutput {
         EditOutput { force, ..self }
     }
 
+    /// Sets what the output must leave alone beside the files it is made from.
+    #[must_use]
+    pub fn protect(self, protect: Inputs) -> EditOutput {
+        EditOutput { protect, ..self }
+    }
+
     /// Sets the command line, for the model card.
     #[must_use]
     pub fn command(self, command: impl Into<String>) -> EditOutput {
@@ -67,11 +91,18 @@ impl EditOutput {
     }
 }
 
-/// A writer for the tensors that come out of `edits`: all of the base's, or the edited ones alone.
+/// A writer for the tensors that come out of `edits`, which were formed from `inputs`: all of the base's, with what lies beside
+/// them, or the edited ones alone.
 ///
 /// # Errors
-/// As [`CheckpointWriter::create`].
-pub fn writer_for(edits: &Edits, base: Option<&Checkpoint>, output: &EditOutput) -> Result<CheckpointWriter> {
+/// As [`CheckpointWriter::create`] and [`CheckpointWriter::copy_side_files`].
+pub fn writer_for(
+    edits: &Edits,
+    base: Option<&Checkpoint>,
+    output: &EditOutput,
+    inputs: &Inputs,
+) -> Result<CheckpointWriter> {
+    let inputs = &output.protect.clone().with(inputs);
     let stored = |dtype: Dtype| match (dtype.float(), output.dtype) {
         (Some(_), Some(asked)) => Dtype::from(asked),
         _ => dtype,
@@ -84,7 +115,11 @@ pub fn writer_for(edits: &Edits, base: Option<&Checkpoint>, output: &EditOutput)
     match base {
         Some(base) => {
             let specs: Vec<TensorSpec> = base.tensors().iter().map(spec).collect();
-            CheckpointWriter::create(&output.target, output.existing, &specs, base.metadata(), Some(base))
+            let (target, existing) = (&output.target, output.existing);
+            let writer = CheckpointWriter::create(target, existing, &specs, base.metadata(), Some(base), inputs)?;
+            // Before the work, so that what is refused is refused at once.
+            writer.copy_side_files(base, output.dtype.map(Dtype::from))?;
+            Ok(writer)
         }
         None => {
             let dtype = |own: Dtype| output.dtype.map_or(own, Dtype::from);
@@ -101,11 +136,11 @@ pub fn writer_for(edits: &Edits, base: Option<&Checkpoint>, output: &EditOutput)
                     edits.tensors.iter().filter_map(|name| like.get(name)).map(spec).collect()
                 }
                 Formed::Deltas(columns) => {
-                    let like = columns.first().ok_or_else(|| Error::usage("an edit of nothing"))?;
-                    edits.tensors.iter().filter_map(|name| like.checkpoint.get(name)).map(spec).collect()
+                    let like = columns.first().map(|column| &column.checkpoint);
+                    edits.tensors.iter().filter_map(|name| like?.get(name)).map(spec).collect()
                 }
             };
-            CheckpointWriter::create(&output.target, output.existing, &specs, &Default::default(), None)
+            CheckpointWriter::create(&output.target, output.existing, &specs, &Default::default(), None, inputs)
         }
     }
 }

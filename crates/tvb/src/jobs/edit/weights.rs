@@ -1,10 +1,12 @@
 //! What an edit is: weights over tasks, what they become over atoms, and how true the result will be.
 
 use crate::basis::{self, Basis};
+use crate::checkpoint::{Checkpoint, Inputs};
 use crate::columns::plan::Plan;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::reconstruct::Edits;
 use crate::solve::{Fidelity, Gram, Rule, edit_fidelity};
+use std::path::Path;
 
 /// What an edit is formed from.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +15,16 @@ pub enum Source<'a> {
     Basis(&'a Basis),
     /// The original checkpoints: plain task arithmetic.
     Checkpoints(&'a Plan),
+}
+
+impl Source<'_> {
+    /// What an output must leave alone.
+    pub fn inputs(&self) -> Inputs {
+        match self {
+            Source::Basis(basis) => basis.inputs(),
+            Source::Checkpoints(plan) => plan.inputs(),
+        }
+    }
 }
 
 /// λ·Σ αt·τ̂t, or λ times the plain sum of the atoms.
@@ -27,11 +39,45 @@ pub struct Edit {
 }
 
 impl Edit {
+    /// Whether the engines, which work in f32, can do with every task's weight λ·αt.
+    ///
+    /// # Errors
+    /// Usage: a weight beyond f32, or so small that it would be zero there; names the task and its file.
+    pub fn check(&self, source: Source<'_>) -> Result<()> {
+        for (task, alpha) in self.alpha.iter().enumerate() {
+            let weight = alpha * self.scale;
+            let is_lost = weight.abs() < f64::from(f32::MIN_POSITIVE) && *alpha != 0.0 && self.scale != 0.0;
+            if (weight as f32).is_finite() && !is_lost {
+                continue;
+            }
+            let (name, path) = match source {
+                Source::Basis(basis) => (basis.manifest.tasks.get(task).map(|task| &task.name), basis.folder.as_path()),
+                Source::Checkpoints(plan) => {
+                    let task = plan.tasks.get(task);
+                    (task.map(|task| &task.name), task.map_or(Path::new(""), |task| task.checkpoint.path()))
+                }
+            };
+            let name = name.map_or_else(|| format!("number {task}"), Clone::clone);
+            let expected = if is_lost {
+                format!("zero, or {:.1e} and more in size", f32::MIN_POSITIVE)
+            } else {
+                format!("at most ±{:.1e}", f32::MAX)
+            };
+            return Err(Error::usage(format!(
+                "{}, task {name}: a weight in f32 ({expected}) expected, {weight:e} found",
+                path.display()
+            ))
+            .hint("the weight is --scale times the task's own"));
+        }
+        Ok(())
+    }
+
     /// Weights over the columns of `source`, λ included.
     ///
     /// # Errors
-    /// Rejected: a basis whose coefficients do not fit together.
+    /// Usage: weights beyond f32. Rejected: a basis whose coefficients do not fit together.
     pub fn weights(&self, source: Source<'_>) -> Result<Vec<f64>> {
+        self.check(source)?;
         let weights = match source {
             Source::Basis(basis) => basis.solved()?.weights(&self.alpha, self.rule),
             Source::Checkpoints(_) => self.alpha.clone(),
@@ -55,13 +101,17 @@ impl Edit {
     /// matrix (an imported one).
     ///
     /// # Errors
-    /// Rejected: a basis whose coefficients do not fit together.
+    /// Usage: weights beyond f32. Rejected: a basis whose coefficients do not fit together.
     pub fn predict(&self, basis: &Basis) -> Result<Option<Fidelity>> {
+        self.check(Source::Basis(basis))?;
         let Some(gram) = basis.total_gram() else { return Ok(None) };
         let coefficients = basis.solved()?;
         if coefficients.encode.n_columns() == 0 && coefficients.generated.is_none() {
             return Ok(None);
         }
-        edit_fidelity(&Gram::new(gram)?, &coefficients, &self.alpha, self.rule).map(Some)
+        // Atoms that cannot be opened are no matter of a prediction.
+        let rows = |atom: &Checkpoint| atom.tensors().iter().map(|tensor| tensor.n_elements() as u64).sum();
+        let n_rows = if basis.n_atoms() == 0 { 0 } else { basis.open_atom(0).as_ref().map_or(0, rows) };
+        edit_fidelity(&Gram::new(gram)?.over(n_rows), &coefficients, &self.alpha, self.rule).map(Some)
     }
 }

@@ -9,11 +9,12 @@ use super::generated::make_atoms;
 use crate::basis::Basis;
 use crate::basis::atoms::{Atoms, plain};
 use crate::checkpoint::torch::{SaveStorage, SaveTensor, SaveValue, TorchWriter};
-use crate::checkpoint::{Checkpoint, Dtype, Existing, Leftover, StagedOutput, Tensor, TensorSpec};
+use crate::checkpoint::{Budget, Checkpoint, Dtype, Existing, Leftover, OpenOptions, StagedOutput, Tensor, TensorSpec};
 use crate::columns::plan::{Plan, Task};
 use crate::digest::BLOCK_ROWS;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::matrix::Matrix;
+use crate::ops::range::{Input, Origin, RangeCheck, Rows, values_of};
 use crate::pass::{Block, HostOperation, Pass, ReadChunk, Reads, Runtime};
 use crate::progress::Progress;
 use serde_json::{Value, json};
@@ -72,8 +73,10 @@ pub fn export_basis(
     let n_stored = basis.manifest.n_vectors();
     let is_pca = basis.manifest.method.name == "pca";
     let mut notes = Vec::new();
-    let frozen = frozen_tensors(basis, options.base.as_ref())?;
-    let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Clear)?;
+    let frozen = frozen_tensors(basis, options.base.as_ref(), &runtime.budget)?;
+    let inputs = options.base.iter().fold(basis.inputs(), |inputs, base| inputs.with(&base.inputs()));
+    let inputs = inputs.and(Path::new(&basis.manifest.base.source));
+    let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Clear, &inputs)?;
     let scratch = staged.path().join("atoms");
     let atoms = match basis.atoms()? {
         Atoms::Generated(_) => make_atoms(basis, &scratch, runtime, progress)?,
@@ -98,8 +101,10 @@ pub fn export_basis(
             None
         }
     };
-    let operation = WriteVectors { n_vectors, vectors: &vectors, mean: mean.as_ref() };
-    stream(&plan, &operation, runtime, progress)?;
+    let range = RangeCheck::new(false);
+    let operation = WriteVectors { n_vectors, plan: &plan, vectors: &vectors, mean: mean.as_ref(), range: &range };
+    stream(&operation, runtime, progress)?;
+    range.finish(|column| format!("basis vector {column}"))?;
     if scratch.exists() {
         std::fs::remove_dir_all(&scratch).map_err(|error| Error::io("removing", &scratch, &error))?;
     }
@@ -118,7 +123,7 @@ pub fn export_basis(
 }
 
 /// Names and shapes of the tensors that the atoms leave out, from the base's headers.
-fn frozen_tensors(basis: &Basis, base: Option<&Checkpoint>) -> Result<Vec<(String, Vec<usize>)>> {
+fn frozen_tensors(basis: &Basis, base: Option<&Checkpoint>, budget: &Budget) -> Result<Vec<(String, Vec<usize>)>> {
     let manifest = &basis.manifest;
     if manifest.frozen.is_empty() {
         return Ok(Vec::new());
@@ -126,14 +131,15 @@ fn frozen_tensors(basis: &Basis, base: Option<&Checkpoint>) -> Result<Vec<(Strin
     let source = Path::new(&manifest.base.source);
     let base = match base {
         Some(base) => base.clone(),
-        None => Checkpoint::open(source).map_err(|_| {
-            Error::rejected(format!(
-                "{}: {} frozen tensors are not in the basis, and their shapes are not known: the base {} cannot be read",
+        None => open_recorded(source, budget).map_err(|error| match error.kind() {
+            ErrorKind::Interrupted => error,
+            _ => Error::rejected(format!(
+                "{}: {} frozen tensors are not in the basis, and their shapes are not known: the base cannot be read: {error}",
                 basis.folder.display(),
                 manifest.frozen.len(),
-                source.display()
             ))
-            .hint("name the base: --base PATH")
+            .caused_by(error)
+            .hint("name the base: --base PATH"),
         })?,
     };
     let frozen = manifest.frozen.iter().map(|name| {
@@ -146,6 +152,10 @@ fn frozen_tensors(basis: &Basis, base: Option<&Checkpoint>) -> Result<Vec<(Strin
         Ok((name.clone(), tensor.shape.clone()))
     });
     frozen.collect()
+}
+
+fn open_recorded(source: &Path, budget: &Budget) -> Result<Checkpoint> {
+    Checkpoint::open_with(source, &OpenOptions { budget: budget.clone(), ..OpenOptions::default() })
 }
 
 fn atoms_plan(basis: &Basis, atoms: Vec<Checkpoint>) -> Result<Plan> {
@@ -216,7 +226,11 @@ fn write_zeros(writer: &TorchWriter, storage: usize, first: u64, end: u64) -> Re
     let block = vec![0; BLOCK_ROWS * size_of::<f32>()];
     for row in (first..end).step_by(BLOCK_ROWS) {
         let n_rows = (end - row).min(BLOCK_ROWS as u64) as usize;
-        writer.write_at(storage, row * size_of::<f32>() as u64, &block[..n_rows * size_of::<f32>()])?;
+        writer.write_at(
+            storage,
+            row * size_of::<f32>() as u64,
+            block.get(..n_rows * size_of::<f32>()).unwrap_or(&block),
+        )?;
     }
     Ok(())
 }
@@ -242,8 +256,10 @@ impl MeanFile {
 /// The operation: every column written where it belongs, in f32.
 struct WriteVectors<'a> {
     n_vectors: usize,
+    plan: &'a Plan,
     vectors: &'a VectorsFile,
     mean: Option<&'a MeanFile>,
+    range: &'a RangeCheck,
 }
 
 impl HostOperation for WriteVectors<'_> {
@@ -255,13 +271,25 @@ impl HostOperation for WriteVectors<'_> {
         for column in 0..layout.n_columns {
             for (index, block) in read.blocks.iter().enumerate() {
                 let slice = layout.slice(index, column);
-                let raw = &read.chunk.bytes[slice.offset..slice.offset + block.n_rows * slice.dtype.size()];
+                let raw = read.rows(index, column)?;
                 let converted = (slice.dtype != tvb_kernels::Dtype::F32)
                     .then(|| tvb_kernels::convert(raw, slice.dtype, tvb_kernels::Dtype::F32));
                 let rows = converted.as_deref().unwrap_or(raw);
+                let dtype = tvb_kernels::Dtype::F32;
+                if tvb_kernels::count_non_finite(rows, dtype) > 0 {
+                    let tensor = self.plan.tensors.get(block.tensor).map_or("", |tensor| tensor.name.as_str());
+                    let first_row = block.first_row;
+                    let (outputs, mut bytes) = (column..column + 1, rows.to_vec());
+                    let name = self.plan.column_checkpoint(column).path().display().to_string();
+                    let exact = values_of(raw, slice.dtype);
+                    let inputs = vec![Input { name, values: exact.clone(), is_base: false }];
+                    let rows = Rows { outputs, tensor, first_row, dtype, bytes: &mut bytes };
+                    self.range.look(rows, || Ok(Origin { inputs, exact }))?;
+                }
                 match self.mean {
                     Some(mean) if column == self.n_vectors => {
-                        let at = (mean.firsts[block.tensor] + block.first_row) * size_of::<f32>();
+                        let first = mean.firsts.get(block.tensor).copied().unwrap_or_default();
+                        let at = (first + block.first_row) * size_of::<f32>();
                         mean.writer.write_at(mean.storage, at as u64, rows)?;
                     }
                     _ => self.vectors.write(column, block, rows)?,
@@ -273,7 +301,8 @@ impl HostOperation for WriteVectors<'_> {
 }
 
 /// Reads every atom once and writes it where it belongs, in f32.
-fn stream(plan: &Plan, operation: &WriteVectors<'_>, runtime: &Runtime, progress: &dyn Progress) -> Result<()> {
+fn stream(operation: &WriteVectors<'_>, runtime: &Runtime, progress: &dyn Progress) -> Result<()> {
+    let plan = operation.plan;
     progress.begin("export", plan.n_bytes());
     let reads = Reads::new();
     Pass::over(plan, runtime, &reads).visit(operation, runtime, progress, |_| Ok(()))?;
@@ -340,7 +369,7 @@ fn write_awb(folder: &Path, encode: &Matrix, decode: &Matrix, info: &Value) -> R
     ]);
     let writer = TorchWriter::create(&folder.join("AWB.pt"), "AWB", &value, &[storage; 3])?;
     for (number, matrix) in [encode, decode, encode].into_iter().enumerate() {
-        writer.write_at(number, 0, &f32_bytes(matrix))?;
+        writer.write_at(number, 0, &f32_bytes(matrix, "AWB.pt")?)?;
     }
     writer.finish()
 }
@@ -376,8 +405,9 @@ fn write_components(folder: &Path, basis: &Basis, plan: &Plan, frozen: &[(String
     ]);
     let storages = [storage(n_components * coefficients.n_columns()), storage(n_rows), storage(n_components)];
     let writer = TorchWriter::create(&folder.join("pca_components.pt"), "pca_components", &value, &storages)?;
-    writer.write_at(0, 0, &f32_bytes(&coefficients))?;
-    writer.write_at(2, 0, &f32_bytes(&singular_values(basis, &solved.encode, n_components)))?;
+    writer.write_at(0, 0, &f32_bytes(&coefficients, "coefficients")?)?;
+    let singular_values = singular_values(basis, &solved.encode, n_components);
+    writer.write_at(2, 0, &f32_bytes(&singular_values, "singular_values")?)?;
     Ok(MeanFile { writer, storage: 1, firsts, n_stored: plan.n_rows(), n_rows: n_rows as u64 })
 }
 
@@ -395,9 +425,16 @@ fn form(g: &Matrix, x: &[f64]) -> f64 {
     g.columns().zip(x).map(|(column, weight)| weight * column.iter().zip(x).map(|(a, b)| a * b).sum::<f64>()).sum()
 }
 
-fn f32_bytes(matrix: &Matrix) -> Vec<u8> {
+fn f32_bytes(matrix: &Matrix, what: &str) -> Result<Vec<u8>> {
     let rows = (0..matrix.n_rows()).flat_map(|i| (0..matrix.n_columns()).map(move |j| matrix[(i, j)] as f32));
-    rows.flat_map(f32::to_le_bytes).collect()
+    let (n_values, n_finite) = (rows.clone().count(), rows.clone().filter(|value| value.is_finite()).count());
+    if n_finite < n_values {
+        let n_beyond = n_values - n_finite;
+        return Err(Error::rejected(format!(
+            "{what}: values in f32 expected, as the layout has it, {n_beyond} beyond it found"
+        )));
+    }
+    Ok(rows.flat_map(f32::to_le_bytes).collect())
 }
 
 fn save_value(json: &Value) -> SaveValue {
@@ -427,7 +464,7 @@ pub fn export_checkpoint(
     progress: &dyn Progress,
 ) -> Result<()> {
     const PIECE_BYTES: u64 = 1 << 20;
-    let staged = StagedOutput::file(output, existing)?;
+    let staged = StagedOutput::file(output, existing, &checkpoint.inputs())?;
     let tensors: Vec<&Tensor> = checkpoint.in_key_order().collect();
     let specs: Vec<TensorSpec> = tensors
         .iter()
@@ -440,7 +477,8 @@ pub fn export_checkpoint(
     for (number, tensor) in tensors.iter().enumerate() {
         for offset in (0..tensor.n_bytes()).step_by(PIECE_BYTES as usize) {
             progress.check()?;
-            let piece = &mut buffer[..(tensor.n_bytes() - offset).min(PIECE_BYTES) as usize];
+            let n_left = usize::try_from(tensor.n_bytes() - offset).unwrap_or(usize::MAX).min(buffer.len());
+            let piece = buffer.get_mut(..n_left).unwrap_or_default();
             checkpoint.read(tensor, offset, piece)?;
             writer.write_at(number, offset, piece)?;
             progress.advance(piece.len() as u64);

@@ -2,9 +2,10 @@
 
 use crate::basis::atoms::plain;
 use crate::basis::{Basis, edits};
-use crate::checkpoint::{Checkpoint, CheckpointWriter};
+use crate::checkpoint::{Checkpoint, CheckpointWriter, Inputs, OpenOptions};
 use crate::error::{Error, Result};
 use crate::jobs::edit::{EditOutput, writer_for};
+use crate::ops::outputs::{Format, Outputs};
 use crate::ops::reconstruct::reconstruct;
 use crate::pass::Runtime;
 use crate::progress::Progress;
@@ -25,10 +26,12 @@ pub(super) fn make_atoms(
         EditOutput::new(folder.join(plain::stem(index, n_atoms)).with_extension("safetensors")).delta(true)
     };
     let writers: Vec<CheckpointWriter> =
-        (0..n_atoms).map(|index| writer_for(&edits, None, &output(index))).collect::<Result<_>>()?;
-    reconstruct(None, edits, None, &writers, runtime, progress)?;
+        (0..n_atoms).map(|index| writer_for(&edits, None, &output(index), &Inputs::none())).collect::<Result<_>>()?;
+    let outputs = Outputs { writers: &writers, format: Format::default() };
+    reconstruct(None, edits, outputs, runtime, progress)?;
     for writer in writers {
         writer.commit()?;
     }
-    (0..n_atoms).map(|index| Checkpoint::open(&output(index).target)).collect()
+    let options = OpenOptions { budget: runtime.budget.clone(), ..OpenOptions::default() };
+    (0..n_atoms).map(|index| Checkpoint::open_with(&output(index).target, &options)).collect()
 }

@@ -11,8 +11,8 @@ use crate::basis::manifest::{
     AtomRecord, BaseRecord, FORMAT, Manifest, MethodRecord, StoredTensors, TaskRecord, VERSION,
 };
 use crate::basis::{Basis, seal};
-use crate::checkpoint::torch::{TorchFile, ValueRef};
-use crate::checkpoint::{Checkpoint, Dtype, Existing, Leftover, Place, StagedOutput, Tensor};
+use crate::checkpoint::torch::TorchFile;
+use crate::checkpoint::{Budget, Checkpoint, Dtype, Existing, Inputs, Leftover, Place, StagedOutput, Tensor};
 use crate::columns::plan::{Plan, Skipped, Task};
 use crate::digest::{Digest, TensorDigests};
 use crate::error::{Error, Result};
@@ -21,7 +21,6 @@ use crate::pass::{Folded, HostOperation, Pass, ReadChunk, Reads, Runtime};
 use crate::progress::Progress;
 use serde_json::{Value, json};
 use std::path::Path;
-use std::sync::Arc;
 
 /// Makes a basis folder of a published one.
 ///
@@ -35,9 +34,9 @@ pub fn import(
     runtime: &Runtime,
     progress: &dyn Progress,
 ) -> Result<Basis> {
-    let published = published::read(folder)?;
-    let staged = StagedOutput::folder(output, existing, Leftover::Clear)?;
-    let (atoms, skipped) = open_atoms(folder, &published)?;
+    let published = published::read(folder, &runtime.budget)?;
+    let staged = StagedOutput::folder(output, existing, Leftover::Clear, &Inputs::none().and_all_of(folder))?;
+    let (atoms, skipped) = open_atoms(folder, &published, &runtime.budget)?;
     let n_stored = published.decode.n_rows();
     if atoms.len() != n_stored {
         return Err(Error::rejected(format!(
@@ -55,13 +54,15 @@ pub fn import(
     let manifest = Manifest { coefficients: file, skipped, ..describe(folder, published, &plan, records) };
     manifest.write(staged.path())?;
     staged.commit()?;
-    Basis::open(output)
+    Basis::open_within(output, &runtime.budget)
 }
 
 fn describe(folder: &Path, published: Published, plan: &Plan, atoms: Vec<AtomRecord>) -> Manifest {
     let Published { method, tasks, decode, notes, mean, info, .. } = published;
-    let model =
-        info["model"].as_str().map_or_else(|| "unknown".to_owned(), |model| format!("unknown, of model {model}"));
+    let model = info
+        .get("model")
+        .and_then(Value::as_str)
+        .map_or_else(|| "unknown".to_owned(), |model| format!("unknown, of model {model}"));
     let task = |name: String| TaskRecord { name, source: None, fingerprint: None, norm: None, relative_error: None };
     let options = json!({
         "n_atoms": decode.n_rows() - usize::from(mean.is_some()),
@@ -98,32 +99,31 @@ fn describe(folder: &Path, published: Published, plan: &Plan, atoms: Vec<AtomRec
 }
 
 /// Every atom as a checkpoint of its own, the mean last, and what was left out of them.
-fn open_atoms(folder: &Path, published: &Published) -> Result<(Vec<Checkpoint>, Vec<Skipped>)> {
+fn open_atoms(folder: &Path, published: &Published, budget: &Budget) -> Result<(Vec<Checkpoint>, Vec<Skipped>)> {
     let path = folder.join("basis_vectors.pt");
     let rejected = |what: String| Error::rejected(format!("{}: {what}", path.display()));
-    let first = TorchFile::open(&path)?;
-    let n_vectors = vectors(&first)
-        .and_then(|vectors| vectors.items())
-        .map(|items| items.len())
-        .filter(|&n_vectors| n_vectors > 0)
-        .ok_or_else(|| rejected("a dict with a list of basis_vectors expected".into()))?;
+    // Read once: every atom is a checkpoint of some of its tensors.
+    let file = TorchFile::open_within(&path, budget)?;
+    let vectors = file.root().get("basis_vectors").and_then(|vectors| vectors.items()).filter(|items| items.len() > 0);
+    let vectors = vectors.ok_or_else(|| rejected("a dict with a list of basis_vectors expected".into()))?;
+    let n_vectors = vectors.len();
     if n_vectors > published.decode.n_rows() {
         return Err(rejected(format!("at most {} vectors expected, {n_vectors} found", published.decode.n_rows())));
     }
     let mut skipped = Vec::new();
     let mut atoms = Vec::with_capacity(n_vectors + 1);
-    for number in 0..n_vectors {
-        // Each has the file for itself: a checkpoint owns its files.
-        let file = TorchFile::open(&path)?;
-        let vector = vectors(&file).and_then(|vectors| vectors.items()).and_then(|mut items| items.nth(number));
-        let entries = vector.and_then(|vector| vector.entries());
+    for (number, vector) in vectors.enumerate() {
+        let entries = vector.entries();
         let entries = entries.ok_or_else(|| rejected(format!("basis vector {number}: a dict of tensors expected")))?;
-        let mut tensors = Vec::with_capacity(entries.len());
+        // The same dict can stand there for every vector.
+        let mut charge = budget.account(&path, "its tensors");
+        let mut tensors = Vec::new();
         for (key, value) in entries {
             let name = key
                 .as_str()
                 .ok_or_else(|| rejected(format!("basis vector {number}: a name expected, {} found", key.describe())))?;
             let tensor = value.tensor(name)?;
+            charge.take(Tensor::cost(name, tensor.shape.len()))?;
             match tensor.dtype.float() {
                 Some(_) => tensors.push(tensor),
                 None if number == 0 => {
@@ -135,23 +135,20 @@ fn open_atoms(folder: &Path, published: &Published) -> Result<(Vec<Checkpoint>, 
                 None => {}
             }
         }
-        atoms.push(Checkpoint::of_torch(file, tensors)?);
+        atoms.push(Checkpoint::of_torch(&file, tensors)?);
     }
     if let Some(path) = &published.mean {
-        let mean = open_mean(path, &atoms[0])?;
+        let first = atoms.first().ok_or_else(|| Error::rejected("no basis vectors"))?;
+        let mean = open_mean(path, first, budget)?;
         atoms.push(mean);
     }
     Ok((atoms, skipped))
 }
 
-fn vectors(file: &TorchFile) -> Option<ValueRef<'_>> {
-    file.root().get("basis_vectors")
-}
-
 /// The mean vector [total_dim] as tensors with the names and shapes of an atom's, in `keys_order`.
-fn open_mean(path: &Path, atom: &Checkpoint) -> Result<Checkpoint> {
+fn open_mean(path: &Path, atom: &Checkpoint, budget: &Budget) -> Result<Checkpoint> {
     let rejected = |what: String| Error::rejected(format!("{}: {what}", path.display()));
-    let file = TorchFile::open(path)?;
+    let file = TorchFile::open_within(path, budget)?;
     let value = file.root().get("mean_vector").ok_or_else(|| rejected("mean_vector expected, none found".into()))?;
     let mean = value.tensor("mean_vector")?;
     let keys = file
@@ -181,7 +178,7 @@ fn open_mean(path: &Path, atom: &Checkpoint) -> Result<Checkpoint> {
     if at != mean.n_elements() {
         return Err(rejected(format!("mean_vector: {at} elements expected, {} found", mean.n_elements())));
     }
-    Checkpoint::of_torch(file, tensors)
+    Checkpoint::of_torch(&file, tensors)
 }
 
 /// The place of `n_elements` elements of a contiguous vector from element `first` on.
@@ -191,18 +188,20 @@ fn part(vector: &Tensor, first: usize, n_elements: usize) -> Option<Place> {
     Some(match &vector.place {
         Place::Contiguous { file, offset } => Place::Contiguous { file: *file, offset: offset + (first * size) as u64 },
         Place::Strided { file, offset, strides } => {
-            let offset = offset + (first * strides[0] * size) as u64;
+            let skipped = first.checked_mul(strides.first().copied()?)?.checked_mul(size)?;
+            let offset = offset.checked_add(skipped as u64)?;
             Place::Strided { file: *file, offset, strides: strides.clone() }
         }
-        Place::Held(bytes) => Place::Held(Arc::new(bytes[first * size..end * size].to_vec())),
+        Place::Held(bytes) => Place::Held(bytes.part((first * size) as u64, ((end - first) * size) as u64)?),
     })
 }
 
 /// The atoms' tensors, which must be the same in all of them. The first atom is the plan's first column.
 fn plan(atoms: Vec<Checkpoint>) -> Result<Plan> {
-    let names: Vec<String> = atoms[0].tensors().iter().map(|tensor| tensor.name.clone()).collect();
+    let Some(first) = atoms.first() else { return Err(Error::rejected("no basis vectors")) };
+    let names: Vec<String> = first.tensors().iter().map(|tensor| tensor.name.clone()).collect();
     if names.is_empty() {
-        return Err(Error::rejected(format!("{}: basis vector 0 has no float tensor", atoms[0].path().display())));
+        return Err(Error::rejected(format!("{}: basis vector 0 has no float tensor", first.path().display())));
     }
     for (number, atom) in atoms.iter().enumerate() {
         let rejected =
@@ -210,7 +209,7 @@ fn plan(atoms: Vec<Checkpoint>) -> Result<Plan> {
         if atom.tensors().len() != names.len() {
             return rejected(format!("{} tensors expected, {} found", names.len(), atom.tensors().len()));
         }
-        for tensor in atoms[0].tensors() {
+        for tensor in first.tensors() {
             match atom.get(&tensor.name) {
                 None => return rejected(format!("tensor {} expected, none found", tensor.name)),
                 Some(found)
@@ -264,18 +263,18 @@ impl HostOperation for WriteAtoms<'_> {
         for column in 0..layout.n_columns {
             for (index, block) in read.blocks.iter().enumerate() {
                 let slice = layout.slice(index, column);
-                let raw = &read.chunk.bytes[slice.offset..slice.offset + block.n_rows * slice.dtype.size()];
+                let raw = read.rows(index, column)?;
                 let stored = bytes.len();
                 match slice.dtype == self.dtype {
                     true => bytes.extend_from_slice(raw),
                     false => bytes.extend(tvb_kernels::convert(raw, slice.dtype, self.dtype)),
                 }
-                let values = tvb_kernels::decode(&bytes[stored..], self.dtype);
+                let values = tvb_kernels::decode(bytes.get(stored..).unwrap_or_default(), self.dtype);
                 if let Some(row) = values.iter().position(|value| !value.is_finite()) {
                     return Err(Error::rejected(format!(
                         "{}: basis vector {column}, tensor {}: a finite value expected, another found at element {}",
                         self.plan.column_checkpoint(column).path().display(),
-                        self.plan.tensors[block.tensor].name,
+                        self.plan.tensors.get(block.tensor).map_or("", |tensor| &tensor.name),
                         block.first_row + row
                     )));
                 }
@@ -302,5 +301,5 @@ fn write_atoms(plan: &Plan, folder: &Path, runtime: &Runtime, progress: &dyn Pro
     let reads = Reads::new();
     Pass::over(plan, runtime, &reads).visit(&WriteAtoms { plan, dtype, sink: &sink }, runtime, progress, fold)?;
     progress.finish();
-    sink.finish(&table.finish(plan.tensors.len()))
+    sink.finish(&table.finish(plan.tensors.len()), progress)
 }

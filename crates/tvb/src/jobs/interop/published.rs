@@ -5,17 +5,19 @@
 //! without it, depending on which of two options asked for it.
 
 use crate::checkpoint::torch::TorchFile;
-use crate::checkpoint::{Dtype, Tensor};
-use crate::columns::tasks::check_name;
+use crate::checkpoint::{Budget, Dtype, Tensor};
+use crate::columns::tasks::check_names;
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
 use serde_json::Value;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use tvb_kernels::MAX_TASKS;
 
 /// Larger JSON files are not a basis' description.
 const JSON_BYTES_MAX: u64 = 16 << 20;
-/// Coefficients with more elements than this belong to no basis.
-const N_COEFFICIENTS_MAX: usize = 1 << 26;
+/// Tasks, and atoms with the mean of the tasks: no matrix has more rows or columns.
+const N_ATOMS_MAX: usize = MAX_TASKS + 1;
 
 /// What a published folder says beside its atoms.
 #[derive(Clone, Debug)]
@@ -40,13 +42,13 @@ pub(super) struct Published {
 ///
 /// # Errors
 /// Rejected: not a published basis folder, or files that do not fit together. Failed: I/O.
-pub(super) fn read(folder: &Path) -> Result<Published> {
-    let info = read_json(&folder.join("method_info.json"))?;
+pub(super) fn read(folder: &Path, budget: &Budget) -> Result<Published> {
+    let info = read_json(&folder.join("method_info.json"), budget)?;
     match info.get("method").and_then(Value::as_str) {
-        Some("AutoencoderBasisMethod") => autoencoder(folder, info),
-        Some("PCABasisMethod") => pca(folder, info),
-        Some("RandomBasisMethod") => random(folder, info),
-        Some("RandomSampleMethod") => random_sample(folder, info),
+        Some("AutoencoderBasisMethod") => autoencoder(folder, info, budget),
+        Some("PCABasisMethod") => pca(folder, info, budget),
+        Some("RandomBasisMethod") => random(folder, info, budget),
+        Some("RandomSampleMethod") => random_sample(folder, info, budget),
         found => Err(Error::rejected(format!(
             "{}: \"method\": AutoencoderBasisMethod, PCABasisMethod, RandomBasisMethod or RandomSampleMethod expected, {} found",
             folder.join("method_info.json").display(),
@@ -56,15 +58,15 @@ pub(super) fn read(folder: &Path) -> Result<Published> {
     }
 }
 
-fn autoencoder(folder: &Path, info: Value) -> Result<Published> {
+fn autoencoder(folder: &Path, info: Value, budget: &Budget) -> Result<Published> {
     let path = awb_path(folder)?;
-    let file = TorchFile::open(&path)?;
-    let tasks = tasks_of(&info["datasets"], &folder.join("method_info.json"))?;
+    let file = TorchFile::open_within(&path, budget)?;
+    let tasks = tasks_of(member(&info, "datasets"), &folder.join("method_info.json"))?;
     let encode = matrix(&file, "B")?;
     let mut decode = matrix(&file, "W")?;
     check_shape(&path, "B", &encode, tasks.len(), encode.n_columns())?;
     check_shape(&path, "W", &decode, encode.n_columns(), tasks.len())?;
-    let is_linear = info["encoder"].as_str() == Some("linear");
+    let is_linear = member(&info, "encoder").as_str() == Some("linear");
     let tau = match file.root().get("A") {
         Some(_) => {
             let initial = matrix(&file, "A")?;
@@ -77,7 +79,8 @@ fn autoencoder(folder: &Path, info: Value) -> Result<Published> {
         Some(tau) => format!("the final temperature was not saved: A and B give {tau:.4}; B is used as it was saved"),
         None => "the final temperature was not saved; B is used as it was saved".to_owned(),
     }];
-    let asked = info["softmax_w"].as_bool() == Some(true) || info["w_activation"].as_str() == Some("softmax");
+    let asked =
+        member(&info, "softmax_w").as_bool() == Some(true) || member(&info, "w_activation").as_str() == Some("softmax");
     if asked && is_softmaxed(&decode) {
         notes.push(
             "softmax_w: W was saved with its softmax taken and is used as it is; the reference's loader takes it again"
@@ -117,9 +120,9 @@ fn awb_path(folder: &Path) -> Result<PathBuf> {
         .ok_or_else(|| Error::rejected(format!("{}: AWB.pt expected, none found", folder.display())))
 }
 
-fn pca(folder: &Path, info: Value) -> Result<Published> {
+fn pca(folder: &Path, info: Value, budget: &Budget) -> Result<Published> {
     let path = folder.join("pca_components.pt");
-    let file = TorchFile::open(&path)?;
+    let file = TorchFile::open_within(&path, budget)?;
     let tasks = saved_names(&file, &info, folder)?;
     let coefficients = matrix(&file, "coefficients")?;
     let n_components = coefficients.n_rows();
@@ -142,9 +145,9 @@ fn pca(folder: &Path, info: Value) -> Result<Published> {
     Ok(Published { method: "pca", tasks, encode, decode, mean: Some(path), notes, info })
 }
 
-fn random(folder: &Path, info: Value) -> Result<Published> {
+fn random(folder: &Path, info: Value, budget: &Budget) -> Result<Published> {
     let path = folder.join("random_basis.pt");
-    let file = TorchFile::open(&path)?;
+    let file = TorchFile::open_within(&path, budget)?;
     let tasks = saved_names(&file, &info, folder)?;
     let decode = matrix(&file, "projection_coefficients")?;
     check_shape(&path, "projection_coefficients", &decode, decode.n_rows(), tasks.len())?;
@@ -155,26 +158,31 @@ fn random(folder: &Path, info: Value) -> Result<Published> {
     Ok(Published { method: "random", tasks, encode: Matrix::empty(), decode, mean: None, notes, info })
 }
 
-fn random_sample(folder: &Path, info: Value) -> Result<Published> {
+fn random_sample(folder: &Path, info: Value, budget: &Budget) -> Result<Published> {
     let path = folder.join("random_selection.json");
-    let selection = read_json(&path)?;
+    let selection = read_json(&path, budget)?;
     let rejected = |what: String| Error::rejected(format!("{}: {what}", path.display()));
-    let all = tasks_of(&info["datasets"], &folder.join("method_info.json"))?;
-    let indices =
-        selection["selected_indices"].as_array().ok_or_else(|| rejected("selected_indices: a list expected".into()))?;
-    let held: Vec<usize> = indices
+    let all = tasks_of(member(&info, "datasets"), &folder.join("method_info.json"))?;
+    let indices = member(&selection, "selected_indices")
+        .as_array()
+        .ok_or_else(|| rejected("selected_indices: a list expected".into()))?;
+    if indices.len() > all.len() {
+        return Err(rejected(format!("selected_indices: at most {} expected, {} found", all.len(), indices.len())));
+    }
+    let tasks: Vec<String> = indices
         .iter()
         .map(|index| {
-            let index = index.as_u64().and_then(|index| usize::try_from(index).ok()).filter(|&index| index < all.len());
-            index.ok_or_else(|| rejected(format!("selected_indices: numbers below {} expected", all.len())))
+            let index = index.as_u64().and_then(|index| usize::try_from(index).ok());
+            let task = index.and_then(|index| all.get(index));
+            task.cloned().ok_or_else(|| rejected(format!("selected_indices: numbers below {} expected", all.len())))
         })
         .collect::<Result<_>>()?;
-    if held.is_empty() || (1..held.len()).any(|k| held[..k].contains(&held[k])) {
+    // No name stands twice among all of them.
+    let held: HashSet<&String> = tasks.iter().collect();
+    if held.is_empty() || held.len() != tasks.len() {
         return Err(rejected("selected_indices: one index or more expected, none twice".into()));
     }
-    let tasks: Vec<String> = held.iter().map(|&index| all[index].clone()).collect();
-    let lost: Vec<&str> =
-        (0..all.len()).filter(|index| !held.contains(index)).map(|index| all[index].as_str()).collect();
+    let lost: Vec<&str> = all.iter().filter(|task| !held.contains(task)).map(String::as_str).collect();
     let mut notes = Vec::new();
     if !lost.is_empty() {
         notes.push(format!(
@@ -191,34 +199,51 @@ fn random_sample(folder: &Path, info: Value) -> Result<Published> {
 /// The tasks' names in the tensor file, or where it has none those of the description.
 fn saved_names(file: &TorchFile, info: &Value, folder: &Path) -> Result<Vec<String>> {
     let Some(names) = file.root().get("dataset_names").and_then(|names| names.items()) else {
-        return tasks_of(&info["datasets"], &folder.join("method_info.json"));
+        return tasks_of(member(info, "datasets"), &folder.join("method_info.json"));
     };
+    if names.len() > MAX_TASKS {
+        return Err(too_many_tasks(names.len(), file.path()));
+    }
     let names: Option<Vec<Value>> = names.map(|name| name.as_str().map(Value::from)).collect();
     tasks_of(&names.map_or(Value::Null, Value::from), file.path())
 }
 
+/// A member of a JSON object; null where there is none.
+fn member<'a>(object: &'a Value, name: &str) -> &'a Value {
+    object.get(name).unwrap_or(&Value::Null)
+}
+
+fn too_many_tasks(n_tasks: usize, path: &Path) -> Error {
+    Error::rejected(format!("{}: at most {MAX_TASKS} datasets expected, {n_tasks} found", path.display()))
+}
+
 fn tasks_of(names: &Value, path: &Path) -> Result<Vec<String>> {
     let rejected = |what: String| Error::rejected(format!("{}: {what}", path.display()));
+    if let Some(names) = names.as_array().filter(|names| names.len() > MAX_TASKS) {
+        return Err(too_many_tasks(names.len(), path));
+    }
     let names: Option<Vec<String>> =
         names.as_array().and_then(|names| names.iter().map(|name| name.as_str().map(str::to_owned)).collect());
     let names =
         names.filter(|names| !names.is_empty()).ok_or_else(|| rejected("a list of dataset names expected".into()))?;
-    for (index, name) in names.iter().enumerate() {
-        check_name(name).map_err(|error| rejected(error.message().to_owned()))?;
-        if names[..index].contains(name) {
-            return Err(rejected(format!("dataset {name:?} is named twice")));
-        }
-    }
+    check_names(names.iter().map(String::as_str)).map_err(rejected)?;
     Ok(names)
 }
 
-fn read_json(path: &Path) -> Result<Value> {
+fn read_json(path: &Path, budget: &Budget) -> Result<Value> {
     let rejected = |what: String| Error::rejected(format!("{}: {what}", path.display()));
     if !path.exists() && path.parent().is_some_and(Path::is_dir) {
         return Err(rejected("expected, none found".into())
             .hint("a published basis folder holds basis_vectors.pt, method_info.json and its coefficients"));
     }
-    let bytes = crate::checkpoint::read_capped(path, "JSON", JSON_BYTES_MAX)?;
+    // What it says goes into the basis, so it may not come from elsewhere.
+    if let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str()))
+        && path.is_symlink()
+    {
+        crate::checkpoint::resolve_inside(folder, name)?;
+    }
+    let (bytes, mut charge) = crate::checkpoint::read_capped_within(path, "JSON", JSON_BYTES_MAX, budget)?;
+    charge.take(crate::checkpoint::json_cost(&bytes))?;
     let value: Value = serde_json::from_slice(&bytes).map_err(|error| rejected(format!("not JSON: {error}")))?;
     if value.is_object() { Ok(value) } else { Err(rejected("a JSON object expected".into())) }
 }
@@ -231,8 +256,8 @@ fn matrix(file: &TorchFile, key: &str) -> Result<Matrix> {
     let (&[n_rows, n_columns], Some(_)) = (tensor.shape.as_slice(), tensor.dtype.float()) else {
         return Err(rejected(format!("a float matrix expected, {} {:?} found", tensor.dtype, tensor.shape)));
     };
-    if tensor.n_elements() > N_COEFFICIENTS_MAX || tensor.n_elements() == 0 {
-        return Err(rejected(format!("1 to {N_COEFFICIENTS_MAX} elements expected, shape {:?} found", tensor.shape)));
+    if ![n_rows, n_columns].iter().all(|n| (1..=N_ATOMS_MAX).contains(n)) {
+        return Err(rejected(format!("1 to {N_ATOMS_MAX} rows and columns expected, shape {:?} found", tensor.shape)));
     }
     let mut bytes = vec![0; tensor.n_bytes() as usize];
     file.read(&tensor, 0, &mut bytes)?;
@@ -246,7 +271,7 @@ fn matrix(file: &TorchFile, key: &str) -> Result<Matrix> {
     if values.iter().any(|value| !value.is_finite()) {
         return Err(rejected("a value that is not finite".into()));
     }
-    Ok(Matrix::from_fn(n_rows, n_columns, |i, j| values[i * n_columns + j]))
+    Ok(Matrix::of_rows(n_rows, n_columns, &values))
 }
 
 fn check_shape(path: &Path, key: &str, matrix: &Matrix, n_rows: usize, n_columns: usize) -> Result<()> {

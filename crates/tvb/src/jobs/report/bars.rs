@@ -10,7 +10,7 @@ const BAR_WIDTH: f64 = 420.0;
 /// A picture of one value for each name, with a longer faint bar behind it where there is a second one. Values are shown
 /// against `full`, which is the whole width.
 pub(super) fn bars_svg(label: &str, bars: &[(String, f64, Option<f64>)], full: f64) -> String {
-    let shown = &bars[..bars.len().min(MAX_BARS)];
+    let shown = bars.get(..MAX_BARS).unwrap_or(bars);
     let longest = shown.iter().map(|(name, ..)| name.chars().count().min(40)).max().unwrap_or(0);
     let left = 12.0 + 6.6 * longest as f64;
     let mut svg = open(left + BAR_WIDTH + 80.0, ROW_HEIGHT * shown.len() as f64 + 6.0, label);

@@ -234,7 +234,10 @@ impl Page {
             return;
         }
         let norms: Vec<f64> = (0..names.len()).map(|t| moved.iter().map(|gram| gram[(t, t)]).sum()).collect();
-        let share = |tensor: usize, t: usize| if norms[t] > 0.0 { moved[tensor][(t, t)] / norms[t] } else { 0.0 };
+        let share = |tensor: usize, t: usize| match (moved.get(tensor), norms.get(t)) {
+            (Some(gram), Some(&norm)) if norm > 0.0 => gram[(t, t)] / norm,
+            _ => 0.0,
+        };
         let total = |tensor: usize| (0..names.len()).map(|t| share(tensor, t)).sum::<f64>() / names.len() as f64;
         let mut order: Vec<usize> = (0..tensors.len()).collect();
         order.sort_by(|&a, &b| total(b).total_cmp(&total(a)));
@@ -244,10 +247,10 @@ impl Page {
             "Where the change lies",
             "Share of each task's squared norm in each tensor: the tensors that change most, in the model's order.",
         );
-        let rows: Vec<String> = order.iter().map(|&tensor| tensors[tensor].clone()).collect();
+        let rows: Vec<String> = order.iter().filter_map(|&tensor| tensors.get(tensor).cloned()).collect();
         let full = order.iter().flat_map(|&tensor| (0..names.len()).map(move |t| (tensor, t)));
         let full = full.map(|(tensor, t)| share(tensor, t)).fold(f64::MIN_POSITIVE, f64::max);
-        let value = |i: usize, t: usize| share(order[i], t);
+        let value = |i: usize, t: usize| order.get(i).map_or(0.0, |&tensor| share(tensor, t));
         let svg =
             Heatmap { label: "share of squared norm by tensor", rows: &rows, columns: &names, value: &value, full }
                 .svg();
@@ -287,5 +290,5 @@ impl Page {
 fn matrix(rows: &serde_json::Value, n: usize) -> Option<Matrix> {
     let rows: Vec<Vec<f64>> = serde_json::from_value(rows.clone()).ok()?;
     let is_square = rows.len() == n && rows.iter().all(|row| row.len() == n);
-    is_square.then(|| Matrix::from_fn(n, n, |i, j| rows[i][j]))
+    is_square.then(|| Matrix::from_rows(&rows).ok()).flatten()
 }

@@ -33,7 +33,7 @@ pub fn pareto_svg(points: &[Pareto], n_tasks: usize) -> Result<String> {
         }
     }
     let lines = methods.into_iter().enumerate().flat_map(|(index, method)| {
-        let color = COLORS[index % COLORS.len()];
+        let color = COLORS.iter().cycle().nth(index).copied().unwrap_or_default();
         let of_method = || points.iter().filter(|point| point.method == method);
         let worst = of_method().map(|point| (share(point), point.worst_error)).collect();
         let mean = of_method().map(|point| (share(point), point.mean_error)).collect();

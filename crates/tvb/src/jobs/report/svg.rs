@@ -1,19 +1,19 @@
 //! The shapes, text and colours of every picture. By hand, because cells, bars and dots say their values when pointed at
 //! and text follows the page's theme, neither of which plotting libraries offer.
 
+use crate::shown::escaped;
 use std::fmt::Write as _;
 
 /// Text inside HTML or SVG; names come from files and may hold anything.
 pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
+    for c in escaped(text).chars() {
         match c {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
-            c if c.is_control() => out.push(' '),
             c => out.push(c),
         }
     }
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn hostile_names_stay_text() {
-        assert_eq!(escape("<script>&\"'\u{7}"), "&lt;script&gt;&amp;&quot;&#39; ");
+        assert_eq!(escape("<script>&\"'\u{7}"), "&lt;script&gt;&amp;&quot;&#39;\\u{7}");
         assert_eq!(shortened("größere", 5), "gr…re");
         assert_eq!(shortened("ab", 4), "ab");
     }

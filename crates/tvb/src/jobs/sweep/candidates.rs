@@ -1,7 +1,7 @@
 //! Candidates: the edit formed once, as one f32 delta, and every scale one pass over the base and that delta.
 
 use super::options::SweepOptions;
-use crate::checkpoint::{Checkpoint, Existing};
+use crate::checkpoint::{Checkpoint, Existing, OpenOptions};
 use crate::error::{Error, Result};
 use crate::jobs::edit::{Edit, EditJob, EditOutput, Source};
 use crate::jobs::evaluate::Metrics;
@@ -69,22 +69,26 @@ impl<'a> Candidates<'a> {
                 let output = self.output(&path).delta(true).dtype(Some(tvb_kernels::Dtype::F32));
                 EditJob { source: self.source, edit: &unscaled, base: None, output: &output }
                     .write(self.runtime, progress)?;
-                delta.insert(Checkpoint::open(&path)?).clone()
+                let options = OpenOptions { budget: self.runtime.budget.clone(), ..OpenOptions::default() };
+                delta.insert(Checkpoint::open_with(&path, &options)?).clone()
             }
         };
         let scaled = Edit { scale, ..self.edit.clone() };
         let edits = Edits::from_delta(formed, scale);
         let output = self.output(target);
         let job = EditJob { source: self.source, edit: &scaled, base: Some(self.base), output: &output };
-        job.write_formed(edits, self.runtime, progress)
+        job.write_formed(edits, self.runtime, progress)?;
+        Ok(())
     }
 
     fn output(&self, target: &Path) -> EditOutput {
         // What a killed run left is in the way of nothing.
         EditOutput::new(target)
             .dtype(self.options.dtype)
+            .clip(self.options.clip)
             .existing(Existing::Replace)
             .force(self.options.force)
+            .protect(self.options.protect.clone())
             .command(&self.options.command)
     }
 }

@@ -94,7 +94,7 @@ pub fn choose(points: &[Point], goal: &Goal, reference: Option<&Metrics>) -> Res
         _ => None,
     };
     let mut eligible = Vec::with_capacity(points.len());
-    let mut best: Option<(usize, f64)> = None;
+    let mut best: Option<(usize, &Point, f64)> = None;
     for (index, point) in points.iter().enumerate() {
         let at = |error: Error| error.context(format!("evaluator at scale {}", point.scale));
         let value = metric(&point.metrics, &goal.metric).map_err(at)?;
@@ -106,16 +106,16 @@ pub fn choose(points: &[Point], goal: &Goal, reference: Option<&Metrics>) -> Res
             _ => true,
         };
         eligible.push(keeps);
-        let is_better = best.is_none_or(|(index, best)| {
+        let is_better = best.is_none_or(|(_, chosen, best)| {
             let gain = value - best;
             let tie = TIE * best.abs().max(value.abs());
-            gain > tie || (gain.abs() <= tie && point.scale.abs() < points[index].scale.abs())
+            gain > tie || (gain.abs() <= tie && point.scale.abs() < chosen.scale.abs())
         });
         if keeps && is_better {
-            best = Some((index, value));
+            best = Some((index, point, value));
         }
     }
-    Ok(Choice { floor, eligible, best: best.map(|(index, _)| index) })
+    Ok(Choice { floor, eligible, best: best.map(|(index, ..)| index) })
 }
 
 #[cfg(test)]

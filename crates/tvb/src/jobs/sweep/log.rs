@@ -4,7 +4,7 @@
 //! else is refused. How the best is chosen is not part of it: another metric needs no new evaluation.
 
 use super::scales::is_same_scale;
-use crate::checkpoint::{Checkpoint, Existing};
+use crate::checkpoint::{Budget, Checkpoint, Existing, has_no_locks, json_cost, open_itself, say_without_lock};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::jobs::edit::{Edit, Source};
@@ -20,7 +20,7 @@ use std::time::UNIX_EPOCH;
 /// The log's name inside the sweep's folder.
 const FILE_NAME: &str = "points.jsonl";
 /// A longer file is not one of ours.
-const MAX_BYTES: u64 = 256 << 20;
+const MAX_BYTES: u64 = 64 << 20;
 
 /// One scale and what the evaluator said of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -116,19 +116,29 @@ impl PointLog {
     /// another run is at work there, or the system refuses.
     pub(super) fn open(folder: &Path, identity: &Identity, existing: Existing) -> Result<PointLog> {
         let path = folder.join(FILE_NAME);
-        check_folder(folder, &path)?;
+        check_folder(folder)?;
         std::fs::create_dir_all(folder).map_err(|error| Error::io("creating", folder, &error))?;
         let io = |what: &'static str, path: &Path| {
             let path = path.to_owned();
             move |error: std::io::Error| Error::io(what, &path, &error)
         };
-        let opened = File::options().read(true).write(true).create(true).truncate(false).open(&path);
-        let mut file = opened.map_err(io("opening", &path))?;
-        if let Err(TryLockError::WouldBlock) = file.try_lock() {
-            return Err(Error::failed(format!("{}: another run is at work on this sweep", folder.display()))
-                .hint("wait for it, or choose another output"));
+        // Never by a link: what it leads to would be cut.
+        let is_there = std::fs::symlink_metadata(&path).is_ok();
+        let mut file = open_itself(&path, !is_there).map_err(io("opening", &path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::failed(format!("{}: another run is at work on this sweep", folder.display()))
+                    .hint("wait for it, or choose another output"));
+            }
+            Err(TryLockError::Error(error)) if has_no_locks(&error) => say_without_lock(&path, &error),
+            Err(TryLockError::Error(error)) => return Err(io("locking", &path)(error)),
         }
-        let n_bytes = file.metadata().map_err(io("reading", &path))?.len();
+        let metadata = file.metadata().map_err(io("reading", &path))?;
+        if !metadata.is_file() {
+            return Err(Error::rejected(format!("{}: expected a regular file", path.display())));
+        }
+        let n_bytes = metadata.len();
         if n_bytes > MAX_BYTES {
             return Err(Error::rejected(format!(
                 "{}: at most {MAX_BYTES} bytes expected, {n_bytes} found",
@@ -136,13 +146,23 @@ impl PointLog {
             )));
         }
         let mut text = Vec::new();
-        file.read_to_end(&mut text).map_err(io("reading", &path))?;
+        (&mut file).take(n_bytes).read_to_end(&mut text).map_err(io("reading", &path))?;
+        if !is_sweep_log(&text) {
+            return Err(Error::rejected(format!(
+                "{}: a sweep's points expected, something else found",
+                path.display()
+            ))
+            .hint("choose another output"));
+        }
+        // A log can be larger than what its values may take of memory: those of a hostile one have a byte each.
+        let _charge = Budget::default().charge(&path, "a sweep's log", n_bytes + json_cost(&text))?;
         // A line without its end was being written when the run was stopped.
         let n_whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         // A sweep that never finished a point may be replaced by any other.
-        let is_begun = text[..n_whole].iter().filter(|byte| **byte == b'\n').count() > 1;
+        let whole = text.get(..n_whole).unwrap_or_default();
+        let is_begun = whole.iter().filter(|byte| **byte == b'\n').count() > 1;
         let (n_kept, points) = match existing {
-            Existing::Refuse if is_begun => (n_whole, parse(&text[..n_whole], identity, folder, &path)?),
+            Existing::Refuse if is_begun => (n_whole, parse(whole, identity, folder, &path)?),
             _ => (0, Vec::new()),
         };
         file.set_len(n_kept as u64).map_err(io("writing", &path))?;
@@ -180,10 +200,19 @@ impl PointLog {
     }
 }
 
+/// Whether a file's text is a sweep's, or the beginning of one: only such a file is ever written to.
+fn is_sweep_log(text: &[u8]) -> bool {
+    const START: &[u8] = br#"{"format":"tvb-sweep","#;
+    text.starts_with(START) || START.starts_with(text)
+}
+
 /// A folder that is empty, not there, or a sweep's.
-fn check_folder(folder: &Path, log: &Path) -> Result<()> {
+pub(super) fn check_folder(folder: &Path) -> Result<()> {
+    let log = folder.join(FILE_NAME);
     let is_fit = match std::fs::read_dir(folder) {
-        Ok(mut entries) => log.is_file() || entries.next().is_none(),
+        Ok(mut entries) => {
+            std::fs::symlink_metadata(log).is_ok_and(|found| found.is_file()) || entries.next().is_none()
+        }
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     };
     if is_fit {

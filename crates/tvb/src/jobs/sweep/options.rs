@@ -2,7 +2,7 @@
 
 use super::choose::{Choice, Goal};
 use super::log::Point;
-use crate::checkpoint::Existing;
+use crate::checkpoint::{Existing, Inputs};
 use crate::digest::Digest;
 use crate::jobs::evaluate::{Evaluator, Metrics};
 use std::num::NonZeroUsize;
@@ -32,10 +32,14 @@ pub struct SweepOptions {
     pub existing: Existing,
     /// Format of the candidates' float tensors; `None` keeps each tensor's.
     pub dtype: Option<tvb_kernels::Dtype>,
+    /// Write the largest finite value of the format in place of one beyond it; otherwise that is an error.
+    pub clip: bool,
     /// Use a base that is not the one the basis was made from.
     pub force: bool,
     /// The command line, for model cards and results.
     pub command: String,
+    /// What the sweep must leave alone beside the base and what the edit is formed from.
+    pub protect: Inputs,
 }
 
 impl SweepOptions {
@@ -52,8 +56,10 @@ impl SweepOptions {
             keep_all: false,
             existing: Existing::Refuse,
             dtype: None,
+            clip: false,
             force: false,
             command: String::new(),
+            protect: Inputs::none(),
         }
     }
 
@@ -93,10 +99,22 @@ impl SweepOptions {
         SweepOptions { dtype, ..self }
     }
 
+    /// Sets whether values beyond the format are written as its largest finite one.
+    #[must_use]
+    pub fn clip(self, clip: bool) -> SweepOptions {
+        SweepOptions { clip, ..self }
+    }
+
     /// Sets whether a base may be used that is not the one the basis was made from.
     #[must_use]
     pub fn force(self, force: bool) -> SweepOptions {
         SweepOptions { force, ..self }
+    }
+
+    /// Sets what the sweep must leave alone beside the base and what the edit is formed from.
+    #[must_use]
+    pub fn protect(self, protect: Inputs) -> SweepOptions {
+        SweepOptions { protect, ..self }
     }
 
     /// Sets the command line, for model cards and results.
@@ -126,6 +144,6 @@ pub struct Swept {
 impl Swept {
     /// The best point.
     pub fn best(&self) -> Option<&Point> {
-        self.choice.best.map(|index| &self.points[index])
+        self.choice.best.and_then(|index| self.points.get(index))
     }
 }

@@ -1,15 +1,17 @@
 //! What a finished sweep leaves for people and programs: results.json, results.csv and plot.svg.
 
 use super::options::{SweepOptions, Swept};
-use crate::checkpoint::{Existing, write_whole};
+use crate::checkpoint::{Existing, Inputs, write_whole};
 use crate::error::{Error, Result};
 use crate::jobs::report::{Series, sweep_svg};
+use crate::shown::{csv_cell, path_json};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// Writes all three, each whole.
-pub(super) fn write(swept: &Swept, options: &SweepOptions) -> Result<()> {
-    let put = |name: &str, text: String| write_whole(&options.output.join(name), text.as_bytes(), Existing::Replace);
+pub(super) fn write(swept: &Swept, options: &SweepOptions, inputs: &Inputs) -> Result<()> {
+    let put =
+        |name: &str, text: String| write_whole(&options.output.join(name), text.as_bytes(), Existing::Replace, inputs);
     let json = serde_json::to_string_pretty(&to_json(swept, options))
         .map_err(|error| Error::failed(format!("the results cannot be written as JSON: {error}")))?;
     put("results.csv", to_csv(swept))?;
@@ -42,7 +44,7 @@ pub(super) fn to_json(swept: &Swept, options: &SweepOptions) -> Value {
         "points": points.collect::<Vec<_>>(),
         "zero_shot": swept.zero_shot,
         "best": swept.best().map(|best| json!({
-            "scale": best.scale, "metrics": best.metrics, "checkpoint": swept.best_path,
+            "scale": best.scale, "metrics": best.metrics, "checkpoint": swept.best_path.as_deref().map(path_json),
         })),
     })
 }
@@ -52,7 +54,7 @@ fn to_csv(swept: &Swept) -> String {
     let mut out = String::from("scale,eligible,seconds");
     for name in &names {
         out.push(',');
-        out.push_str(&cell(name));
+        out.push_str(&csv_cell(name));
     }
     out.push('\n');
     for (point, eligible) in swept.points.iter().zip(&swept.choice.eligible) {
@@ -66,11 +68,6 @@ fn to_csv(swept: &Swept) -> String {
     out
 }
 
-/// A cell, in quotes where it needs them.
-fn cell(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
-}
-
 fn plot(swept: &Swept, options: &SweepOptions) -> Result<String> {
     let goal = &options.goal;
     let series = |name: &str| Series {
@@ -81,17 +78,4 @@ fn plot(swept: &Swept, options: &SweepOptions) -> Result<String> {
         goal.control.as_ref().filter(|control| control.name != goal.metric).map(|control| series(&control.name));
     let best = swept.best().and_then(|best| Some((best.scale, *best.metrics.get(&goal.metric)?)));
     sweep_svg(&series(&goal.metric), control.as_ref(), swept.choice.floor, best)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cells_are_quoted_where_they_must_be() {
-        let cases = [("acc", "acc"), ("a,b", "\"a,b\""), ("say \"x\"", "\"say \"\"x\"\"\"")];
-        for (text, expected) in cases {
-            assert_eq!(cell(text), expected);
-        }
-    }
 }

@@ -2,11 +2,11 @@
 
 use super::candidates::{Candidates, remove};
 use super::choose::{choose, metric, with_normalized};
-use super::log::{Identity, Point, PointLog};
+use super::log::{Identity, Point, PointLog, check_folder};
 use super::options::{SweepOptions, Swept};
 use super::results;
 use super::scales::is_same_scale;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Budget, Checkpoint, CheckpointWriter, Existing, check_output};
 use crate::error::{Error, Result};
 use crate::jobs::edit::{Edit, Source};
 use crate::jobs::evaluate::{Metrics, parse_metrics};
@@ -35,6 +35,11 @@ pub fn sweep(
     runtime: &Runtime,
     progress: &dyn Progress,
 ) -> Result<Swept> {
+    let inputs = source.inputs().with(&base.inputs()).with(&options.protect);
+    check_folder(&options.output)?;
+    // The sweep writes, replaces and removes files of several names in its folder.
+    inputs.check_outside(&options.output)?;
+    options.scales.iter().try_for_each(|&scale| Edit { scale, ..edit.clone() }.check(source))?;
     let identity = Identity::of(source, edit, base, options.dtype, &options.evaluator.command);
     let log = PointLog::open(&options.output, &identity, options.existing)?;
     let needs_base =
@@ -59,17 +64,21 @@ pub fn sweep(
     let given = given.map(|reference| with_normalized(reference, options.fine_tuned.as_ref()));
     let choice = choose(&points, &options.goal, given.as_ref().or(zero_shot.as_ref()))?;
     let path = candidates.best_path();
-    let best_path = match choice.best {
+    let best_path = match choice.best.and_then(|best| points.get(best)) {
         Some(best) => {
-            candidates.form(points[best].scale, &path, &Watched::new(progress))?;
+            candidates.form(best.scale, &path, &Watched::new(progress))?;
             Some(path)
         }
         // What another choice of metric left would be taken for this one's.
-        None => remove(&path).map(|()| None)?,
+        // What a user has put into it stays.
+        None => {
+            check_output(CheckpointWriter::kind(&path)?, &path, Existing::Replace, &inputs)?;
+            remove(&path).map(|()| None)?
+        }
     };
     let n_evaluated = todo.len();
     let swept = Swept { points, zero_shot, choice, best_path, n_evaluated, fingerprint: identity.fingerprint() };
-    results::write(&swept, options)?;
+    results::write(&swept, options, &inputs)?;
     Ok(swept)
 }
 
@@ -135,8 +144,8 @@ fn check_metrics(point: &Point, options: &SweepOptions) -> Result<()> {
 ///
 /// # Errors
 /// Rejected: anything else. Failed: the system cannot read it.
-pub fn read_metrics(path: &Path) -> Result<Metrics> {
-    let text = crate::checkpoint::read_capped_or_pipe(path, "metrics", MAX_METRICS_BYTES)?;
+pub fn read_metrics(path: &Path, budget: &Budget) -> Result<Metrics> {
+    let text = crate::checkpoint::read_capped_or_pipe(path, "metrics", MAX_METRICS_BYTES, budget)?;
     parse_metrics(&String::from_utf8_lossy(&text)).map_err(|what| {
         Error::rejected(format!("{}: {what}", path.display())).hint("save what the evaluator prints on its last line")
     })

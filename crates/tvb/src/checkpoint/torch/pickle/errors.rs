@@ -1,12 +1,22 @@
 //! Why a pickle could not be read.
 
+use crate::error::Error;
+
 /// Why a pickle could not be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(in crate::checkpoint::torch) enum PickleError {
     /// The bytes end before the pickle does.
     Truncated,
     /// One line: what is wrong and where.
     Malformed(String),
+    /// Too little memory for what it makes, or the user asked to stop.
+    Stop(Box<Error>),
+}
+
+impl From<Error> for PickleError {
+    fn from(error: Error) -> PickleError {
+        PickleError::Stop(Box::new(error))
+    }
 }
 
 /// The result of one step of the machine.

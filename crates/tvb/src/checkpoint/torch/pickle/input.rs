@@ -46,10 +46,11 @@ impl<'a> Input<'a> {
 
     /// Text up to the end of its line.
     pub(super) fn line(&mut self) -> Step<&'a str> {
-        let rest = &self.bytes[self.at..];
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
         let length = rest.iter().position(|&byte| byte == b'\n').ok_or(PickleError::Truncated)?;
         self.at += length + 1;
-        let line = std::str::from_utf8(&rest[..length]).or_else(|_| malformed("a line that is not UTF-8"))?;
+        let line = std::str::from_utf8(rest.get(..length).unwrap_or_default())
+            .or_else(|_| malformed("a line that is not UTF-8"))?;
         Ok(line.strip_suffix('\r').unwrap_or(line))
     }
 

@@ -5,18 +5,41 @@ use super::input::Input;
 use super::reduce;
 use super::stack::Stack;
 use super::values::{Id, Node, StorageRef, Values};
-use crate::checkpoint::limits::{N_LINKS_MAX, N_VALUES_MAX};
+use crate::checkpoint::Charge;
+use crate::checkpoint::limits::{N_LINKS_MAX, N_OPCODES_MAX, N_VALUES_MAX};
 use std::collections::HashMap;
 
-/// Reads one pickle from the front of `bytes`: its values, and how many bytes it took.
-pub(in crate::checkpoint::torch) fn run(bytes: &[u8]) -> Result<(Values, usize), PickleError> {
-    let mut machine = Machine::new(bytes);
+/// Opcodes between two looks at the stack's memory and at whether to stop.
+const N_OPCODES_UNSEEN: usize = 4096;
+/// Memory for a reference in a container that grows.
+const LINK_BYTES: u64 = 8;
+/// Memory for a storage: here, in the table of those that are known, and its place in the file.
+const STORAGE_BYTES: u64 = 512;
+
+/// Reads one pickle from the front of `bytes`: its values, and how many bytes it took. `charge` pays for the values and is
+/// kept with them, `stack_charge` for what is gone afterwards.
+pub(in crate::checkpoint::torch) fn run(
+    bytes: &[u8],
+    charge: Charge,
+    mut stack_charge: Charge,
+) -> Result<(Values, usize), PickleError> {
+    let mut machine = Machine::new(bytes, charge);
+    let mut n_opcodes = 0usize;
     loop {
         let begin = machine.input.at;
+        n_opcodes += 1;
+        if n_opcodes.is_multiple_of(N_OPCODES_UNSEEN) {
+            stack_charge.raise_to(machine.stack.n_bytes())?;
+            stack_charge.budget().check()?;
+            if n_opcodes > N_OPCODES_MAX {
+                return malformed(format!("more than {N_OPCODES_MAX} opcodes"));
+            }
+        }
         let opcode = machine.input.u8()?;
         if opcode == b'.' {
-            machine.values.root = machine.stack.pop().map_err(|error| located(error, begin))?;
-            return Ok((machine.values, machine.input.at));
+            let root = machine.stack.pop().map_err(|error| located(error, begin))?;
+            let values = Values { root, _charge: Some(machine.charge.settled()), ..machine.values };
+            return Ok((values, machine.input.at));
         }
         machine.step(opcode).map_err(|error| located(error, begin))?;
     }
@@ -25,7 +48,7 @@ pub(in crate::checkpoint::torch) fn run(bytes: &[u8]) -> Result<(Values, usize),
 fn located(error: PickleError, at: usize) -> PickleError {
     match error {
         PickleError::Malformed(why) => PickleError::Malformed(format!("{why} at byte {at} of the pickle")),
-        PickleError::Truncated => PickleError::Truncated,
+        other => other,
     }
 }
 
@@ -33,9 +56,10 @@ pub(super) struct Machine<'a> {
     input: Input<'a>,
     stack: Stack,
     pub(super) values: Values,
-    pub(super) storage_numbers: HashMap<StorageRef, u32>,
+    storage_numbers: HashMap<StorageRef, u32>,
     pub(super) n_tensors: usize,
     n_links: usize,
+    charge: Charge,
     none: Id,
     no: Id,
     yes: Id,
@@ -43,7 +67,7 @@ pub(super) struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    fn new(bytes: &'a [u8]) -> Machine<'a> {
+    fn new(bytes: &'a [u8], charge: Charge) -> Machine<'a> {
         // The values that a pickle repeats without end take one place each.
         let nodes = vec![Node::None, Node::Bool(false), Node::Bool(true), Node::Tuple(Box::default())];
         Machine {
@@ -53,6 +77,7 @@ impl<'a> Machine<'a> {
             storage_numbers: HashMap::new(),
             n_tensors: 0,
             n_links: 0,
+            charge,
             none: 0,
             no: 1,
             yes: 2,
@@ -227,8 +252,12 @@ impl<'a> Machine<'a> {
                 let (name, module) = (self.stack.pop()?, self.stack.pop()?);
                 match (self.values.str(module), self.values.str(name)) {
                     (Some(module), Some(name)) => {
+                        // A name that is copied from other values instead of read from the input costs as much as
+                        // references.
+                        let n_links = (module.len() + name.len()) / 4;
                         let global = Node::Global(module.into(), name.into());
-                        self.charge_text(&global)?;
+                        self.n_links += n_links;
+                        self.check_links()?;
                         self.make(global)?;
                     }
                     _ => return malformed("a global whose name is no text"),
@@ -259,7 +288,7 @@ impl<'a> Machine<'a> {
                 let state = self.stack.pop()?;
                 let object = self.stack.top()?;
                 // Attributes of tensors and containers (hooks, `_metadata`) say nothing about numbers.
-                if let Node::Object(object) = &mut self.values.nodes[object as usize] {
+                if let Node::Object(object) = self.values.node_mut(object) {
                     object.state = Some(state);
                 }
             }
@@ -309,6 +338,7 @@ impl<'a> Machine<'a> {
         if self.values.nodes.len() >= N_VALUES_MAX {
             return malformed(format!("more than {N_VALUES_MAX} values"));
         }
+        self.charge.take(node.cost())?;
         self.values.nodes.push(node);
         Ok((self.values.nodes.len() - 1) as Id)
     }
@@ -318,21 +348,31 @@ impl<'a> Machine<'a> {
         self.stack.push(id)
     }
 
-    /// Accounts for references that a container holds.
+    /// Accounts for references that a container is about to hold.
     pub(super) fn link(&mut self, n: usize) -> Step<()> {
         self.n_links += n;
-        if self.n_links > N_LINKS_MAX {
-            return malformed(format!("more than {N_LINKS_MAX} references"));
-        }
+        self.check_links()?;
+        self.charge.take(n as u64 * LINK_BYTES)?;
         Ok(())
     }
 
-    /// A name that is copied from other values instead of read from the input costs as much as references.
-    fn charge_text(&mut self, node: &Node) -> Step<()> {
-        match node {
-            Node::Global(module, name) => self.link((module.len() + name.len()) / 4),
+    fn check_links(&self) -> Step<()> {
+        match self.n_links {
+            n if n > N_LINKS_MAX => malformed(format!("more than {N_LINKS_MAX} references")),
             _ => Ok(()),
         }
+    }
+
+    /// The number of a storage; every mention of one has the same.
+    pub(super) fn storage(&mut self, storage: StorageRef) -> Step<u32> {
+        if let Some(&number) = self.storage_numbers.get(&storage) {
+            return Ok(number);
+        }
+        self.charge.take(STORAGE_BYTES)?;
+        let number = self.values.storages.len() as u32;
+        self.storage_numbers.insert(storage.clone(), number);
+        self.values.storages.push(storage);
+        Ok(number)
     }
 
     fn int_text(&mut self, line: &str) -> Step<()> {
@@ -352,7 +392,7 @@ impl<'a> Machine<'a> {
         if bytes.len() > wide.len() {
             return self.make(Node::Bytes(bytes.into()));
         }
-        wide[..bytes.len()].copy_from_slice(bytes);
+        wide.iter_mut().zip(bytes).for_each(|(wide, byte)| *wide = *byte);
         self.make(Node::Int(i64::from_le_bytes(wide)))
     }
 
@@ -369,7 +409,7 @@ impl<'a> Machine<'a> {
 
     fn extend(&mut self, items: &[Id]) -> Step<()> {
         let target = self.stack.top()?;
-        match &mut self.values.nodes[target as usize] {
+        match self.values.node_mut(target) {
             Node::List(list) | Node::Set(list) => list.extend_from_slice(items),
             Node::Object(object) => object.items.extend_from_slice(items),
             _ => return malformed("items for a value that holds none"),
@@ -379,7 +419,7 @@ impl<'a> Machine<'a> {
 
     fn insert(&mut self, entries: &[(Id, Id)]) -> Step<()> {
         let target = self.stack.top()?;
-        match &mut self.values.nodes[target as usize] {
+        match self.values.node_mut(target) {
             Node::Dict(dict) => dict.extend_from_slice(entries),
             Node::Object(object) => object.entries.extend_from_slice(entries),
             _ => return malformed("entries for a value that holds none"),

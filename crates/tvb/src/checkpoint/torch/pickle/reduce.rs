@@ -3,12 +3,14 @@
 use super::errors::{Step, malformed};
 use super::machine::Machine;
 use super::values::{Id, Node, Object, RawTensor, StorageKind, StorageRef};
-use crate::checkpoint::limits::{N_TENSORS_MAX, RANK_MAX};
+use crate::checkpoint::limits::{CLASS_NAME_BYTES_MAX, N_TENSORS_MAX, RANK_MAX};
 use crate::checkpoint::shown::shown;
 use crate::checkpoint::torch::dtypes;
 
 /// The most arguments that a known callable takes.
 const N_ARGS_MAX: usize = 9;
+/// The most parts of a persistent id; longer ones would be looked through again and again.
+const N_ID_PARTS_MAX: usize = 16;
 
 /// The value that a call makes. Where the callable is not known, that is an object which nobody looks into.
 pub(super) fn call(machine: &mut Machine, callable: Id, args: Id) -> Step<Id> {
@@ -27,7 +29,10 @@ fn known(machine: &mut Machine, mut callable: Id, mut args: Id) -> Step<Option<I
     // A tensor with attributes or of a subclass is a call inside a call: (function, type, arguments, state).
     if is_global(machine, callable, "torch._tensor", "_rebuild_from_type_v2") {
         match machine.values.node(args) {
-            Node::Tuple(parts) if parts.len() == 4 => (callable, args) = (parts[0], parts[2]),
+            Node::Tuple(parts) => match **parts {
+                [function, _, arguments, _] => (callable, args) = (function, arguments),
+                _ => return Ok(None),
+            },
             _ => return Ok(None),
         }
     }
@@ -79,7 +84,11 @@ fn is_global(machine: &Machine, id: Id, module: &str, name: &str) -> bool {
 
 /// `OrderedDict()`, or from a list of pairs.
 fn dict(machine: &mut Machine, from: Option<Id>) -> Step<Option<Id>> {
-    let mut entries = Vec::new();
+    let values = &machine.values;
+    let n_entries = from
+        .map_or(0, |from| values.entries(from).map_or_else(|| values.items(from).map_or(0, <[Id]>::len), <[_]>::len));
+    machine.link(2 * n_entries)?;
+    let mut entries = Vec::with_capacity(n_entries);
     if let Some(from) = from {
         let values = &machine.values;
         if let Some(found) = values.entries(from) {
@@ -93,30 +102,34 @@ fn dict(machine: &mut Machine, from: Option<Id>) -> Step<Option<Id>> {
             }
         }
     }
-    machine.link(2 * entries.len())?;
     machine.add(Node::Dict(entries)).map(Some)
 }
 
 /// `set()`, or from a list.
 fn set(machine: &mut Machine, from: Option<Id>) -> Step<Option<Id>> {
+    let n_items = from.and_then(|from| machine.values.items(from)).map_or(0, <[Id]>::len);
+    machine.link(n_items)?;
     let items = from.and_then(|from| machine.values.items(from)).unwrap_or_default().to_vec();
-    machine.link(items.len())?;
     machine.add(Node::Set(items)).map(Some)
 }
 
 /// Bytes as protocol 2 writes them: text of which every character is a byte.
 fn latin1(machine: &mut Machine, text: Option<Id>) -> Step<Option<Id>> {
+    let n_bytes = text.and_then(|text| machine.values.str(text)).map_or(0, str::len);
+    // The text may be named again and again at the cost of two bytes.
+    machine.link(n_bytes / 4)?;
     let Some(text) = text.and_then(|text| machine.values.str(text)) else { return Ok(None) };
     let bytes: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
     let Some(bytes) = bytes else { return Ok(None) };
-    // The text may be named again and again at the cost of two bytes.
-    machine.link(bytes.len() / 4)?;
     machine.add(Node::Bytes(bytes.into())).map(Some)
 }
 
 /// What a persistent id stands for: a storage, or in old files a class with its source.
 pub(super) fn persistent(machine: &mut Machine, id: Id) -> Step<Id> {
     let Node::Tuple(parts) = machine.values.node(id) else { return malformed("a persistent id that is no tuple") };
+    if parts.len() > N_ID_PARTS_MAX {
+        return malformed(format!("a persistent id of {} parts", parts.len()));
+    }
     let kind = parts.first().and_then(|&kind| machine.values.str(kind));
     match (kind, &**parts) {
         (Some("module"), &[_, class, ..]) => Ok(class),
@@ -132,6 +145,12 @@ pub(super) fn persistent(machine: &mut Machine, id: Id) -> Step<Id> {
             let is_view = rest.iter().any(|&part| *machine.values.node(part) != Node::None);
             let kind = match (&**module, &**name) {
                 _ if is_view => StorageKind::Unknown("a view of another storage, as PyTorch before 0.4 wrote".into()),
+                // The name is copied, and may be mentioned again and again at the cost of two bytes.
+                (module, name) if module.len() + name.len() > CLASS_NAME_BYTES_MAX => {
+                    return malformed(format!(
+                        "a storage whose type has a name of more than {CLASS_NAME_BYTES_MAX} bytes"
+                    ));
+                }
                 ("torch" | "torch.cuda" | "torch.storage", name) => storage_kind(name),
                 (module, name) => StorageKind::Unknown(format!("{module}.{name}").into()),
             };
@@ -140,15 +159,7 @@ pub(super) fn persistent(machine: &mut Machine, id: Id) -> Step<Id> {
                 return malformed("a storage with a key of more than 64 bytes");
             }
             let storage = StorageRef { key: key.clone(), kind, n_elements };
-            let number = match machine.storage_numbers.get(&storage) {
-                Some(&number) => number,
-                None => {
-                    let number = machine.values.storages.len() as u32;
-                    machine.storage_numbers.insert(storage.clone(), number);
-                    machine.values.storages.push(storage);
-                    number
-                }
-            };
+            let number = machine.storage(storage)?;
             machine.add(Node::Storage(number))
         }
         _ => malformed("a persistent id that is no storage"),
@@ -180,7 +191,10 @@ fn describe(
     let (&Node::Storage(storage), &Node::Int(offset)) = (values.node(storage), values.node(offset)) else {
         return Err("a tensor without a storage".into());
     };
-    let dtype = match (&values.storages[storage as usize].kind, dtype) {
+    let Some(of_storage) = values.storages.get(storage as usize) else {
+        return Err("a tensor of a storage that is not there".into());
+    };
+    let dtype = match (&of_storage.kind, dtype) {
         (_, Some(dtype)) => match values.node(dtype) {
             Node::Global(module, name) if **module == *"torch" => {
                 dtypes::from_name(name).ok_or_else(|| format!("a tensor of the unknown dtype {}", shown(name)))?

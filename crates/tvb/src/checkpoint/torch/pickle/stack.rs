@@ -14,6 +14,14 @@ pub(super) struct Stack {
 }
 
 impl Stack {
+    /// Bytes of memory that it has.
+    pub(super) fn n_bytes(&self) -> u64 {
+        // The memo's table has a control byte for each place, and an eighth of its places is free.
+        let memo_bytes = self.memo.capacity() * (size_of::<(u32, Id)>() + 2);
+        let mark_bytes = self.marks.capacity() * size_of::<usize>();
+        (self.items.capacity() * size_of::<Id>() + mark_bytes + memo_bytes) as u64
+    }
+
     fn check(&self) -> Step<()> {
         match self.items.len().max(self.marks.len()) {
             n if n > N_VALUES_MAX => malformed(format!("more than {N_VALUES_MAX} values on the stack")),
@@ -34,7 +42,7 @@ impl Stack {
     /// The last value, unless a mark lies on it: what is below the last mark may not be touched.
     pub(super) fn top(&self) -> Step<Id> {
         let floor = self.marks.last().copied().unwrap_or(0);
-        match self.items[floor..].last() {
+        match self.items.get(floor..).and_then(<[Id]>::last) {
             Some(&id) => Ok(id),
             None => malformed("a value is missing on the stack"),
         }

@@ -1,7 +1,7 @@
 //! What a pickle says: a list of values that refer to each other by their index.
 
-use crate::checkpoint::Dtype;
 use crate::checkpoint::shown::shown;
+use crate::checkpoint::{Charge, Dtype};
 
 /// Index of a value in [`Values`].
 pub(in crate::checkpoint::torch) type Id = u32;
@@ -13,6 +13,8 @@ pub(in crate::checkpoint::torch) struct Values {
     pub(in crate::checkpoint::torch) root: Id,
     /// The storages that tensors refer to, in the order of their first mention.
     pub(in crate::checkpoint::torch) storages: Vec<StorageRef>,
+    /// What they take of the budget.
+    pub(in crate::checkpoint::torch) _charge: Option<Charge>,
 }
 
 /// One value.
@@ -84,6 +86,31 @@ pub(in crate::checkpoint::torch) enum StorageKind {
     Unknown(Box<str>),
 }
 
+impl Node {
+    /// Bytes of memory that it takes, but for what containers hold beyond their first items: that is paid for as it comes.
+    pub(super) fn cost(&self) -> u64 {
+        /// What an allocation takes beside its bytes.
+        const BLOCK_BYTES: usize = 24;
+        let block = |n_bytes: usize| if n_bytes == 0 { 0 } else { n_bytes + BLOCK_BYTES };
+        let own = match self {
+            Node::None | Node::Bool(_) | Node::Int(_) | Node::Float(_) | Node::Storage(_) => 0,
+            Node::Str(text) => block(text.len()),
+            Node::Unsupported(why) => block(why.len()),
+            Node::Bytes(bytes) => block(bytes.len()),
+            // The first item makes room for four.
+            Node::List(_) | Node::Set(_) => block(4 * size_of::<Id>()),
+            Node::Dict(_) => block(4 * size_of::<(Id, Id)>()),
+            Node::Tuple(items) => block(size_of_val(&**items)),
+            Node::Global(module, name) => block(module.len()) + block(name.len()),
+            Node::Object(_) => block(size_of::<Object>()) + 2 * block(4 * size_of::<(Id, Id)>()),
+            Node::Tensor(tensor) => {
+                block(size_of::<RawTensor>()) + block(8 * tensor.shape.len()) + block(8 * tensor.strides.len())
+            }
+        };
+        (size_of::<Node>() + own) as u64
+    }
+}
+
 impl StorageRef {
     /// Bytes that the storage must have; `None` for an unknown type or an overflow.
     pub(in crate::checkpoint::torch) fn n_bytes(&self) -> Option<u64> {
@@ -96,8 +123,14 @@ impl StorageRef {
 }
 
 impl Values {
+    #[allow(clippy::indexing_slicing, reason = "ids are given out for the nodes of this very list, which only grows")]
     pub(in crate::checkpoint::torch) fn node(&self, id: Id) -> &Node {
         &self.nodes[id as usize]
+    }
+
+    #[allow(clippy::indexing_slicing, reason = "as above")]
+    pub(super) fn node_mut(&mut self, id: Id) -> &mut Node {
+        &mut self.nodes[id as usize]
     }
 
     /// The text of a string.

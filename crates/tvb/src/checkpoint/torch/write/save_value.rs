@@ -60,10 +60,19 @@ pub struct SaveStorage {
 impl SaveTensor {
     /// A row-major tensor from element `offset` of a storage on.
     pub fn contiguous(storage: usize, offset: u64, dtype: Dtype, shape: &[usize]) -> SaveTensor {
-        let mut strides = vec![1; shape.len()];
-        for k in (1..shape.len()).rev() {
-            strides[k - 1] = strides[k] * shape[k].max(1);
-        }
+        // Of a tensor without elements the sides may be of any size; where its elements would lie does not matter.
+        let most = usize::try_from(i64::MAX).unwrap_or(usize::MAX);
+        let mut step = 1_usize;
+        let mut strides: Vec<usize> = shape
+            .iter()
+            .rev()
+            .map(|side| {
+                let own = step;
+                step = step.saturating_mul((*side).max(1)).min(most);
+                own
+            })
+            .collect();
+        strides.reverse();
         SaveTensor { storage, dtype, offset, shape: shape.to_vec(), strides }
     }
 }

@@ -141,16 +141,22 @@ impl TorchWriter {
                     self.layout.n_bytes(entry)
                 )));
             }
-            checksums[entry] = crc.sum();
+            put(&mut checksums, entry, crc.sum());
         }
         for &(entry, checksum) in &self.small {
-            checksums[entry] = checksum;
+            put(&mut checksums, entry, checksum);
         }
         for (entry, &checksum) in checksums.iter().enumerate() {
             self.file.write_at(self.layout.header_offset(entry), &self.layout.local_header(entry, checksum))?;
         }
         self.file.write_at(self.layout.directory_offset(), &self.layout.directory(&checksums))?;
         self.file.sync()
+    }
+}
+
+fn put(checksums: &mut [u32], entry: usize, checksum: u32) {
+    if let Some(place) = checksums.get_mut(entry) {
+        *place = checksum;
     }
 }
 

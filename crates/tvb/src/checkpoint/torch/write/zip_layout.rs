@@ -62,15 +62,15 @@ impl ZipLayout {
     }
 
     pub(super) fn n_bytes(&self, entry: usize) -> u64 {
-        self.entries[entry].n_bytes
+        self.entry(entry).n_bytes
     }
 
     pub(super) fn header_offset(&self, entry: usize) -> u64 {
-        self.entries[entry].header_offset
+        self.entry(entry).header_offset
     }
 
     pub(super) fn data_offset(&self, entry: usize) -> u64 {
-        self.entries[entry].data_offset
+        self.entry(entry).data_offset
     }
 
     pub(super) fn directory_offset(&self) -> u64 {
@@ -83,9 +83,14 @@ impl ZipLayout {
         self.directory_offset + self.directory(&checksums).len() as u64
     }
 
+    #[allow(clippy::indexing_slicing, reason = "entries are counted by the writer that laid them out")]
+    fn entry(&self, entry: usize) -> &Entry {
+        &self.entries[entry]
+    }
+
     /// The record before an entry's data, padded up to it.
     pub(super) fn local_header(&self, entry: usize, checksum: u32) -> Vec<u8> {
-        let Entry { name, n_bytes, header_offset, data_offset } = &self.entries[entry];
+        let Entry { name, n_bytes, header_offset, data_offset } = self.entry(entry);
         let length = (data_offset - header_offset) as usize;
         let extra_bytes = (length - LOCAL_HEADER_BYTES as usize - name.len()) as u16;
         let mut out = Vec::with_capacity(length);
