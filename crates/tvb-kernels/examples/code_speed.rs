@@ -17,7 +17,16 @@ fn main() {
         println!("{}, one thread, G elements/s", engine.instruction_set());
         println!("bits      T   code  decode one  decode all (of θ0 + Σ)");
         for n_tasks in [1, 8, 20] {
-            for rate in [Rate::Half, Rate::Signs, Rate::Three, Rate::Four, Rate::Eight, Rate::Sixteen, Rate::SixtyFour, Rate::TwoFiveSix] {
+            for rate in [
+                Rate::Half,
+                Rate::Signs,
+                Rate::Three,
+                Rate::Four,
+                Rate::Eight,
+                Rate::Sixteen,
+                Rate::SixtyFour,
+                Rate::TwoFiveSix,
+            ] {
                 one_row(&engine, rate, n_tasks);
             }
         }

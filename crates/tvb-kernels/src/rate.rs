@@ -219,10 +219,9 @@ mod tests {
     fn bounds_of(rate: Rate) -> Vec<f64> {
         match rate.book() {
             Book::Signs { .. } => vec![0.0, FAR],
-            Book::Search { bounds, levels } => {
-                let from = if levels.len() == bounds.len() { None } else { Some(0.0) };
+            Book::Search { bounds, .. } => {
                 let inner = bounds.iter().map(|&bound| f64::from(bound));
-                from.into_iter().chain(inner).chain([FAR]).collect()
+                std::iter::once(0.0).chain(inner).chain([FAR]).collect()
             }
             Book::Compand { levels } => {
                 let n = levels.len();
@@ -244,10 +243,8 @@ mod tests {
     fn levels_are_the_means_of_their_cells() {
         for rate in Rate::ALL.into_iter().filter(|rate| rate.n_lines() == BLOCK && *rate != Rate::Signs) {
             let levels = rate.levels();
-            let is_odd = rate == Rate::Three;
-            let bounds = bounds_of(rate);
+            let cells = bounds_of(rate);
             let mut lost = 1.0;
-            let cells = if is_odd { [&[0.0], &bounds[..]].concat() } else { bounds };
             assert_eq!(cells.len(), levels.len() + 1, "{rate:?}");
             for (cell, &level) in cells.windows(2).zip(levels) {
                 let (mass, first) = moments(cell[0], cell[1]);

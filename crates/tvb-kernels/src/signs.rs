@@ -2,7 +2,8 @@
 //! engine.
 //!
 //! Word w of panel p of tensor n under seed s is `mix(mix(key + p) + w·golden)` with `key = mix(mix(mix(s₀) + s₁) + n)`, where s₀ and s₁ are
-//! the lower and the upper half of s and all arithmetic is that of 32 bits. Bit b of word w is element 32·w + b; 1 means minus.
+//! the lower and the upper half of s and all arithmetic is that of 32 bits. They lie as a plane of codes does: in a panel of k
+//! blocks, the sign of line i of block j is bit i mod 32 of word ⌊i/32⌋·k + j; 1 means minus.
 
 /// Where a segment lies: what its signs depend on beside the seed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub(crate) const fn panel_key(tensor_key: u32, panel: u32) -> u32 {
     mix(tensor_key.wrapping_add(panel))
 }
 
-/// 32 signs of a panel.
+/// 32 signs of a panel: lines of one block.
 #[inline(always)]
 pub(crate) const fn sign_word(panel_key: u32, word: u32) -> u32 {
     mix(panel_key.wrapping_add(word.wrapping_mul(GOLDEN)))

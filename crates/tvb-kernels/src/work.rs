@@ -10,7 +10,8 @@ use crate::gpu::plan::{Plan, Readback};
 use crate::gpu::variant::Shape;
 use std::fmt::Debug;
 
-/// One operation on chunks: [`Gram`](crate::Gram), [`Project`](crate::Project) or [`Reconstruct`](crate::Reconstruct).
+/// One operation on chunks: [`Gram`](crate::Gram), [`Project`](crate::Project), [`Reconstruct`](crate::Reconstruct),
+/// [`Code`](crate::Code) or [`Decode`](crate::Decode).
 ///
 /// The trait is sealed: what an engine needs of an operation is its own affair.
 pub trait Work: OnCpu + OnGpu + Clone + Debug + PartialEq + Send + Sync {

@@ -2,10 +2,10 @@
 
 use super::block::Floats;
 use super::quantise::{Column, Scaling, quantise};
-use super::rotate::{BLOCKS, BlockSums, LINES, rotate};
+use super::rotate::{BLOCKS, BlockSums, LINES, rotate, rotate_difference};
 use super::rows::{widen, widen_less_base};
 use super::scratch::Scratch;
-use crate::chunk::{Chunk, Segment};
+use crate::chunk::{Chunk, Dtype, Segment};
 use crate::code::{Code, Codes, Measured, PANEL, n_blocks};
 use crate::error::KernelError;
 use crate::signs::{panel_key, part_lines, sign_word, tensor_key};
@@ -24,8 +24,10 @@ pub(super) struct Panels {
     pub(super) signs: Vec<u32>,
     /// Rotated task columns, then what they lack of the shared ones.
     rotated: Floats,
-    /// What each column decodes to.
-    decoded: Floats,
+    /// Each column's levels, before its scales; for shared columns what they decode to.
+    levels: Floats,
+    /// The scales of each task's blocks, and its energy.
+    scales: Vec<([f32; BLOCKS], f64)>,
     scaled: Floats,
     words: Vec<u32>,
 }
@@ -92,7 +94,7 @@ impl WithSimd for CodeChunk<'_> {
                 let panel = Panel { segment, start, n_rows, n_blocks: n_blocks(n_rows), blocks_before };
                 let number = (place.first_row / PANEL as u64) as u32;
                 let key = panel_key(key, number.wrapping_add((start / PANEL) as u32));
-                spread_signs(key, panel.n_blocks, &mut self.panels.signs);
+                spread_signs(simd, key, panel.n_blocks, &mut self.panels.signs);
                 self.panel(simd, panel, part_lines(key));
                 blocks_before += panel.n_blocks;
             }
@@ -105,7 +107,8 @@ impl CodeChunk<'_> {
     fn panel<S: Simd>(&mut self, simd: S, panel: Panel, part: (u32, u32)) {
         let code = self.code;
         let (n_tasks, n_kept) = (self.chunk.layout.n_tasks(), code.n_kept);
-        let Panels { base, rows, spread, signs, rotated, decoded, scaled, words } = &mut *self.panels;
+        let Panels { base, rows, spread, signs, rotated, levels: decoded, scales: task_scales, scaled, words } =
+            &mut *self.panels;
         let rotated = rotated.at_least((n_tasks + n_kept) * PANEL);
         let decoded = decoded.at_least((n_tasks + n_kept) * PANEL);
         let (tasks, lacking) = rotated.split_at_mut(n_tasks * PANEL);
@@ -120,42 +123,67 @@ impl CodeChunk<'_> {
         widen(bytes, dtype, base);
         let rows = rows.at_least(PANEL);
         let spread = spread.at_least(PANEL);
+        task_scales.clear();
         let mut coded = Coded { simd, part, panel, scaled, words };
         for task in 0..n_tasks {
             let (bytes, dtype) = slice(task + 1);
-            widen_less_base(bytes, dtype, base, &mut rows[..panel.n_rows]);
             let y = &mut tasks[task * PANEL..][..PANEL];
-            let sums = match panel.n_rows {
-                PANEL => rotate(simd, rows, signs, y),
-                _ => {
-                    spread_rows(&rows[..panel.n_rows], panel.n_blocks, spread);
+            let floats = if dtype == Dtype::F32 { bytemuck::try_cast_slice::<u8, f32>(bytes).ok() } else { None };
+            let sums = match (panel.n_rows, floats) {
+                (PANEL, Some(floats)) if cfg!(target_endian = "little") => {
+                    rotate_difference(simd, floats, base, signs, y)
+                }
+                (PANEL, _) => {
+                    widen_less_base(bytes, dtype, base, rows);
+                    rotate(simd, rows, signs, y)
+                }
+                (n_rows, _) => {
+                    widen_less_base(bytes, dtype, base, &mut rows[..n_rows]);
+                    spread_rows(&rows[..n_rows], panel.n_blocks, spread);
                     rotate(simd, spread, signs, y)
                 }
             };
-            let hat = &mut decoded[task * PANEL..][..PANEL];
+            let levels = &mut decoded[task * PANEL..][..PANEL];
             let to = Place {
                 words: &mut self.out.words[task * self.words..][..self.words],
                 scales: &mut self.out.scales[task * self.scales..][..self.scales],
             };
-            coded.column(code.rate, Scaling::Unbiased, y, &sums, hat, to);
+            let scale = coded.column(code.rate, Scaling::Unbiased, y, &sums, levels, to);
+            let energy = sums.energy[..panel.n_blocks].iter().map(|&energy| f64::from(energy)).sum::<f64>();
+            task_scales.push((scale, energy));
             for (kept, lacking) in lacking.chunks_exact_mut(PANEL).enumerate() {
-                add_weighted_difference(simd, code.kept[task * n_kept + kept], y, hat, lacking);
+                add_weighted_difference(simd, code.kept[task * n_kept + kept], y, levels, &scale, lacking);
             }
         }
-        let (hats, kept_hats) = decoded.split_at_mut(n_tasks * PANEL);
+        let (levels, kept_hats) = decoded.split_at_mut(n_tasks * PANEL);
         for (kept, (y, hat)) in lacking.chunks_exact(PANEL).zip(kept_hats.chunks_exact_mut(PANEL)).enumerate() {
             let sums = block_sums(simd, y);
             let words = &mut self.out.words[n_tasks * self.words + kept * self.kept_words..][..self.kept_words];
             let scales = &mut self.out.scales[(n_tasks + kept) * self.scales..][..self.scales];
-            coded.column(code.kept_rate, Scaling::LeastSquares, y, &sums, hat, Place { words, scales });
+            let scale = coded.column(code.kept_rate, Scaling::LeastSquares, y, &sums, hat, Place { words, scales });
+            for line in hat.chunks_exact_mut(BLOCKS) {
+                for (value, scale) in line.iter_mut().zip(scale) {
+                    *value *= scale;
+                }
+            }
         }
         for task in 0..n_tasks {
-            let hat = &mut hats[task * PANEL..][..PANEL];
-            for (kept, kept_hat) in kept_hats.chunks_exact(PANEL).take(n_kept).enumerate() {
-                add_weighted(simd, code.kept[task * n_kept + kept], kept_hat, hat);
-            }
+            let (scale, energy) = &task_scales[task];
+            let (y, levels) = (&tasks[task * PANEL..][..PANEL], &levels[task * PANEL..][..PANEL]);
             let measured = &mut self.out.measured[panel.segment * n_tasks + task];
-            measure(simd, &tasks[task * PANEL..][..PANEL], hat, measured);
+            measured.energy += energy;
+            match (&code.kept[task * n_kept..][..n_kept], &*kept_hats) {
+                ([], _) => measure::<S, false>(simd, y, levels, scale, 0.0, y, measured),
+                ([weight], shared) => measure::<S, true>(simd, y, levels, scale, *weight, shared, measured),
+                (weights, all) => {
+                    let shared = &mut spread[..PANEL];
+                    shared.fill(0.0);
+                    for (&weight, kept_hat) in weights.iter().zip(all.chunks_exact(PANEL)) {
+                        add_weighted(simd, weight, kept_hat, shared);
+                    }
+                    measure::<S, true>(simd, y, levels, scale, 1.0, shared, measured);
+                }
+            }
         }
     }
 }
@@ -183,9 +211,9 @@ impl<S: Simd> Coded<'_, S> {
         scaling: Scaling,
         y: &[f32],
         sums: &BlockSums,
-        decoded: &mut [f32],
+        levels: &mut [f32],
         to: Place<'_>,
-    ) {
+    ) -> [f32; BLOCKS] {
         let (simd, panel, part) = (self.simd, self.panel, self.part);
         let mut scales = [0; BLOCKS];
         self.words.resize(32 * 8 * BLOCKS, 0);
@@ -193,7 +221,7 @@ impl<S: Simd> Coded<'_, S> {
         // Very small and very large blocks are coded in other units, so that no square leaves the range of f32.
         let is_easy = |magnitude: f32| magnitude == 0.0 || EASY.contains(&magnitude);
         if sums.magnitude.iter().all(|&magnitude| is_easy(magnitude)) {
-            quantise(simd, Column { rate, scaling, part, y, sums, words, scales: &mut scales, decoded });
+            quantise(simd, Column { rate, scaling, part, y, sums, words, scales: &mut scales, levels });
         } else {
             let unit = sums.magnitude.map(|magnitude| if is_easy(magnitude) { 1.0 } else { unit_of(magnitude) });
             let scaled = self.scaled.at_least(PANEL);
@@ -203,15 +231,10 @@ impl<S: Simd> Coded<'_, S> {
                 }
             }
             let sums = block_sums(simd, scaled);
-            quantise(simd, Column { rate, scaling, part, y: scaled, sums: &sums, words, scales: &mut scales, decoded });
+            quantise(simd, Column { rate, scaling, part, y: scaled, sums: &sums, words, scales: &mut scales, levels });
             for block in 0..BLOCKS {
                 let scale = crate::code::scale_from_bits(scales[block]) * unit[block];
                 scales[block] = crate::code::scale_bits(scale);
-            }
-            for line in decoded.chunks_exact_mut(BLOCKS) {
-                for block in 0..BLOCKS {
-                    line[block] *= unit[block];
-                }
             }
         }
         let n_words = rate.words() * panel.n_blocks;
@@ -220,6 +243,7 @@ impl<S: Simd> Coded<'_, S> {
             out.copy_from_slice(&line[..panel.n_blocks]);
         }
         to.scales[panel.blocks_before..][..panel.n_blocks].copy_from_slice(&scales[..panel.n_blocks]);
+        scales.map(crate::code::scale_from_bits)
     }
 }
 
@@ -232,23 +256,29 @@ fn unit_of(magnitude: f32) -> f32 {
     }
 }
 
-/// The signs of a panel of `n_blocks` blocks, as sign bits where `rotate` wants them.
+/// The signs of a panel of `n_blocks` blocks, as sign bits where the rotation wants them.
 #[inline(always)]
-pub(super) fn spread_signs(key: u32, n_blocks: usize, out: &mut Vec<u32>) {
+pub(super) fn spread_signs<S: Simd>(simd: S, key: u32, n_blocks: usize, out: &mut Vec<u32>) {
+    let mut words = [0; 8 * BLOCKS];
+    for (group, words) in words.chunks_exact_mut(BLOCKS).enumerate() {
+        for (block, word) in words[..n_blocks].iter_mut().enumerate() {
+            *word = sign_word(key, (group * n_blocks + block) as u32);
+        }
+    }
     out.resize(PANEL, 0);
-    if n_blocks == BLOCKS {
-        for (word, out) in out.chunks_exact_mut(32).enumerate() {
-            let bits = sign_word(key, word as u32);
-            for (at, out) in out.iter_mut().enumerate() {
-                *out = (bits >> at) << 31;
+    let per_line = BLOCKS / S::F32_LANES;
+    let words = S::as_simd_u32s(&words).0;
+    let out = &mut S::as_mut_simd_u32s(&mut out[..PANEL]).0[..LINES * per_line];
+    let (sign, one) = (simd.splat_u32s(1 << 31), simd.splat_u32s(1));
+    for v in 0..per_line {
+        for group in 0..8 {
+            // The highest bit is the last line's.
+            let mut word = words[group * per_line + v];
+            for line in (32 * group..32 * (group + 1)).rev() {
+                out[line * per_line + v] = simd.and_u32s(word, sign);
+                word = simd.wrapping_dyn_shl_u32s(word, one);
             }
         }
-        return;
-    }
-    out.fill(0);
-    for element in 0..LINES * n_blocks {
-        let bit = sign_word(key, element as u32 / 32) >> (element % 32);
-        out[element / n_blocks * BLOCKS + element % n_blocks] = bit << 31;
     }
 }
 
@@ -261,14 +291,27 @@ pub(super) fn spread_rows(rows: &[f32], n_blocks: usize, out: &mut [f32]) {
     }
 }
 
-/// out += weight·(y − ŷ).
+/// out += weight·(y − scale·c).
 #[inline(always)]
-fn add_weighted_difference<S: Simd>(simd: S, weight: f32, y: &[f32], hat: &[f32], out: &mut [f32]) {
+fn add_weighted_difference<S: Simd>(
+    simd: S,
+    weight: f32,
+    y: &[f32],
+    levels: &[f32],
+    scale: &[f32; BLOCKS],
+    out: &mut [f32],
+) {
+    let per_line = BLOCKS / S::F32_LANES;
+    let n = LINES * per_line;
     let weight = simd.splat_f32s(weight);
-    let (y, hat) = (S::as_simd_f32s(&y[..PANEL]).0, S::as_simd_f32s(&hat[..PANEL]).0);
-    let out = S::as_mut_simd_f32s(&mut out[..PANEL]).0;
-    for ((&y, &hat), out) in y.iter().zip(hat).zip(out) {
-        *out = simd.add_f32s(*out, simd.mul_f32s(weight, simd.sub_f32s(y, hat)));
+    let (y, levels) = (&S::as_simd_f32s(&y[..PANEL]).0[..n], &S::as_simd_f32s(&levels[..PANEL]).0[..n]);
+    let (out, scale) = (&mut S::as_mut_simd_f32s(&mut out[..PANEL]).0[..n], S::as_simd_f32s(scale).0);
+    for v in 0..per_line {
+        for line in 0..LINES {
+            let at = line * per_line + v;
+            let hat = simd.mul_f32s(levels[at], scale[v]);
+            out[at] = simd.add_f32s(out[at], simd.mul_f32s(weight, simd.sub_f32s(y[at], hat)));
+        }
     }
 }
 
@@ -309,27 +352,46 @@ fn block_sums<S: Simd>(simd: S, y: &[f32]) -> BlockSums {
     sums
 }
 
-/// Adds a panel's sums, those of each block formed in f32.
+/// Adds a panel's sums, those of each block formed in f32, with ŷ = scale·c \[+ weight·`shared`\].
 #[inline(always)]
-fn measure<S: Simd>(simd: S, y: &[f32], hat: &[f32], measured: &mut Measured) {
+fn measure<S: Simd, const SHARED: bool>(
+    simd: S,
+    y: &[f32],
+    levels: &[f32],
+    scale: &[f32; BLOCKS],
+    weight: f32,
+    shared: &[f32],
+    measured: &mut Measured,
+) {
     let per_line = BLOCKS / S::F32_LANES;
-    let y = &S::as_simd_f32s(&y[..PANEL]).0[..LINES * per_line];
-    let hat = &S::as_simd_f32s(&hat[..PANEL]).0[..LINES * per_line];
-    let mut sums = [[0.0f32; BLOCKS]; 3];
-    let [energy, product, decoded] = &mut sums;
-    let energy = S::as_mut_simd_f32s(energy).0;
-    let product = S::as_mut_simd_f32s(product).0;
-    let decoded = S::as_mut_simd_f32s(decoded).0;
+    let n = LINES * per_line;
+    let y = &S::as_simd_f32s(&y[..PANEL]).0[..n];
+    let levels = &S::as_simd_f32s(&levels[..PANEL]).0[..n];
+    let (weight, shared) = (simd.splat_f32s(weight), &S::as_simd_f32s(&shared[..PANEL]).0[..n]);
+    let scale = S::as_simd_f32s(scale).0;
+    let zero = simd.splat_f32s(0.0);
     for v in 0..per_line {
-        for line in 0..LINES {
-            let (y, hat) = (y[line * per_line + v], hat[line * per_line + v]);
-            energy[v] = simd.add_f32s(energy[v], simd.mul_f32s(y, y));
-            product[v] = simd.add_f32s(product[v], simd.mul_f32s(y, hat));
-            decoded[v] = simd.add_f32s(decoded[v], simd.mul_f32s(hat, hat));
+        let (mut all_product, mut all_decoded) = (zero, zero);
+        for p in 0..16 {
+            let (mut part_product, mut part_decoded) = (zero, zero);
+            for q in 0..16 {
+                let at = (16 * p + q) * per_line + v;
+                let mut hat = simd.mul_f32s(levels[at], scale[v]);
+                if SHARED {
+                    hat = simd.add_f32s(hat, simd.mul_f32s(weight, shared[at]));
+                }
+                part_product = simd.add_f32s(part_product, simd.mul_f32s(y[at], hat));
+                part_decoded = simd.add_f32s(part_decoded, simd.mul_f32s(hat, hat));
+            }
+            all_product = simd.add_f32s(all_product, part_product);
+            all_decoded = simd.add_f32s(all_decoded, part_decoded);
+        }
+        for (total, all) in [(&mut measured.product, all_product), (&mut measured.decoded, all_decoded)] {
+            let mut blocks = [0.0f32; BLOCKS];
+            S::as_mut_simd_f32s(&mut blocks).0[0] = all;
+            for &block in &blocks[..S::F32_LANES] {
+                *total += f64::from(block);
+            }
         }
     }
-    let [energy, product, decoded] = sums.map(|blocks| blocks.iter().map(|&sum| f64::from(sum)).sum::<f64>());
-    measured.energy += energy;
-    measured.product += product;
-    measured.decoded += decoded;
 }

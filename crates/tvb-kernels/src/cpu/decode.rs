@@ -86,7 +86,7 @@ impl WithSimd for DecodeChunk<'_> {
                 let n_blocks = n_blocks(n_rows);
                 let number = (place.first_row / PANEL as u64) as u32;
                 let key = panel_key(key, number.wrapping_add((start / PANEL) as u32));
-                spread_signs(key, n_blocks, signs);
+                spread_signs(simd, key, n_blocks, signs);
                 sums.fill(0.0);
                 for (index, &rate) in decode.rates.iter().enumerate() {
                     let weights = &decode.weights[index * n_outputs..][..n_outputs];
@@ -143,22 +143,37 @@ impl WithSimd for DecodeChunk<'_> {
 #[inline(always)]
 fn add_column<S: Simd>(simd: S, stored: Stored<'_>, weights: &[f32], column: &mut [f32], sums: &mut [f32]) {
     match stored.rate {
-        Rate::Signs => planes::<S, 0>(simd, stored, weights, column, sums),
-        Rate::Four => planes::<S, 1>(simd, stored, weights, column, sums),
-        Rate::Eight => planes::<S, 2>(simd, stored, weights, column, sums),
-        Rate::Sixteen => planes::<S, 3>(simd, stored, weights, column, sums),
-        _ => {
-            look_up(stored, column);
-            for (&weight, sums) in weights.iter().zip(sums.chunks_exact_mut(PANEL)) {
-                super::code::add_weighted(simd, weight, column, sums);
-            }
+        Rate::Signs => planes::<S, 1, 0>(simd, stored, weights, column, sums),
+        Rate::Four => planes::<S, 2, 1>(simd, stored, weights, column, sums),
+        Rate::Eight => planes::<S, 4, 2>(simd, stored, weights, column, sums),
+        Rate::Sixteen => planes::<S, 8, 3>(simd, stored, weights, column, sums),
+        Rate::Three => {
+            // Signs and a plane of which elements are not zero.
+            let mut words = [0; 16 * BLOCKS];
+            digits_to_planes(stored.words, &mut words);
+            planes::<S, 2, 1>(simd, Stored { words: &words, ..stored }, weights, column, sums);
         }
+        Rate::Quarter | Rate::Half => {
+            signs_of_a_part(stored, column);
+            add_to_all(simd, weights, column, sums);
+        }
+        Rate::ThirtyTwo | Rate::SixtyFour | Rate::TwoFiveSix => {
+            cells(simd, stored, column);
+            add_to_all(simd, weights, column, sums);
+        }
+    }
+}
+
+#[inline(always)]
+fn add_to_all<S: Simd>(simd: S, weights: &[f32], column: &[f32], sums: &mut [f32]) {
+    for (&weight, sums) in weights.iter().zip(sums.chunks_exact_mut(PANEL)) {
+        super::code::add_weighted(simd, weight, column, sums);
     }
 }
 
 /// Up to 16 levels: the level is picked by the planes' bits.
 #[inline(always)]
-fn planes<S: Simd, const BITS: usize>(
+fn planes<S: Simd, const N: usize, const BITS: usize>(
     simd: S,
     stored: Stored<'_>,
     weights: &[f32],
@@ -167,7 +182,7 @@ fn planes<S: Simd, const BITS: usize>(
 ) {
     let per_line = BLOCKS / S::F32_LANES;
     let n = LINES * per_line;
-    let mut level = [simd.splat_f32s(0.0); 8];
+    let mut level = [simd.splat_f32s(0.0); N];
     for (to, &from) in level.iter_mut().zip(stored.rate.levels()) {
         *to = simd.splat_f32s(from);
     }
@@ -180,93 +195,146 @@ fn planes<S: Simd, const BITS: usize>(
     {
         let column = &mut S::as_mut_simd_f32s(&mut column[..PANEL]).0[..n];
         let sums = &mut S::as_mut_simd_f32s(&mut sums[..PANEL]).0[..n];
+        macro_rules! pick {
+            ($mask:expr, $then:expr, $otherwise:expr) => {
+                simd.select_f32s($mask, $then, $otherwise)
+            };
+        }
         for v in 0..per_line {
             for group in 0..8 {
+                // From the last line on, whose bits are the highest.
                 let mut left = [words[group * per_line + v]; 4];
                 for (plane, left) in left.iter_mut().enumerate().take(BITS + 1) {
                     *left = words[(plane * 8 + group) * per_line + v];
                 }
-                for line in 32 * group..32 * (group + 1) {
+                for line in (32 * group..32 * (group + 1)).rev() {
                     let at = line * per_line + v;
-                    // The sign bit, and a mask for each plane: its lowest bit.
-                    let bit = simd.wrapping_dyn_shl_u32s(left[0], simd.splat_u32s(31));
-                    let mask = |plane: usize| {
-                        simd.greater_than_or_equal_u32s(
-                            simd.wrapping_dyn_shl_u32s(left[plane], simd.splat_u32s(31)),
-                            sign,
-                        )
-                    };
-                    let pick = |m: S::m32s, then: S::f32s, otherwise: S::f32s| simd.select_f32s(m, then, otherwise);
+                    let mut mask = [simd.greater_than_or_equal_u32s(left[BITS], sign); 3];
+                    for (plane, mask) in mask.iter_mut().enumerate().take(BITS) {
+                        *mask = simd.greater_than_or_equal_u32s(left[plane + 1], sign);
+                    }
                     let value = match BITS {
                         0 => level[0],
-                        1 => pick(mask(1), level[1], level[0]),
-                        2 => {
-                            let low = mask(2);
-                            pick(mask(1), pick(low, level[3], level[2]), pick(low, level[1], level[0]))
-                        }
+                        1 => pick!(mask[0], level[1], level[0]),
+                        2 => pick!(mask[0], pick!(mask[1], level[3], level[2]), pick!(mask[1], level[1], level[0])),
                         _ => {
-                            let (middle, low) = (mask(2), mask(3));
-                            let upper = pick(middle, pick(low, level[7], level[6]), pick(low, level[5], level[4]));
-                            let lower = pick(middle, pick(low, level[3], level[2]), pick(low, level[1], level[0]));
-                            pick(mask(1), upper, lower)
+                            let (middle, low) = (mask[1], mask[2]);
+                            let upper = pick!(middle, pick!(low, level[7], level[6]), pick!(low, level[5], level[4]));
+                            let lower = pick!(middle, pick!(low, level[3], level[2]), pick!(low, level[1], level[0]));
+                            pick!(mask[0], upper, lower)
                         }
                     };
                     let value = simd.transmute_u32s_f32s(simd.mul_f32s(value, scales[v]));
-                    let value = simd.transmute_f32s_u32s(simd.xor_u32s(value, bit));
+                    let value = simd.transmute_f32s_u32s(simd.xor_u32s(value, simd.and_u32s(left[0], sign)));
                     if is_single {
                         sums[at] = simd.add_f32s(sums[at], simd.mul_f32s(weight, value));
                     } else {
                         column[at] = value;
                     }
                     for left in left.iter_mut().take(BITS + 1) {
-                        *left = simd.wrapping_dyn_shr_u32s(*left, one);
+                        *left = simd.wrapping_dyn_shl_u32s(*left, one);
                     }
                 }
             }
         }
     }
     if !is_single {
-        for (&weight, sums) in weights.iter().zip(sums.chunks_exact_mut(PANEL)) {
-            super::code::add_weighted(simd, weight, column, sums);
+        add_to_all(simd, weights, column, sums);
+    }
+}
+
+/// For each byte of five digits: which are not zero, and in the upper half which are minus.
+const DIGITS: [u16; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let (mut rest, mut at) = (byte, 0);
+        while at < 5 {
+            match rest % 3 {
+                0 => {}
+                1 => table[byte] |= 1 << at,
+                _ => table[byte] |= (1 << at) | (1 << (8 + at)),
+            }
+            rest /= 3;
+            at += 1;
+        }
+        byte += 1;
+    }
+    table
+};
+
+/// 13 words of 20 digits a block to a plane of signs and one of which elements are not zero.
+#[inline(always)]
+fn digits_to_planes(digits: &[u32], planes: &mut [u32; 16 * BLOCKS]) {
+    for block in 0..BLOCKS {
+        let (mut minus, mut set) = (0u64, 0u64);
+        let (mut filled, mut group) = (0, 0);
+        for word in 0..13 {
+            for byte in digits[word * BLOCKS + block].to_le_bytes() {
+                let found = DIGITS[usize::from(byte)];
+                set |= u64::from(found & 0x1f) << filled;
+                minus |= u64::from(found >> 8) << filled;
+                filled += 5;
+                if filled >= 32 && group < 8 {
+                    planes[group * BLOCKS + block] = minus as u32;
+                    planes[(8 + group) * BLOCKS + block] = set as u32;
+                    (minus, set) = (minus >> 32, set >> 32);
+                    filled -= 32;
+                    group += 1;
+                }
+            }
         }
     }
 }
 
-/// Any rate, element by element.
+/// Signs of some lines; the others are zero.
 #[inline(always)]
-fn look_up(stored: Stored<'_>, column: &mut [f32]) {
+fn signs_of_a_part(stored: Stored<'_>, column: &mut [f32]) {
     let Stored { rate, words, scales, part: (start, step) } = stored;
-    let levels = rate.levels();
-    if rate == Rate::Three {
-        for line in 0..LINES {
-            let (word, byte, power) = (line / 20, line % 20 / 5, 3u32.pow(line as u32 % 5));
-            for block in 0..BLOCKS {
-                let digits = words[word * BLOCKS + block] >> (8 * byte) & 0xff;
-                let value = match digits / power % 3 {
-                    0 => 0.0,
-                    1 => levels[1],
-                    _ => -levels[1],
-                };
-                column[line * BLOCKS + block] = value * scales[block];
+    column[..PANEL].fill(0.0);
+    for at in 0..rate.n_lines() {
+        let line = (start as usize + at * step as usize) % LINES;
+        for block in 0..BLOCKS {
+            let minus = (words[at / 32 * BLOCKS + block] >> (at % 32)) << 31;
+            column[line * BLOCKS + block] = f32::from_bits(scales[block].to_bits() ^ minus);
+        }
+    }
+}
+
+/// 32 levels and more: the cells' numbers first, then one look-up an element.
+#[inline(always)]
+fn cells<S: Simd>(simd: S, stored: Stored<'_>, column: &mut [f32]) {
+    let per_line = BLOCKS / S::F32_LANES;
+    let n = LINES * per_line;
+    let n_planes = stored.rate.n_planes();
+    let levels = stored.rate.levels();
+    let words = S::as_simd_u32s(&stored.words[..n_planes * 8 * BLOCKS]).0;
+    let one = simd.splat_u32s(1);
+    {
+        let cells = &mut S::as_mut_simd_u32s(bytemuck::cast_slice_mut(&mut column[..PANEL])).0[..n];
+        for v in 0..per_line {
+            for group in 0..8 {
+                let mut left = [words[group * per_line + v]; 8];
+                for (plane, left) in left.iter_mut().enumerate().take(n_planes) {
+                    *left = words[(plane * 8 + group) * per_line + v];
+                }
+                for line in 32 * group..32 * (group + 1) {
+                    let mut cell = simd.splat_u32s(0);
+                    // The sign last, in the lowest bit.
+                    for plane in (1..n_planes).chain([0]) {
+                        cell = simd.or_u32s(simd.wrapping_dyn_shl_u32s(cell, one), simd.and_u32s(left[plane], one));
+                        left[plane] = simd.wrapping_dyn_shr_u32s(left[plane], one);
+                    }
+                    cells[line * per_line + v] = cell;
+                }
             }
         }
-        return;
     }
-    let n_lines = rate.n_lines();
-    if n_lines < LINES {
-        column[..PANEL].fill(0.0);
-    }
-    let n_planes = rate.n_planes();
-    for at in 0..n_lines {
-        let line = if n_lines < LINES { (start as usize + at * step as usize) % LINES } else { at };
-        for block in 0..BLOCKS {
-            let bit = |plane: usize| words[(plane * n_lines / 32 + at / 32) * BLOCKS + block] >> (at % 32) & 1;
-            let mut cell = 0;
-            for plane in 1..n_planes {
-                cell = 2 * cell + bit(plane) as usize;
-            }
-            let value = levels[cell] * scales[block];
-            column[line * BLOCKS + block] = if bit(0) == 1 { -value } else { value };
+    for line in column[..PANEL].as_chunks_mut::<BLOCKS>().0 {
+        for (value, &scale) in line.iter_mut().zip(stored.scales) {
+            let cell = value.to_bits();
+            let level = levels[(cell as usize >> 1).min(levels.len() - 1)] * scale;
+            *value = f32::from_bits(level.to_bits() ^ (cell << 31));
         }
     }
 }

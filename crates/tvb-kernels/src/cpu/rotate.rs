@@ -57,15 +57,29 @@ fn far_stages<S: Simd>(simd: S, input: impl Fn(usize) -> S::f32s, out: &mut [S::
     }
 }
 
+/// y = H·(signs · (x − base)), and the sums over each block.
+#[inline(always)]
+pub(super) fn rotate_difference<S: Simd>(simd: S, x: &[f32], base: &[f32], signs: &[u32], y: &mut [f32]) -> BlockSums {
+    let n = LINES * (BLOCKS / S::F32_LANES);
+    let (x, base) = (&S::as_simd_f32s(&x[..PANEL]).0[..n], &S::as_simd_f32s(&base[..PANEL]).0[..n]);
+    rotate_with(simd, |at| simd.sub_f32s(x[at], base[at]), signs, y)
+}
+
 /// y = H·(signs · x), and the sums over each block.
 #[inline(always)]
 pub(super) fn rotate<S: Simd>(simd: S, x: &[f32], signs: &[u32], y: &mut [f32]) -> BlockSums {
+    let x = &S::as_simd_f32s(&x[..PANEL]).0[..LINES * (BLOCKS / S::F32_LANES)];
+    rotate_with(simd, |at| x[at], signs, y)
+}
+
+#[inline(always)]
+fn rotate_with<S: Simd>(simd: S, x: impl Fn(usize) -> S::f32s, signs: &[u32], y: &mut [f32]) -> BlockSums {
     let per_line = BLOCKS / S::F32_LANES;
     let n = LINES * per_line;
-    let (x, signs) = (&S::as_simd_f32s(&x[..PANEL]).0[..n], &S::as_simd_u32s(&signs[..PANEL]).0[..n]);
+    let signs = &S::as_simd_u32s(&signs[..PANEL]).0[..n];
     let y = &mut S::as_mut_simd_f32s(&mut y[..PANEL]).0[..n];
     let signed = |at: usize| {
-        let bits = simd.xor_u32s(simd.transmute_u32s_f32s(x[at]), signs[at]);
+        let bits = simd.xor_u32s(simd.transmute_u32s_f32s(x(at)), signs[at]);
         simd.transmute_f32s_u32s(bits)
     };
     far_stages(simd, signed, y);

@@ -106,7 +106,8 @@ fn decoded(code: &Code, rate: Rate, layout: &ChunkLayout, words: &[u32], scales:
                                 _ => -f64::from(levels[1]),
                             }
                         } else {
-                            let bit = |p: usize| words[(p * rate.n_lines() / 32 + at / 32) * k + block] >> (at % 32) & 1;
+                            let bit =
+                                |p: usize| words[(p * rate.n_lines() / 32 + at / 32) * k + block] >> (at % 32) & 1;
                             let cell = (1..rate.n_planes()).fold(0, |cell, plane| 2 * cell + bit(plane) as usize);
                             f64::from(levels[cell]) * if bit(0) == 1 { -1.0 } else { 1.0 }
                         };
@@ -117,7 +118,7 @@ fn decoded(code: &Code, rate: Rate, layout: &ChunkLayout, words: &[u32], scales:
                         let sum: f64 = (0..256)
                             .map(|other: usize| if (line & other).count_ones() % 2 == 1 { -y[other] } else { y[other] })
                             .sum();
-                        let minus = sign_word(element / 32) >> (element % 32) & 1 == 1;
+                        let minus = sign_word(line / 32 * k + block) >> (line % 32) & 1 == 1;
                         x[element] = if minus { -sum } else { sum } / 256.0;
                     }
                 }

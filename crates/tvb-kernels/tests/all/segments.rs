@@ -44,7 +44,11 @@ fn chunk(parts: &[Part], n_tasks: usize, gap: usize) -> Made {
         }
     }
     let segments = parts.iter().map(|part| Segment::new(part.n_rows)).collect();
-    Made { layout: ChunkLayout { n_columns, segments, slices, n_bytes: bytes.len(), ..ChunkLayout::default() }, bytes, values: Vec::new() }
+    Made {
+        layout: ChunkLayout { n_columns, segments, slices, n_bytes: bytes.len(), ..ChunkLayout::default() },
+        bytes,
+        values: Vec::new(),
+    }
 }
 
 /// Places for `part` in a chunk: the segments before it, those after it, and the gap between slices.
