@@ -14,9 +14,10 @@ fn chunk(n_columns: usize, dtype: Dtype) -> (ChunkLayout, Vec<u8>) {
     let slices = (0..n_columns).map(|column| Slice { offset: column * column_bytes, dtype });
     let layout = ChunkLayout {
         n_columns,
-        segments: vec![Segment { n_rows: N_ROWS }],
+        segments: vec![Segment::new(N_ROWS)],
         slices: slices.collect(),
         n_bytes: n_columns * column_bytes,
+        ..ChunkLayout::default()
     };
     let value = |index: usize| ((index.wrapping_mul(2_654_435_761) >> 8) % 2001) as f32 / 1e5 - 0.01;
     let rows: Vec<u8> = (0..n_columns * N_ROWS).flat_map(|index| value(index).to_le_bytes()).collect();

@@ -26,9 +26,10 @@ fn one_row(engine: &CpuEngine, dtype: Dtype, n_tasks: usize) {
     let column_bytes = n_rows * dtype.size();
     let layout = ChunkLayout {
         n_columns,
-        segments: vec![Segment { n_rows }],
+        segments: vec![Segment::new(n_rows)],
         slices: (0..n_columns).map(|at| Slice { offset: at * column_bytes, dtype }).collect(),
         n_bytes: n_columns * column_bytes,
+        ..ChunkLayout::default()
     };
     // Small values of every exponent near 2^-6: no subnormals, no infinities in any format.
     let bytes: Vec<u8> =

@@ -21,7 +21,8 @@ pub(crate) fn check<W: Work>(work: &W, chunk: Chunk<'_>) -> Result<(), KernelErr
 /// Checks a layout against the work; the bytes need not be there yet.
 pub(crate) fn check_layout<W: Work>(work: &W, layout: &ChunkLayout) -> Result<(), KernelError> {
     check_slices(layout)?;
-    work.check(layout.n_columns - 1)
+    work.check(layout.n_columns - 1)?;
+    work.check_codes(layout)
 }
 
 /// Checks that a layout's slices lie within its bytes.

@@ -8,6 +8,7 @@
 //! any offset there and in any dtype. Column 0 is the base θ0; columns 1..=n_tasks are the fine-tunes θt (for `gram` and
 //! `project`) or the atoms (for `reconstruct`).
 
+use crate::signs::Place;
 use std::fmt;
 
 /// Float formats a column may be stored in.
@@ -87,6 +88,24 @@ impl Dtype {
 pub struct Segment {
     /// Number of rows (elements).
     pub n_rows: usize,
+    /// Where they lie in the model; only codes depend on it.
+    pub place: Place,
+}
+
+impl Segment {
+    /// So many rows, of a tensor whose place does not matter.
+    pub fn new(n_rows: usize) -> Segment {
+        Segment { n_rows, place: Place::default() }
+    }
+}
+
+/// Where one coded column's codes of one segment lie in the chunk's bytes, in bytes from its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CodeSlice {
+    /// The words, as [`Codes`](crate::Codes) has them: a multiple of 4.
+    pub words: usize,
+    /// The scales: a multiple of 2.
+    pub scales: usize,
 }
 
 /// Where one column's rows of one segment lie in the chunk's bytes, and in which format.
@@ -107,6 +126,8 @@ pub struct ChunkLayout {
     pub segments: Vec<Segment>,
     /// [n_segments, n_columns], row-major: the slice of segment s and column c is `slices[s * n_columns + c]`.
     pub slices: Vec<Slice>,
+    /// \[n_segments, n_coded\], row-major: the codes of segment s and coded column c; empty where no column is coded.
+    pub codes: Vec<CodeSlice>,
     /// Bytes the chunk takes, padding included.
     pub n_bytes: usize,
 }

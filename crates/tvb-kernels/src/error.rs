@@ -49,6 +49,15 @@ pub enum KernelError {
         /// Format of the slice.
         dtype: Dtype,
     },
+    /// A coded column's words or scales do not lie within the chunk, on multiples of their size.
+    CodesOutside {
+        /// Which segment.
+        segment: usize,
+        /// Which coded column.
+        column: usize,
+        /// Bytes of the chunk.
+        chunk_bytes: usize,
+    },
     /// A chunk holds fewer bytes than its layout says.
     ChunkShort {
         /// Bytes of the layout.
@@ -209,6 +218,11 @@ impl fmt::Display for KernelError {
                 f,
                 "segment {segment}, column {column}: byte {offset} is not a multiple of {} ({dtype})",
                 dtype.size()
+            ),
+            KernelError::CodesOutside { segment, column, chunk_bytes } => write!(
+                f,
+                "segment {segment}, coded column {column}: its codes do not lie within the chunk's {chunk_bytes} bytes, \
+                 on multiples of their size"
             ),
             KernelError::ChunkShort { expected, found } => {
                 write!(f, "a chunk of {found} bytes: its layout needs {expected}")

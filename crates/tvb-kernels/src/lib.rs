@@ -8,6 +8,8 @@
 //! | `eigh` | G = UΛUᵀ, one matrix or a batch | \[T, T\] → λ \[T\], U \[T, T\] |
 //! | [`Project`] | S = VB of one chunk | \[d', T+1\] bytes → \[M, d'\] rows |
 //! | [`Reconstruct`] | θ0 + S·W of one chunk | \[d', C+1\] bytes → \[K, d'\] rows |
+//! | [`Code`] | task vectors into a few bits an element, on the CPU | \[d', T+1\] bytes → words and scales of T+K columns |
+//! | [`Decode`] | θ0 + Σ w·x̂ from codes, on the CPU | \[d', 1\] bytes and codes → \[K, d'\] rows |
 //!
 //! T tasks, M atoms, C columns beside the base, K outputs, d' rows (elements) of a chunk; base θ0, fine-tune θt, task
 //! vector (delta) τt = θt − θ0, V = \[τ1 … τT\]; Gram G, encode B \[T, M\], atoms S, decode W.
@@ -23,8 +25,9 @@
 //! let bytes: Vec<u8> = values.iter().flatten().flat_map(|value| value.to_le_bytes()).collect();
 //! let layout = ChunkLayout {
 //!     n_columns: 3,
-//!     segments: vec![Segment { n_rows: 3 }],
+//!     segments: vec![Segment::new(3)],
 //!     slices: (0..3).map(|column| Slice { offset: column * 12, dtype: Dtype::F32 }).collect(),
+//!     codes: Vec::new(),
 //!     n_bytes: bytes.len(),
 //! };
 //! let (engine, mut gram) = (CpuEngine::new(), Triangles::default());
@@ -42,7 +45,9 @@
 
 mod check;
 mod chunk;
+mod code;
 mod cpu;
+mod decode;
 mod device;
 mod eigh;
 mod engine;
@@ -52,13 +57,17 @@ mod gram;
 mod limits;
 mod params;
 mod project;
+mod rate;
 mod reconstruct;
+mod signs;
 mod triangles;
 mod upload;
 mod work;
 
-pub use chunk::{Chunk, ChunkLayout, Columns, Dtype, Segment, Slice};
+pub use chunk::{Chunk, ChunkLayout, CodeSlice, Columns, Dtype, Segment, Slice};
+pub use code::{Code, Codes, Measured, PANEL, n_blocks, scale_bits, scale_from_bits};
 pub use cpu::{CpuEngine, Scratch, convert, count_non_finite, decode, locate_non_finite};
+pub use decode::Decode;
 pub use device::{AdapterFacts, AdapterKind, Backend, DeviceChoice, choose, list_adapters};
 pub use eigh::Eigh;
 pub use engine::{Engine, Opened, open, open_as};
@@ -67,7 +76,9 @@ pub use gpu::{DeviceCopy, DeviceSetup, GpuEngine, GpuStream, InjectedFault, Kept
 pub use gram::Gram;
 pub use limits::{MAX_TASKS, RUN_ROWS};
 pub use project::Project;
+pub use rate::{BLOCK, Rate};
 pub use reconstruct::{Base, Reconstruct};
+pub use signs::Place;
 pub use triangles::{Triangles, triangle_len};
 pub use upload::{StagingSlot, staged_layout};
 pub use work::Work;

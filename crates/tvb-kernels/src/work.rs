@@ -10,7 +10,8 @@ use crate::gpu::plan::{Plan, Readback};
 use crate::gpu::variant::Shape;
 use std::fmt::Debug;
 
-/// One operation on chunks: [`Gram`](crate::Gram), [`Project`](crate::Project) or [`Reconstruct`](crate::Reconstruct).
+/// One operation on chunks: [`Gram`](crate::Gram), [`Project`](crate::Project), [`Reconstruct`](crate::Reconstruct),
+/// [`Code`](crate::Code) or [`Decode`](crate::Decode).
 ///
 /// The trait is sealed: what an engine needs of an operation is its own affair.
 pub trait Work: OnCpu + OnGpu + Clone + Debug + PartialEq + Send + Sync {
@@ -31,6 +32,14 @@ pub trait Work: OnCpu + OnGpu + Clone + Debug + PartialEq + Send + Sync {
     /// [`KernelError::ColumnCount`] where there are too few columns, [`KernelError::NoOutputs`] where no output is asked
     /// for, [`KernelError::WeightCount`] and [`KernelError::WeightNotFinite`] for weights.
     fn check(&self, n_tasks: usize) -> Result<(), KernelError>;
+
+    /// Checks where the codes of a chunk lie, for work that reads some.
+    ///
+    /// # Errors
+    /// [`KernelError::SliceCount`] and [`KernelError::CodesOutside`].
+    fn check_codes(&self, _: &ChunkLayout) -> Result<(), KernelError> {
+        Ok(())
+    }
 }
 
 /// An operation as the CPU engine does it. Implemented in the operation's file in `cpu/`.

@@ -39,9 +39,10 @@ impl Data {
         let column_bytes = chunk_rows * size;
         let layout = ChunkLayout {
             n_columns,
-            segments: vec![Segment { n_rows: chunk_rows }],
+            segments: vec![Segment::new(chunk_rows)],
             slices: (0..n_columns).map(|at| Slice { offset: at * column_bytes, dtype: values.dtype }).collect(),
             n_bytes: n_columns * column_bytes,
+            ..ChunkLayout::default()
         };
         let mut bytes = vec![0; n_chunks * layout.n_bytes];
         let columns: Vec<&mut [u8]> = bytes.chunks_exact_mut(column_bytes).collect();

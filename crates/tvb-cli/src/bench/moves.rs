@@ -77,9 +77,10 @@ impl Upload {
         let slice = |column: usize| Slice { offset: start + column * SEEN_ROWS * 4, dtype: Dtype::F32 };
         let layout = ChunkLayout {
             n_columns: 2,
-            segments: vec![Segment { n_rows: SEEN_ROWS }],
+            segments: vec![Segment::new(SEEN_ROWS)],
             slices: vec![slice(0), slice(1)],
             n_bytes: slot_bytes,
+            ..ChunkLayout::default()
         };
         // The base is 1, 1, …; the other column 2, 3, …: differences 1, 2, …, whose squares add up exactly.
         let mut source = vec![0x3c; slot_bytes];

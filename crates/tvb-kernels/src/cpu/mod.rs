@@ -5,8 +5,10 @@
 //! registers. The instruction set (AVX-512, AVX2, NEON or plain) is found at run time.
 
 mod block;
+mod code;
 mod combine;
 mod convert;
+mod decode;
 mod eigh;
 mod engine;
 mod finite;
@@ -15,7 +17,9 @@ mod gram;
 mod locate;
 mod output;
 mod project;
+mod quantise;
 mod reconstruct;
+mod rotate;
 mod rows;
 pub(crate) mod scratch;
 

@@ -1,7 +1,9 @@
 //! One thread's buffers.
 
 use super::block::{Block, Floats};
+use super::code::Panels;
 use super::combine::Weights;
+use super::decode::Combined;
 use std::fmt;
 
 /// One thread's buffers, reused from chunk to chunk; they grow to a few hundred rows of every column.
@@ -15,6 +17,10 @@ pub struct Scratch {
     pub(super) rows: Floats,
     /// Outputs of a block in f64.
     pub(super) rows_f64: Vec<f64>,
+    /// Panels on their way to codes.
+    pub(super) panels: Panels,
+    /// Panels that are combined from codes.
+    pub(super) combined: Combined,
     /// Inner products of a run of many tasks.
     pub(super) products: Floats,
 }

@@ -270,9 +270,10 @@ mod tests {
     fn layout(n_tasks: usize, rows: &[usize]) -> ChunkLayout {
         ChunkLayout {
             n_columns: n_tasks + 1,
-            segments: rows.iter().map(|&n_rows| Segment { n_rows }).collect(),
+            segments: rows.iter().map(|&n_rows| Segment::new(n_rows)).collect(),
             slices: vec![Slice { offset: 0, dtype: Dtype::F32 }; rows.len() * (n_tasks + 1)],
             n_bytes: 1 << 24,
+            ..ChunkLayout::default()
         }
     }
 

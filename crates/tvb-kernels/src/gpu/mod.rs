@@ -1,7 +1,9 @@
 //! The GPU engine: the kernels of `shaders/` on wgpu.
 
+mod code;
 mod combine;
 mod context;
+mod decode;
 mod eigh;
 mod engine;
 mod gram;

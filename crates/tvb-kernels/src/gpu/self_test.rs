@@ -61,9 +61,10 @@ fn case(n_tasks: usize, format: Format) -> (ChunkLayout, Vec<u8>) {
     let rows = [131, 30];
     let mut layout = ChunkLayout {
         n_columns,
-        segments: rows.iter().map(|&n_rows| Segment { n_rows }).collect(),
+        segments: rows.iter().map(|&n_rows| Segment::new(n_rows)).collect(),
         slices: vec![Slice { offset: 0, dtype: Dtype::F32 }; 2 * n_columns],
         n_bytes: 0,
+        ..ChunkLayout::default()
     };
     let mut bytes = Vec::new();
     for column in 0..n_columns {

@@ -22,7 +22,13 @@ fn long_columns_stay_within_1e_7() {
         columns.iter().map(|mean| (0..n_rows).map(|_| mean + 0.01 * random.signed() as f32 * mean).collect()).collect();
     let bytes: Vec<u8> = values.iter().flatten().flat_map(|value| value.to_le_bytes()).collect();
     let slices = (0..4).map(|at| Slice { offset: at * n_rows * 4, dtype: Dtype::F32 }).collect();
-    let layout = ChunkLayout { n_columns: 4, segments: vec![Segment { n_rows }], slices, n_bytes: bytes.len() };
+    let layout = ChunkLayout {
+        n_columns: 4,
+        segments: vec![Segment::new(n_rows)],
+        slices,
+        n_bytes: bytes.len(),
+        ..ChunkLayout::default()
+    };
     let made = Made { layout, bytes, values: Vec::new() };
     for engine in CpuEngine::each() {
         let gram = run(engine, &Gram, &made);
@@ -116,7 +122,7 @@ proptest! {
         for (segment, slices) in made.layout.segments.iter().zip(made.layout.slices.chunks_exact(n_columns)) {
             let first = cut.min(segment.n_rows);
             for (n_rows, start) in [(first, 0), (segment.n_rows - first, first)] {
-                layout.segments.push(Segment { n_rows });
+                layout.segments.push(Segment::new(n_rows));
                 layout.slices.extend(slices.iter().map(|slice| Slice {
                     offset: slice.offset + start * slice.dtype.size(),
                     dtype: slice.dtype,

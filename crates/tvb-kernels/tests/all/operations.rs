@@ -234,11 +234,12 @@ fn plain_f32(columns: &[&[f32]]) -> (tvb_kernels::ChunkLayout, Vec<u8>) {
     let n_rows = columns[0].len();
     let layout = tvb_kernels::ChunkLayout {
         n_columns: columns.len(),
-        segments: vec![tvb_kernels::Segment { n_rows }],
+        segments: vec![tvb_kernels::Segment::new(n_rows)],
         slices: (0..columns.len())
             .map(|at| tvb_kernels::Slice { offset: at * n_rows * 4, dtype: Dtype::F32 })
             .collect(),
         n_bytes: columns.len() * n_rows * 4,
+        ..tvb_kernels::ChunkLayout::default()
     };
     (layout, columns.iter().flat_map(|column| column.iter().flat_map(|x| x.to_le_bytes())).collect())
 }

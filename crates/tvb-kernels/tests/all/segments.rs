@@ -43,8 +43,12 @@ fn chunk(parts: &[Part], n_tasks: usize, gap: usize) -> Made {
             bytes.extend(part.bytes(column));
         }
     }
-    let segments = parts.iter().map(|part| Segment { n_rows: part.n_rows }).collect();
-    Made { layout: ChunkLayout { n_columns, segments, slices, n_bytes: bytes.len() }, bytes, values: Vec::new() }
+    let segments = parts.iter().map(|part| Segment::new(part.n_rows)).collect();
+    Made {
+        layout: ChunkLayout { n_columns, segments, slices, n_bytes: bytes.len(), ..ChunkLayout::default() },
+        bytes,
+        values: Vec::new(),
+    }
 }
 
 /// Places for `part` in a chunk: the segments before it, those after it, and the gap between slices.

@@ -101,7 +101,13 @@ impl HostOperation for Measure<'_> {
 fn base_and_atoms(layout: &ChunkLayout, segment: usize, n_tasks: usize) -> ChunkLayout {
     let columns = std::iter::once(0).chain(n_tasks + 1..layout.n_columns);
     let slices: Vec<_> = columns.map(|column| layout.slice(segment, column)).collect();
-    ChunkLayout { n_columns: slices.len(), segments: vec![layout.segments[segment]], slices, n_bytes: layout.n_bytes }
+    ChunkLayout {
+        n_columns: slices.len(),
+        segments: vec![layout.segments[segment]],
+        slices,
+        n_bytes: layout.n_bytes,
+        ..ChunkLayout::default()
+    }
 }
 
 /// Reads everything once and compares each task with what is recovered of it. `plan` has the tasks' columns first, then

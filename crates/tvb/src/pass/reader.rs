@@ -110,7 +110,7 @@ impl ChunkReader {
         let layout = &mut self.layout;
         layout.n_columns = n_columns;
         layout.segments.clear();
-        layout.segments.extend(blocks.iter().map(|block| Segment { n_rows: block.n_rows }));
+        layout.segments.extend(blocks.iter().map(|block| Segment::new(block.n_rows)));
         layout.slices.clear();
         layout.slices.resize(blocks.len() * n_columns, Slice { offset: 0, dtype: tvb_kernels::Dtype::F32 });
         self.extents.clear();

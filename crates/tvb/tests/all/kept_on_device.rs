@@ -97,9 +97,10 @@ fn a_full_device_gives_up_its_last_chunks() {
     let Some(engine) = card() else { return };
     let layout = |n_rows: usize| ChunkLayout {
         n_columns: 2,
-        segments: vec![Segment { n_rows }, Segment { n_rows }],
+        segments: vec![Segment::new(n_rows), Segment::new(n_rows)],
         slices: (0..4).map(|at| Slice { offset: at * n_rows * 4, dtype: Dtype::F32 }).collect(),
         n_bytes: 4 * n_rows * 4,
+        ..ChunkLayout::default()
     };
     let kept = KeptOnDevice::new(2500);
     let mut stream = engine.stream(&Gram, 2000, 2).expect("a stream");

@@ -125,7 +125,7 @@ pub(crate) fn make(case: &Case) -> Made {
             made.values[at].push(values);
         }
     }
-    made.layout.segments = case.segments.iter().map(|&n_rows| Segment { n_rows }).collect();
+    made.layout.segments = case.segments.iter().map(|&n_rows| Segment::new(n_rows)).collect();
     made.layout.slices = slices;
     made.layout.n_bytes = made.bytes.len();
     made

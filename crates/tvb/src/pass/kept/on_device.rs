@@ -104,6 +104,7 @@ impl DeviceChunk {
         let part = |layout: &ChunkLayout| ChunkLayout {
             segments: places.iter().map(|at| layout.segments[*at]).collect(),
             slices: places.iter().flat_map(|at| layout.slices[rows(at)].iter().copied()).collect(),
+            codes: Vec::new(),
             ..*layout
         };
         DeviceChunk {

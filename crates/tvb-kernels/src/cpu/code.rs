@@ -1,0 +1,397 @@
+//! code: a chunk's task vectors into codes, panel by panel; see [`crate::code`].
+
+use super::block::Floats;
+use super::quantise::{Column, Scaling, quantise};
+use super::rotate::{BLOCKS, BlockSums, LINES, rotate, rotate_difference};
+use super::rows::{widen, widen_less_base};
+use super::scratch::Scratch;
+use crate::chunk::{Chunk, Dtype, Segment};
+use crate::code::{Code, Codes, Measured, PANEL, n_blocks};
+use crate::error::KernelError;
+use crate::signs::{panel_key, part_lines, sign_word, tensor_key};
+use crate::work::OnCpu;
+use pulp::{Simd, WithSimd};
+
+/// Magnitudes of a block, added up, whose squares and their sums are sure to be normal f32s.
+const EASY: std::ops::Range<f32> = 1.0e-12..1.0e18;
+
+/// Buffers of one thread: a panel of every column.
+#[derive(Default)]
+pub(super) struct Panels {
+    base: Floats,
+    rows: Floats,
+    spread: Floats,
+    pub(super) signs: Vec<u32>,
+    /// Rotated task columns, then what they lack of the shared ones.
+    rotated: Floats,
+    /// Each column's levels, before its scales; for shared columns what they decode to.
+    levels: Floats,
+    /// The scales of each task's blocks, and its energy.
+    scales: Vec<([f32; BLOCKS], f64)>,
+    scaled: Floats,
+    words: Vec<u32>,
+}
+
+impl OnCpu for Code {
+    fn run_on_cpu(
+        &self,
+        arch: pulp::Arch,
+        chunk: Chunk<'_>,
+        scratch: &mut Scratch,
+        out: &mut Codes,
+    ) -> Result<(), KernelError> {
+        let n_tasks = chunk.layout.n_tasks();
+        let (words, kept_words) =
+            (Code::words_per_column(self.rate, chunk.layout), Code::words_per_column(self.kept_rate, chunk.layout));
+        let scales = Code::scales_per_column(chunk.layout);
+        let too_large = || KernelError::TooLarge { what: "codes" };
+        let n_words = words.checked_mul(n_tasks).and_then(|n| n.checked_add(kept_words.checked_mul(self.n_kept)?));
+        let n_scales = scales.checked_mul(n_tasks + self.n_kept).ok_or_else(too_large)?;
+        out.words.resize(n_words.ok_or_else(too_large)?, 0);
+        out.scales.resize(n_scales, 0);
+        out.measured.clear();
+        out.measured.resize(chunk.layout.segments.len() * n_tasks, Measured::default());
+        arch.dispatch(CodeChunk { code: self, chunk, panels: &mut scratch.panels, words, kept_words, scales, out });
+        Ok(())
+    }
+}
+
+struct CodeChunk<'a> {
+    code: &'a Code,
+    chunk: Chunk<'a>,
+    panels: &'a mut Panels,
+    /// Words of one task's column, and of one shared column.
+    words: usize,
+    kept_words: usize,
+    /// Scales of one column.
+    scales: usize,
+    out: &'a mut Codes,
+}
+
+/// One panel of a segment.
+#[derive(Clone, Copy)]
+struct Panel {
+    segment: usize,
+    /// First row within the segment, and how many.
+    start: usize,
+    n_rows: usize,
+    /// Blocks, the last one perhaps not full.
+    n_blocks: usize,
+    /// Blocks of the chunk before it.
+    blocks_before: usize,
+}
+
+impl WithSimd for CodeChunk<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let mut blocks_before = 0;
+        for (segment, &Segment { n_rows, place }) in self.chunk.layout.segments.iter().enumerate() {
+            let key = tensor_key(self.code.seed, place.tensor);
+            for start in (0..n_rows).step_by(PANEL) {
+                let n_rows = PANEL.min(n_rows - start);
+                let panel = Panel { segment, start, n_rows, n_blocks: n_blocks(n_rows), blocks_before };
+                let number = (place.first_row / PANEL as u64) as u32;
+                let key = panel_key(key, number.wrapping_add((start / PANEL) as u32));
+                spread_signs(simd, key, panel.n_blocks, &mut self.panels.signs);
+                self.panel(simd, panel, part_lines(key));
+                blocks_before += panel.n_blocks;
+            }
+        }
+    }
+}
+
+impl CodeChunk<'_> {
+    #[inline(always)]
+    fn panel<S: Simd>(&mut self, simd: S, panel: Panel, part: (u32, u32)) {
+        let code = self.code;
+        let (n_tasks, n_kept) = (self.chunk.layout.n_tasks(), code.n_kept);
+        let Panels { base, rows, spread, signs, rotated, levels: decoded, scales: task_scales, scaled, words } =
+            &mut *self.panels;
+        let rotated = rotated.at_least((n_tasks + n_kept) * PANEL);
+        let decoded = decoded.at_least((n_tasks + n_kept) * PANEL);
+        let (tasks, lacking) = rotated.split_at_mut(n_tasks * PANEL);
+        lacking.fill(0.0);
+        let base = &mut base.at_least(PANEL)[..panel.n_rows];
+        let slice = |column: usize| {
+            let slice = self.chunk.layout.slice(panel.segment, column);
+            let size = slice.dtype.size();
+            (&self.chunk.bytes[slice.offset + panel.start * size..][..panel.n_rows * size], slice.dtype)
+        };
+        let (bytes, dtype) = slice(0);
+        widen(bytes, dtype, base);
+        let rows = rows.at_least(PANEL);
+        let spread = spread.at_least(PANEL);
+        task_scales.clear();
+        let mut coded = Coded { simd, part, panel, scaled, words };
+        for task in 0..n_tasks {
+            let (bytes, dtype) = slice(task + 1);
+            let y = &mut tasks[task * PANEL..][..PANEL];
+            let floats = if dtype == Dtype::F32 { bytemuck::try_cast_slice::<u8, f32>(bytes).ok() } else { None };
+            let sums = match (panel.n_rows, floats) {
+                (PANEL, Some(floats)) if cfg!(target_endian = "little") => {
+                    rotate_difference(simd, floats, base, signs, y)
+                }
+                (PANEL, _) => {
+                    widen_less_base(bytes, dtype, base, rows);
+                    rotate(simd, rows, signs, y)
+                }
+                (n_rows, _) => {
+                    widen_less_base(bytes, dtype, base, &mut rows[..n_rows]);
+                    spread_rows(&rows[..n_rows], panel.n_blocks, spread);
+                    rotate(simd, spread, signs, y)
+                }
+            };
+            let levels = &mut decoded[task * PANEL..][..PANEL];
+            let to = Place {
+                words: &mut self.out.words[task * self.words..][..self.words],
+                scales: &mut self.out.scales[task * self.scales..][..self.scales],
+            };
+            let scale = coded.column(code.rate, Scaling::Unbiased, y, &sums, levels, to);
+            let energy = sums.energy[..panel.n_blocks].iter().map(|&energy| f64::from(energy)).sum::<f64>();
+            task_scales.push((scale, energy));
+            for (kept, lacking) in lacking.chunks_exact_mut(PANEL).enumerate() {
+                add_weighted_difference(simd, code.kept[task * n_kept + kept], y, levels, &scale, lacking);
+            }
+        }
+        let (levels, kept_hats) = decoded.split_at_mut(n_tasks * PANEL);
+        for (kept, (y, hat)) in lacking.chunks_exact(PANEL).zip(kept_hats.chunks_exact_mut(PANEL)).enumerate() {
+            let sums = block_sums(simd, y);
+            let words = &mut self.out.words[n_tasks * self.words + kept * self.kept_words..][..self.kept_words];
+            let scales = &mut self.out.scales[(n_tasks + kept) * self.scales..][..self.scales];
+            let scale = coded.column(code.kept_rate, Scaling::LeastSquares, y, &sums, hat, Place { words, scales });
+            for line in hat.chunks_exact_mut(BLOCKS) {
+                for (value, scale) in line.iter_mut().zip(scale) {
+                    *value *= scale;
+                }
+            }
+        }
+        for task in 0..n_tasks {
+            let (scale, energy) = &task_scales[task];
+            let (y, levels) = (&tasks[task * PANEL..][..PANEL], &levels[task * PANEL..][..PANEL]);
+            let measured = &mut self.out.measured[panel.segment * n_tasks + task];
+            measured.energy += energy;
+            match (&code.kept[task * n_kept..][..n_kept], &*kept_hats) {
+                ([], _) => measure::<S, false>(simd, y, levels, scale, 0.0, y, measured),
+                ([weight], shared) => measure::<S, true>(simd, y, levels, scale, *weight, shared, measured),
+                (weights, all) => {
+                    let shared = &mut spread[..PANEL];
+                    shared.fill(0.0);
+                    for (&weight, kept_hat) in weights.iter().zip(all.chunks_exact(PANEL)) {
+                        add_weighted(simd, weight, kept_hat, shared);
+                    }
+                    measure::<S, true>(simd, y, levels, scale, 1.0, shared, measured);
+                }
+            }
+        }
+    }
+}
+
+/// Where a column's codes go, of all segments.
+struct Place<'a> {
+    words: &'a mut [u32],
+    scales: &'a mut [u16],
+}
+
+/// What coding a column of a panel needs.
+struct Coded<'a, S: Simd> {
+    simd: S,
+    part: (u32, u32),
+    panel: Panel,
+    scaled: &'a mut Floats,
+    words: &'a mut Vec<u32>,
+}
+
+impl<S: Simd> Coded<'_, S> {
+    #[inline(always)]
+    fn column(
+        &mut self,
+        rate: crate::rate::Rate,
+        scaling: Scaling,
+        y: &[f32],
+        sums: &BlockSums,
+        levels: &mut [f32],
+        to: Place<'_>,
+    ) -> [f32; BLOCKS] {
+        let (simd, panel, part) = (self.simd, self.panel, self.part);
+        let mut scales = [0; BLOCKS];
+        self.words.resize(32 * 8 * BLOCKS, 0);
+        let words = &mut self.words[..rate.words() * BLOCKS];
+        // Very small and very large blocks are coded in other units, so that no square leaves the range of f32.
+        let is_easy = |magnitude: f32| magnitude == 0.0 || EASY.contains(&magnitude);
+        if sums.magnitude.iter().all(|&magnitude| is_easy(magnitude)) {
+            quantise(simd, Column { rate, scaling, part, y, sums, words, scales: &mut scales, levels });
+        } else {
+            let unit = sums.magnitude.map(|magnitude| if is_easy(magnitude) { 1.0 } else { unit_of(magnitude) });
+            let scaled = self.scaled.at_least(PANEL);
+            for (line, to) in y.chunks_exact(BLOCKS).zip(scaled.chunks_exact_mut(BLOCKS)) {
+                for block in 0..BLOCKS {
+                    to[block] = line[block] / unit[block];
+                }
+            }
+            let sums = block_sums(simd, scaled);
+            quantise(simd, Column { rate, scaling, part, y: scaled, sums: &sums, words, scales: &mut scales, levels });
+            for block in 0..BLOCKS {
+                let scale = crate::code::scale_from_bits(scales[block]) * unit[block];
+                scales[block] = crate::code::scale_bits(scale);
+            }
+        }
+        let n_words = rate.words() * panel.n_blocks;
+        let out = &mut to.words[rate.words() * panel.blocks_before..][..n_words];
+        for (line, out) in words.chunks_exact(BLOCKS).zip(out.chunks_exact_mut(panel.n_blocks)) {
+            out.copy_from_slice(&line[..panel.n_blocks]);
+        }
+        to.scales[panel.blocks_before..][..panel.n_blocks].copy_from_slice(&scales[..panel.n_blocks]);
+        scales.map(crate::code::scale_from_bits)
+    }
+}
+
+/// A power of two that brings a block's magnitudes near 1; 1 for what is not finite.
+fn unit_of(magnitude: f32) -> f32 {
+    match magnitude.is_finite() {
+        // Between the least and the largest power of two whose inverse is a normal f32 too.
+        true => f32::from_bits((magnitude.to_bits() & 0x7f80_0000).clamp(1 << 23, 253 << 23)),
+        false => 1.0,
+    }
+}
+
+/// The signs of a panel of `n_blocks` blocks, as sign bits where the rotation wants them.
+#[inline(always)]
+pub(super) fn spread_signs<S: Simd>(simd: S, key: u32, n_blocks: usize, out: &mut Vec<u32>) {
+    let mut words = [0; 8 * BLOCKS];
+    for (group, words) in words.chunks_exact_mut(BLOCKS).enumerate() {
+        for (block, word) in words[..n_blocks].iter_mut().enumerate() {
+            *word = sign_word(key, (group * n_blocks + block) as u32);
+        }
+    }
+    out.resize(PANEL, 0);
+    let per_line = BLOCKS / S::F32_LANES;
+    let words = S::as_simd_u32s(&words).0;
+    let out = &mut S::as_mut_simd_u32s(&mut out[..PANEL]).0[..LINES * per_line];
+    let (sign, one) = (simd.splat_u32s(1 << 31), simd.splat_u32s(1));
+    for v in 0..per_line {
+        for group in 0..8 {
+            // The highest bit is the last line's.
+            let mut word = words[group * per_line + v];
+            for line in (32 * group..32 * (group + 1)).rev() {
+                out[line * per_line + v] = simd.and_u32s(word, sign);
+                word = simd.wrapping_dyn_shl_u32s(word, one);
+            }
+        }
+    }
+}
+
+/// A panel of fewer than sixteen blocks, each in its place, with zeros for what is missing.
+#[inline(always)]
+pub(super) fn spread_rows(rows: &[f32], n_blocks: usize, out: &mut [f32]) {
+    out[..PANEL].fill(0.0);
+    for (line, out) in rows.chunks(n_blocks).zip(out.chunks_exact_mut(BLOCKS)) {
+        out[..line.len()].copy_from_slice(line);
+    }
+}
+
+/// out += weight·(y − scale·c).
+#[inline(always)]
+fn add_weighted_difference<S: Simd>(
+    simd: S,
+    weight: f32,
+    y: &[f32],
+    levels: &[f32],
+    scale: &[f32; BLOCKS],
+    out: &mut [f32],
+) {
+    let per_line = BLOCKS / S::F32_LANES;
+    let n = LINES * per_line;
+    let weight = simd.splat_f32s(weight);
+    let (y, levels) = (&S::as_simd_f32s(&y[..PANEL]).0[..n], &S::as_simd_f32s(&levels[..PANEL]).0[..n]);
+    let (out, scale) = (&mut S::as_mut_simd_f32s(&mut out[..PANEL]).0[..n], S::as_simd_f32s(scale).0);
+    for v in 0..per_line {
+        for line in 0..LINES {
+            let at = line * per_line + v;
+            let hat = simd.mul_f32s(levels[at], scale[v]);
+            out[at] = simd.add_f32s(out[at], simd.mul_f32s(weight, simd.sub_f32s(y[at], hat)));
+        }
+    }
+}
+
+/// out += weight·x.
+#[inline(always)]
+pub(super) fn add_weighted<S: Simd>(simd: S, weight: f32, x: &[f32], out: &mut [f32]) {
+    let weight = simd.splat_f32s(weight);
+    let (x, out) = (S::as_simd_f32s(&x[..PANEL]).0, S::as_mut_simd_f32s(&mut out[..PANEL]).0);
+    for (&x, out) in x.iter().zip(out) {
+        *out = simd.add_f32s(*out, simd.mul_f32s(weight, x));
+    }
+}
+
+/// The sums that [`rotate`] gives, of a panel that is rotated already.
+#[inline(always)]
+fn block_sums<S: Simd>(simd: S, y: &[f32]) -> BlockSums {
+    let per_line = BLOCKS / S::F32_LANES;
+    let y = &S::as_simd_f32s(&y[..PANEL]).0[..LINES * per_line];
+    let mut sums = BlockSums::default();
+    let magnitude = S::as_mut_simd_f32s(&mut sums.magnitude).0;
+    let energy = S::as_mut_simd_f32s(&mut sums.energy).0;
+    for v in 0..per_line {
+        let zero = simd.splat_f32s(0.0);
+        let (mut all_magnitude, mut all_energy) = (zero, zero);
+        for p in 0..16 {
+            let (mut part_magnitude, mut part_energy) = (zero, zero);
+            for q in 0..16 {
+                let value = y[(16 * p + q) * per_line + v];
+                part_magnitude = simd.add_f32s(part_magnitude, simd.abs_f32s(value));
+                part_energy = simd.add_f32s(part_energy, simd.mul_f32s(value, value));
+            }
+            all_magnitude = simd.add_f32s(all_magnitude, part_magnitude);
+            all_energy = simd.add_f32s(all_energy, part_energy);
+        }
+        magnitude[v] = all_magnitude;
+        energy[v] = all_energy;
+    }
+    sums
+}
+
+/// Adds a panel's sums, those of each block formed in f32, with ŷ = scale·c \[+ weight·`shared`\].
+#[inline(always)]
+fn measure<S: Simd, const SHARED: bool>(
+    simd: S,
+    y: &[f32],
+    levels: &[f32],
+    scale: &[f32; BLOCKS],
+    weight: f32,
+    shared: &[f32],
+    measured: &mut Measured,
+) {
+    let per_line = BLOCKS / S::F32_LANES;
+    let n = LINES * per_line;
+    let y = &S::as_simd_f32s(&y[..PANEL]).0[..n];
+    let levels = &S::as_simd_f32s(&levels[..PANEL]).0[..n];
+    let (weight, shared) = (simd.splat_f32s(weight), &S::as_simd_f32s(&shared[..PANEL]).0[..n]);
+    let scale = S::as_simd_f32s(scale).0;
+    let zero = simd.splat_f32s(0.0);
+    for v in 0..per_line {
+        let (mut all_product, mut all_decoded) = (zero, zero);
+        for p in 0..16 {
+            let (mut part_product, mut part_decoded) = (zero, zero);
+            for q in 0..16 {
+                let at = (16 * p + q) * per_line + v;
+                let mut hat = simd.mul_f32s(levels[at], scale[v]);
+                if SHARED {
+                    hat = simd.add_f32s(hat, simd.mul_f32s(weight, shared[at]));
+                }
+                part_product = simd.add_f32s(part_product, simd.mul_f32s(y[at], hat));
+                part_decoded = simd.add_f32s(part_decoded, simd.mul_f32s(hat, hat));
+            }
+            all_product = simd.add_f32s(all_product, part_product);
+            all_decoded = simd.add_f32s(all_decoded, part_decoded);
+        }
+        for (total, all) in [(&mut measured.product, all_product), (&mut measured.decoded, all_decoded)] {
+            let mut blocks = [0.0f32; BLOCKS];
+            S::as_mut_simd_f32s(&mut blocks).0[0] = all;
+            for &block in &blocks[..S::F32_LANES] {
+                *total += f64::from(block);
+            }
+        }
+    }
+}
