@@ -46,7 +46,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         // Sanitizers are a nightly feature of the compiler; the variable lets the stable one take it.
         command.current_dir(root().join("fuzz")).env("RUSTC_BOOTSTRAP", "1");
         command.args(["fuzz", "run", "--fuzz-dir", ".", target, "--"]);
-        command.arg(format!("-max_total_time={}", args.seconds)).args(["-rss_limit_mb=2048", "-timeout=10", "-print_final_stats=1"]);
+        command.arg(format!("-max_total_time={}", args.seconds)).args([
+            "-rss_limit_mb=2048",
+            "-timeout=10",
+            "-print_final_stats=1",
+        ]);
         run_command(&mut command)?;
     }
     Ok(())
