@@ -3,8 +3,8 @@
 
 use crate::check::check_weights;
 use crate::chunk::{ChunkLayout, Dtype};
-use crate::code::n_blocks;
 use crate::error::KernelError;
+use crate::panel::n_blocks;
 use crate::rate::Rate;
 use crate::reconstruct::Base;
 use crate::work::Work;

@@ -1,36 +1,21 @@
 //! code: a chunk's task vectors into codes, panel by panel; see [`crate::code`].
 
 use super::block::Floats;
+use super::panels::{Panels, add_weighted, spread_rows, spread_signs};
 use super::quantise::{Column, Scaling, quantise};
 use super::rotate::{BLOCKS, BlockSums, LINES, rotate, rotate_difference};
 use super::rows::{widen, widen_less_base};
 use super::scratch::Scratch;
 use crate::chunk::{Chunk, Dtype, Segment};
-use crate::code::{Code, Codes, Measured, PANEL, n_blocks};
+use crate::code::{Code, Codes, Measured};
 use crate::error::KernelError;
-use crate::signs::{panel_key, part_lines, sign_word, tensor_key};
+use crate::panel::{PANEL, n_blocks};
+use crate::signs::{panel_key, part_lines, tensor_key};
 use crate::work::OnCpu;
 use pulp::{Simd, WithSimd};
 
 /// Magnitudes of a block, added up, whose squares and their sums are sure to be normal f32s.
 const EASY: std::ops::Range<f32> = 1.0e-12..1.0e18;
-
-/// Buffers of one thread: a panel of every column.
-#[derive(Default)]
-pub(super) struct Panels {
-    base: Floats,
-    rows: Floats,
-    spread: Floats,
-    pub(super) signs: Vec<u32>,
-    /// Rotated task columns, then what they lack of the shared ones.
-    rotated: Floats,
-    /// Each column's levels, before its scales; for shared columns what they decode to.
-    levels: Floats,
-    /// The scales of each task's blocks, and its energy.
-    scales: Vec<([f32; BLOCKS], f64)>,
-    scaled: Floats,
-    words: Vec<u32>,
-}
 
 impl OnCpu for Code {
     fn run_on_cpu(
@@ -233,8 +218,8 @@ impl<S: Simd> Coded<'_, S> {
             let sums = block_sums(simd, scaled);
             quantise(simd, Column { rate, scaling, part, y: scaled, sums: &sums, words, scales: &mut scales, levels });
             for block in 0..BLOCKS {
-                let scale = crate::code::scale_from_bits(scales[block]) * unit[block];
-                scales[block] = crate::code::scale_bits(scale);
+                let scale = crate::panel::scale_from_bits(scales[block]) * unit[block];
+                scales[block] = crate::panel::scale_bits(scale);
             }
         }
         let n_words = rate.words() * panel.n_blocks;
@@ -243,7 +228,7 @@ impl<S: Simd> Coded<'_, S> {
             out.copy_from_slice(&line[..panel.n_blocks]);
         }
         to.scales[panel.blocks_before..][..panel.n_blocks].copy_from_slice(&scales[..panel.n_blocks]);
-        scales.map(crate::code::scale_from_bits)
+        scales.map(crate::panel::scale_from_bits)
     }
 }
 
@@ -253,41 +238,6 @@ fn unit_of(magnitude: f32) -> f32 {
         // Between the least and the largest power of two whose inverse is a normal f32 too.
         true => f32::from_bits((magnitude.to_bits() & 0x7f80_0000).clamp(1 << 23, 253 << 23)),
         false => 1.0,
-    }
-}
-
-/// The signs of a panel of `n_blocks` blocks, as sign bits where the rotation wants them.
-#[inline(always)]
-pub(super) fn spread_signs<S: Simd>(simd: S, key: u32, n_blocks: usize, out: &mut Vec<u32>) {
-    let mut words = [0; 8 * BLOCKS];
-    for (group, words) in words.chunks_exact_mut(BLOCKS).enumerate() {
-        for (block, word) in words[..n_blocks].iter_mut().enumerate() {
-            *word = sign_word(key, (group * n_blocks + block) as u32);
-        }
-    }
-    out.resize(PANEL, 0);
-    let per_line = BLOCKS / S::F32_LANES;
-    let words = S::as_simd_u32s(&words).0;
-    let out = &mut S::as_mut_simd_u32s(&mut out[..PANEL]).0[..LINES * per_line];
-    let (sign, one) = (simd.splat_u32s(1 << 31), simd.splat_u32s(1));
-    for v in 0..per_line {
-        for group in 0..8 {
-            // The highest bit is the last line's.
-            let mut word = words[group * per_line + v];
-            for line in (32 * group..32 * (group + 1)).rev() {
-                out[line * per_line + v] = simd.and_u32s(word, sign);
-                word = simd.wrapping_dyn_shl_u32s(word, one);
-            }
-        }
-    }
-}
-
-/// A panel of fewer than sixteen blocks, each in its place, with zeros for what is missing.
-#[inline(always)]
-pub(super) fn spread_rows(rows: &[f32], n_blocks: usize, out: &mut [f32]) {
-    out[..PANEL].fill(0.0);
-    for (line, out) in rows.chunks(n_blocks).zip(out.chunks_exact_mut(BLOCKS)) {
-        out[..line.len()].copy_from_slice(line);
     }
 }
 
@@ -312,16 +262,6 @@ fn add_weighted_difference<S: Simd>(
             let hat = simd.mul_f32s(levels[at], scale[v]);
             out[at] = simd.add_f32s(out[at], simd.mul_f32s(weight, simd.sub_f32s(y[at], hat)));
         }
-    }
-}
-
-/// out += weight·x.
-#[inline(always)]
-pub(super) fn add_weighted<S: Simd>(simd: S, weight: f32, x: &[f32], out: &mut [f32]) {
-    let weight = simd.splat_f32s(weight);
-    let (x, out) = (S::as_simd_f32s(&x[..PANEL]).0, S::as_mut_simd_f32s(&mut out[..PANEL]).0);
-    for (&x, out) in x.iter().zip(out) {
-        *out = simd.add_f32s(*out, simd.mul_f32s(weight, x));
     }
 }
 

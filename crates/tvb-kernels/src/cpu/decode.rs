@@ -1,34 +1,20 @@
 //! decode: edits of a chunk straight from codes, panel by panel; see [`crate::decode`].
 
-use super::block::Floats;
-use super::code::spread_signs;
 use super::output::size_rows;
+use super::panels::{Combined, add_weighted, spread_signs};
 use super::rotate::{BLOCKS, LINES, rotate_back};
 use super::rows::{narrow, widen};
 use super::scratch::Scratch;
 use crate::check::bytes_per_output;
 use crate::chunk::{Chunk, Segment};
-use crate::code::{PANEL, n_blocks, scale_from_bits};
 use crate::decode::Decode;
 use crate::error::KernelError;
+use crate::panel::{PANEL, n_blocks, scale_from_bits};
 use crate::rate::Rate;
 use crate::reconstruct::Base;
 use crate::signs::{panel_key, part_lines, tensor_key};
 use crate::work::OnCpu;
 use pulp::{Simd, WithSimd};
-
-/// Buffers of one thread.
-#[derive(Default)]
-pub(super) struct Combined {
-    base: Floats,
-    rows: Floats,
-    /// What a column decodes to.
-    column: Floats,
-    /// The outputs, in the rotated domain.
-    sums: Floats,
-    signs: Vec<u32>,
-    words: Vec<u32>,
-}
 
 impl OnCpu for Decode {
     fn run_on_cpu(
@@ -167,7 +153,7 @@ fn add_column<S: Simd>(simd: S, stored: Stored<'_>, weights: &[f32], column: &mu
 #[inline(always)]
 fn add_to_all<S: Simd>(simd: S, weights: &[f32], column: &[f32], sums: &mut [f32]) {
     for (&weight, sums) in weights.iter().zip(sums.chunks_exact_mut(PANEL)) {
-        super::code::add_weighted(simd, weight, column, sums);
+        add_weighted(simd, weight, column, sums);
     }
 }
 

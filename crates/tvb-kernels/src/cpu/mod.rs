@@ -16,6 +16,7 @@ mod float;
 mod gram;
 mod locate;
 mod output;
+mod panels;
 mod project;
 mod quantise;
 mod reconstruct;

@@ -4,7 +4,7 @@
 //! shift and an or, whatever the vector's length.
 
 use super::rotate::{BLOCKS, BlockSums, LINES};
-use crate::code::{PANEL, scale_bits};
+use crate::panel::{PANEL, scale_bits};
 use crate::rate::{Book, COMPAND, INV_SQRT_6, Rate};
 use pulp::Simd;
 

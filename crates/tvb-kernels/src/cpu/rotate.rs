@@ -4,7 +4,7 @@
 //! nearest cache; the additions take most of the time. Loops over plain arrays were left unvectorised by the compiler (a
 //! quarter of the speed), and blocks of consecutive elements, which need shuffles within a vector, gave half.
 
-use crate::code::PANEL;
+use crate::panel::PANEL;
 use pulp::Simd;
 
 /// Blocks of a panel.

@@ -1,9 +1,8 @@
 //! One thread's buffers.
 
 use super::block::{Block, Floats};
-use super::code::Panels;
 use super::combine::Weights;
-use super::decode::Combined;
+use super::panels::{Combined, Panels};
 use std::fmt;
 
 /// One thread's buffers, reused from chunk to chunk; they grow to a few hundred rows of every column.
