@@ -43,7 +43,7 @@ pub struct Codes {
     /// Task columns, then shared ones: each column's words for the segments in order. A panel of k blocks takes
     /// `rate.words()`·k words, \[word, block\].
     pub words: Vec<u32>,
-    /// As many columns: the scales of the blocks in order, as [`scale_bits`].
+    /// As many columns: the scales of the blocks in order, as [`scale_bits`](crate::scale_bits).
     pub scales: Vec<u16>,
     /// \[n_segments, n_tasks\]: what came out of each task.
     pub measured: Vec<Measured>,
