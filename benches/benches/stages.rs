@@ -2,7 +2,8 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tvb_kernels::{
-    Base, Chunk, ChunkLayout, Columns, CpuEngine, Dtype, Gram, Project, Reconstruct, Segment, Slice, Work,
+    Base, Chunk, ChunkLayout, Code, CodeSlice, Codes, Columns, CpuEngine, Decode, Dtype, Gram, Project, Rate,
+    Reconstruct, Segment, Slice, Work, n_blocks,
 };
 
 /// Rows of one chunk: what the stream reads at a time.
@@ -30,6 +31,7 @@ fn weights(n: usize) -> Vec<f32> {
 
 fn stages(criterion: &mut Criterion) {
     stage(criterion, "gram", |_| Gram);
+    stage(criterion, "code", code);
     stage(criterion, "project", |n_tasks| {
         let n_atoms = n_tasks.div_ceil(2);
         Project { encode: weights(n_tasks * n_atoms), n_atoms, dtype: Dtype::F32 }
@@ -41,6 +43,54 @@ fn stages(criterion: &mut Criterion) {
         base: Base::Added,
         dtype: None,
     });
+}
+
+/// Signs, and one shared column of 16 levels.
+fn code(n_tasks: usize) -> Code {
+    let kept = vec![1.0 / (n_tasks as f32).sqrt(); n_tasks];
+    Code { rate: Rate::Signs, kept_rate: Rate::Sixteen, kept, n_kept: 1, seed: 1 }
+}
+
+/// All tasks added up from their codes, by number of tasks; bytes of the codes, the base and the result.
+fn decode(criterion: &mut Criterion) {
+    let engine = CpuEngine::new();
+    let mut group = criterion.benchmark_group("decode");
+    for n_tasks in [8, 20, 64] {
+        let (layout, bytes) = chunk(n_tasks + 1, Dtype::F32);
+        let (code, mut codes) = (code(n_tasks), Codes::default());
+        let chunk = Chunk { layout: &layout, bytes: &bytes };
+        engine.run(&code, chunk, &mut engine.scratch(), &mut codes).expect("the chunk fits the work");
+        let base_bytes = N_ROWS * 4;
+        let mut bytes = bytes[..base_bytes].to_vec();
+        bytes.extend(codes.words.iter().flat_map(|word| word.to_le_bytes()));
+        let scales = bytes.len();
+        bytes.extend(codes.scales.iter().flat_map(|scale| scale.to_le_bytes()));
+        let column_words = 4 * code.rate.words() * n_blocks(N_ROWS);
+        let slice = |column: usize| CodeSlice {
+            words: base_bytes + column * column_words,
+            scales: scales + column * 2 * n_blocks(N_ROWS),
+        };
+        let layout = ChunkLayout {
+            n_columns: 1,
+            segments: layout.segments,
+            slices: vec![Slice { offset: 0, dtype: Dtype::F32 }],
+            codes: (0..=n_tasks).map(slice).collect(),
+            n_bytes: bytes.len(),
+        };
+        let mut rates = vec![code.rate; n_tasks];
+        rates.push(code.kept_rate);
+        let weights = vec![0.3; n_tasks + 1];
+        let work = Decode { rates, weights, n_outputs: 1, base: Base::Added, dtype: None, seed: code.seed };
+        let (mut scratch, mut rows) = (engine.scratch(), Vec::new());
+        group.throughput(Throughput::Bytes((bytes.len() + base_bytes) as u64));
+        group.bench_function(BenchmarkId::from_parameter(n_tasks), |bencher| {
+            bencher.iter(|| {
+                let chunk = Chunk { layout: &layout, bytes: &bytes };
+                engine.run(&work, chunk, &mut scratch, &mut rows).expect("the chunk fits the work")
+            });
+        });
+    }
+    group.finish();
 }
 
 /// One stage, by number of tasks and format.
@@ -76,5 +126,5 @@ fn eigh(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, stages, eigh);
+criterion_group!(benches, stages, decode, eigh);
 criterion_main!(benches);
