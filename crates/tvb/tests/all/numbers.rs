@@ -1,6 +1,7 @@
 //! Numbers at the ends of their formats: values that overflow, deltas too small or too large to be squared in f32, weights
 //! beyond f32, tasks that did not move, and memory caps that are too low.
 
+use crate::gpu_device::test_gpu;
 use std::path::{Path, PathBuf};
 use tvb::ErrorKind;
 use tvb::basis::Basis;
@@ -17,7 +18,7 @@ use tvb::ops::range::Clipped;
 use tvb::pass::{Runtime, least_bytes};
 use tvb::progress::Silent;
 use tvb::solve::{Coordinates, Method, Rule};
-use tvb_kernels::Dtype;
+use tvb_kernels::{DeviceSetup, Dtype, Engine};
 
 fn runtime() -> Runtime {
     Runtime::on_cpu(2, 64 << 20)
@@ -146,6 +147,37 @@ fn values_beyond_their_type_are_counted_or_clipped() {
             }
         }
     }
+}
+
+/// What a GPU forms is looked at as well: edits and atoms.
+#[test]
+fn what_a_gpu_forms_beyond_its_type_is_counted_too() {
+    let Some(engine) = test_gpu(DeviceSetup::default()) else { return };
+    let top = tempfile::tempdir().expect("a folder");
+    let mut deltas = vec![wave(20_000, 1), wave(20_000, 2)];
+    (deltas[0][5], deltas[0][19_998]) = (50_000.0, -40_000.0);
+    let plan = run_of_deltas(top.path(), &deltas);
+    let target = top.path().join("edited.safetensors");
+    let edit = edit(&[2.0, 0.0], 1.0);
+    let messages = [runtime(), Runtime::on(Engine::Gpu(engine.clone())).with_threads(2)].map(|runtime| {
+        let write = |output: EditOutput| {
+            let source = Source::Checkpoints(&plan);
+            EditJob { source, edit: &edit, base: Some(&plan.base), output: &output }.write(&runtime, &Silent)
+        };
+        let error = write(EditOutput::new(&target).dtype(Some(Dtype::F16))).expect_err("two values beyond f16");
+        assert_eq!(error.kind(), ErrorKind::Rejected);
+        assert!(error.message().contains("2 beyond f16"), "{error}");
+        let options = CompressOptions::new(top.path().join("basis")).method(Method::Identity).dtype(Dtype::F16);
+        compress(&plan, &options, &runtime, &Silent).expect("atoms within f16");
+        std::fs::remove_dir_all(top.path().join("basis")).expect("removed");
+        let clipped = write(EditOutput::new(&target).dtype(Some(Dtype::F16)).clip(true)).expect("clipped");
+        assert!(!clipped.is_none());
+        let rows = read(&Checkpoint::open(&target).expect("a checkpoint"), "w");
+        assert_eq!((rows[5], rows[19_998]), (65_504.0, -65_504.0));
+        std::fs::remove_file(&target).expect("removed");
+        error.message().to_owned()
+    });
+    assert_eq!(messages[0], messages[1]);
 }
 
 #[test]
