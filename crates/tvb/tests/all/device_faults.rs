@@ -42,7 +42,7 @@ fn assert_close(found: &Grams, expected: &Grams) {
 
 #[test]
 fn a_pass_survives_its_device() {
-    let Some(engine) = test_gpu(DeviceSetup::default()) else { return };
+    let Some((engine, _turn)) = test_gpu(DeviceSetup::default()) else { return };
     let top = tempfile::tempdir().expect("a folder");
     let plan = write_plan(top.path());
     let (runtime, notes) = (runtime(&engine), Notes::default());

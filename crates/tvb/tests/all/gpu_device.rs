@@ -2,22 +2,26 @@
 //! inputs, and what such a pass says.
 
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tvb::checkpoint::Checkpoint;
 use tvb::columns::plan::{Plan, Selection, Task};
 use tvb::progress::Progress;
 use tvb_kernels::{Backend, DeviceChoice, DeviceSetup, Engine, GpuEngine, open_as};
 use tvb_tests::small_models::{Shape, Values, write_model};
 
-/// The device with this setup; `None` where it is not there.
-pub(crate) fn test_gpu(setup: DeviceSetup) -> Option<GpuEngine> {
+/// The device with this setup, and the turn on it, which lasts until it is dropped; `None` where it is not there. One test at a
+/// time: a driver of NVIDIA's was seen to crash when one of several devices of a process was lost.
+pub(crate) fn test_gpu(setup: DeviceSetup) -> Option<(GpuEngine, MutexGuard<'static, ()>)> {
+    static TURN: Mutex<()> = Mutex::new(());
+    // A test that failed while it had the turn is reported by itself.
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let named = std::env::var("TVB_TEST_DEVICE").ok();
     let (name, backend) = match &named {
         Some(name) => (name.as_str(), None),
         None => ("llvmpipe", Some(Backend::Vulkan)),
     };
     match open_as(&DeviceChoice::Name(name.to_owned()), backend, setup).map(|opened| opened.engine) {
-        Ok(Engine::Gpu(engine)) => Some(engine),
+        Ok(Engine::Gpu(engine)) => Some((engine, turn)),
         other => {
             let required = std::env::var("TVB_REQUIRE_GPU").is_ok_and(|value| value == "1");
             assert!(!required, "TVB_REQUIRE_GPU=1, but {other:?}");

@@ -2,6 +2,7 @@
 
 use crate::gpu_device::{Notes, test_gpu};
 use std::path::{Path, PathBuf};
+use std::sync::MutexGuard;
 use tvb::columns::plan::Plan;
 use tvb::digest::Digest;
 use tvb::jobs::compress::{CompressOptions, compress};
@@ -15,7 +16,7 @@ use tvb_tests::small_models::{Random, Shape, Stored, contents, values};
 const N_TASKS: usize = 3;
 
 /// The test device as a card with memory of its own would be, to which chunks are copied.
-fn card() -> Option<GpuEngine> {
+fn card() -> Option<(GpuEngine, MutexGuard<'static, ()>)> {
     test_gpu(DeviceSetup { copies: true, ..DeviceSetup::default() })
 }
 
@@ -46,7 +47,7 @@ fn options(output: PathBuf, keep: Keep) -> CompressOptions {
 
 #[test]
 fn what_is_kept_makes_the_same_basis_and_is_not_read_again() {
-    let Some(engine) = card() else { return };
+    let Some((engine, _turn)) = card() else { return };
     for stored in [Stored::F32, Stored::Bf16] {
         let top = tempfile::tempdir().expect("a folder");
         let plan = write_plan(top.path(), stored);
@@ -76,7 +77,7 @@ fn what_is_kept_makes_the_same_basis_and_is_not_read_again() {
 
 #[test]
 fn a_device_that_is_lost_has_kept_nothing() {
-    let Some(engine) = card() else { return };
+    let Some((engine, _turn)) = card() else { return };
     let top = tempfile::tempdir().expect("a folder");
     let plan = write_plan(top.path(), Stored::F32);
     let runtime = runtime(&engine, 1 << 30);
@@ -94,7 +95,7 @@ fn a_device_that_is_lost_has_kept_nothing() {
 
 #[test]
 fn a_full_device_gives_up_its_last_chunks() {
-    let Some(engine) = card() else { return };
+    let Some((engine, _turn)) = card() else { return };
     let layout = |n_rows: usize| ChunkLayout {
         n_columns: 2,
         segments: vec![Segment::new(n_rows), Segment::new(n_rows)],

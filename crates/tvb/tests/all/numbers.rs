@@ -152,7 +152,7 @@ fn values_beyond_their_type_are_counted_or_clipped() {
 /// What a GPU forms is looked at as well: edits and atoms.
 #[test]
 fn what_a_gpu_forms_beyond_its_type_is_counted_too() {
-    let Some(engine) = test_gpu(DeviceSetup::default()) else { return };
+    let Some((engine, _turn)) = test_gpu(DeviceSetup::default()) else { return };
     let top = tempfile::tempdir().expect("a folder");
     let mut deltas = vec![wave(20_000, 1), wave(20_000, 2)];
     (deltas[0][5], deltas[0][19_998]) = (50_000.0, -40_000.0);

@@ -56,7 +56,7 @@ fn any_division_of_the_work_gives_the_same_gram_on_the_cpu() {
 
 #[test]
 fn any_division_of_the_work_gives_the_same_gram_on_a_gpu() {
-    let Some(engine) = test_gpu(DeviceSetup::default()) else { return };
+    let Some((engine, _turn)) = test_gpu(DeviceSetup::default()) else { return };
     let top = tempfile::tempdir().expect("a folder");
     let plan = plan(top.path());
     check(&plan, |n_threads| Runtime::on(Engine::Gpu(engine.clone())).with_threads(n_threads), "the GPU");
