@@ -11,6 +11,7 @@ mod interop;
 mod kept;
 mod kept_on_device;
 mod numbers;
+mod numbers_on_gpu;
 mod properties;
 mod report;
 mod solve;
