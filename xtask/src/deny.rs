@@ -76,11 +76,10 @@ fn ensure_program(install: &InstallArgs) -> Result<PathBuf> {
     Ok(own)
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use super::*;
 
-    #[cfg(unix)]
     #[test]
     fn nobody_waits_for_a_command_that_hangs() {
         let within = |words: &[&str], limit: f64| {

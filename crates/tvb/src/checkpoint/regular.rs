@@ -89,12 +89,11 @@ fn open_error(path: &Path, error: &std::io::Error) -> Error {
     made
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
     use crate::ErrorKind;
 
-    #[cfg(target_os = "linux")]
     #[test]
     fn pipes_devices_sockets_and_folders_are_refused_at_once() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,6 +1,8 @@
 //! Staged outputs: what is visible when, what is cleared, who is kept out.
 
-use super::{Existing, Inputs, Leftover, OutputKind, StagedOutput, check_output, commit_all, remove_stale_lock};
+use super::{Existing, Inputs, Leftover, StagedOutput, commit_all, remove_stale_lock};
+#[cfg(unix)]
+use super::{OutputKind, check_output};
 use crate::{ErrorKind, Result};
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,5 @@
 //! What is written is read back, entry for entry.
 
-use super::zip_layout::ZipLayout;
 use super::{SaveStorage, SaveTensor, SaveValue, TorchWriter};
 use crate::checkpoint::torch::TorchFile;
 use crate::checkpoint::{Checkpoint, Dtype, Layout, TensorSpec};
@@ -153,6 +152,7 @@ fn incomplete_and_impossible_files_are_refused() {
 #[cfg(target_os = "linux")]
 #[test]
 fn sizes_beyond_32_bits_are_read_as_they_were_written() {
+    use super::zip_layout::ZipLayout;
     use crate::checkpoint::DataFile;
     use crate::checkpoint::torch::zip::Archive;
     use std::os::unix::fs::FileExt;
