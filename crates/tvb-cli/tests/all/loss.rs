@@ -165,6 +165,9 @@ fn an_output_that_would_touch_an_input_is_refused_by_every_command() {
     refuse(top, &mut basis(&["export"], &world.basis), 3, "input");
     refuse(top, &mut basis(&["report"], &world.basis.join("basis.json")), 3, "input");
     refuse(top, &mut basis(&["report"], &world.basis.join("coefficients.safetensors")), 3, "input");
+    // Nor onto the checkpoints that the basis was made from, which these commands do not read.
+    refuse(top, &mut basis(&["report"], &world.run.base), 3, "is the input");
+    refuse(top, &mut basis(&["recover"], world.run.base.parent().expect("a folder")), 3, "input");
     let mut plot = tvb(&["plan", "--overwrite", "--plot"]);
     refuse(top, plot.arg(&gram).arg("--gram").arg(&gram), 3, "is the input");
     let mut compress = world.compress(top);

@@ -73,10 +73,15 @@ impl Basis {
         Ok(Basis { folder: folder.to_owned(), manifest, coefficients, budget: budget.clone(), _charges })
     }
 
-    /// What an output must leave alone: every file of the basis.
+    /// What an output must leave alone: every file of the basis, and the checkpoints it was made from, as far as they are where
+    /// it says: nobody wants to lose an original to something that was made of it.
     pub fn inputs(&self) -> Inputs {
         let names = std::iter::once(manifest::FILE_NAME).chain(self.manifest.file_names());
-        names.fold(Inputs::none().and_folder(&self.folder), |inputs, name| inputs.and(&self.folder.join(name)))
+        let own =
+            names.fold(Inputs::none().and_folder(&self.folder), |inputs, name| inputs.and(&self.folder.join(name)));
+        let tasks = self.manifest.tasks.iter().filter_map(|task| task.source.as_deref());
+        let sources = std::iter::once(self.manifest.base.source.as_str()).chain(tasks).map(Path::new);
+        sources.fold(own, |inputs, path| if path.is_dir() { inputs.and_all_of(path) } else { inputs.and(path) })
     }
 
     /// The tasks' names, in column order.
