@@ -36,6 +36,9 @@ pub enum Rate {
     TwoFiveSix,
 }
 
+/// Words of a block at the highest rate.
+pub(crate) const MOST_WORDS: usize = Rate::TwoFiveSix.words();
+
 /// Elements of a block.
 pub const BLOCK: usize = 256;
 

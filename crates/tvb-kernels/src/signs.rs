@@ -5,6 +5,8 @@
 //! the lower and the upper half of s and all arithmetic is that of 32 bits. They lie as a plane of codes does: in a panel of k
 //! blocks, the sign of line i of block j is bit i mod 32 of word ⌊i/32⌋·k + j; 1 means minus.
 
+use crate::panel::PANEL;
+
 /// Where a segment lies: what its signs depend on beside the seed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Place {
@@ -12,6 +14,15 @@ pub struct Place {
     pub tensor: u32,
     /// First row (element) of the segment within the tensor.
     pub first_row: u64,
+}
+
+impl Place {
+    /// The key of the signs of the panel that begins `start` rows into the segment.
+    #[inline(always)]
+    pub(crate) const fn panel_key(self, seed: u64, start: usize) -> u32 {
+        let panel = (self.first_row / PANEL as u64) as u32;
+        panel_key(tensor_key(seed, self.tensor), panel.wrapping_add((start / PANEL) as u32))
+    }
 }
 
 /// 2³² divided by the golden ratio, made odd.
@@ -27,13 +38,13 @@ const fn mix(mut x: u32) -> u32 {
 
 /// The key of one tensor's signs.
 #[inline(always)]
-pub(crate) const fn tensor_key(seed: u64, tensor: u32) -> u32 {
+const fn tensor_key(seed: u64, tensor: u32) -> u32 {
     mix(mix(mix(seed as u32).wrapping_add((seed >> 32) as u32)).wrapping_add(tensor))
 }
 
 /// The key of one panel's signs.
 #[inline(always)]
-pub(crate) const fn panel_key(tensor_key: u32, panel: u32) -> u32 {
+const fn panel_key(tensor_key: u32, panel: u32) -> u32 {
     mix(tensor_key.wrapping_add(panel))
 }
 

@@ -104,6 +104,21 @@ pub fn unless_cancelled<T: Send + 'static>(
     }
 }
 
+/// The user has asked to stop already.
+#[cfg(test)]
+pub(crate) struct Cancelled;
+
+#[cfg(test)]
+impl Progress for Cancelled {
+    fn begin(&self, _stage: &'static str, _total_bytes: u64) {}
+    fn advance(&self, _n_bytes: u64) {}
+    fn finish(&self) {}
+    fn note(&self, _line: &str) {}
+    fn cancelled(&self) -> bool {
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,18 +169,6 @@ mod tests {
         drop(forever);
         let begun = unless_cancelled(&later, |_| -> Result<()> { panic!("begun after the user asked to stop") });
         assert_eq!(begun.unwrap_err().kind(), ErrorKind::Interrupted);
-    }
-
-    struct Cancelled;
-
-    impl Progress for Cancelled {
-        fn begin(&self, _stage: &'static str, _total_bytes: u64) {}
-        fn advance(&self, _n_bytes: u64) {}
-        fn finish(&self) {}
-        fn note(&self, _line: &str) {}
-        fn cancelled(&self) -> bool {
-            true
-        }
     }
 
     #[test]

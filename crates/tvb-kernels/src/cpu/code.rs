@@ -9,8 +9,9 @@ use super::scratch::Scratch;
 use crate::chunk::{Chunk, Dtype, Segment};
 use crate::code::{Code, Codes, Measured};
 use crate::error::KernelError;
-use crate::panel::{PANEL, n_blocks};
-use crate::signs::{panel_key, part_lines, tensor_key};
+use crate::panel::{PANEL, n_blocks, scale_bits, scale_from_bits};
+use crate::rate::{MOST_WORDS, Rate};
+use crate::signs::part_lines;
 use crate::work::OnCpu;
 use pulp::{Simd, WithSimd};
 
@@ -73,12 +74,10 @@ impl WithSimd for CodeChunk<'_> {
     fn with_simd<S: Simd>(mut self, simd: S) {
         let mut blocks_before = 0;
         for (segment, &Segment { n_rows, place }) in self.chunk.layout.segments.iter().enumerate() {
-            let key = tensor_key(self.code.seed, place.tensor);
             for start in (0..n_rows).step_by(PANEL) {
                 let n_rows = PANEL.min(n_rows - start);
                 let panel = Panel { segment, start, n_rows, n_blocks: n_blocks(n_rows), blocks_before };
-                let number = (place.first_row / PANEL as u64) as u32;
-                let key = panel_key(key, number.wrapping_add((start / PANEL) as u32));
+                let key = place.panel_key(self.code.seed, start);
                 spread_signs(simd, key, panel.n_blocks, &mut self.panels.signs);
                 self.panel(simd, panel, part_lines(key));
                 blocks_before += panel.n_blocks;
@@ -129,7 +128,7 @@ impl CodeChunk<'_> {
                 }
             };
             let levels = &mut decoded[task * PANEL..][..PANEL];
-            let to = Place {
+            let to = Target {
                 words: &mut self.out.words[task * self.words..][..self.words],
                 scales: &mut self.out.scales[task * self.scales..][..self.scales],
             };
@@ -145,7 +144,7 @@ impl CodeChunk<'_> {
             let sums = block_sums(simd, y);
             let words = &mut self.out.words[n_tasks * self.words + kept * self.kept_words..][..self.kept_words];
             let scales = &mut self.out.scales[(n_tasks + kept) * self.scales..][..self.scales];
-            let scale = coded.column(code.kept_rate, Scaling::LeastSquares, y, &sums, hat, Place { words, scales });
+            let scale = coded.column(code.kept_rate, Scaling::LeastSquares, y, &sums, hat, Target { words, scales });
             for line in hat.chunks_exact_mut(BLOCKS) {
                 for (value, scale) in line.iter_mut().zip(scale) {
                     *value *= scale;
@@ -174,7 +173,7 @@ impl CodeChunk<'_> {
 }
 
 /// Where a column's codes go, of all segments.
-struct Place<'a> {
+struct Target<'a> {
     words: &'a mut [u32],
     scales: &'a mut [u16],
 }
@@ -192,16 +191,16 @@ impl<S: Simd> Coded<'_, S> {
     #[inline(always)]
     fn column(
         &mut self,
-        rate: crate::rate::Rate,
+        rate: Rate,
         scaling: Scaling,
         y: &[f32],
         sums: &BlockSums,
         levels: &mut [f32],
-        to: Place<'_>,
+        to: Target<'_>,
     ) -> [f32; BLOCKS] {
         let (simd, panel, part) = (self.simd, self.panel, self.part);
         let mut scales = [0; BLOCKS];
-        self.words.resize(32 * 8 * BLOCKS, 0);
+        self.words.resize(MOST_WORDS * BLOCKS, 0);
         let words = &mut self.words[..rate.words() * BLOCKS];
         // Very small and very large blocks are coded in other units, so that no square leaves the range of f32.
         let is_easy = |magnitude: f32| magnitude == 0.0 || EASY.contains(&magnitude);
@@ -218,8 +217,8 @@ impl<S: Simd> Coded<'_, S> {
             let sums = block_sums(simd, scaled);
             quantise(simd, Column { rate, scaling, part, y: scaled, sums: &sums, words, scales: &mut scales, levels });
             for block in 0..BLOCKS {
-                let scale = crate::panel::scale_from_bits(scales[block]) * unit[block];
-                scales[block] = crate::panel::scale_bits(scale);
+                let scale = scale_from_bits(scales[block]) * unit[block];
+                scales[block] = scale_bits(scale);
             }
         }
         let n_words = rate.words() * panel.n_blocks;
@@ -228,7 +227,7 @@ impl<S: Simd> Coded<'_, S> {
             out.copy_from_slice(&line[..panel.n_blocks]);
         }
         to.scales[panel.blocks_before..][..panel.n_blocks].copy_from_slice(&scales[..panel.n_blocks]);
-        scales.map(crate::panel::scale_from_bits)
+        scales.map(scale_from_bits)
     }
 }
 

@@ -10,9 +10,9 @@ use crate::chunk::{Chunk, Segment};
 use crate::decode::Decode;
 use crate::error::KernelError;
 use crate::panel::{PANEL, n_blocks, scale_from_bits};
-use crate::rate::Rate;
+use crate::rate::{MOST_WORDS, Rate};
 use crate::reconstruct::Base;
-use crate::signs::{panel_key, part_lines, tensor_key};
+use crate::signs::part_lines;
 use crate::work::OnCpu;
 use pulp::{Simd, WithSimd};
 
@@ -60,18 +60,16 @@ impl WithSimd for DecodeChunk<'_> {
         let sums = sums.at_least(n_outputs * PANEL);
         let column = column.at_least(PANEL);
         let (base, rows) = (base.at_least(PANEL), rows.at_least(PANEL));
-        words.resize(8 * 8 * BLOCKS, 0);
+        words.resize(MOST_WORDS * BLOCKS, 0);
         let mut segment_start = 0;
         for (at, &Segment { n_rows: segment_rows, place }) in chunk.layout.segments.iter().enumerate() {
-            let key = tensor_key(decode.seed, place.tensor);
             let base_slice = chunk.layout.slice(at, 0);
             let dtype = decode.row_dtype(chunk.layout, at);
             let mut blocks_before = 0;
             for start in (0..segment_rows).step_by(PANEL) {
                 let n_rows = PANEL.min(segment_rows - start);
                 let n_blocks = n_blocks(n_rows);
-                let number = (place.first_row / PANEL as u64) as u32;
-                let key = panel_key(key, number.wrapping_add((start / PANEL) as u32));
+                let key = place.panel_key(decode.seed, start);
                 spread_signs(simd, key, n_blocks, signs);
                 sums.fill(0.0);
                 for (index, &rate) in decode.rates.iter().enumerate() {

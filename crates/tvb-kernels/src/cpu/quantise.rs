@@ -50,10 +50,9 @@ pub(super) fn quantise<S: Simd>(simd: S, column: Column<'_>) {
     match column.rate.book() {
         Book::Signs { n_lines: LINES } => signs(simd, column),
         Book::Signs { n_lines } => part(column, n_lines),
-        Book::Search { levels, bounds } => match (levels.len(), bounds.len()) {
-            (2, _) if column.rate == Rate::Three => search::<S, 2, 1>(simd, column, levels, bounds),
-            (2, _) => search::<S, 2, 1>(simd, column, levels, bounds),
-            (4, _) => search::<S, 4, 2>(simd, column, levels, bounds),
+        Book::Search { levels, bounds } => match levels.len() {
+            2 => search::<S, 2, 1>(simd, column, levels, bounds),
+            4 => search::<S, 4, 2>(simd, column, levels, bounds),
             _ => search::<S, 8, 3>(simd, column, levels, bounds),
         },
         Book::Compand { levels } => compand(simd, column, levels),
@@ -72,12 +71,6 @@ fn scales(scaling: Scaling, energy: &[f32; BLOCKS], products: &Products, out: &m
     }
 }
 
-/// Whether each block has a scale: all bits or none. A block of zeros has no code either, whatever the signs of its zeros.
-#[inline(always)]
-fn kept(scales: &[u16; BLOCKS]) -> [u32; BLOCKS] {
-    scales.map(|scale| if scale == 0 { 0 } else { u32::MAX })
-}
-
 #[inline(always)]
 fn signs<S: Simd>(simd: S, column: Column<'_>) {
     let per_line = BLOCKS / S::F32_LANES;
@@ -85,11 +78,9 @@ fn signs<S: Simd>(simd: S, column: Column<'_>) {
     let Column { scaling, y, sums, words, scales: out, levels, .. } = column;
     let products = Products { with_y: sums.magnitude, squares: [LINES as f32; BLOCKS] };
     scales(scaling, &sums.energy, &products, out);
-    let kept = kept(out);
-    let kept = S::as_simd_u32s(&kept).0;
     let y = &S::as_simd_f32s(&y[..PANEL]).0[..n];
     let levels = &mut S::as_mut_simd_f32s(&mut levels[..PANEL]).0[..n];
-    let words = &mut S::as_mut_simd_u32s(&mut words[..8 * BLOCKS]).0[..8 * per_line];
+    let lines = &mut S::as_mut_simd_u32s(&mut words[..8 * BLOCKS]).0[..8 * per_line];
     let (sign, shift) = (simd.splat_u32s(SIGN), simd.splat_u32s(1));
     let one = simd.transmute_u32s_f32s(simd.splat_f32s(1.0));
     for v in 0..per_line {
@@ -101,9 +92,10 @@ fn signs<S: Simd>(simd: S, column: Column<'_>) {
                 word = simd.or_u32s(simd.wrapping_dyn_shr_u32s(word, shift), bit);
                 levels[at] = simd.transmute_f32s_u32s(simd.or_u32s(bit, one));
             }
-            words[group * per_line + v] = simd.and_u32s(word, kept[v]);
+            lines[group * per_line + v] = word;
         }
     }
+    keep(out, &mut words[..8 * BLOCKS]);
 }
 
 /// Signs of some lines; the others decode to nothing. In plain steps: a rate for when nothing else fits.
@@ -266,10 +258,9 @@ fn keep(scales: &[u16; BLOCKS], words: &mut [u32]) {
     if scales.iter().all(|&scale| scale != 0) {
         return;
     }
-    let kept = kept(scales);
     for words in words.chunks_exact_mut(BLOCKS) {
-        for (word, kept) in words.iter_mut().zip(kept) {
-            *word &= kept;
+        for (word, &scale) in words.iter_mut().zip(scales) {
+            *word = if scale == 0 { 0 } else { *word };
         }
     }
 }

@@ -179,7 +179,7 @@ fn wrong_with(name: &str, on_windows: bool) -> Option<&'static str> {
         _ if name.len() > NAME_BYTES_MAX => "a task's name has more than 200 bytes",
         _ if name.contains(['/', '\\']) => "a task's name has a path separator",
         _ if name.chars().any(char::is_control) => "a task's name has a control character",
-        _ if name.chars().any(breaks_lines) => "a task's name has a character that changes the order of what is shown",
+        _ if name.chars().any(reorders_text) => "a task's name has a character that changes the order of what is shown",
         _ if name.trim() != name => "a task's name begins or ends with a blank",
         _ if on_windows && !fits_windows(name) => "a task's name cannot be a file's on Windows",
         _ => return None,
@@ -187,7 +187,7 @@ fn wrong_with(name: &str, on_windows: bool) -> Option<&'static str> {
 }
 
 /// Separators of lines and paragraphs, and what turns the direction of text round.
-fn breaks_lines(c: char) -> bool {
+fn reorders_text(c: char) -> bool {
     matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 

@@ -290,19 +290,9 @@ mod tests {
         assert!(error.message().contains("took more than 0.3 s"), "{error}");
         let metrics = shell("setsid sleep 20 & echo '{\"a\": 1}'", limit).unwrap();
         assert_eq!(metrics.get("a"), Some(&1.0));
-        struct Now;
-        impl Progress for Now {
-            fn begin(&self, _stage: &'static str, _total_bytes: u64) {}
-            fn advance(&self, _n_bytes: u64) {}
-            fn finish(&self) {}
-            fn note(&self, _line: &str) {}
-            fn cancelled(&self) -> bool {
-                true
-            }
-        }
         let words = ["sh", "-c", "setsid sleep 20 & sleep 20", CHECKPOINT].map(String::from);
         let evaluator = Evaluator::new(words.to_vec(), None).unwrap();
-        let error = evaluator.run(Path::new("x"), 0.0, &Now).unwrap_err();
+        let error = evaluator.run(Path::new("x"), 0.0, &crate::progress::Cancelled).unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::Interrupted);
     }
 

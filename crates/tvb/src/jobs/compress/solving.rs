@@ -16,13 +16,7 @@ use crate::solve::{self, Gram, Solved};
 /// # Errors
 /// Rejected: M outside 1..T, or a target that no M meets. Interrupted.
 pub fn solve_for(grams: &Grams, options: &CompressOptions, progress: &dyn Progress) -> Result<Solved> {
-    let total = grams.total();
-    let moved_bytes = grams.moved_bytes(options.dtype.into());
-    let n_rows = grams.n_moved_rows();
-    let options = options.clone();
-    unless_cancelled(progress, move |go_on| {
-        let gram = Gram::new(total)?.over(n_rows);
-        let n_atoms = choose(&gram, moved_bytes, &options, go_on)?;
+    with_atoms(grams, options, progress, |gram, n_atoms, options, go_on| {
         let coefficients = solve::solve(&gram, &options.method, &options.solve_options(n_atoms), go_on)?;
         let assessment = solve::assess(&gram, &coefficients)?;
         Ok(Solved { gram, coefficients, assessment })
@@ -50,6 +44,16 @@ pub(super) fn solve_random(
 
 /// M, as the size says, and the Gram matrix of everything that says it.
 pub(super) fn choose_atoms(grams: &Grams, options: &CompressOptions, progress: &dyn Progress) -> Result<(Gram, usize)> {
+    with_atoms(grams, options, progress, |gram, n_atoms, _, _| Ok((gram, n_atoms)))
+}
+
+/// Chooses M and goes on with it, for as long as the user does not ask to stop.
+fn with_atoms<T: Send + 'static>(
+    grams: &Grams,
+    options: &CompressOptions,
+    progress: &dyn Progress,
+    then: impl FnOnce(Gram, usize, &CompressOptions, &dyn Fn(f64) -> bool) -> Result<T> + Send + 'static,
+) -> Result<T> {
     let total = grams.total();
     let moved_bytes = grams.moved_bytes(options.dtype.into());
     let n_rows = grams.n_moved_rows();
@@ -57,7 +61,7 @@ pub(super) fn choose_atoms(grams: &Grams, options: &CompressOptions, progress: &
     unless_cancelled(progress, move |go_on| {
         let gram = Gram::new(total)?.over(n_rows);
         let n_atoms = choose(&gram, moved_bytes, &options, go_on)?;
-        Ok((gram, n_atoms))
+        then(gram, n_atoms, &options, go_on)
     })
 }
 
