@@ -60,6 +60,12 @@ impl Basis {
             ))
             .hint("make one with `tvb compress`, or `tvb import` a published one"));
         }
+        if !folder.exists() {
+            let shown = folder.display();
+            return Err(
+                Error::rejected(format!("{shown}: a basis folder expected, nothing found")).hint("check the path")
+            );
+        }
         // A basis may come from others: not even its manifest may be a link out of its folder.
         let path = resolve_inside(folder, manifest::FILE_NAME)?;
         let (bytes, mut text_charge) = read_capped_within(&path, "a manifest", MAX_MANIFEST_BYTES, budget)?;
