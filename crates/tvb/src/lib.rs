@@ -107,6 +107,8 @@ pub use progress::{Progress, Silent};
 pub use solve::{Coordinates, Fidelity, Method};
 /// The formats in which atoms and edits are stored.
 pub use tvb_kernels::Dtype as FloatDtype;
+/// How many bits an element of a coded atom has.
+pub use tvb_kernels::Rate;
 
 /// This program and its version, as recorded in what it writes.
 pub const TOOL: &str = concat!("tvb ", env!("CARGO_PKG_VERSION"));

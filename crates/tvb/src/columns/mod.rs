@@ -1,4 +1,5 @@
 //! What the user named, matched: tasks and their places, then a plan of which tensors take part, from headers alone.
 
 pub mod tasks;
+pub mod coded;
 pub mod plan;

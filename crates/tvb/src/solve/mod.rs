@@ -12,6 +12,7 @@
 //! | `weights.rs` | the best W for a B |
 //! | `orthogonal.rs` | the same subspace in coordinates for 16-bit storage |
 //! | `coefficients.rs` | what comes out |
+//! | `coding.rs` | what coding the atoms adds |
 //! | `assess.rs`, `rounding.rs` | every error, exactly, from G, B and W |
 //! | `choose.rs`, `table.rs` | which M is enough; every M and method side by side |
 //!
@@ -29,6 +30,7 @@ mod assess;
 mod checks;
 mod choose;
 mod cluster;
+mod coding;
 mod coefficients;
 mod deflate;
 mod dispatch;
@@ -52,6 +54,7 @@ mod weights;
 pub use assess::{Assessment, Fidelity, assess, edit_fidelity};
 pub use checks::{check_atoms, check_options};
 pub use choose::{MaxError, atoms_for_error};
+pub use coding::{AtomSizes, Coding};
 pub use coefficients::{Coefficients, Generated, Rule};
 pub use dispatch::solve;
 pub use gram::{Gram, Spectrum};

@@ -1,0 +1,180 @@
+//! What coding adds to atoms, before anything is coded.
+//!
+//! A coded atom comes back as s + e with noise e that has nothing to do with s: ‖e‖² ≈ ρ‖s‖², ρ a constant of the rate
+//! ([`Rate::noise`]). K orthonormal directions q_k over the atoms are *kept*: Σ_m q_mk·e_m is coded once more, as a shared
+//! column, and given back to every atom it came from. So an edit of weights w over the atoms has the noise
+//!
+//! ρ·Σ_m (w − QQᵀw)_m²·g_m + ρ·d·Σ_k (q_kᵀw)²·Σ_m q_mk²·g_m
+//!
+//! with g_m = ‖s_m‖² over the coded tensors and d what the rate of the shared columns loses ([`Rate::distortion`]). The few
+//! tensors that are not coded are stored in bf16.
+
+use super::assess::Fidelity;
+use crate::matrix::Matrix;
+use tvb_kernels::Rate;
+
+/// Mean square of bf16's relative rounding error: 2^-18/3 for mantissas of 1, less for larger ones.
+const BF16_NOISE: f64 = 6.9e-7;
+/// A direction whose rest is below this part of its length is one of those before it.
+const DEPENDENT: f64 = 1e-9;
+
+/// How atoms are coded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Coding {
+    /// Of the atoms' own columns.
+    pub rate: Rate,
+    /// Of the shared columns.
+    pub kept_rate: Rate,
+    /// Q \[M, K\]: orthonormal directions over the atoms, one for each shared column; no columns where nothing is kept.
+    pub kept: Matrix,
+    /// Where the signs of the rotation come from.
+    pub seed: u64,
+}
+
+impl Coding {
+    /// Keeps the edits of these weights over `n_atoms` atoms; what of them depends on those before is kept already.
+    pub fn new(rate: Rate, kept_rate: Rate, n_atoms: usize, edits: &[Vec<f64>], seed: u64) -> Coding {
+        let mut directions: Vec<Vec<f64>> = Vec::new();
+        for edit in edits {
+            let mut rest = edit.clone();
+            // Twice is enough: what is left of the first round's rounding goes in the second.
+            for _ in 0..2 {
+                for direction in &directions {
+                    let along = dot(direction, &rest);
+                    rest.iter_mut().zip(direction).for_each(|(rest, direction)| *rest -= along * direction);
+                }
+            }
+            let (length, whole) = (dot(&rest, &rest).sqrt(), dot(edit, edit).sqrt());
+            if length > DEPENDENT * whole {
+                directions.push(rest.iter().map(|rest| rest / length).collect());
+            }
+        }
+        let kept = Matrix::from_fn(n_atoms, directions.len(), |m, k| directions[k][m]);
+        Coding { rate, kept_rate, kept, seed }
+    }
+
+    /// K, the shared columns.
+    pub fn n_kept(&self) -> usize {
+        self.kept.n_columns()
+    }
+
+    /// Weights over the atoms \[M\] as weights over their columns and the shared ones \[M + K\].
+    pub fn column_weights(&self, weights: &[f64]) -> Vec<f64> {
+        let along = (0..self.n_kept()).map(|k| self.along(k, weights));
+        weights.iter().copied().chain(along).collect()
+    }
+
+    fn along(&self, k: usize, weights: &[f64]) -> f64 {
+        weights.iter().enumerate().map(|(m, weight)| self.kept[(m, k)] * weight).sum()
+    }
+
+    /// The squared length of the noise in an edit of `weights` \[M\] over atoms of these sizes.
+    pub fn noise(&self, weights: &[f64], sizes: &AtomSizes) -> f64 {
+        let along: Vec<f64> = (0..self.n_kept()).map(|k| self.along(k, weights)).collect();
+        let mut noise = 0.0;
+        for (m, (weight, (coded, raw))) in weights.iter().zip(sizes.coded.iter().zip(&sizes.raw)).enumerate() {
+            let kept: f64 = along.iter().enumerate().map(|(k, along)| self.kept[(m, k)] * along).sum();
+            noise += self.rate.noise() * (weight - kept).powi(2) * coded + BF16_NOISE * weight.powi(2) * raw;
+        }
+        for (k, along) in along.iter().enumerate() {
+            let shared: f64 = sizes.coded.iter().enumerate().map(|(m, g)| self.kept[(m, k)].powi(2) * g).sum();
+            noise += self.rate.noise() * self.kept_rate.distortion() * along.powi(2) * shared;
+        }
+        noise
+    }
+}
+
+/// Squared lengths of the atoms over the tensors that are coded and over those that are not, \[M\] each.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AtomSizes {
+    /// Over the coded tensors.
+    pub coded: Vec<f64>,
+    /// Over the others.
+    pub raw: Vec<f64>,
+}
+
+impl AtomSizes {
+    /// Of atoms S = VB, from the Gram matrices of the coded tensors and of the others \[T, T\] and B \[T, M\].
+    pub fn of(coded: &Matrix, raw: &Matrix, encode: &Matrix) -> AtomSizes {
+        let size = |gram: &Matrix, m: usize| {
+            let column: Vec<f64> = (0..encode.n_rows()).map(|t| encode[(t, m)]).collect();
+            super::linear::form(gram.view(), &column, &column).max(0.0)
+        };
+        let all = |gram: &Matrix| (0..encode.n_columns()).map(|m| size(gram, m)).collect();
+        AtomSizes { coded: all(coded), raw: all(raw) }
+    }
+}
+
+impl Fidelity {
+    /// ⟨e, ê⟩/‖e‖² of the edit e and what comes out as ê: 1 is right, less is shrunk.
+    pub fn gain(&self) -> f64 {
+        self.cosine * self.norm_ratio
+    }
+
+    /// ‖ê − gain·e‖²/‖e‖²: what came in beside the edit.
+    pub fn noise(&self) -> f64 {
+        (self.norm_ratio.powi(2) * (1.0 - self.cosine.powi(2))).max(0.0)
+    }
+
+    /// The same with more noise, as a part of ‖e‖².
+    #[must_use]
+    pub fn with_noise(self, noise: f64) -> Fidelity {
+        Fidelity::of_gain(self.gain(), self.noise() + noise)
+    }
+
+    /// Of gain and noise.
+    pub fn of_gain(gain: f64, noise: f64) -> Fidelity {
+        let norm_ratio = (gain * gain + noise).sqrt();
+        Fidelity { cosine: if norm_ratio > 0.0 { gain / norm_ratio } else { 0.0 }, norm_ratio, rounding: [0.0; 3] }
+    }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sizes(coded: [f64; 3]) -> AtomSizes {
+        AtomSizes { coded: coded.to_vec(), raw: vec![0.0; 3] }
+    }
+
+    #[test]
+    fn kept_edits_lose_only_what_their_own_column_does() {
+        let edits = vec![vec![1.0, 1.0, 1.0], vec![1.0, 1.0, 0.0], vec![2.0, 2.0, 1.0]];
+        let coding = Coding::new(Rate::Signs, Rate::Eight, 3, &edits, 1);
+        // The third is a mixture of the first two.
+        assert_eq!(coding.n_kept(), 2);
+        let sizes = sizes([1.0, 2.0, 3.0]);
+        let kept = coding.noise(&edits[2], &sizes);
+        let apart = coding.noise(&[1.0, -1.0, 0.0], &sizes);
+        // ρ·Σ w²g without.
+        assert!(kept < 0.05 * Rate::Signs.noise() * 15.0, "{kept}");
+        assert!((apart - Rate::Signs.noise() * 3.0).abs() < 1e-12, "{apart}");
+        let weights = coding.column_weights(&[1.0, 1.0, 1.0]);
+        assert!((weights[3] - 3f64.sqrt()).abs() < 1e-12 && weights[4].abs() < 1e-12, "{weights:?}");
+    }
+
+    #[test]
+    fn tasks_have_the_noise_that_the_published_formula_gives() {
+        // ρ(g(1 − 2/T) + ḡ/T) + dρḡ/T for one task of T with the plain sum kept.
+        let coding = Coding::new(Rate::Signs, Rate::Eight, 3, &[vec![1.0; 3]], 1);
+        let (g, mean, rho, d) = (2.0, 2.0, Rate::Signs.noise(), Rate::Eight.distortion());
+        let expected = rho * (g * (1.0 - 2.0 / 3.0) + mean / 3.0) + d * rho * mean / 3.0;
+        let found = coding.noise(&[0.0, 1.0, 0.0], &sizes([1.0, 2.0, 3.0]));
+        assert!((found - expected).abs() < 1e-12, "{found} {expected}");
+        let nothing = Coding::new(Rate::Signs, Rate::Eight, 3, &[], 1);
+        assert_eq!(nothing.noise(&[0.0, 1.0, 0.0], &sizes([1.0, 2.0, 3.0])), 2.0 * rho);
+    }
+
+    #[test]
+    fn gain_and_noise_make_a_fidelity() {
+        let found = Fidelity::of_gain(1.0, 0.5625);
+        assert!((found.cosine - 0.8).abs() < 1e-12 && (found.norm_ratio - 1.25).abs() < 1e-12);
+        assert!((found.gain() - 1.0).abs() < 1e-12 && (found.noise() - 0.5625).abs() < 1e-12);
+        let more = found.with_noise(0.1);
+        assert!((more.gain() - 1.0).abs() < 1e-12 && (more.noise() - 0.6625).abs() < 1e-12);
+    }
+}
