@@ -28,6 +28,8 @@ pub struct StoredCoefficients {
     pub decode: Matrix,
     /// What makes the raw columns of generated atoms orthonormal, [M, M]; empty where atoms are stored.
     pub mix: Matrix,
+    /// Q [M, K], the directions that coded atoms keep; empty (0 × 0) where there are none.
+    pub kept: Matrix,
     /// Eigenvalues of the Gram matrix of everything, descending; empty where it is unknown.
     pub eigenvalues: Vec<f64>,
 }
@@ -41,6 +43,8 @@ pub struct Solution<'a> {
     pub decode: &'a Matrix,
     /// [M, M] for generated atoms.
     pub mix: Option<&'a Matrix>,
+    /// Q [M, K] for coded atoms that keep something.
+    pub kept: Option<&'a Matrix>,
     /// Eigenvalues of the Gram matrix, descending; empty where it is unknown.
     pub eigenvalues: &'a [f64],
 }
@@ -56,7 +60,12 @@ pub fn write(folder: &Path, grams: Option<&Grams>, solution: &Solution<'_>) -> R
         let n = grams.n_tasks();
         tensors.push(("gram".into(), vec![grams.n_slots(), n, n], full_matrices(&grams.triangles, n)));
     }
-    let matrices = [("encode", Some(solution.encode)), ("decode", Some(solution.decode)), ("mix", solution.mix)];
+    let matrices = [
+        ("encode", Some(solution.encode)),
+        ("decode", Some(solution.decode)),
+        ("mix", solution.mix),
+        ("kept", solution.kept),
+    ];
     for (word, matrix) in matrices.into_iter().filter_map(|(word, matrix)| Some((word, matrix?))) {
         tensors.push((format!("{word}.{NAME}"), vec![matrix.n_rows(), matrix.n_columns()], matrix_bytes(matrix)));
     }
@@ -104,6 +113,13 @@ fn parse(file: &mut MatrixFile<'_>, manifest: &Manifest) -> Result<StoredCoeffic
         Some(_) => matrix(file, &format!("mix.{name}"), n_atoms, n_atoms, false)?,
         None => Matrix::empty(),
     };
+    let kept = match manifest.coded.as_ref().map_or(0, |coded| coded.n_kept) {
+        0 => Matrix::empty(),
+        n_kept => matrix(file, &format!("kept.{name}"), n_atoms, n_kept, false)?,
+    };
+    if !kept.is_finite() {
+        return Err(Error::rejected(format!("tensor kept.{name}: finite numbers expected, others found")));
+    }
     let mut grams = Vec::new();
     if let Some(gram) = file.tensor("gram").cloned() {
         if !matches!(gram.shape[..], [_, rows, columns] if rows == n_tasks && columns == n_tasks) {
@@ -122,7 +138,7 @@ fn parse(file: &mut MatrixFile<'_>, manifest: &Manifest) -> Result<StoredCoeffic
             }
         })?;
     }
-    Ok(StoredCoefficients { grams, encode, decode, mix, eigenvalues })
+    Ok(StoredCoefficients { grams, encode, decode, mix, kept, eigenvalues })
 }
 
 fn find(file: &MatrixFile<'_>, name: &str) -> Result<Tensor> {

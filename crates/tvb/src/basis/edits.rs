@@ -12,6 +12,14 @@ use crate::ops::reconstruct::{Edits, Source};
 pub fn edits(basis: &Basis, atom_weights: &[Vec<f64>]) -> Result<Edits> {
     let (source, weights) = match basis.atoms()? {
         Atoms::Plain(atoms) => (Source::Deltas(atoms), atom_weights.to_vec()),
+        Atoms::Coded(atoms) => {
+            let coding = basis.coding();
+            let of_columns = |weights: &Vec<f64>| match &coding {
+                Some(coding) => coding.column_weights(weights),
+                None => weights.clone(),
+            };
+            (Source::Coded(atoms), atom_weights.iter().map(of_columns).collect())
+        }
         Atoms::Generated(atoms) => {
             let weights = atom_weights.iter().map(|weights| atoms.raw_weights(weights)).collect();
             (Source::Generated(atoms.raw), weights)

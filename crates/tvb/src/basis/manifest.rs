@@ -7,18 +7,21 @@ use crate::columns::plan::Skipped;
 use crate::columns::tasks::check_names;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::ops::dtype_name;
+use crate::columns::coded::is_coded;
+use crate::ops::{countable_rows, dtype_name};
 use crate::solve::Method;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-use tvb_kernels::MAX_TASKS;
+use tvb_kernels::{MAX_TASKS, Rate};
 
 /// The manifest's file name inside a basis folder.
 pub const FILE_NAME: &str = crate::checkpoint::names::MANIFEST;
 /// What [`Manifest::format`] must say.
 pub const FORMAT: &str = "tvb-basis";
 /// The version this program writes, and the newest it reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+/// What a basis without codes is: programs of the first version read it.
+pub const PLAIN_VERSION: u32 = 1;
 
 /// The manifest of a basis folder.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,6 +48,9 @@ pub struct Manifest {
     /// How atoms that are not stored are made again; `None` where they are stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generated: Option<GeneratedRecord>,
+    /// How the atoms are coded; `None` where they are stored as floats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coded: Option<CodedRecord>,
     /// The coefficients' file.
     pub coefficients: FileRecord,
     /// Tensors no task moved: zero in every atom, not stored.
@@ -98,6 +104,12 @@ pub struct TaskRecord {
     pub norm: Option<f64>,
     /// ‖τ̂t − τt‖²/‖τt‖², before storage rounding.
     pub relative_error: Option<f64>,
+    /// ⟨τt, τ̂t⟩/‖τt‖²: 1 is right, less is shrunk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gain: Option<f64>,
+    /// ‖τ̂t − gain·τt‖²/‖τt‖².
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise: Option<f64>,
 }
 
 /// The tensors that the atoms have.
@@ -167,6 +179,40 @@ pub struct GeneratedRecord {
     pub shapes: Vec<Vec<usize>>,
 }
 
+/// How atoms are coded. The last `n_kept` of the listed atoms are the shared columns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodedRecord {
+    /// [`CODE`].
+    pub code: String,
+    /// Bits an element of the atoms' own columns, as `--bits` spells it.
+    pub bits: String,
+    /// The same of the shared columns.
+    pub kept_bits: String,
+    /// K: how many columns are shared.
+    pub n_kept: usize,
+    /// The edits that are kept, as the user wrote them.
+    #[serde(default)]
+    pub kept: Vec<String>,
+    /// Where the signs of the rotation come from.
+    pub seed: u64,
+    /// The stored tensors, in their order.
+    pub tensors: Vec<CodedTensor>,
+}
+
+/// A stored tensor of a coded basis.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodedTensor {
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// What the signs of its codes depend on.
+    pub number: u32,
+    /// Whether it is coded, or stored in bf16.
+    pub coded: bool,
+}
+
+/// The code that this program has.
+pub const CODE: &str = "rotated-256";
+
 /// A small file that belongs to the basis.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
@@ -234,8 +280,9 @@ impl Manifest {
         if head.format != Some(Scalar::Text(FORMAT.into())) {
             return Err(rejected(format!("\"format\": {FORMAT:?} expected, {} found", shown(head.format.as_ref()))));
         }
-        if head.version != Some(Scalar::Number(VERSION.into())) {
-            return Err(rejected(format!("\"version\": {VERSION} expected, {} found", shown(head.version.as_ref())))
+        let is_known = (PLAIN_VERSION..=VERSION).any(|version| head.version == Some(Scalar::Number(version.into())));
+        if !is_known {
+            return Err(rejected(format!("\"version\": {PLAIN_VERSION} or {VERSION} expected, {} found", shown(head.version.as_ref())))
                 .hint("use the tvb that wrote it, or a newer one"));
         }
         let checksum = match &head.checksum {
@@ -254,6 +301,7 @@ impl Manifest {
             }
         }
         manifest.check_counts().map_err(rejected)?;
+        manifest.check_coded().map_err(rejected)?;
         let method = &manifest.method.name;
         if Method::parse(method).is_err() {
             return Err(rejected(format!("\"method\": {method:?} is not known to this program"))
@@ -270,7 +318,49 @@ impl Manifest {
 
     /// Vectors that a recovery needs: stored atoms, or generated ones.
     pub fn n_vectors(&self) -> usize {
-        self.generated.as_ref().map_or(self.atoms.len(), |generated| generated.n_atoms)
+        self.generated.as_ref().map_or(self.n_stored_atoms(), |generated| generated.n_atoms)
+    }
+
+    /// Atoms on disk, the shared columns of coded ones not counted.
+    pub fn n_stored_atoms(&self) -> usize {
+        self.atoms.len().saturating_sub(self.coded.as_ref().map_or(0, |coded| coded.n_kept))
+    }
+
+    /// Whether the codes' description is one that this program understands, and fits the rest.
+    fn check_coded(&self) -> std::result::Result<(), String> {
+        let Some(coded) = &self.coded else { return Ok(()) };
+        if coded.code != CODE {
+            return Err(format!("atoms coded as {CODE:?} expected, {:?} found", coded.code));
+        }
+        for bits in [&coded.bits, &coded.kept_bits] {
+            if Rate::from_name(bits).is_none() {
+                let known: Vec<&str> = Rate::ALL.iter().map(|rate| rate.name()).collect();
+                return Err(format!("bits of a code: one of {} expected, {bits:?} found", known.join(", ")));
+            }
+        }
+        if coded.n_kept >= self.atoms.len() || coded.n_kept > self.tasks.len() {
+            return Err(format!("shared columns: fewer than the {} atoms expected, {} found", self.atoms.len(), coded.n_kept));
+        }
+        if coded.tensors.len() != self.stored.tensors.len() || self.generated.is_some() {
+            let (expected, found) = (self.stored.tensors.len(), coded.tensors.len());
+            return Err(format!("coded tensors: {expected} expected, {found} found"));
+        }
+        if countable_rows(coded.tensors.iter().map(|tensor| tensor.shape.as_slice())).is_none() {
+            return Err("coded tensors of a size that can be counted expected".into());
+        }
+        match coded.tensors.iter().zip(&self.stored.tensors).find(|(tensor, _)| tensor.coded != is_coded(&tensor.shape)) {
+            Some((tensor, name)) => {
+                let words = |coded: bool| if coded { "codes" } else { "bf16" };
+                Err(format!(
+                    "tensor {}: {} expected for shape {:?}, {} found",
+                    crate::shown::shown(name),
+                    words(is_coded(&tensor.shape)),
+                    tensor.shape,
+                    words(tensor.coded)
+                ))
+            }
+            None => Ok(()),
+        }
     }
 
     fn check_counts(&self) -> std::result::Result<(), String> {
@@ -303,8 +393,8 @@ impl Manifest {
             return Err(format!("1 to {MAX_TASKS} tasks expected, {} found", self.tasks.len()));
         }
         // The mean of the tasks is one more where `pca` was imported.
-        if self.atoms.len() > MAX_TASKS + 1 {
-            return Err(format!("at most {} atoms expected, {} found", MAX_TASKS + 1, self.atoms.len()));
+        if self.n_stored_atoms() > MAX_TASKS + 1 {
+            return Err(format!("at most {} atoms expected, {} found", MAX_TASKS + 1, self.n_stored_atoms()));
         }
         if self.n_vectors() == 0 {
             return Err("at least one atom expected".into());

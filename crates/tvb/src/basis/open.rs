@@ -1,18 +1,22 @@
 //! Opening a basis: its small files are read and checked at once, its atoms when they are needed.
 
 use super::atoms::plain::stem;
-use super::atoms::{Atoms, GeneratedAtoms};
+use super::atoms::{Atoms, ColumnRates, GeneratedAtoms};
 use super::coefficients::{self, StoredCoefficients};
-use super::manifest::{self, Manifest};
+use super::manifest::{self, CodedRecord, CodedTensor, Manifest};
 use crate::checkpoint::{
-    Budget, Charge, Checkpoint, Inputs, OpenOptions, json_cost, read_capped_within, resolve_inside,
+    Budget, Charge, Checkpoint, Dtype, Inputs, OpenOptions, json_cost, read_capped_within, resolve_inside,
 };
+use crate::columns::coded::{CODES, SCALES};
 use crate::columns::plan::Task;
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
-use crate::solve::{Coefficients, Generated};
+use crate::ops::decode::{AtomTensor, CodedAtoms};
+use crate::shown::shown;
+use crate::solve::{Coefficients, Coding, Generated};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tvb_kernels::{Rate, n_blocks};
 
 /// A basis whose small files were read and checked; atoms are opened when they are needed.
 #[derive(Clone, Debug)]
@@ -95,9 +99,20 @@ impl Basis {
         self.manifest.tasks.iter().map(|task| task.name.clone()).collect()
     }
 
-    /// M, the stored atoms.
+    /// M, the stored atoms; shared columns are not among them.
     pub fn n_atoms(&self) -> usize {
-        self.manifest.atoms.len()
+        self.manifest.n_stored_atoms()
+    }
+
+    /// How its atoms are coded; `None` where they are stored as floats.
+    pub fn coding(&self) -> Option<Coding> {
+        let record = self.manifest.coded.as_ref()?;
+        let kept = match record.n_kept {
+            0 => Matrix::from_fn(self.n_atoms(), 0, |_, _| 0.0),
+            _ => self.coefficients.kept.clone(),
+        };
+        let [rate, kept_rate] = [&record.bits, &record.kept_bits].map(|bits| Rate::from_name(bits));
+        Some(Coding { rate: rate?, kept_rate: kept_rate?, kept, seed: record.seed })
     }
 
     /// T.
@@ -133,9 +148,27 @@ impl Basis {
         if let Some(generated) = GeneratedAtoms::of(&self.manifest, &self.coefficients.mix)? {
             return Ok(Atoms::Generated(generated));
         }
-        let n_atoms = self.n_atoms();
-        let open = |index| Ok(Task { name: stem(index, n_atoms), checkpoint: self.open_atom(index)? });
-        Ok(Atoms::Plain((0..n_atoms).map(open).collect::<Result<_>>()?))
+        let n_files = self.manifest.atoms.len();
+        let open = |index| Ok(Task { name: stem(index, n_files), checkpoint: self.open_atom(index)? });
+        let columns = (0..n_files).map(open).collect::<Result<_>>()?;
+        let (Some(record), Some(coding)) = (&self.manifest.coded, self.coding()) else {
+            return Ok(Atoms::Plain(columns));
+        };
+        let rates = ColumnRates { rate: coding.rate, n_own: self.n_atoms(), kept_rate: coding.kept_rate, n_kept: record.n_kept };
+        let tensor = |(name, tensor): (&String, &CodedTensor)| AtomTensor {
+            name: name.clone(),
+            shape: tensor.shape.clone(),
+            number: tensor.number,
+            coded: tensor.coded,
+        };
+        Ok(Atoms::Coded(CodedAtoms {
+            folder: self.folder.clone(),
+            columns,
+            rates: (0..n_files).map(|column| rates.rate_of(column)).collect(),
+            n_own: self.n_atoms(),
+            seed: record.seed,
+            tensors: self.stored_tensors().iter().zip(&record.tensors).map(tensor).collect(),
+        }))
     }
 
     /// The Gram matrix of all tensors together, where it is known.
@@ -143,6 +176,44 @@ impl Basis {
         let (first, rest) = self.coefficients.grams.split_first()?;
         let entry = |i, j| rest.iter().fold(first[(i, j)], |sum, gram| sum + gram[(i, j)]);
         Some(Matrix::from_fn(first.n_rows(), first.n_columns(), entry))
+    }
+
+    /// Whether a coded atom's file holds what the manifest says, and nothing else.
+    fn check_coded_atom(
+        &self,
+        coded: &CodedRecord,
+        index: usize,
+        atom: &Checkpoint,
+    ) -> std::result::Result<(), String> {
+        let is_own = index < self.n_atoms();
+        let bits = if is_own { &coded.bits } else { &coded.kept_bits };
+        let rate = Rate::from_name(bits).ok_or_else(|| format!("bits of a code expected, {bits:?} found"))?;
+        let check = |name: String, dtype: Dtype, shape: &[usize]| match atom.get(&name) {
+            Some(found) if found.dtype == dtype && found.shape == shape => Ok(()),
+            Some(found) => Err(format!(
+                "tensor {}: {dtype} {shape:?} expected at {bits} bits, {} {:?} found",
+                shown(&name),
+                found.dtype,
+                found.shape
+            )),
+            None => Err(format!("tensor {} expected, none found", shown(&name))),
+        };
+        let mut n_expected = 0;
+        for (name, tensor) in self.stored_tensors().iter().zip(&coded.tensors) {
+            if tensor.coded {
+                let n_blocks = n_blocks(tensor.shape.iter().product());
+                check(format!("{name}{CODES}"), Dtype::U8, &[n_blocks.saturating_mul(4 * rate.words())])?;
+                check(format!("{name}{SCALES}"), Dtype::U16, &[n_blocks])?;
+                n_expected += 2;
+            } else if is_own {
+                check(name.clone(), Dtype::Bf16, &tensor.shape)?;
+                n_expected += 1;
+            }
+        }
+        match atom.tensors().len() {
+            n_found if n_found == n_expected => Ok(()),
+            n_found => Err(format!("{n_expected} tensors expected, {n_found} found")),
+        }
     }
 
     /// Opens one atom's header and checks it against the manifest.
@@ -156,10 +227,13 @@ impl Basis {
         // A basis may come from others: no link in it may lead out of its folder.
         let options = OpenOptions { budget: self.budget.clone(), ..OpenOptions::default() };
         let atom = Checkpoint::open_with(&resolve_inside(&self.folder, &record.file)?, &options)?;
-        let expected = self.stored_tensors().len();
         let rejected = |what: String| {
             Error::rejected(format!("{}: {what}", atom.path().display())).hint("make the basis again, or copy it again")
         };
+        if let Some(coded) = &self.manifest.coded {
+            return self.check_coded_atom(coded, index, &atom).map_err(rejected).map(|()| atom);
+        }
+        let expected = self.stored_tensors().len();
         if atom.tensors().len() != expected {
             return Err(rejected(format!("{expected} tensors expected, {} found", atom.tensors().len())));
         }

@@ -7,7 +7,8 @@ use super::opened::Inner;
 use super::safetensors::SafetensorsHeader;
 use super::shown::shown;
 use super::torch::{self, StateDict, TorchFile};
-use super::{Budget, Charge, Checkpoint, DataFile, Inputs, Layout, NotTensor, Place, Tensor, side_files};
+use super::tensor::checked_bytes;
+use super::{Budget, Charge, Checkpoint, DataFile, Dtype, Inputs, Layout, NotTensor, Place, Tensor, side_files};
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -88,6 +89,22 @@ impl Checkpoint {
             .map_err(|why| Error::rejected(format!("{}: {why}", file.path().display())))?;
         let rest = Rest { charges: vec![charge.settled()], ..Rest::default() };
         finish(file.path(), Layout::TorchFile, [file.data_file().clone()].into(), tensors, rest)
+    }
+
+    /// Tensors of these names and shapes in f32 that are zero: what stands in for a base where there is none. `path` is for
+    /// messages.
+    ///
+    /// # Errors
+    /// Rejected: two tensors of one name, or a shape that overflows.
+    pub fn of_zeros(path: &Path, shapes: &[(String, Vec<usize>)]) -> Result<Checkpoint> {
+        let tensors = shapes.iter().map(|(name, shape)| {
+            checked_bytes(Dtype::F32, shape).map_err(|why| {
+                Error::rejected(format!("{}: tensor {} {why}", path.display(), shown(name)))
+            })?;
+            Ok(Tensor { name: name.clone(), dtype: Dtype::F32, shape: shape.clone(), place: Place::Zeros })
+        });
+        let files: [DataFile; 0] = [];
+        finish(path, Layout::SafetensorsFile, files.into(), tensors.collect::<Result<_>>()?, Rest::default())
     }
 }
 

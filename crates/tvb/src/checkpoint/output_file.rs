@@ -128,6 +128,20 @@ impl OutputFile {
         super::data_file::read_fully(&self.file, &self.path, offset, out)
     }
 
+    /// The same file with fewer bytes: what was reserved and not needed is given back.
+    ///
+    /// # Errors
+    /// Failed: the system refuses, or the file would grow.
+    pub fn cut(self, len: u64) -> Result<OutputFile> {
+        if len > self.len {
+            return Err(Error::failed(format!("{}: at most {} bytes expected, {len} found", self.path.display(), self.len)));
+        }
+        if len < self.len {
+            self.file.set_len(len).map_err(|error| Error::io("cutting", &self.path, &error))?;
+        }
+        Ok(OutputFile { len, ..self })
+    }
+
     /// Makes sure that the bytes are on the disk.
     ///
     /// # Errors

@@ -29,6 +29,10 @@ pub(crate) fn read_tensor(files: &[DataFile], tensor: &Tensor, byte_offset: u64,
             let view = View { offset: *offset, shape: &tensor.shape, strides, size: tensor.dtype.size() };
             gather::gather(view, byte_offset, out, &mut |at, bytes| file.read_at(at, bytes))
         }
+        Place::Zeros => {
+            out.fill(0);
+            Ok(())
+        }
         Place::Held(bytes) => {
             let held = bytes.get(byte_offset as usize..).and_then(|rest| rest.get(..out.len()));
             let held =

@@ -37,6 +37,8 @@ pub enum Place {
     },
     /// Bytes that had to be decompressed or rearranged when the file was opened; row-major.
     Held(HeldBytes),
+    /// Nowhere: every byte is 0.
+    Zeros,
 }
 
 /// An entry of a PyTorch state dict that is no tensor.
@@ -72,7 +74,7 @@ impl Place {
     pub(crate) fn sort_key(&self) -> (usize, u64) {
         match self {
             Place::Contiguous { file, offset } | Place::Strided { file, offset, .. } => (*file, *offset),
-            Place::Held(_) => (usize::MAX, u64::MAX),
+            Place::Held(_) | Place::Zeros => (usize::MAX, u64::MAX),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A plan says which tensors take part, where each column's bytes are, what is carried over, and what was left out
 //! and why. Every mismatch is found here and listed together, so that nobody waits twenty minutes for the first.
 
+use super::coded::CodedColumn;
 use super::tasks::TaskSource;
 use crate::checkpoint::{Checkpoint, Dtype, Inputs, Tensor};
 use crate::error::{Error, Result};
@@ -98,6 +99,8 @@ pub struct Plan {
     pub carried: Vec<String>,
     /// Float tensors that were left out, and why.
     pub skipped: Vec<Skipped>,
+    /// Columns that are read as codes, after the others.
+    pub codes: Vec<CodedColumn>,
 }
 
 /// A tensor that takes part.
@@ -109,6 +112,8 @@ pub struct PlannedTensor {
     pub shape: Vec<usize>,
     /// Number of elements: the rows it adds to the task matrix V.
     pub n_rows: usize,
+    /// What the signs of its codes depend on: its number in the plan that it was first in.
+    pub number: u32,
     /// For each column (base first) the index into that checkpoint's tensors.
     pub columns: Vec<u32>,
 }
@@ -221,7 +226,14 @@ impl Plan {
 
     /// No tensor yet.
     fn of_nothing(base: Checkpoint, tasks: Vec<Task>) -> Plan {
-        Plan { base, tasks, tensors: Vec::new(), carried: Vec::new(), skipped: Vec::new() }
+        Plan {
+            base,
+            tasks,
+            tensors: Vec::new(),
+            carried: Vec::new(),
+            skipped: Vec::new(),
+            codes: Vec::new(),
+        }
     }
 
     /// A plan over chosen tensors of `base` in its file order, every one of them in every column with the same shape.
@@ -273,6 +285,7 @@ impl Plan {
                 name: tensor.name.clone(),
                 shape: tensor.shape.clone(),
                 n_rows: tensor.n_elements(),
+                number: self.tensors.len() as u32,
                 columns,
             });
         }
@@ -288,12 +301,21 @@ impl Plan {
     /// The same plan over fewer tensors: those whose index `keep` answers true for.
     pub fn only(&self, keep: impl Fn(usize) -> bool) -> Plan {
         let tensors = self.tensors.iter().enumerate().filter(|(index, _)| keep(*index)).map(|(_, t)| t.clone());
-        Plan { tensors: tensors.collect(), ..self.clone() }
+        let codes = self.codes.iter().map(|column| {
+            let places = column.places.iter().enumerate().filter(|(index, _)| keep(*index)).map(|(_, place)| *place);
+            CodedColumn { places: places.collect(), ..column.clone() }
+        });
+        Plan { tensors: tensors.collect(), codes: codes.collect(), ..self.clone() }
     }
 
     /// Columns of the data: T tasks and the base.
     pub fn n_columns(&self) -> usize {
         self.tasks.len() + 1
+    }
+
+    /// Columns with those that are read as codes: as many digests has a block.
+    pub fn n_digests(&self) -> usize {
+        self.n_columns() + self.codes.len()
     }
 
     /// d: rows of the task matrix, over the tensors that take part.
@@ -303,7 +325,11 @@ impl Plan {
 
     /// The checkpoint behind column `column` (0 is the base).
     pub fn column_checkpoint(&self, column: usize) -> &Checkpoint {
-        if column == 0 { &self.base } else { &self.task(column).checkpoint }
+        match column.checked_sub(self.n_columns()).and_then(|coded| self.codes.get(coded)) {
+            Some(coded) => &coded.checkpoint,
+            None if column == 0 => &self.base,
+            None => &self.task(column).checkpoint,
+        }
     }
 
     #[allow(
@@ -329,6 +355,8 @@ impl Plan {
     pub fn column_name(&self, column: usize) -> String {
         if column == 0 {
             format!("base {}", self.base.path().display())
+        } else if column >= self.n_columns() {
+            self.column_checkpoint(column).path().display().to_string()
         } else {
             format!("task {}", self.task(column).name)
         }
@@ -338,7 +366,13 @@ impl Plan {
     pub fn n_bytes(&self) -> u64 {
         let column_bytes =
             |column| -> u64 { self.tensors.iter().map(|tensor| self.column_tensor(tensor, column).n_bytes()).sum() };
-        (0..self.n_columns()).map(column_bytes).sum()
+        (0..self.n_columns()).map(column_bytes).sum::<u64>() + self.codes_bytes()
+    }
+
+    /// Bytes of all codes and scales.
+    fn codes_bytes(&self) -> u64 {
+        let n_blocks: u64 = self.tensors.iter().map(|tensor| tvb_kernels::n_blocks(tensor.n_rows) as u64).sum();
+        self.codes.iter().map(|column| n_blocks * (4 * column.rate.words() as u64 + 2)).sum()
     }
 
     /// The stored types of one column with their number of tensors, most frequent first.

@@ -134,6 +134,7 @@ impl BookmarkFolder {
         let stem = match pass {
             PassName::Gram => "gram",
             PassName::Atoms => "atoms",
+            PassName::Codes => "codes",
         };
         self.path(stem, "bookmark", recipe)
     }
@@ -224,7 +225,7 @@ fn is_bookmark(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let name = name.strip_suffix(".new").unwrap_or(&name);
     let stem = name.strip_suffix(".bookmark").or_else(|| name.strip_suffix(".safetensors"));
-    let digits = stem.and_then(|stem| stem.strip_prefix("gram-").or_else(|| stem.strip_prefix("atoms-")));
+    let digits = stem.and_then(|stem| ["gram-", "atoms-", "codes-"].into_iter().find_map(|start| stem.strip_prefix(start)));
     digits.is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
         && is_plain_file(path)
 }

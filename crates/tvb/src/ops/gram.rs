@@ -14,9 +14,9 @@ use tvb_kernels::{Chunk, Triangles, triangle_len};
 pub const PER_TENSOR_BYTES: usize = 256 << 20;
 
 /// The operation: the Gram matrix of every block.
-struct GramOfBlocks<'a> {
-    plan: &'a Plan,
-    reads: &'a Reads,
+pub(super) struct GramOfBlocks<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) reads: &'a Reads,
 }
 
 impl Operation for GramOfBlocks<'_> {
@@ -69,11 +69,19 @@ fn fold_blocks(spans: &mut SpanSums, blocks: &[Block], part: &[f64], mut close: 
 }
 
 /// What the matrices of a plan are the sums over: one tensor each while that takes little room.
-fn per(plan: &Plan) -> Per {
+pub(super) fn per(plan: &Plan) -> Per {
     let matrix_bytes = plan.tasks.len().saturating_pow(2).saturating_mul(8);
     match plan.tensors.len().saturating_mul(matrix_bytes) <= PER_TENSOR_BYTES {
         true => Per::Tensor,
         false => Per::Whole,
+    }
+}
+
+/// How many matrices there are, and which of them a span is added to.
+pub(super) fn slots(plan: &Plan, per: Per) -> (usize, fn(Span) -> usize) {
+    match per {
+        Per::Tensor => (plan.tensors.len(), |span| span.tensor),
+        Per::Whole => (1, |_| 0),
     }
 }
 
@@ -99,10 +107,7 @@ pub fn gram_from(
 ) -> Result<Grams> {
     let n_values = triangle_len(plan.tasks.len());
     let per = per(plan);
-    let (n_slots, slot_of): (usize, fn(Span) -> usize) = match per {
-        Per::Tensor => (plan.tensors.len(), |span| span.tensor),
-        Per::Whole => (1, |_| 0),
-    };
+    let (n_slots, slot_of) = slots(plan, per);
     let add_span = |sums: &mut [f64], span: Span, values: &[f64]| {
         add_to(&mut sums[slot_of(span) * n_values..][..n_values], values);
     };
@@ -170,7 +175,8 @@ pub fn add_spans<'a>(
     sums
 }
 
-fn assemble(plan: &Plan, per: Per, triangles: Vec<f64>, digests: TableOfDigests) -> Grams {
+/// The Gram matrices from their sums, and what was frozen.
+pub(super) fn assemble(plan: &Plan, per: Per, triangles: Vec<f64>, digests: TableOfDigests) -> Grams {
     let n_tasks = plan.tasks.len();
     let len = triangle_len(n_tasks);
     let frozen = |index: usize| {

@@ -1,5 +1,7 @@
 //! One file for each operation on a chunk, and what it yields.
 
+pub mod code;
+pub mod decode;
 pub mod dtype_name;
 mod exact_gram;
 pub mod generate;

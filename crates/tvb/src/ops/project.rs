@@ -138,7 +138,7 @@ pub fn project_from(
     let moved = plan.only(|index| !grams.tensors[index].frozen);
     let (n_tasks, n_atoms) = (encode.n_rows(), encode.n_columns());
     let at = (0..n_tasks).flat_map(|t| (0..n_atoms).map(move |m| (t, m)));
-    let encode = at.map(|at| encode_in_f32(projection, at)).collect::<Result<_>>()?;
+    let encode = at.map(|at| encode_in_f32(plan, encode, at)).collect::<Result<_>>()?;
     let work = Project { encode, n_atoms, dtype };
     let range = RangeCheck::new(clip);
     let grid = moved_grid(plan, grams, runtime);
@@ -171,13 +171,13 @@ pub fn project_from(
 }
 
 /// A coefficient of B as the engines take it.
-fn encode_in_f32(projection: &Projection<'_>, (task, atom): (usize, usize)) -> Result<f32> {
-    let value = projection.encode[(task, atom)];
+pub(super) fn encode_in_f32(plan: &Plan, encode: &Matrix, (task, atom): (usize, usize)) -> Result<f32> {
+    let value = encode[(task, atom)];
     let narrow = value as f32;
     if narrow.is_finite() {
         return Ok(narrow);
     }
-    let name = projection.plan.column_name(task + 1);
+    let name = plan.column_name(task + 1);
     Err(Error::rejected(format!(
         "{name}: its coefficient in atom {atom} comes to {value:e}: at most ±{:.1e} expected",
         f32::MAX

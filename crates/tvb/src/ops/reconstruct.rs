@@ -6,6 +6,7 @@
 //! them before anything is kept. Whether the files are still those that were opened is asked here, and whether every value
 //! that was written is finite.
 
+use super::decode::{CodedAtoms, CodesRead, decode, used_columns};
 use super::generate::GeneratedEdits;
 use super::generated::RawColumns;
 use super::outputs::Outputs;
@@ -33,6 +34,8 @@ pub enum Source {
     Deltas(Vec<Task>),
     /// Columns that are made on the way from a seed.
     Generated(RawColumns),
+    /// Coded atoms: weights are over their own columns and the shared ones.
+    Coded(CodedAtoms),
 }
 
 /// Edits to be formed in one pass, and what they are formed from.
@@ -56,6 +59,12 @@ impl Edits {
         }
     }
 
+    /// Bytes that decoding reads.
+    fn coded_bytes(&self, atoms: &CodedAtoms, base: Option<&Checkpoint>) -> Result<u64> {
+        let stand_in = base.cloned().map_or_else(|| atoms.zeros(), Ok)?;
+        Ok(atoms.plan(stand_in, Vec::new(), &used_columns(&self.weights, atoms.columns.len()))?.n_bytes())
+    }
+
     /// λ times a bare edit that was written before.
     pub fn from_delta(delta: Checkpoint, scale: f64) -> Edits {
         Edits {
@@ -67,12 +76,14 @@ impl Edits {
 }
 
 /// Digests of what was read while edits were formed, to be checked before they are kept.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Read {
     /// Of every tensor of the base that was read, by name.
     pub base: HashMap<String, Digest>,
     /// For each column that was read, of its tensors in its own file order; `None` for one that was not read.
     pub columns: Vec<(Task, Vec<Option<Digest>>)>,
+    /// Of the codes that were read.
+    pub codes: CodesRead,
     /// What was written as the largest finite value of its type.
     pub clipped: Clipped,
 }
@@ -99,7 +110,11 @@ pub fn reconstruct(
             progress.begin("reconstruct", raw.n_bytes() + rest_bytes);
             let generated = GeneratedEdits { raw, weights: &edits.weights };
             let base = generated.form(base, outputs, &range, runtime, progress)?;
-            Read { base, columns: Vec::new(), clipped: Clipped::default() }
+            Read { base, columns: Vec::new(), codes: CodesRead::new(), clipped: Clipped::default() }
+        }
+        Source::Coded(atoms) => {
+            let coded = Coded { atoms, edits: &edits };
+            coded.form(base, rest_bytes, outputs, &range, runtime, progress)?
         }
         Source::Checkpoints { origin, tasks } => {
             let stored = Stored { kind: Columns::Checkpoints, origin: Some(origin), tasks, edits: &edits };
@@ -187,6 +202,43 @@ impl Stored<'_> {
             f32::MAX
         ))
         .hint("use a smaller --scale or smaller weights"))
+    }
+}
+
+/// Edits whose columns are codes.
+struct Coded<'a> {
+    atoms: &'a CodedAtoms,
+    edits: &'a Edits,
+}
+
+impl Coded<'_> {
+    /// The few tensors that are not coded, then the others; `rest_bytes` are still to come after them.
+    fn form(
+        &self,
+        base: Option<&Checkpoint>,
+        rest_bytes: u64,
+        outputs: Outputs<'_>,
+        range: &RangeCheck,
+        runtime: &Runtime,
+        progress: &dyn Progress,
+    ) -> Result<Read> {
+        let Coded { atoms, edits } = *self;
+        let raw_names = atoms.names(false);
+        let own: Vec<Task> = atoms.columns.iter().take(atoms.n_own).cloned().collect();
+        let own_weights = edits.weights.iter().map(|output| output[..atoms.n_own].to_vec()).collect();
+        let raw = Edits { source: Source::Deltas(own.clone()), weights: own_weights, tensors: raw_names };
+        let coded_bytes = edits.coded_bytes(atoms, base)?;
+        let mut read = Read::default();
+        if !raw.tensors.is_empty() {
+            let stored = Stored { kind: Columns::Deltas, origin: None, tasks: &own, edits: &raw };
+            read = stored.form(base, coded_bytes + rest_bytes, outputs, range, runtime, progress)?;
+        } else {
+            progress.begin("reconstruct", coded_bytes + rest_bytes);
+        }
+        let decoded = decode(atoms, &edits.weights, base, outputs, range, runtime, progress)?;
+        read.base.extend(decoded.base);
+        read.codes = decoded.codes;
+        Ok(read)
     }
 }
 
@@ -291,7 +343,7 @@ fn run(
         }
         (plan.tasks[column - 1].clone(), by_place)
     });
-    Ok(Read { base, columns: columns.collect(), clipped: Clipped::default() })
+    Ok(Read { base, columns: columns.collect(), codes: CodesRead::new(), clipped: Clipped::default() })
 }
 
 /// The tensors of the base that no column edits.

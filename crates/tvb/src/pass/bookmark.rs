@@ -15,6 +15,8 @@ pub enum PassName {
     Gram,
     /// Pass 2, the atoms.
     Atoms,
+    /// Codes, alone or with the Gram matrices.
+    Codes,
 }
 
 /// Everything that was folded before a chunk.

@@ -235,6 +235,11 @@ impl Grid {
         Grid { tensors: Arc::new(tensors), runs, end, n_chunks, chunk_size: self.chunk_size }
     }
 
+    /// Blocks of the chunk with the most of them.
+    pub fn most_blocks(&self) -> usize {
+        self.runs.iter().map(|run| self.numbers(run.first_chunk).len()).max().unwrap_or(0)
+    }
+
     /// Rows of the largest chunk.
     pub fn most_rows(&self) -> usize {
         // The first chunk of a run is its largest.

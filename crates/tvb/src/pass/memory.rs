@@ -9,7 +9,7 @@ use super::runtime::Runtime;
 use crate::columns::plan::Plan;
 use crate::error::{Error, Result};
 use crate::units;
-use tvb_kernels::{Dtype, Engine};
+use tvb_kernels::{BLOCK, Dtype, Engine};
 
 impl Pass<'_> {
     /// Bytes of one worker's buffers: a chunk's columns, and `n_outputs` results of each of its rows.
@@ -22,12 +22,22 @@ impl Pass<'_> {
         // Results are in the base's type, or a narrower one.
         let columns: usize = (0..plan.n_columns()).map(widest).sum();
         let row_bytes = n_outputs.saturating_mul(widest(0)).saturating_add(columns);
-        self.grid.most_rows().saturating_mul(row_bytes) as u64
+        self.grid.most_rows().saturating_mul(row_bytes).saturating_add(self.codes_bytes()) as u64
+    }
+
+    /// Bytes of the codes of one chunk, at most.
+    fn codes_bytes(&self) -> usize {
+        let words: usize = self.plan.codes.iter().map(|column| 4 * column.rate.words() + 2).sum();
+        // A segment's last block need not be full, nor its slices without gaps.
+        (self.grid.most_rows() / BLOCK + self.grid.most_blocks()).saturating_mul(words).saturating_add(
+            32 * self.plan.codes.len(),
+        )
     }
 
     /// Bytes of a staging buffer for one chunk: 4 bytes an element at most, each slice on a multiple of 4.
     pub(super) fn staging_bytes(&self) -> usize {
-        self.grid.most_rows().saturating_mul(4 * self.plan.n_columns())
+        let columns = self.grid.most_rows().saturating_mul(4 * self.plan.n_columns());
+        columns.saturating_add(self.codes_bytes())
     }
 
     /// The least memory cap that this pass works with, on this device.

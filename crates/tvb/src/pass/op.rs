@@ -49,7 +49,7 @@ pub struct ReadChunk<'a> {
     pub blocks: &'a [Block],
     /// Its bytes and where in them the columns lie.
     pub chunk: Chunk<'a>,
-    /// [n_blocks, n_columns] digests of the bytes.
+    /// [n_blocks, n_digests] digests of the bytes.
     pub digests: &'a [Digest],
 }
 

@@ -4,6 +4,10 @@ use super::chunks::Grid;
 use super::reads::Reads;
 use super::runtime::Runtime;
 use crate::columns::plan::Plan;
+use crate::digest::BLOCK_ROWS;
+
+/// Rows of a chunk of codes, at least.
+const CODED_ROWS: usize = 4 * BLOCK_ROWS;
 
 /// One pass over the chunks of a plan.
 #[derive(Clone, Debug)]
@@ -19,7 +23,12 @@ pub struct Pass<'a> {
 impl<'a> Pass<'a> {
     /// Over every row of the plan, in chunks that suit the device.
     pub fn over(plan: &'a Plan, runtime: &Runtime, reads: &'a Reads) -> Pass<'a> {
-        let grid = Grid::new(plan.tensors.iter().map(|tensor| tensor.n_rows), runtime.chunk_size(plan.n_columns()));
+        let mut size = runtime.chunk_size(plan.n_columns());
+        if !plan.codes.is_empty() {
+            // Codes are small: with several blocks at once they are read in longer pieces.
+            size.n_rows = size.n_rows.max(CODED_ROWS);
+        }
+        let grid = Grid::new(plan.tensors.iter().map(|tensor| tensor.n_rows), size);
         Pass { plan, grid, reads }
     }
 }

@@ -7,17 +7,19 @@ use super::kept::KeptBlock;
 use super::op::ReadChunk;
 use super::reads::Reads;
 use crate::checkpoint::Place;
+use crate::columns::coded::{CODES, SCALES};
 use crate::columns::plan::Plan;
 use crate::digest::Digest;
-use crate::error::Result;
-use tvb_kernels::{Chunk, ChunkLayout, Segment, Slice};
+use crate::error::{Error, Result};
+use crate::shown::{shown, shown_path};
+use tvb_kernels::{BLOCK, Chunk, ChunkLayout, CodeSlice, PANEL, Place as Lies, Rate, Segment, Slice, n_blocks};
 
 /// Reads chunks, one after another, into one reused buffer.
 #[derive(Debug, Default)]
 pub struct ChunkReader {
     buffer: Vec<u8>,
     layout: ChunkLayout,
-    /// [n_blocks, n_columns]
+    /// [n_blocks, n_digests]
     digests: Vec<Digest>,
     extents: Vec<Extent>,
 }
@@ -25,6 +27,7 @@ pub struct ChunkReader {
 /// Bytes fetched by one read.
 #[derive(Clone, Copy, Debug)]
 struct Extent {
+    /// Columns that are read as codes come after the others.
     column: usize,
     block: usize,
     start: usize,
@@ -66,7 +69,8 @@ impl ChunkReader {
             })?;
         }
         reads.count(self.extents.iter().map(|extent| extent.n_bytes as u64).sum());
-        self.take_digests(blocks);
+        self.check_codes(plan, blocks)?;
+        self.take_digests(plan, blocks);
         self.keep(plan, reads, blocks);
         Ok(())
     }
@@ -110,7 +114,10 @@ impl ChunkReader {
         let layout = &mut self.layout;
         layout.n_columns = n_columns;
         layout.segments.clear();
-        layout.segments.extend(blocks.iter().map(|block| Segment::new(block.n_rows)));
+        layout.segments.extend(blocks.iter().map(|block| Segment {
+            n_rows: block.n_rows,
+            place: Lies { tensor: plan.tensors[block.tensor].number, first_row: block.first_row as u64 },
+        }));
         layout.slices.clear();
         layout.slices.resize(blocks.len() * n_columns, Slice { offset: 0, dtype: tvb_kernels::Dtype::F32 });
         self.extents.clear();
@@ -125,7 +132,7 @@ impl ChunkReader {
                     Place::Contiguous { file, offset } => {
                         Some((*file, offset + (block.first_row * dtype.size()) as u64))
                     }
-                    Place::Strided { .. } | Place::Held(_) => None,
+                    Place::Strided { .. } | Place::Held(_) | Place::Zeros => None,
                 };
                 if continues
                     && end.is_multiple_of(dtype.size().min(ALIGNMENT))
@@ -143,15 +150,84 @@ impl ChunkReader {
             }
         }
         layout.n_bytes = end.next_multiple_of(ALIGNMENT);
+        self.lay_out_codes(plan, blocks);
     }
 
-    fn take_digests(&mut self, blocks: &[Block]) {
+    /// The same for the columns that are read as codes: the words of all blocks, then their scales.
+    fn lay_out_codes(&mut self, plan: &Plan, blocks: &[Block]) {
+        let ChunkReader { layout, extents, .. } = self;
+        layout.codes.clear();
+        layout.codes.resize(blocks.len() * plan.codes.len(), CodeSlice { words: 0, scales: 0 });
+        let mut end = layout.n_bytes;
+        for (coded, column) in plan.codes.iter().enumerate() {
+            for scales in [false, true] {
+                let bytes_each = if scales { 2 } else { 4 * column.rate.words() };
+                let first = extents.len();
+                end = end.next_multiple_of(ALIGNMENT);
+                for (index, block) in blocks.iter().enumerate() {
+                    let place = column.places[block.tensor];
+                    let (file, offset) = if scales { place.scales } else { place.codes };
+                    let before = block.first_row / PANEL * (PANEL / BLOCK) * bytes_each;
+                    let file = (file, offset + before as u64);
+                    let n_bytes = n_blocks(block.n_rows) * bytes_each;
+                    let slice = &mut layout.codes[index * plan.codes.len() + coded];
+                    *(if scales { &mut slice.scales } else { &mut slice.words }) = end;
+                    match extents[first..].last_mut() {
+                        Some(last) if last.file == Some((file.0, file.1.wrapping_sub(last.n_bytes as u64))) => {
+                            last.n_bytes += n_bytes;
+                        }
+                        _ => {
+                            let column = plan.n_columns() + coded;
+                            extents.push(Extent { column, block: index, start: end, n_bytes, file: Some(file) });
+                        }
+                    }
+                    end += n_bytes;
+                }
+            }
+        }
+        layout.n_bytes = end.next_multiple_of(ALIGNMENT);
+    }
+
+    /// Whether scales are finite, and codes of three levels are five digits of three values in every byte.
+    fn check_codes(&self, plan: &Plan, blocks: &[Block]) -> Result<()> {
+        const MOST_DIGITS: u8 = 242;
+        for (index, block) in blocks.iter().enumerate() {
+            let n_blocks = n_blocks(block.n_rows);
+            for (coded, column) in plan.codes.iter().enumerate() {
+                let slice = self.layout.codes[index * plan.codes.len() + coded];
+                let rejected = |end: &str, what: &str| {
+                    let path = shown_path(column.checkpoint.path());
+                    let name = shown(&plan.tensors[block.tensor].name).to_string();
+                    Error::rejected(format!("{path}, tensor {name}{end}: {what} found from element {} on", block.first_row))
+                        .hint("make the basis again, or copy it again; `tvb verify` checks all of it")
+                };
+                let scales = &self.buffer[slice.scales..][..n_blocks * 2];
+                // Its upper byte is the exponent.
+                if scales.iter().skip(1).step_by(2).any(|exponent| *exponent == u8::MAX) {
+                    return Err(rejected(SCALES, "finite scales expected, others"));
+                }
+                let words = &self.buffer[slice.words..][..n_blocks * 4 * column.rate.words()];
+                if column.rate == Rate::Three && words.iter().any(|digits| *digits > MOST_DIGITS) {
+                    return Err(rejected(CODES, &format!("bytes of at most {MOST_DIGITS} expected, larger ones")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_digests(&mut self, plan: &Plan, blocks: &[Block]) {
         let n_columns = self.layout.n_columns;
         self.digests.clear();
         for (index, block) in blocks.iter().enumerate() {
             for slice in &self.layout.slices[index * n_columns..(index + 1) * n_columns] {
                 let bytes = &self.buffer[slice.offset..slice.offset + block.n_rows * slice.dtype.size()];
                 self.digests.push(Digest::of(bytes));
+            }
+            let n_blocks = n_blocks(block.n_rows);
+            for (coded, column) in plan.codes.iter().enumerate() {
+                let slice = self.layout.codes[index * plan.codes.len() + coded];
+                let words = &self.buffer[slice.words..][..n_blocks * 4 * column.rate.words()];
+                self.digests.push(Digest::of_parts([words, &self.buffer[slice.scales..][..n_blocks * 2]]));
             }
         }
     }
@@ -166,7 +242,8 @@ impl ChunkReader {
         ReadChunk { blocks, chunk: self.chunk(), digests: &self.digests }
     }
 
-    /// Its digests, [n_blocks, n_columns] row-major.
+    /// Its digests, [n_blocks, n_digests] row-major: of each column's rows, and of the codes and scales of those that are
+    /// read as codes.
     pub fn digests(&self) -> &[Digest] {
         &self.digests
     }

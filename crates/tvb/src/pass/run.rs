@@ -65,7 +65,7 @@ impl Pass<'_> {
         {
             return outcome;
         }
-        (0..self.plan.n_columns()).try_for_each(|column| self.plan.column_checkpoint(column).check_unchanged())?;
+        (0..self.plan.n_digests()).try_for_each(|column| self.plan.column_checkpoint(column).check_unchanged())?;
         outcome
     }
 }

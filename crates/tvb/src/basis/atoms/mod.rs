@@ -1,12 +1,15 @@
-//! Where atoms come from and where they go: files, or a seed.
+//! Where atoms come from and where they go: files of floats or of codes, or a seed.
 
+pub mod coded;
 pub mod generated;
 pub mod plain;
 
+pub use coded::{CodeFiles, ColumnRates};
 pub use generated::GeneratedAtoms;
 pub use plain::AtomFiles;
 
 use crate::columns::plan::Task;
+use crate::ops::decode::CodedAtoms;
 
 /// The atoms of a basis, open.
 #[derive(Clone, Debug)]
@@ -15,4 +18,6 @@ pub enum Atoms {
     Plain(Vec<Task>),
     /// Made again from a seed wherever they are needed.
     Generated(GeneratedAtoms),
+    /// Codes, with the shared columns after the atoms' own.
+    Coded(CodedAtoms),
 }

@@ -103,6 +103,22 @@ impl SafetensorsLayout {
         Ok(SafetensorsLayout { header, offsets })
     }
 
+    /// The same with a header of `n_bytes`, blanks at its end: where room was left for more.
+    ///
+    /// # Errors
+    /// Failed: the header is longer than that.
+    pub fn with_header_bytes(mut self, n_bytes: u64) -> Result<SafetensorsLayout> {
+        let more = n_bytes.checked_sub(self.header.len() as u64).filter(|more| more % 8 == 0);
+        let more = more.ok_or_else(|| {
+            Error::failed(format!("a header of at most {n_bytes} bytes expected, {} found", self.header.len()))
+        })?;
+        self.header.resize(self.header.len() + more as usize, b' ');
+        let json_bytes = (self.header.len() as u64 - 8).to_le_bytes();
+        self.header.splice(..8, json_bytes);
+        self.offsets.iter_mut().for_each(|offset| *offset += more);
+        Ok(self)
+    }
+
     /// The file's first bytes: length and JSON.
     pub fn header(&self) -> &[u8] {
         &self.header

@@ -132,6 +132,14 @@ pub fn writer_for(
                     };
                     raw.tensors.iter().map(spec).collect()
                 }
+                Formed::Coded(atoms) => {
+                    let spec = |tensor: &crate::ops::decode::AtomTensor| TensorSpec {
+                        name: tensor.name.clone(),
+                        dtype: dtype(Dtype::F32),
+                        shape: tensor.shape.clone(),
+                    };
+                    atoms.tensors.iter().map(spec).collect()
+                }
                 Formed::Checkpoints { origin: like, .. } => {
                     edits.tensors.iter().filter_map(|name| like.get(name)).map(spec).collect()
                 }

@@ -1,0 +1,325 @@
+//! Coded atoms on disk: one safetensors file for each column, written in the order of the tensors.
+//!
+//! A tensor that is coded lies there as `NAME.codes` and `NAME.scales`, one after the other; one that is not as `NAME`, in
+//! bf16. Where a tensor begins is known when the ones before it have ended: those that turned out to be frozen take no
+//! room. The header comes last, into the room that was left for it. Coded atoms are not sharded: the limits that shards
+//! are for are those of programs that load them whole.
+
+use super::plain::stem;
+use crate::basis::manifest::AtomRecord;
+use crate::checkpoint::{Dtype, OutputFile, SafetensorsLayout, TensorSpec};
+use crate::columns::coded::{CODES, SCALES, is_coded};
+use crate::digest::{Digest, TableOfDigests};
+use crate::error::{Error, Result};
+use crate::ops::code::{CodeSink, Piece, Resumed};
+use crate::pass::Block;
+use crate::progress::Progress;
+use std::collections::BTreeMap;
+use std::path::Path;
+use tvb_kernels::{BLOCK, PANEL, Rate, n_blocks};
+
+/// Bytes that are put together before they are written.
+const WRITTEN_BYTES: usize = 64 << 10;
+
+/// The files of all columns, while they are written.
+#[derive(Debug)]
+pub struct CodeFiles {
+    tensors: Vec<Laid>,
+    columns: Vec<Column>,
+}
+
+/// A tensor and what became of it.
+#[derive(Clone, Debug)]
+struct Laid {
+    name: String,
+    shape: Vec<usize>,
+    n_rows: usize,
+    is_coded: bool,
+    /// `None` until its last block has come.
+    stays: Option<bool>,
+}
+
+/// One column's file.
+#[derive(Debug)]
+struct Column {
+    name: String,
+    file: OutputFile,
+    rate: Rate,
+    /// Whether it has the tensors that are not coded.
+    has_raw: bool,
+    header_bytes: u64,
+    /// Where in the file the tensor begins that is passing.
+    tensor_at: u64,
+    codes: Pending,
+    scales: Pending,
+}
+
+/// Bytes that wait to be written at a place.
+#[derive(Debug, Default)]
+struct Pending {
+    at: u64,
+    bytes: Vec<u8>,
+}
+
+impl Pending {
+    fn write(&mut self, file: &OutputFile) -> Result<()> {
+        file.write_at(self.at, &self.bytes)?;
+        self.at += self.bytes.len() as u64;
+        self.bytes.clear();
+        Ok(())
+    }
+
+    fn put(&mut self, bytes: &[u8], file: &OutputFile) -> Result<()> {
+        self.bytes.extend_from_slice(bytes);
+        if self.bytes.len() >= WRITTEN_BYTES { self.write(file) } else { Ok(()) }
+    }
+}
+
+/// The rates of the columns: `n_own` of the atoms' own, then the shared ones.
+#[derive(Clone, Copy, Debug)]
+pub struct ColumnRates {
+    /// Of the atoms' own columns.
+    pub rate: Rate,
+    /// How many there are.
+    pub n_own: usize,
+    /// Of the shared columns.
+    pub kept_rate: Rate,
+    /// How many there are.
+    pub n_kept: usize,
+}
+
+impl ColumnRates {
+    /// Columns in all.
+    pub fn n_columns(&self) -> usize {
+        self.n_own + self.n_kept
+    }
+
+    /// Of one column.
+    pub fn rate_of(&self, column: usize) -> Rate {
+        if column < self.n_own { self.rate } else { self.kept_rate }
+    }
+}
+
+/// The tensors of a column's file.
+fn specs(tensors: &[Laid], rate: Rate, has_raw: bool) -> Vec<TensorSpec> {
+    let spec = |name: String, dtype: Dtype, shape: Vec<usize>| TensorSpec { name, dtype, shape };
+    let of_tensor = |tensor: &Laid| {
+        let n_blocks = n_blocks(tensor.n_rows);
+        match (tensor.is_coded, has_raw) {
+            (true, _) => vec![
+                spec(format!("{}{CODES}", tensor.name), Dtype::U8, vec![n_blocks.saturating_mul(4 * rate.words())]),
+                spec(format!("{}{SCALES}", tensor.name), Dtype::U16, vec![n_blocks]),
+            ],
+            (false, true) => vec![spec(tensor.name.clone(), Dtype::Bf16, tensor.shape.clone())],
+            (false, false) => Vec::new(),
+        }
+    };
+    tensors.iter().flat_map(of_tensor).collect()
+}
+
+fn layout(tensors: &[Laid], rate: Rate, has_raw: bool) -> Result<SafetensorsLayout> {
+    let metadata = BTreeMap::from([("bits".to_owned(), rate.name().to_owned())]);
+    SafetensorsLayout::new(&specs(tensors, rate, has_raw), &metadata)
+}
+
+impl Laid {
+    /// Bytes that it takes in a column.
+    fn n_bytes(&self, column: &Column) -> u64 {
+        match (self.is_coded, column.has_raw) {
+            (true, _) => (n_blocks(self.n_rows) * (4 * column.rate.words() + 2)) as u64,
+            (false, true) => 2 * self.n_rows as u64,
+            (false, false) => 0,
+        }
+    }
+}
+
+impl CodeFiles {
+    /// Creates the files in `folder`, with room for all of these tensors.
+    ///
+    /// # Errors
+    /// Rejected: names that clash (`w` and `w.codes`), sizes that overflow. Failed: the disk has too little room.
+    pub fn create(folder: &Path, rates: ColumnRates, tensors: &[(String, Vec<usize>)]) -> Result<CodeFiles> {
+        CodeFiles::with(folder, rates, tensors, |path, n_bytes| OutputFile::create(path, n_bytes).map(Some))?
+            .ok_or_else(|| Error::failed(format!("{}: no file for an atom", folder.display())))
+    }
+
+    /// Opens the files that an interrupted run left, to write on from where it had come; `None` where they are not all there
+    /// as [`create`](CodeFiles::create) made them.
+    pub fn reopen(
+        folder: &Path,
+        rates: ColumnRates,
+        tensors: &[(String, Vec<usize>)],
+        resumed: &Resumed,
+    ) -> Option<CodeFiles> {
+        let mut files = CodeFiles::with(folder, rates, tensors, OutputFile::reopen).ok()??;
+        let CodeFiles { tensors, columns } = &mut files;
+        for (tensor, stays) in tensors.iter_mut().zip(&resumed.ended) {
+            tensor.stays = *stays;
+            if *stays == Some(true) {
+                columns.iter_mut().for_each(|column| column.tensor_at += tensor.n_bytes(column));
+            }
+        }
+        if let Some((tensor, first_row)) = resumed.next
+            && first_row > 0
+        {
+            let tensor = tensors.get(tensor)?;
+            columns.iter_mut().for_each(|column| column.begin(tensor, first_row));
+        }
+        Some(files)
+    }
+
+    fn with(
+        folder: &Path,
+        rates: ColumnRates,
+        tensors: &[(String, Vec<usize>)],
+        open: impl Fn(&Path, u64) -> Result<Option<OutputFile>>,
+    ) -> Result<Option<CodeFiles>> {
+        let laid = |(name, shape): &(String, Vec<usize>)| Laid {
+            name: name.clone(),
+            shape: shape.clone(),
+            n_rows: shape.iter().product(),
+            is_coded: is_coded(shape),
+            stays: None,
+        };
+        let tensors: Vec<Laid> = tensors.iter().map(laid).collect();
+        let mut columns = Vec::with_capacity(rates.n_columns());
+        for index in 0..rates.n_columns() {
+            let (rate, has_raw) = (rates.rate_of(index), index < rates.n_own);
+            let layout = layout(&tensors, rate, has_raw)?;
+            let name = format!("{}.safetensors", stem(index, rates.n_columns()));
+            let Some(file) = open(&folder.join(&name), layout.file_bytes())? else { return Ok(None) };
+            let header_bytes = layout.header().len() as u64;
+            let pending = Pending::default;
+            let (tensor_at, codes, scales) = (header_bytes, pending(), pending());
+            columns.push(Column { name, file, rate, has_raw, header_bytes, tensor_at, codes, scales });
+        }
+        Ok(Some(CodeFiles { tensors, columns }))
+    }
+
+    /// Bytes that the files of these tensors take at most.
+    ///
+    /// # Errors
+    /// As [`create`](CodeFiles::create), but for the disk.
+    pub fn n_bytes(rates: ColumnRates, tensors: &[(String, Vec<usize>)]) -> Result<u64> {
+        let laid = |(name, shape): &(String, Vec<usize>)| Laid {
+            name: name.clone(),
+            shape: shape.clone(),
+            n_rows: shape.iter().fold(1_usize, |n, &side| n.saturating_mul(side)),
+            is_coded: is_coded(shape),
+            stays: None,
+        };
+        let tensors: Vec<Laid> = tensors.iter().map(laid).collect();
+        let own = layout(&tensors, rates.rate, true)?.file_bytes();
+        let kept = layout(&tensors, rates.kept_rate, false)?.file_bytes();
+        let all = own.checked_mul(rates.n_own as u64).zip(kept.checked_mul(rates.n_kept as u64));
+        all.and_then(|(own, kept)| own.checked_add(kept)).ok_or_else(|| Error::rejected("more bytes than any disk has"))
+    }
+
+    /// Writes the headers and puts everything on the disk. `stored` are the tensors that a task moves, in order; `digests` is
+    /// [n_stored, n_columns].
+    ///
+    /// # Errors
+    /// Failed: the system cannot write. Interrupted: each file is waited for, and there may be many.
+    pub fn finish(
+        self,
+        stored: &[(String, Vec<usize>)],
+        digests: &TableOfDigests,
+        progress: &dyn Progress,
+    ) -> Result<Vec<AtomRecord>> {
+        let names: std::collections::HashSet<&str> = stored.iter().map(|(name, _)| name.as_str()).collect();
+        let tensors: Vec<Laid> =
+            self.tensors.iter().filter(|tensor| names.contains(tensor.name.as_str())).cloned().collect();
+        let differs = self.tensors.iter().any(|tensor| {
+            tensor.n_rows > 0 && (tensor.stays == Some(true)) != names.contains(tensor.name.as_str())
+        });
+        if differs {
+            return Err(Error::failed("the codes are not of the tensors that the tasks move"));
+        }
+        let records = self.columns.into_iter().enumerate().map(|(index, column)| {
+            progress.check()?;
+            let layout = layout(&tensors, column.rate, column.has_raw)?.with_header_bytes(column.header_bytes)?;
+            let Column { name, file, tensor_at, .. } = column;
+            if layout.file_bytes() != tensor_at {
+                return Err(Error::failed(format!("{name}: {tensor_at} bytes expected, {} found", layout.file_bytes())));
+            }
+            file.write_at(0, layout.header())?;
+            let file = file.cut(layout.file_bytes())?;
+            file.sync()?;
+            let parts = std::iter::once(Digest::of(layout.header()));
+            let in_file = tensors.iter().zip(digests.column(index)).filter(|(tensor, _)| tensor.is_coded || column.has_raw);
+            Ok(AtomRecord {
+                checksum: Digest::of_digests(parts.chain(in_file.map(|(_, digest)| digest))),
+                bytes: layout.file_bytes(),
+                dtype: Dtype::U8,
+                shards: Vec::new(),
+                file: name,
+            })
+        });
+        records.collect()
+    }
+}
+
+impl Column {
+    /// Sets the places for `first_row` of a tensor that begins where the ones before it have ended.
+    fn begin(&mut self, tensor: &Laid, first_row: usize) {
+        let at = self.tensor_at;
+        if tensor.is_coded {
+            let before = (first_row / PANEL * (PANEL / BLOCK)) as u64;
+            let size = 4 * self.rate.words() as u64;
+            self.codes.at = at + before * size;
+            self.scales.at = at + n_blocks(tensor.n_rows) as u64 * size + 2 * before;
+        } else {
+            self.codes.at = at + 2 * first_row as u64;
+        }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.codes.write(&self.file)?;
+        self.scales.write(&self.file)
+    }
+}
+
+impl CodeSink for CodeFiles {
+    fn put(&mut self, block: &Block, columns: &[Piece<'_>]) -> Result<()> {
+        let tensor = self.tensors.get(block.tensor);
+        let tensor = tensor.ok_or_else(|| Error::failed("codes of a tensor that was not laid out"))?;
+        for (column, piece) in self.columns.iter_mut().zip(columns) {
+            if block.first_row == 0 {
+                column.begin(tensor, 0);
+            }
+            match piece {
+                Piece::Coded { words, scales } => {
+                    column.codes.put(words, &column.file)?;
+                    column.scales.put(scales, &column.file)?;
+                }
+                Piece::Raw(rows) => column.codes.put(rows, &column.file)?,
+                Piece::Nothing => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, tensor: usize, stays: bool) -> Result<()> {
+        let tensor = self.tensors.get_mut(tensor);
+        let tensor = tensor.ok_or_else(|| Error::failed("codes of a tensor that was not laid out"))?;
+        tensor.stays = Some(stays);
+        for column in &mut self.columns {
+            if stays {
+                column.flush()?;
+                column.tensor_at += tensor.n_bytes(column);
+            } else {
+                column.codes.bytes.clear();
+                column.scales.bytes.clear();
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        for column in &mut self.columns {
+            column.flush()?;
+            column.file.sync()?;
+        }
+        Ok(())
+    }
+}

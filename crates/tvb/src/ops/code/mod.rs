@@ -1,0 +1,13 @@
+//! code: chunks → codes of task vectors, mixtures of them, or one edit, written in order as they are formed.
+//!
+//! Task vectors are coded straight from the raw bytes, on the CPU in the pass that forms the Gram matrix: the inputs are
+//! read once. Mixtures and edits are formed in f32 first. What comes out of a chunk is small, so it waits for its turn and is
+//! written by one thread in long pieces; a tensor that turns out to be frozen is dropped again as it ends.
+
+mod operations;
+mod part;
+mod run;
+mod sink;
+
+pub use run::{Coded, CodedFrom, Measured, Resumed, code, find_code_bookmark};
+pub use sink::{CodeSink, Piece};

@@ -1,0 +1,109 @@
+//! The operations of a coding pass: on task vectors as they are, with or without their Gram matrix, and on rows that are
+//! formed first.
+
+use super::part::{CodedChunk, Coder};
+use crate::error::Result;
+use crate::ops::gram::GramOfBlocks;
+use crate::pass::{
+    Block, ChunkReader, Done, HostOperation, Operation, ReadChunk, Reads, decode_deltas, device_error,
+};
+use tvb_kernels::{
+    Chunk, ChunkLayout, Code, Codes, CpuEngine, Dtype, Gram, Scratch, Slice, Triangles, Work,
+};
+
+/// Codes of the task vectors.
+pub(super) struct CodeTasks<'a> {
+    pub(super) coder: Coder<'a>,
+    pub(super) reads: &'a Reads,
+}
+
+impl CodeTasks<'_> {
+    fn deltas(&self, block: Block) -> Result<Vec<Vec<f32>>> {
+        let mut reader = ChunkReader::default();
+        reader.read(self.coder.plan, self.reads, &[block])?;
+        Ok(decode_deltas(reader.chunk(), 0, self.coder.n_own))
+    }
+}
+
+impl Operation for CodeTasks<'_> {
+    type Work = Code;
+    type Part = CodedChunk;
+
+    fn work(&self) -> &Code {
+        &self.coder.code
+    }
+
+    fn finish(&self, done: Done<'_>, codes: &mut Codes) -> Result<CodedChunk> {
+        self.coder.part(done.blocks, std::mem::take(codes), Vec::new(), |index| self.deltas(done.blocks[index]))
+    }
+}
+
+/// The Gram matrix and the codes of every block, from the same bytes. On the CPU: a GPU does one after the other, with the
+/// inputs in its own memory.
+pub(super) struct GramAndCode<'a> {
+    pub(super) coder: Coder<'a>,
+    pub(super) reads: &'a Reads,
+    pub(super) engine: CpuEngine,
+}
+
+impl HostOperation for GramAndCode<'_> {
+    type Part = CodedChunk;
+    type Buffers = (Scratch, Triangles, Codes);
+
+    fn n_outputs(&self) -> usize {
+        self.coder.code.n_outputs()
+    }
+
+    fn on_chunk(&self, read: ReadChunk<'_>, (scratch, triangles, codes): &mut Self::Buffers) -> Result<CodedChunk> {
+        self.engine.run(&Gram, read.chunk, scratch, triangles).map_err(device_error)?;
+        self.engine.run(&self.coder.code, read.chunk, scratch, codes).map_err(device_error)?;
+        let done = Done { blocks: read.blocks, layout: read.chunk.layout, digests: read.digests };
+        let triangles = GramOfBlocks { plan: self.coder.plan, reads: self.reads }.finish(done, triangles)?;
+        let deltas = |index| Ok(decode_deltas(read.chunk, index, self.coder.n_own));
+        self.coder.part(read.blocks, std::mem::take(codes), triangles, deltas)
+    }
+}
+
+/// Codes of rows that `work` forms in f32: mixtures of the task vectors, or an edit.
+pub(super) struct FormAndCode<'a, W> {
+    pub(super) coder: Coder<'a>,
+    pub(super) work: W,
+    pub(super) engine: CpuEngine,
+}
+
+impl<W: Work<Output = Vec<u8>>> Operation for FormAndCode<'_, W> {
+    type Work = W;
+    type Part = CodedChunk;
+
+    fn work(&self) -> &W {
+        &self.work
+    }
+
+    fn finish(&self, done: Done<'_>, rows: &mut Vec<u8>) -> Result<CodedChunk> {
+        let n_own = self.coder.n_own;
+        let n_rows = done.layout.n_rows();
+        // Formed rows are deltas already: a base of zeros after them.
+        let zeros_at = 4 * n_rows * n_own;
+        rows.resize(zeros_at + 4 * n_rows, 0);
+        rows[zeros_at..].fill(0);
+        let mut slices = Vec::with_capacity(done.blocks.len() * (n_own + 1));
+        let mut before = 0;
+        for segment in &done.layout.segments {
+            slices.push(Slice { offset: zeros_at, dtype: Dtype::F32 });
+            slices.extend((0..n_own).map(|own| Slice { offset: 4 * (own * n_rows + before), dtype: Dtype::F32 }));
+            before += segment.n_rows;
+        }
+        let layout = ChunkLayout {
+            n_columns: n_own + 1,
+            segments: done.layout.segments.clone(),
+            slices,
+            codes: Vec::new(),
+            n_bytes: rows.len(),
+        };
+        let chunk = Chunk { layout: &layout, bytes: rows };
+        let mut codes = Codes::default();
+        self.engine.run(&self.coder.code, chunk, &mut self.engine.scratch(), &mut codes).map_err(device_error)?;
+        let formed = |index| Ok(decode_deltas(chunk, index, n_own));
+        self.coder.part(done.blocks, codes, Vec::new(), formed)
+    }
+}

@@ -1,0 +1,246 @@
+//! decode: base + weights × coded columns → checkpoints, combined where they are rotated, with one transform back.
+
+use super::outputs::Outputs;
+use super::range::{Input, Origin, RangeCheck, Rows, values_of};
+use crate::checkpoint::Checkpoint;
+use crate::columns::coded::CodedColumn;
+use crate::columns::plan::{Plan, Task};
+use crate::digest::{Digest, TensorDigests};
+use crate::error::{Error, Result};
+use crate::pass::{Block, ChunkReader, Done, Folded, Operation, Pass, Reads, Runtime, device_error};
+use crate::progress::Progress;
+use crate::shown::{shown, shown_path};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use tvb_kernels::{Base, Chunk, ChunkLayout, CpuEngine, Decode, Dtype, Rate};
+
+/// A tensor of coded atoms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AtomTensor {
+    /// Its name in the base.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// What the signs of its codes depend on.
+    pub number: u32,
+    /// Whether it is coded, or stored in bf16.
+    pub coded: bool,
+}
+
+/// Coded atoms, open: their own columns, then the shared ones.
+#[derive(Clone, Debug)]
+pub struct CodedAtoms {
+    /// Where they are, for messages.
+    pub folder: PathBuf,
+    /// Each column's file under its stem.
+    pub columns: Vec<Task>,
+    /// \[n_columns\]
+    pub rates: Vec<Rate>,
+    /// Columns that are atoms' own: the first ones.
+    pub n_own: usize,
+    /// Where the signs of the rotation come from.
+    pub seed: u64,
+    /// The stored tensors, in their order.
+    pub tensors: Vec<AtomTensor>,
+}
+
+impl CodedAtoms {
+    /// Names of the tensors that are coded, or of those that are not.
+    pub fn names(&self, coded: bool) -> Vec<String> {
+        self.tensors.iter().filter(|tensor| tensor.coded == coded).map(|tensor| tensor.name.clone()).collect()
+    }
+
+    /// The stored tensors with nothing in them, in f32: what stands in for a base where there is none.
+    ///
+    /// # Errors
+    /// Rejected: two tensors of one name.
+    pub fn zeros(&self) -> Result<Checkpoint> {
+        let shapes: Vec<_> = self.tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
+        Checkpoint::of_zeros(&self.folder, &shapes)
+    }
+
+    /// The coded tensors of `base`, with `tasks` beside it and the codes of the columns that are `used`.
+    ///
+    /// # Errors
+    /// Rejected: a base or a task of other tensors, codes that do not fit.
+    pub fn plan(&self, base: Checkpoint, tasks: Vec<Task>, used: &[usize]) -> Result<Plan> {
+        let mut plan = Plan::of_columns(base, tasks, &self.names(true))?;
+        let by_name: HashMap<&str, &AtomTensor> =
+            self.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+        for planned in &mut plan.tensors {
+            let Some(tensor) = by_name.get(planned.name.as_str()) else { continue };
+            if tensor.shape != planned.shape {
+                return Err(Error::rejected(format!(
+                    "{}: tensor {}: shape {:?} expected, as the basis has it, {:?} found",
+                    shown_path(plan.base.path()),
+                    shown(&planned.name),
+                    tensor.shape,
+                    planned.shape
+                )));
+            }
+            planned.number = tensor.number;
+        }
+        let open = |&column: &usize| {
+            let tensors = plan.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.n_rows));
+            CodedColumn::open(self.columns[column].checkpoint.clone(), self.rates[column], tensors)
+        };
+        plan.codes = used.iter().map(open).collect::<Result<_>>()?;
+        Ok(plan)
+    }
+}
+
+/// Digests of the codes that were read: for each column that was, of its coded tensors by name.
+pub type CodesRead = HashMap<usize, HashMap<String, Digest>>;
+
+/// What decoding answers: digests of the base's tensors, by name, and of the codes.
+#[derive(Clone, Debug, Default)]
+pub struct Decoded {
+    /// Of the base's tensors that were read, by name.
+    pub base: HashMap<String, Digest>,
+    /// Of the codes.
+    pub codes: CodesRead,
+}
+
+/// The columns that some output gives a weight; the first where none does, so that there is something to decode.
+pub fn used_columns(weights: &[Vec<f64>], n_columns: usize) -> Vec<usize> {
+    let is_used = |&column: &usize| weights.iter().any(|output| output[column] != 0.0);
+    let used: Vec<usize> = (0..n_columns).filter(is_used).collect();
+    if used.is_empty() { vec![0] } else { used }
+}
+
+/// Forms the coded tensors of every output and writes them. `weights` are \[n_outputs\]\[n_columns\].
+///
+/// # Errors
+/// Usage: a weight beyond f32, a memory cap that is too low. Rejected: a base of other tensors, codes that do not fit or
+/// hold what no coder writes. Failed: I/O, device. Interrupted.
+pub fn decode(
+    atoms: &CodedAtoms,
+    weights: &[Vec<f64>],
+    base: Option<&Checkpoint>,
+    outputs: Outputs<'_>,
+    range: &RangeCheck,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+) -> Result<Decoded> {
+    let used = used_columns(weights, atoms.columns.len());
+    let stand_in = base.cloned().map_or_else(|| atoms.zeros(), Ok)?;
+    let plan = atoms.plan(stand_in, Vec::new(), &used)?;
+    let at = used.iter().flat_map(|&column| weights.iter().map(move |output| (column, output[column])));
+    let work = Decode {
+        rates: used.iter().map(|&column| atoms.rates[column]).collect(),
+        weights: at.map(|(column, weight)| in_f32(atoms, column, weight)).collect::<Result<_>>()?,
+        n_outputs: weights.len(),
+        base: if base.is_some() { Base::Added } else { Base::Left },
+        dtype: outputs.format.dtype,
+        seed: atoms.seed,
+    };
+    let n_digests = plan.n_digests();
+    let mut table = TensorDigests::new(n_digests);
+    let fold = |Folded { blocks, digests, .. }: Folded<'_, ()>| {
+        for (block, columns) in blocks.iter().zip(digests.chunks_exact(n_digests)) {
+            table.push(block.tensor, columns);
+        }
+        Ok(())
+    };
+    let reads = Reads::new();
+    let operation = WriteDecoded { plan: &plan, work, outputs, range, reads: &reads };
+    Pass::over(&plan, runtime, &reads).run(&operation, runtime, progress, fold)?;
+    let table = table.finish(plan.tensors.len());
+    let by_name = |column: usize| -> HashMap<String, Digest> {
+        plan.tensors.iter().map(|tensor| tensor.name.clone()).zip(table.column(column)).collect()
+    };
+    let codes = used.iter().enumerate().map(|(index, &column)| (column, by_name(1 + index)));
+    Ok(Decoded { base: if base.is_some() { by_name(0) } else { HashMap::new() }, codes: codes.collect() })
+}
+
+/// A column's weight as the engines take it.
+fn in_f32(atoms: &CodedAtoms, column: usize, weight: f64) -> Result<f32> {
+    let narrow = weight as f32;
+    if narrow.is_finite() {
+        return Ok(narrow);
+    }
+    Err(Error::usage(format!(
+        "{}: its weight comes to {weight:e}: at most ±{:.1e} expected",
+        shown_path(atoms.columns[column].checkpoint.path()),
+        f32::MAX
+    ))
+    .hint("use a smaller --scale or smaller weights"))
+}
+
+/// The operation: rows of the edits, written where they belong.
+struct WriteDecoded<'a> {
+    plan: &'a Plan,
+    work: Decode,
+    outputs: Outputs<'a>,
+    range: &'a RangeCheck,
+    reads: &'a Reads,
+}
+
+impl WriteDecoded<'_> {
+    /// What output `output` was formed from over one block, read again: the base, and the edit in f32.
+    fn origin(&self, output: usize, block: Block) -> Result<Origin> {
+        let mut reader = ChunkReader::default();
+        reader.read(self.plan, self.reads, &[block])?;
+        let chunk = reader.chunk();
+        let weights = self.work.weights.chunks_exact(self.work.n_outputs).map(|outputs| outputs[output]).collect();
+        let alone = Decode {
+            weights,
+            n_outputs: 1,
+            base: Base::Left,
+            dtype: Some(Dtype::F32),
+            ..self.work.clone()
+        };
+        let mut rows = Vec::new();
+        let engine = CpuEngine::new();
+        engine.run(&alone, chunk, &mut engine.scratch(), &mut rows).map_err(device_error)?;
+        let mut exact = values_of(&rows, Dtype::F32);
+        let mut inputs = Vec::new();
+        if self.work.base == Base::Added {
+            let slice = chunk.layout.slice(0, 0);
+            let bytes = &chunk.bytes[slice.offset..][..block.n_rows * slice.dtype.size()];
+            let values = values_of(bytes, slice.dtype);
+            exact.iter_mut().zip(&values).for_each(|(exact, value)| *exact += value);
+            inputs.push(Input { name: self.plan.column_name(0), values, is_base: true });
+        }
+        Ok(Origin { inputs, exact })
+    }
+}
+
+impl Operation for WriteDecoded<'_> {
+    type Work = Decode;
+    type Part = ();
+
+    fn work(&self) -> &Decode {
+        &self.work
+    }
+
+    fn finish(&self, done: Done<'_>, rows: &mut Vec<u8>) -> Result<()> {
+        let mut at = 0;
+        for (output, writer) in self.outputs.writers.iter().enumerate() {
+            for (index, block) in done.blocks.iter().enumerate() {
+                let stored = self.work.dtype.unwrap_or(done.layout.slice(index, 0).dtype);
+                let own = &mut rows[at..at + block.n_rows * stored.size()];
+                at += own.len();
+                let name = &self.plan.tensors[block.tensor].name;
+                let (outputs, first_row) = (output..output + 1, block.first_row);
+                let looked_at = Rows { outputs, tensor: name, first_row, dtype: stored, bytes: &mut *own };
+                self.range.look(looked_at, || self.origin(output, *block))?;
+                writer.write(name, (block.first_row * stored.size()) as u64, own)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The layout of one segment's codes, with its base, in a chunk that holds other columns too.
+pub fn codes_of_segment(chunk: Chunk<'_>, segment: usize) -> ChunkLayout {
+    let layout = chunk.layout;
+    let n_coded = layout.codes.len() / layout.segments.len().max(1);
+    ChunkLayout {
+        n_columns: 1,
+        segments: vec![layout.segments[segment]],
+        slices: vec![layout.slice(segment, 0)],
+        codes: layout.codes[segment * n_coded..][..n_coded].to_vec(),
+        n_bytes: layout.n_bytes,
+    }
+}
