@@ -46,6 +46,45 @@ pub fn parse_bytes(text: &str) -> Result<u64> {
     scaled.and_then(|bytes| u64::try_from(bytes).ok()).ok_or_else(|| bad("too large"))
 }
 
+/// A size as it may be asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Amount {
+    /// This many bytes.
+    Bytes(u64),
+    /// This many hundredths of a whole that is known later.
+    Percent(f64),
+}
+
+impl Amount {
+    /// In bytes, rounded down, where the whole has this many.
+    pub fn of(self, whole_bytes: u64) -> u64 {
+        match self {
+            Amount::Bytes(bytes) => bytes,
+            Amount::Percent(percent) => (percent * whole_bytes as f64 / 100.0) as u64,
+        }
+    }
+}
+
+/// Reads a size in bytes, or a share such as `6%` or `7.5%`.
+///
+/// ```
+/// # use tvb::units::{Amount, parse_amount};
+/// assert_eq!(parse_amount("500M").unwrap(), Amount::Bytes(500 << 20));
+/// assert_eq!(parse_amount("6%").unwrap().of(1_000), 60);
+/// ```
+///
+/// # Errors
+/// Usage: text that is neither, or a share of nothing.
+pub fn parse_amount(text: &str) -> Result<Amount> {
+    let Some(number) = text.trim().strip_suffix('%') else {
+        return parse_bytes(text).map(Amount::Bytes).map_err(|error| error.hint("write 4096, 512M, 5GB or 6%"));
+    };
+    let bad = |why: &str| Error::usage(format!("share {text:?}: {why}")).hint("write shares as 6% or 7.5%");
+    let (whole, fraction) = parse_decimal(number.trim_end()).map_err(bad)?;
+    let percent = whole as f64 + fraction.numerator as f64 / 10f64.powi(fraction.digits as i32);
+    if percent > 0.0 { Ok(Amount::Percent(percent)) } else { Err(bad("more than nothing expected")) }
+}
+
 /// Reads a duration: `90` (seconds), `500ms`, `2.5s`, `5m`, `1h30m`.
 ///
 /// ```
@@ -231,6 +270,33 @@ mod tests {
                 (found, expected) => panic!("{text:?}: found {found:?}, expected {expected:?}"),
             }
         }
+    }
+
+    #[test]
+    fn amounts_are_sizes_or_shares() {
+        let cases: &[(&str, Option<Amount>)] = &[
+            ("500M", Some(Amount::Bytes(500 << 20))),
+            ("6%", Some(Amount::Percent(6.0))),
+            (" 7.5 % ", Some(Amount::Percent(7.5))),
+            (".5%", Some(Amount::Percent(0.5))),
+            ("150%", Some(Amount::Percent(150.0))),
+            ("0%", None),
+            ("%", None),
+            ("-6%", None),
+            ("6%%", None),
+            ("6M%", None),
+            ("nan%", None),
+            ("", None),
+        ];
+        for &(text, expected) in cases {
+            match (parse_amount(text), expected) {
+                (Ok(found), Some(expected)) => assert_eq!(found, expected, "{text:?}"),
+                (Err(error), None) => assert_eq!(error.kind(), ErrorKind::Usage, "{text:?}"),
+                (found, expected) => panic!("{text:?}: found {found:?}, expected {expected:?}"),
+            }
+        }
+        assert_eq!((Amount::Percent(50.0).of(u64::MAX), Amount::Percent(9e9).of(u64::MAX)), (1 << 63, u64::MAX));
+        assert_eq!(Amount::Bytes(7).of(1), 7);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Coded columns: which tensors of an atom are coded, and where the codes of a column lie.
+//! Coded columns: which tensors of an atom are coded, what both kinds take, and where the codes of a column lie.
 
 use crate::checkpoint::{Checkpoint, Place, Tensor};
 use crate::error::{Error, Result};
@@ -76,9 +76,44 @@ impl CodedColumn {
     }
 }
 
+/// Bytes of a block's scale.
+const SCALE_BYTES: u64 = 2;
+/// Bytes of an element of a tensor that is not coded.
+const RAW_BYTES: u64 = 2;
+
+/// Bytes of one column's data over tensors of these shapes; only an atom's own column `has_raw` tensors, a shared one has
+/// those that are coded. Shapes may come from a file: what is too much to count is `u64::MAX`.
+pub fn column_bytes<S: AsRef<[usize]>>(shapes: &[S], rate: Rate, has_raw: bool) -> u64 {
+    let block_bytes = 4 * rate.words() as u64 + SCALE_BYTES;
+    let bytes = |shape: &[usize]| {
+        let n_elements = shape.iter().try_fold(1_usize, |n, &side| n.checked_mul(side));
+        match n_elements {
+            None => u64::MAX,
+            Some(n_elements) if is_coded(shape) => (n_blocks(n_elements) as u64).saturating_mul(block_bytes),
+            Some(n_elements) if has_raw => (n_elements as u64).saturating_mul(RAW_BYTES),
+            Some(_) => 0,
+        }
+    };
+    shapes.iter().fold(0, |sum: u64, shape| sum.saturating_add(bytes(shape.as_ref())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_take_their_blocks_and_what_is_not_coded() {
+        // 4,096 + 300 elements are 16 + 2 blocks; the vector is not coded.
+        let shapes = [vec![2, 2198], vec![100], vec![]];
+        assert_eq!(column_bytes(&shapes, Rate::Signs, false), 18 * (32 + 2));
+        assert_eq!(column_bytes(&shapes, Rate::Signs, true), 18 * (32 + 2) + 2 * 101);
+        assert_eq!(column_bytes(&shapes, Rate::Quarter, false), 18 * (8 + 2));
+        assert_eq!(column_bytes(&shapes, Rate::Three, false), 18 * (4 * 13 + 2));
+        assert_eq!(column_bytes(&[vec![0, 512]], Rate::Signs, true), 0);
+        for shape in [vec![1 << 40, 1 << 40], vec![usize::MAX, 1]] {
+            assert!(column_bytes(&[shape.clone(), shape], Rate::TwoFiveSix, true) > 1 << 62);
+        }
+    }
 
     #[test]
     fn matrices_are_coded_and_vectors_are_not() {

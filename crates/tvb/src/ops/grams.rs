@@ -2,6 +2,7 @@
 
 use super::dtype_name;
 use crate::checkpoint::Dtype;
+use crate::columns::coded::is_coded;
 use crate::columns::plan::Skipped;
 use crate::digest::{Digest, TableOfDigests};
 use crate::matrix::Matrix;
@@ -98,10 +99,34 @@ impl Grams {
 
     /// G \[T, T\]: the sum over all tensors.
     pub fn total(&self) -> Matrix {
+        self.sum_of(0..self.n_slots())
+    }
+
+    /// The same over the tensors that a code takes and over the others, which it leaves in bf16. Where one matrix is all there
+    /// is, all counts as coded: nearly all is.
+    pub fn parted(&self) -> (Matrix, Matrix) {
+        let is_raw = |slot: &usize| {
+            self.per == Per::Tensor && self.tensors.get(*slot).is_some_and(|tensor| !is_coded(&tensor.shape))
+        };
+        let (raw, coded): (Vec<usize>, Vec<usize>) = (0..self.n_slots()).partition(is_raw);
+        (self.sum_of(coded), self.sum_of(raw))
+    }
+
+    fn sum_of(&self, slots: impl IntoIterator<Item = usize>) -> Matrix {
         let n = self.n_tasks();
         let mut sum = vec![0.0; triangle_len(n)];
-        (0..self.n_slots()).for_each(|slot| add_to(&mut sum, self.triangle(slot)));
+        slots.into_iter().for_each(|slot| add_to(&mut sum, self.triangle(slot)));
         unpack_triangle(&sum, n)
+    }
+
+    /// Shapes of the tensors that are stored.
+    pub fn moved_shapes(&self) -> Vec<&[usize]> {
+        self.tensors.iter().filter(|tensor| !tensor.frozen).map(|tensor| tensor.shape.as_slice()).collect()
+    }
+
+    /// Bytes of all task vectors' stored tensors in f32: what shares are shares of.
+    pub fn full_bytes(&self) -> u64 {
+        self.moved_bytes(Dtype::F32).saturating_mul(self.n_tasks() as u64)
     }
 
     /// Bytes of one task vector's stored tensors in `dtype`.
@@ -127,6 +152,35 @@ pub fn unpack_triangle(triangle: &[f64], n: usize) -> Matrix {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::TensorDigests;
+
+    #[test]
+    fn coded_and_other_tensors_add_up_to_all() {
+        let origin = || Origin { name: "t".into(), source: "t".into(), fingerprint: Digest::of(b"") };
+        let tensor = |shape: &[usize], frozen| GramTensor {
+            name: String::new(),
+            dtype: Dtype::F32,
+            shape: shape.to_vec(),
+            frozen,
+        };
+        let mut grams = Grams {
+            base: origin(),
+            tasks: vec![origin(), origin()],
+            tensors: vec![tensor(&[16, 16], false), tensor(&[16], false), tensor(&[32, 32], true)],
+            per: Per::Tensor,
+            triangles: vec![4.0, 1.0, 5.0, 2.0, -1.0, 3.0, 0.0, 0.0, 0.0],
+            digests: TensorDigests::new(3).finish(0),
+            skipped: Vec::new(),
+            carried: Vec::new(),
+        };
+        let (coded, raw) = grams.parted();
+        assert_eq!(coded, Matrix::from_rows(&[[4.0, 1.0], [1.0, 5.0]]).unwrap());
+        assert_eq!(raw, Matrix::from_rows(&[[2.0, -1.0], [-1.0, 3.0]]).unwrap());
+        assert_eq!(grams.moved_shapes(), [&[16, 16][..], &[16]]);
+        assert_eq!(grams.full_bytes(), 2 * 4 * 272);
+        (grams.per, grams.triangles) = (Per::Whole, vec![6.0, 0.0, 8.0]);
+        assert_eq!(grams.parted(), (grams.total(), Matrix::zeros(2, 2)));
+    }
 
     #[test]
     fn only_what_can_be_counted_is() {

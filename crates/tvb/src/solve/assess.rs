@@ -3,6 +3,9 @@
 //! With E = I − BW: δt² = (EᵀGE)tt = ‖τ̂t − τt‖². An edit with weights α over tasks is c = BWα (or B·1) over tasks, so
 //! its angle and length against Vα are quadratic forms in G. Random atoms, which are not mixtures of the tasks, are
 //! orthonormal with SᵀV = W, and the same quantities follow from that.
+//!
+//! An error alone says little: networks feel a task that is shrunk far more than noise beside it. So it is also told apart:
+//! τ̂ = gain·τ + noise, the noise orthogonal to τ, and δt²/‖τt‖² = (1 − gain)² + noise.
 
 use super::coefficients::{Coefficients, Rule};
 use super::rounding::{self, Rounding, StoredAtoms};
@@ -38,6 +41,10 @@ pub struct Assessment {
     pub worst: f64,
     /// The task it belongs to.
     pub worst_task: usize,
+    /// \[n_tasks\]: ⟨τt, τ̂t⟩/‖τt‖²; 1 for a zero task.
+    pub gains: Vec<f64>,
+    /// \[n_tasks\]: ‖τ̂t − gain·τt‖²/‖τt‖².
+    pub noises: Vec<f64>,
     /// Adding all tasks with weight 1 by the rule `projected`.
     pub projected: Fidelity,
     /// The same by the rule `sum`.
@@ -122,8 +129,11 @@ pub fn assess(gram: &Gram, coefficients: &Coefficients) -> Result<Assessment> {
     let total: f64 = squared_errors.iter().sum();
     let bound = gram.spectrum().tail(coefficients.n_stored());
     let per_trace = |x: f64| if gram.trace() > 0.0 { x / gram.trace() } else { 0.0 };
-    let worst_task =
-        (0..n_tasks).fold(0, |worst, t| if relative_errors[t] > relative_errors[worst] { t } else { worst });
+    let worst_task = largest(&relative_errors);
+    let gains: Vec<f64> = (0..n_tasks)
+        .map(|t| if squared_norms[t] > 0.0 { recovered_dot_task[(t, t)] / squared_norms[t] } else { 1.0 })
+        .collect();
+    let noises = relative_errors.iter().zip(&gains).map(|(error, gain)| (error - (1.0 - gain).powi(2)).max(0.0));
     let ones = vec![1.0; n_tasks];
     let atoms = products.squared_norms();
     Ok(Assessment {
@@ -134,6 +144,8 @@ pub fn assess(gram: &Gram, coefficients: &Coefficients) -> Result<Assessment> {
         mean: relative_errors.iter().sum::<f64>() / n_tasks as f64,
         worst: relative_errors[worst_task],
         worst_task,
+        noises: noises.collect(),
+        gains,
         projected: fidelity(gram, coefficients, &products, &ones, Rule::Projected),
         sum: fidelity(gram, coefficients, &products, &ones, Rule::Sum),
         condition: condition(&products.atom_gram),
@@ -160,6 +172,12 @@ pub fn assess(gram: &Gram, coefficients: &Coefficients) -> Result<Assessment> {
 /// # Errors
 /// Rejected where the number of weights or of tasks does not fit, or a weight is not finite.
 pub fn edit_fidelity(gram: &Gram, coefficients: &Coefficients, alpha: &[f64], rule: Rule) -> Result<Fidelity> {
+    check_edit(gram, coefficients, alpha)?;
+    Ok(fidelity(gram, coefficients, &Products::new(gram, coefficients), alpha, rule))
+}
+
+/// Whether α \[n_tasks\] is an edit of these tasks.
+pub(super) fn check_edit(gram: &Gram, coefficients: &Coefficients, alpha: &[f64]) -> Result<()> {
     check(gram, coefficients)?;
     if alpha.len() != gram.n_tasks() {
         return Err(Error::rejected(format!(
@@ -171,10 +189,10 @@ pub fn edit_fidelity(gram: &Gram, coefficients: &Coefficients, alpha: &[f64], ru
     if let Some(t) = alpha.iter().position(|x| !x.is_finite()) {
         return Err(Error::rejected(format!("weight of task number {t} is {}: expected a finite number", alpha[t])));
     }
-    Ok(fidelity(gram, coefficients, &Products::new(gram, coefficients), alpha, rule))
+    Ok(())
 }
 
-fn check(gram: &Gram, coefficients: &Coefficients) -> Result<()> {
+pub(super) fn check(gram: &Gram, coefficients: &Coefficients) -> Result<()> {
     let (n_tasks, n_stored) = (coefficients.n_tasks(), coefficients.n_stored());
     if n_tasks != gram.n_tasks() {
         return Err(Error::rejected(format!(
@@ -213,7 +231,8 @@ fn squared_errors(gram: &Gram, coefficients: &Coefficients, products: &Products)
         .collect()
 }
 
-fn relative(squared_errors: &[f64], squared_norms: &[f64]) -> Vec<f64> {
+/// Squared lengths over those of the tasks, as [`Assessment`] has them.
+pub(super) fn relative(squared_errors: &[f64], squared_norms: &[f64]) -> Vec<f64> {
     let mean = squared_norms.iter().sum::<f64>() / squared_norms.len() as f64;
     let over = |error: f64, norm: f64| match (norm > 0.0, mean > 0.0) {
         (true, _) => error / norm,
@@ -221,6 +240,11 @@ fn relative(squared_errors: &[f64], squared_norms: &[f64]) -> Vec<f64> {
         (false, false) => 0.0,
     };
     squared_errors.iter().zip(squared_norms).map(|(&error, &norm)| over(error, norm)).collect()
+}
+
+/// Where the largest value is; the first of equals.
+pub(super) fn largest(values: &[f64]) -> usize {
+    (0..values.len()).fold(0, |most, t| if values[t] > values[most] { t } else { most })
 }
 
 fn cosine(dot: f64, a: f64, b: f64) -> f64 {

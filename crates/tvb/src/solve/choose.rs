@@ -23,7 +23,8 @@ pub enum MaxError {
 }
 
 impl MaxError {
-    fn limit(self) -> f64 {
+    /// What may not be passed.
+    pub fn limit(self) -> f64 {
         match self {
             MaxError::Mean(limit) | MaxError::Worst(limit) => limit,
         }
@@ -31,11 +32,28 @@ impl MaxError {
 
     /// Whether `assessment` meets it.
     pub fn is_met(self, assessment: &Assessment) -> bool {
-        let error = match self {
+        self.allows(self.error(assessment))
+    }
+
+    /// Whether an error of this much is within it.
+    pub(super) fn allows(self, error: f64) -> bool {
+        error <= self.limit() + SLACK
+    }
+
+    /// The error it is about.
+    pub(super) fn error(self, assessment: &Assessment) -> f64 {
+        match self {
             MaxError::Mean(_) => assessment.mean,
             MaxError::Worst(_) => assessment.worst,
-        };
-        error <= self.limit() + SLACK
+        }
+    }
+
+    /// Refuses what is no target.
+    pub(super) fn check(self) -> Result<()> {
+        if self.limit() >= 0.0 && self.limit().is_finite() {
+            return Ok(());
+        }
+        Err(Error::usage(format!("target error {}: expected a finite number, 0 or more", self.limit())))
     }
 }
 
@@ -51,9 +69,7 @@ pub fn atoms_for_error(
     target: MaxError,
     progress: &dyn Fn(f64) -> bool,
 ) -> Result<usize> {
-    if !(target.limit() >= 0.0 && target.limit().is_finite()) {
-        return Err(Error::usage(format!("target error {}: expected a finite number, 0 or more", target.limit())));
-    }
+    target.check()?;
     let n_tasks = gram.n_tasks();
     let meets = |n_atoms: usize| -> Result<bool> {
         let done = |part: f64| progress((n_atoms as f64 - 1.0 + part) / n_tasks as f64);

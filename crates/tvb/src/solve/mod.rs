@@ -14,7 +14,9 @@
 //! | `coefficients.rs` | what comes out |
 //! | `coding.rs` | what coding the atoms adds |
 //! | `assess.rs`, `rounding.rs` | every error, exactly, from G, B and W |
-//! | `choose.rs`, `table.rs` | which M is enough; every M and method side by side |
+//! | `assess_coded.rs` | the same with what coding adds |
+//! | `choose.rs`, `ladder.rs`, `mixtures.rs` | which M, which bits, or which of both together is enough |
+//! | `table.rs` | every M, method and rung side by side |
 //!
 //! Every method sees G/tr G, or with `balance` the Gram of the tasks scaled to one length. A task of length g then is g
 //! times its scaled self, so a mixture b of the scaled tasks is the mixture b/g of the true ones (`Problem`). The best
@@ -27,6 +29,7 @@ mod adam;
 mod anchor;
 mod anchored;
 mod assess;
+mod assess_coded;
 mod checks;
 mod choose;
 mod cluster;
@@ -37,8 +40,10 @@ mod dispatch;
 mod exact;
 mod gram;
 mod identity;
+mod ladder;
 mod linear;
 mod method;
+mod mixtures;
 mod nmf;
 mod orthogonal;
 mod pca;
@@ -52,16 +57,19 @@ mod table;
 mod weights;
 
 pub use assess::{Assessment, Fidelity, assess, edit_fidelity};
+pub use assess_coded::{Parts, coded_edit_fidelity};
 pub use checks::{check_atoms, check_options};
 pub use choose::{MaxError, atoms_for_error};
 pub use coding::{AtomSizes, Coding};
 pub use coefficients::{Coefficients, Generated, Rule};
 pub use dispatch::solve;
 pub use gram::{Gram, Spectrum};
+pub use ladder::{LADDER, Rung, rung_for_bytes, rung_for_error};
 pub use method::{
     Activation, AeOptions, AnchoredOptions, Anneal, ClusterOptions, Coordinates, ExactOptions, Method, NmfOptions,
     SolveOptions,
 };
+pub use mixtures::{Limit, Mixture, Storage, mixture_for};
 pub use random::{Generator, random_coefficients};
 pub use rounding::{Rounding, STORAGE_DTYPES};
 pub use solved::Solved;
