@@ -58,7 +58,7 @@ fn jobs(criterion: &mut Criterion) {
     };
     group.bench_function("compress", |bencher| {
         let make = |()| {
-            compress(&plan, &CompressOptions::new(&basis_folder), &runtime, &Silent).expect("a basis");
+            compress(&plan, &CompressOptions::mixtures(&basis_folder), &runtime, &Silent).expect("a basis");
         };
         bencher.iter_batched(|| without(&basis_folder), make, BatchSize::PerIteration);
     });
@@ -67,7 +67,7 @@ fn jobs(criterion: &mut Criterion) {
         bencher.iter(|| add_up(Source::Checkpoints(&plan), &plan.base, &target, &runtime));
     });
     without(&basis_folder);
-    let basis = compress(&plan, &CompressOptions::new(&basis_folder), &runtime, &Silent).expect("a basis").basis;
+    let basis = compress(&plan, &CompressOptions::mixtures(&basis_folder), &runtime, &Silent).expect("a basis").basis;
     let atoms: u64 = basis.manifest.atoms.iter().map(|atom| atom.bytes).sum();
     group.throughput(Throughput::Bytes(atoms + plan.n_bytes() / (N_TASKS as u64 + 1)));
     group.bench_function("add, from the basis", |bencher| {

@@ -17,6 +17,7 @@ mod args;
 #[allow(clippy::indexing_slicing, reason = "made-up data of the measurements' own sizes")]
 mod bench;
 mod cli;
+mod coding;
 mod commands;
 mod inputs;
 mod interrupt;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use tvb::jobs::compress::Size;
 use tvb::jobs::method_options::MethodOptions;
 use tvb::solve::{Activation, Anneal, Coordinates, MaxError, Method};
+use tvb::units::Amount;
 use tvb::{Error, Result, arithmetic, units};
 
 /// How many atoms, as typed: one of these.
@@ -15,18 +16,29 @@ pub(crate) struct SizeArgs {
     /// This many atoms
     #[arg(short = 'm', long = "atoms", value_name = "N")]
     pub atoms: Option<usize>,
-    /// This share of the number of tasks (default 0.5)
+    /// This share of the number of tasks (default 0.5 with --method)
     #[arg(long, value_name = "R")]
     pub ratio: Option<f64>,
-    /// The fewest atoms whose relative squared error stays under E; `mean:E` or `worst:E` (default worst)
+    /// The fewest bits, or with --method the fewest bytes, whose relative squared error stays under E; `mean:E` or `worst:E`
+    /// (default worst)
     #[arg(long, value_name = "E", value_parser = parse_max_error)]
     pub max_error: Option<MaxError>,
-    /// The most atoms that fit, such as 10G
-    #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes)]
-    pub max_bytes: Option<u64>,
+    /// The most that fits, such as 10G, or 6% of the float32 task vectors
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_amount)]
+    pub max_bytes: Option<Amount>,
 }
 
 impl SizeArgs {
+    /// Whether a number of atoms was given.
+    pub(crate) fn counts_atoms(&self) -> bool {
+        self.atoms.is_some() || self.ratio.is_some()
+    }
+
+    /// Whether a budget was given.
+    pub(crate) fn is_budget(&self) -> bool {
+        self.max_error.is_some() || self.max_bytes.is_some()
+    }
+
     /// What was meant; half as many atoms as tasks where nothing was said.
     pub(crate) fn size(&self) -> Size {
         match (self.atoms, self.ratio, self.max_error, self.max_bytes) {
@@ -81,9 +93,9 @@ impl ActivationName {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Method")]
 pub(crate) struct MethodArgs {
-    /// anchored, exact, ae, pca, sample, random, cluster, nmf or identity
-    #[arg(long, default_value = "anchored", value_name = "NAME")]
-    pub method: String,
+    /// Mix the tasks: anchored, exact, ae, pca, sample, random, cluster, nmf or identity (default with -m and --ratio: anchored)
+    #[arg(long, value_name = "NAME")]
+    pub method: Option<String>,
     #[command(flatten)]
     pub tuning: TuningArgs,
 }
@@ -101,7 +113,7 @@ pub(crate) struct TuningArgs {
     /// Seed of whatever is random in a method
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// anchored: weight of a task in the sum that is kept; 1 for tasks not named
+    /// Weight of a task in the sum that is kept (by a code, and by method anchored); 1 for tasks not named
     #[arg(long = "weight", value_name = "NAME:W")]
     pub weights: Vec<String>,
     /// exact: random starts of the numerical search

@@ -26,7 +26,7 @@
 //!
 //! let runtime = Runtime::open("auto")?;
 //! let plan = Plan::open(models("base"), ["digits", "letters", "mazes", "waves"].map(models))?;
-//! let options = CompressOptions::new(folder.join("basis")).atoms(2);
+//! let options = CompressOptions::mixtures(folder.join("basis")).atoms(2);
 //! let basis = compress(&plan, &options, &runtime, &Silent)?.basis;
 //! for task in &basis.manifest.tasks {
 //!     println!("{}: relative squared error {:.3}", task.name, task.relative_error.unwrap_or(f64::NAN));

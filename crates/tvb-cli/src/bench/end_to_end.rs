@@ -130,7 +130,7 @@ impl Files {
         let tasks =
             (1..=self.n_tasks).map(|column| Ok(Task { name: format!("t{column:03}"), checkpoint: open(column)? }));
         let plan = Plan::new(open(0)?, tasks.collect::<Result<_>>()?, &Selection::default())?;
-        let options = CompressOptions::new(self.folder.path().join("basis"))
+        let options = CompressOptions::mixtures(self.folder.path().join("basis"))
             .atoms(n_atoms)
             .dtype(self.values.dtype)
             .existing(Existing::Replace);

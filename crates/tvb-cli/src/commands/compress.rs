@@ -1,6 +1,7 @@
 //! `tvb compress`: base and fine-tunes → basis.
 
 use crate::args::Context;
+use crate::coding::CodingArgs;
 use crate::inputs::InputArgs;
 use crate::output::{Align, Answer, Table};
 use crate::solving::{MethodArgs, SizeArgs};
@@ -14,7 +15,7 @@ use tvb::columns::plan::Plan;
 use tvb::jobs::compress::{CompressOptions, Compressed, compress, forecast};
 use tvb::pass::kept::Keep;
 use tvb::shown::{escaped, path_json, shown_path};
-use tvb::{Result, units};
+use tvb::{Error, Result, units};
 
 /// Compress the task vectors of fine-tuned checkpoints into a basis
 #[derive(Clone, Debug, clap::Args)]
@@ -25,9 +26,11 @@ pub(crate) struct Args {
     pub size: SizeArgs,
     #[command(flatten)]
     pub method: MethodArgs,
-    /// How atoms are stored
-    #[arg(long, value_enum, default_value = "f32")]
-    pub dtype: DtypeName,
+    #[command(flatten)]
+    pub coding: CodingArgs,
+    /// How mixtures are stored, where they are not coded (default f32)
+    #[arg(long, value_enum, conflicts_with = "bits")]
+    pub dtype: Option<DtypeName>,
     /// Write the largest finite value of a type in place of a value beyond it, which is an error otherwise
     #[arg(long)]
     pub clip: bool,
@@ -88,12 +91,9 @@ impl DtypeName {
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let plan = args.inputs.plan(context)?;
     let names: Vec<String> = plan.tasks.iter().map(|task| task.name.clone()).collect();
-    let options = CompressOptions::new(&args.output)
-        .method(args.method.tuning.method(&args.method.method, &names)?)
-        .size(args.size.size())
+    let options = storage(args, &names)?
         .balance(args.method.tuning.balance)
         .coordinates(args.method.tuning.coordinates())
-        .dtype(args.dtype.kernel())
         .clip(args.clip)
         .gram(args.gram.clone())
         .keep(args.keep_inputs.keep())
@@ -102,6 +102,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     if args.dry_run {
         return dry_run(plan, options, context);
     }
+    let input_bytes = plan.n_bytes() - plan_base_bytes(&plan);
     let runtime = context.runtime()?;
     let started = Instant::now();
     let made = compress(&plan, &options, &runtime, &context.progress)?;
@@ -112,7 +113,41 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     Answer::add(&mut json, "device", device.as_str());
     Answer::add(&mut json, "seconds", elapsed.as_secs_f64());
     Answer::add(&mut json, "read_bytes", made.read_bytes);
-    Ok(Answer::new(summary(&made, elapsed, &device), json))
+    Ok(Answer::new(summary(&made, input_bytes, elapsed, &device), json))
+}
+
+/// Method, size and storage: tasks that are coded as they are, unless a method or a number of atoms is asked for.
+fn storage(args: &Args, names: &[String]) -> Result<CompressOptions> {
+    let tuning = &args.method.tuning;
+    let is_mixed = args.method.method.is_some() || args.size.counts_atoms();
+    let coding = args.coding.options(names, tuning)?;
+    if !is_mixed {
+        if args.dtype.is_some() {
+            return Err(Error::usage("--dtype without a method: tasks are coded as they are, and --bits says how finely")
+                .hint("--method identity stores them as they are; -m N, --ratio R or --method NAME mixes them"));
+        }
+        let size = args.size.is_budget().then(|| args.size.size());
+        if size.is_some() && args.coding.bits.is_some() {
+            return Err(Error::usage("--bits and a budget: a budget chooses the bits").hint("leave one of them out"));
+        }
+        let options = CompressOptions::new(&args.output).coding(Some(coding));
+        return Ok(match size {
+            Some(size) => options.size(size),
+            None => options,
+        });
+    }
+    let coding = args.coding.bits.map(|_| coding);
+    if coding.is_none() && args.coding.is_any() {
+        return Err(Error::usage("--keep-sum and --keep are about codes, and the mixtures are stored as floats")
+            .hint("give --bits too"));
+    }
+    let name = args.method.method.as_deref().unwrap_or("anchored");
+    let options = CompressOptions::mixtures(&args.output)
+        .method(tuning.method(name, names)?)
+        .size(args.size.size())
+        .any_storage(args.size.is_budget() && coding.is_none() && args.dtype.is_none())
+        .coding(coding);
+    Ok(options.dtype(args.dtype.map_or(tvb_kernels::Dtype::F32, DtypeName::kernel)))
 }
 
 fn dry_run(plan: Plan, options: CompressOptions, context: &Context) -> Result<Answer> {
@@ -150,28 +185,34 @@ fn dry_run(plan: Plan, options: CompressOptions, context: &Context) -> Result<An
     Ok(Answer::new(text, json))
 }
 
-fn summary(made: &Compressed, elapsed: Duration, device: &str) -> String {
+fn summary(made: &Compressed, input_bytes: u64, elapsed: Duration, device: &str) -> String {
     let basis = &made.basis;
     let manifest = &basis.manifest;
-    let mut table = Table::new([("task", Align::Left), ("norm", Align::Right), ("relative error", Align::Right)]);
+    let right = |name| (name, Align::Right);
+    let mut table =
+        Table::new([("task", Align::Left), right("norm"), right("gain"), right("noise"), right("relative error")]);
     for task in &manifest.tasks {
         let shown = |value: Option<f64>| value.map_or("unknown".to_owned(), |value| format!("{value:.4}"));
-        table.row([task.name.clone(), shown(task.norm), shown(task.relative_error)]);
+        let [norm, gain, noise, error] = [task.norm, task.gain, task.noise, task.relative_error].map(shown);
+        table.row([task.name.clone(), norm, gain, noise, error]);
     }
-    let stored: u64 = manifest.atoms.iter().map(|atom| atom.bytes).sum();
-    let each = manifest.atoms.first().map_or(0, |atom| atom.bytes);
-    let sizes = match manifest.generated {
-        Some(_) => "made from a seed wherever they are needed".to_owned(),
-        None => format!("{} instead of {}", units::bytes(stored), units::bytes(each * manifest.tasks.len() as u64)),
-    };
     let mut text = format!(
-        "{}: {} tasks in {} atoms ({}), {sizes}\n{table}",
+        "{}: {}\n{}\n{table}",
         shown_path(&basis.folder),
-        manifest.tasks.len(),
-        manifest.n_vectors(),
-        escaped(&manifest.method.name),
+        escaped(&basis.in_words()),
+        sizes(basis, input_bytes)
     );
-    if let (Some(loss), Some(bound), Some(addition)) = (manifest.relative_loss, bound_share(basis), manifest.addition) {
+    if let Some(coded) = &manifest.coded
+        && let Some(addition) = manifest.addition
+    {
+        let kept = if coded.n_kept > 0 { format!("; kept: {}", coded.kept.join(", ")) } else { String::new() };
+        text.push_str(&format!(
+            "addition of all: cosine {:.4}, norm ratio {:.4}{}\n",
+            addition.projected.cosine,
+            addition.projected.norm_ratio,
+            escaped(&kept)
+        ));
+    } else if let (Some(loss), Some(bound), Some(addition)) = (manifest.relative_loss, bound_share(basis), manifest.addition) {
         text.push_str(&format!(
             "relative loss {loss:.4} (no basis of this size has less than {bound:.4}); addition of all: cosine {:.4}, norm ratio {:.4}\n",
             addition.projected.cosine, addition.projected.norm_ratio
@@ -182,6 +223,26 @@ fn summary(made: &Compressed, elapsed: Duration, device: &str) -> String {
     }
     text.push_str(&format!("{} on {device} ({} read)\n", units::duration(elapsed), units::bytes(made.read_bytes)));
     text
+}
+
+/// What the atoms take, and of what.
+fn sizes(basis: &Basis, input_bytes: u64) -> String {
+    if basis.manifest.generated.is_some() {
+        return "made from a seed wherever they are needed".to_owned();
+    }
+    let stored: u64 = basis.manifest.atoms.iter().map(|atom| atom.bytes).sum();
+    let percent = |share: f64| format!("{:.2}%", 100.0 * share);
+    let share = |of: u64| if of > 0 { stored as f64 / of as f64 } else { 0.0 };
+    let full = basis.full_bytes();
+    let of_full = full.map_or(String::new(), |full| {
+        format!("{} (1/{:.1}) of the float32 task vectors, ", percent(share(full)), 1.0 / share(full))
+    });
+    format!("{}: {of_full}{} of the inputs as stored", units::bytes(stored), percent(share(input_bytes)))
+}
+
+/// Bytes of the base's tensors that take part.
+fn plan_base_bytes(plan: &Plan) -> u64 {
+    plan.tensors.iter().map(|tensor| plan.column_tensor(tensor, 0).n_bytes()).sum()
 }
 
 /// The bound as a share of all squared norms, as the relative loss is one.

@@ -1,6 +1,6 @@
 //! Whether what was read while edits were formed is what a basis says of its atoms and its base.
 
-use super::atoms::plain;
+use super::atoms::{coded, plain};
 use super::open::Basis;
 use crate::checkpoint::Checkpoint;
 use crate::digest::{Digest, fingerprint};
@@ -12,18 +12,18 @@ use crate::ops::reconstruct::Read;
 /// # Errors
 /// Rejected: a damaged atom, or another base.
 pub fn check_read(read: &Read, basis: &Basis, base: Option<&Checkpoint>) -> Result<()> {
-    let n_atoms = basis.n_atoms();
-    for (task, digests) in &read.columns {
+    let n_atoms = basis.manifest.atoms.len();
+    let columns = if read.codes.is_empty() { read.columns.as_slice() } else { &[] };
+    for (task, digests) in columns {
         let record = (0..n_atoms).find(|&index| plain::stem(index, n_atoms) == task.name);
         let Some(record) = record.and_then(|index| basis.manifest.atoms.get(index)) else { continue };
         let Some(digests) = digests.iter().copied().collect::<Option<Vec<Digest>>>() else { continue };
         if plain::checksum(&task.checkpoint, digests.into_iter())? != record.checksum {
-            return Err(Error::rejected(format!(
-                "{}: its checksum does not match: the atom was damaged",
-                task.checkpoint.path().display()
-            ))
-            .hint("make the basis again, or copy it again; `tvb verify` checks all of it"));
+            return Err(damaged(&task.checkpoint));
         }
+    }
+    if !read.codes.is_empty() {
+        check_codes(read, basis)?;
     }
     let (Some(base), Some(expected)) = (base, basis.manifest.base.fingerprint) else { return Ok(()) };
     let found = base_fingerprint(read, base, basis)?;
@@ -36,6 +36,35 @@ pub fn check_read(read: &Read, basis: &Basis, base: Option<&Checkpoint>) -> Resu
         basis.manifest.base.source
     ))
     .hint("--force uses this base all the same"))
+}
+
+fn damaged(atom: &Checkpoint) -> Error {
+    let path = atom.path().display();
+    Error::rejected(format!("{path}: its checksum does not match: the atom was damaged"))
+        .hint("make the basis again, or copy it again; `tvb verify` checks all of it")
+}
+
+/// The same for atoms that were read as codes; their few other tensors were read as columns.
+fn check_codes(read: &Read, basis: &Basis) -> Result<()> {
+    let n_files = basis.manifest.atoms.len();
+    let atoms = basis.coded_atoms(0..n_files)?;
+    for (column, task) in atoms.columns.iter().enumerate() {
+        let Some(codes) = read.codes.get(&column) else { continue };
+        let raw = read.columns.iter().find(|(read, _)| read.name == task.name);
+        let raw_digest = |name: &str| {
+            let (task, digests) = raw?;
+            digests.get(task.checkpoint.index_of(name)?).copied().flatten()
+        };
+        let digest_of = |name: &str| codes.get(name).copied().or_else(|| raw_digest(name));
+        let found = coded::checksum(&task.checkpoint, &atoms.tensors, column < atoms.n_own, digest_of)?;
+        let record = basis.manifest.atoms.get(column);
+        if let (Some(found), Some(record)) = (found, record)
+            && found != record.checksum
+        {
+            return Err(damaged(&task.checkpoint));
+        }
+    }
+    Ok(())
 }
 
 fn base_fingerprint(read: &Read, base: &Checkpoint, basis: &Basis) -> Result<Digest> {

@@ -1,17 +1,19 @@
 //! Fills in `basis.json` from the Gram matrices and what the solver found.
 
 use super::manifest::{
-    AdditionRecord, AtomRecord, BaseRecord, FORMAT, Fidelity, FileRecord, GENERATOR, GeneratedRecord, Manifest,
-    MethodRecord, StoredTensors, TaskRecord, VERSION,
+    AdditionRecord, AtomRecord, BaseRecord, CODE, CodedRecord, CodedTensor, FORMAT, Fidelity, FileRecord, GENERATOR,
+    GeneratedRecord, Manifest, MethodRecord, PLAIN_VERSION, StoredTensors, TaskRecord, VERSION,
 };
 use super::seal::UNSEALED;
-use crate::ops::Grams;
-use crate::solve::{Assessment, Gram, Method, Solved};
+use crate::columns::coded::is_coded;
+use crate::ops::code::Measured;
+use crate::ops::{GramTensor, Grams};
+use crate::solve::{Assessment, Coding, Gram, Method, Solved};
 use serde_json::{Value, json};
 use tvb_kernels::Dtype;
 
 /// What a basis is described by.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Described<'a> {
     /// The inputs.
     pub grams: &'a Grams,
@@ -21,19 +23,45 @@ pub struct Described<'a> {
     pub method: &'a Method,
     /// How atoms are stored.
     pub dtype: Dtype,
+    /// How they are coded, where they are.
+    pub codes: Option<DescribedCodes<'a>>,
+}
+
+/// What coded atoms are described by.
+#[derive(Clone, Debug)]
+pub struct DescribedCodes<'a> {
+    /// How they are coded.
+    pub coding: &'a Coding,
+    /// The edits that are kept, as they were written.
+    pub kept: Vec<String>,
+    /// What came out of each atom.
+    pub measured: &'a [Measured],
+    /// Whether the atoms are the tasks, so that what was measured is about these.
+    pub of_tasks: bool,
 }
 
 /// The manifest of a basis whose files are written.
 pub fn describe(described: &Described<'_>, atoms: Vec<AtomRecord>, coefficients: FileRecord) -> Manifest {
-    let Described { grams, solved, method, dtype } = *described;
+    let Described { grams, solved, method, dtype, ref codes } = *described;
     let assessment = &solved.assessment;
-    let measured = assessment.norms.iter().zip(&assessment.relative_errors);
-    let tasks = grams.tasks.iter().zip(measured).map(|(origin, (norm, relative_error))| TaskRecord {
-        name: origin.name.clone(),
-        source: Some(origin.source.clone()),
-        fingerprint: Some(origin.fingerprint),
-        norm: Some(*norm),
-        relative_error: Some(*relative_error),
+    let measured = |task: usize| {
+        let codes = codes.as_ref().filter(|codes| codes.of_tasks)?;
+        codes.measured.get(task)?.gain_and_noise()
+    };
+    let predicted = assessment.norms.iter().zip(&assessment.gains).zip(&assessment.noises);
+    let with_errors = predicted.zip(&assessment.relative_errors);
+    let tasks = grams.tasks.iter().zip(with_errors).enumerate().map(|(task, (origin, figures))| {
+        let (((norm, gain), noise), error) = figures;
+        let found = measured(task);
+        TaskRecord {
+            name: origin.name.clone(),
+            source: Some(origin.source.clone()),
+            fingerprint: Some(origin.fingerprint),
+            norm: Some(*norm),
+            relative_error: Some(found.map_or(*error, |(gain, noise)| (1.0 - gain).powi(2) + noise)),
+            gain: Some(found.map_or(*gain, |(gain, _)| gain)),
+            noise: Some(found.map_or(*noise, |(_, noise)| noise)),
+        }
     });
     let stored = grams.tensors.iter().filter(|tensor| !tensor.frozen);
     let fidelity = |of: crate::solve::Fidelity| Fidelity { cosine: of.cosine, norm_ratio: of.norm_ratio };
@@ -41,7 +69,7 @@ pub fn describe(described: &Described<'_>, atoms: Vec<AtomRecord>, coefficients:
     notes.extend(rounding_note(described));
     Manifest {
         format: FORMAT.into(),
-        version: VERSION,
+        version: if codes.is_some() { VERSION } else { PLAIN_VERSION },
         checksum: UNSEALED,
         tool: crate::TOOL.into(),
         method: MethodRecord { name: method.name().into(), options: method_options(solved, method) },
@@ -59,6 +87,7 @@ pub fn describe(described: &Described<'_>, atoms: Vec<AtomRecord>, coefficients:
             n_atoms: generated.mix.n_columns(),
             shapes: stored.map(|tensor| tensor.shape.clone()).collect(),
         }),
+        coded: codes.as_ref().map(|codes| coded_record(codes, grams)),
         coefficients,
         frozen: grams.tensors.iter().filter(|tensor| tensor.frozen).map(|tensor| tensor.name.clone()).collect(),
         skipped: grams.skipped.clone(),
@@ -67,7 +96,7 @@ pub fn describe(described: &Described<'_>, atoms: Vec<AtomRecord>, coefficients:
         spectral_bound: Some(assessment.spectral_bound),
         relative_loss: Some(assessment.relative_loss),
         addition: Some(AdditionRecord { projected: fidelity(assessment.projected), sum: fidelity(assessment.sum) }),
-        diagnostics: diagnostics(&solved.gram, assessment, dtype),
+        diagnostics: diagnostics(&solved.gram, assessment, dtype, codes.as_ref()),
         notes,
     }
 }
@@ -84,7 +113,7 @@ fn method_options(solved: &Solved, method: &Method) -> Value {
 }
 
 /// Everything the Gram matrix alone tells, for `inspect` and other programs.
-fn diagnostics(gram: &Gram, assessment: &Assessment, dtype: Dtype) -> Value {
+fn diagnostics(gram: &Gram, assessment: &Assessment, dtype: Dtype, codes: Option<&DescribedCodes<'_>>) -> Value {
     let finite = |value: f64| if value.is_finite() { json!(value) } else { Value::Null };
     let rounding: Vec<Value> = assessment
         .rounding
@@ -99,7 +128,7 @@ fn diagnostics(gram: &Gram, assessment: &Assessment, dtype: Dtype) -> Value {
             })
         })
         .collect();
-    json!({
+    let mut diagnostics = json!({
         "mean_error": assessment.mean,
         "worst_error": assessment.worst,
         "worst_task": assessment.worst_task,
@@ -113,7 +142,35 @@ fn diagnostics(gram: &Gram, assessment: &Assessment, dtype: Dtype) -> Value {
         "leakage": rows(&assessment.leakage),
         "atoms_for_error": atoms_for_error(gram),
         "rounding": rounding,
-    })
+    });
+    if let (Some(codes), Some(all)) = (codes, diagnostics.as_object_mut()) {
+        let found = codes.measured.iter().map(|measured| measured.gain_and_noise());
+        let of_atoms: Vec<Value> =
+            found.map(|found| found.map_or(Value::Null, |(gain, noise)| json!({ "gain": gain, "noise": noise }))).collect();
+        all.insert("predicted_gains".to_owned(), json!(assessment.gains));
+        all.insert("predicted_noises".to_owned(), json!(assessment.noises));
+        all.insert("measured_atoms".to_owned(), Value::Array(of_atoms));
+    }
+    diagnostics
+}
+
+fn coded_record(codes: &DescribedCodes<'_>, grams: &Grams) -> CodedRecord {
+    let Coding { rate, kept_rate, seed, .. } = codes.coding;
+    let stored = grams.tensors.iter().enumerate().filter(|(_, tensor)| !tensor.frozen);
+    let tensor = |(number, tensor): (usize, &GramTensor)| CodedTensor {
+        shape: tensor.shape.clone(),
+        number: number as u32,
+        coded: is_coded(&tensor.shape),
+    };
+    CodedRecord {
+        code: CODE.into(),
+        bits: rate.name().into(),
+        kept_bits: kept_rate.name().into(),
+        n_kept: codes.coding.n_kept(),
+        kept: codes.kept.clone(),
+        seed: *seed,
+        tensors: stored.map(tensor).collect(),
+    }
 }
 
 /// M that the spectrum needs for a relative loss: a bound below which no method gets.

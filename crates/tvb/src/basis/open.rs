@@ -7,13 +7,14 @@ use super::manifest::{self, CodedRecord, CodedTensor, Manifest};
 use crate::checkpoint::{
     Budget, Charge, Checkpoint, Dtype, Inputs, OpenOptions, json_cost, read_capped_within, resolve_inside,
 };
-use crate::columns::coded::{CODES, SCALES};
+use crate::columns::coded::{CODES, block_bytes};
 use crate::columns::plan::Task;
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
 use crate::ops::decode::{AtomTensor, CodedAtoms};
 use crate::shown::shown;
 use crate::solve::{Coefficients, Coding, Generated};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tvb_kernels::{Rate, n_blocks};
@@ -135,6 +136,37 @@ impl Basis {
         })
     }
 
+    /// What it is, in a line: `8 tasks, coded at 2 bits, sum kept at 3 bits`.
+    pub fn in_words(&self) -> String {
+        let manifest = &self.manifest;
+        let n_tasks = self.n_tasks();
+        let plural = if n_tasks == 1 { "" } else { "s" };
+        let Some(coded) = &manifest.coded else {
+            return format!("{n_tasks} task{plural} in {} atoms ({})", manifest.n_vectors(), manifest.method.name);
+        };
+        let kept = match coded.n_kept {
+            0 => String::new(),
+            _ => format!(", {} kept at {} bits", coded.kept.join(" and "), coded.kept_bits),
+        };
+        match manifest.method.name.as_str() {
+            "identity" => format!("{n_tasks} task{plural}, coded at {} bits{kept}", coded.bits),
+            method => format!(
+                "{n_tasks} task{plural} in {} atoms ({method}), coded at {} bits{kept}",
+                manifest.n_vectors(),
+                coded.bits
+            ),
+        }
+    }
+
+    /// Bytes of all task vectors' stored tensors in f32; `None` where the atoms' headers cannot be read.
+    pub fn full_bytes(&self) -> Option<u64> {
+        let n_rows: u64 = match &self.manifest.coded {
+            Some(coded) => coded.tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>() as u64).sum(),
+            None => self.open_atom(0).ok()?.tensors().iter().map(|tensor| tensor.n_elements() as u64).sum(),
+        };
+        n_rows.checked_mul(4)?.checked_mul(self.n_tasks() as u64)
+    }
+
     /// Names of the tensors that the atoms have, in order.
     pub fn stored_tensors(&self) -> &[String] {
         &self.manifest.stored.tensors
@@ -149,26 +181,39 @@ impl Basis {
             return Ok(Atoms::Generated(generated));
         }
         let n_files = self.manifest.atoms.len();
+        if self.manifest.coded.is_some() {
+            return self.coded_atoms(0..n_files).map(Atoms::Coded);
+        }
         let open = |index| Ok(Task { name: stem(index, n_files), checkpoint: self.open_atom(index)? });
-        let columns = (0..n_files).map(open).collect::<Result<_>>()?;
+        Ok(Atoms::Plain((0..n_files).map(open).collect::<Result<_>>()?))
+    }
+
+    /// Some of the columns of coded atoms, open: the atoms' own come before the shared ones.
+    ///
+    /// # Errors
+    /// As [`open_atom`](Basis::open_atom). Rejected: a basis whose atoms are not coded.
+    pub fn coded_atoms(&self, which: Range<usize>) -> Result<CodedAtoms> {
         let (Some(record), Some(coding)) = (&self.manifest.coded, self.coding()) else {
-            return Ok(Atoms::Plain(columns));
+            return Err(Error::rejected(format!("{}: coded atoms expected, others found", self.folder.display())));
         };
-        let rates = ColumnRates { rate: coding.rate, n_own: self.n_atoms(), kept_rate: coding.kept_rate, n_kept: record.n_kept };
+        let n_files = self.manifest.atoms.len();
+        let (rate, kept_rate) = (coding.rate, coding.kept_rate);
+        let rates = ColumnRates { rate, n_own: self.n_atoms(), kept_rate, n_kept: record.n_kept };
+        let open = |index| Ok(Task { name: stem(index, n_files), checkpoint: self.open_atom(index)? });
         let tensor = |(name, tensor): (&String, &CodedTensor)| AtomTensor {
             name: name.clone(),
             shape: tensor.shape.clone(),
             number: tensor.number,
             coded: tensor.coded,
         };
-        Ok(Atoms::Coded(CodedAtoms {
+        Ok(CodedAtoms {
             folder: self.folder.clone(),
-            columns,
-            rates: (0..n_files).map(|column| rates.rate_of(column)).collect(),
-            n_own: self.n_atoms(),
+            columns: which.clone().map(open).collect::<Result<_>>()?,
+            n_own: which.clone().filter(|&column| column < self.n_atoms()).count(),
+            rates: which.map(|column| rates.rate_of(column)).collect(),
             seed: record.seed,
             tensors: self.stored_tensors().iter().zip(&record.tensors).map(tensor).collect(),
-        }))
+        })
     }
 
     /// The Gram matrix of all tensors together, where it is known.
@@ -202,9 +247,8 @@ impl Basis {
         for (name, tensor) in self.stored_tensors().iter().zip(&coded.tensors) {
             if tensor.coded {
                 let n_blocks = n_blocks(tensor.shape.iter().product());
-                check(format!("{name}{CODES}"), Dtype::U8, &[n_blocks.saturating_mul(4 * rate.words())])?;
-                check(format!("{name}{SCALES}"), Dtype::U16, &[n_blocks])?;
-                n_expected += 2;
+                check(format!("{name}{CODES}"), Dtype::U8, &[n_blocks.saturating_mul(block_bytes(rate))])?;
+                n_expected += 1;
             } else if is_own {
                 check(name.clone(), Dtype::Bf16, &tensor.shape)?;
                 n_expected += 1;

@@ -15,10 +15,14 @@ pub fn is_coded(shape: &[usize]) -> bool {
     n_elements >= BLOCK && (n_sides > 1 || n_elements > LONGEST_RAW)
 }
 
-/// What a tensor's codes are called in an atom's file: its name and this.
+/// What a tensor's codes are called in an atom's file: its name and this. They lie there in pieces, one for each 16,384
+/// elements: the words of its blocks, then their scales.
 pub const CODES: &str = ".codes";
-/// What the scales are called.
-pub const SCALES: &str = ".scales";
+
+/// Bytes of one block: its words and its scale.
+pub fn block_bytes(rate: Rate) -> usize {
+    4 * rate.words() + SCALE_BYTES
+}
 
 /// A column that is read as codes.
 #[derive(Clone, Debug)]
@@ -27,24 +31,15 @@ pub struct CodedColumn {
     pub checkpoint: Checkpoint,
     /// Of all its tensors.
     pub rate: Rate,
-    /// Where each tensor's lie, in the plan's order.
-    pub places: Vec<CodedPlace>,
-}
-
-/// Where the codes of one tensor lie in their column's file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CodedPlace {
-    /// Number of the file's data file, and bytes from its start to the codes.
-    pub codes: (usize, u64),
-    /// The same for the scales.
-    pub scales: (usize, u64),
+    /// Where each tensor's lie, in the plan's order: number of the file's data file, and bytes from its start.
+    pub places: Vec<(usize, u64)>,
 }
 
 impl CodedColumn {
     /// Finds the codes of these tensors (names and numbers of elements), in this order.
     ///
     /// # Errors
-    /// Rejected: codes or scales that are missing, or not as long as the tensor's size and the rate have them.
+    /// Rejected: codes that are missing, or not as long as the tensor's size and the rate have them.
     pub fn open<'a>(
         checkpoint: Checkpoint,
         rate: Rate,
@@ -68,23 +63,21 @@ impl CodedColumn {
             }
         };
         let places = tensors.into_iter().map(|(name, n_elements)| {
-            let n_blocks = n_blocks(n_elements);
-            let codes = find(format!("{name}{CODES}"), n_blocks.saturating_mul(4 * rate.words()))?;
-            Ok(CodedPlace { codes, scales: find(format!("{name}{SCALES}"), n_blocks.saturating_mul(2))? })
+            find(format!("{name}{CODES}"), n_blocks(n_elements).saturating_mul(block_bytes(rate)))
         });
         Ok(CodedColumn { places: places.collect::<Result<_>>()?, checkpoint, rate })
     }
 }
 
 /// Bytes of a block's scale.
-const SCALE_BYTES: u64 = 2;
+const SCALE_BYTES: usize = 2;
 /// Bytes of an element of a tensor that is not coded.
 const RAW_BYTES: u64 = 2;
 
 /// Bytes of one column's data over tensors of these shapes; only an atom's own column `has_raw` tensors, a shared one has
 /// those that are coded. Shapes may come from a file: what is too much to count is `u64::MAX`.
 pub fn column_bytes<S: AsRef<[usize]>>(shapes: &[S], rate: Rate, has_raw: bool) -> u64 {
-    let block_bytes = 4 * rate.words() as u64 + SCALE_BYTES;
+    let block_bytes = block_bytes(rate) as u64;
     let bytes = |shape: &[usize]| {
         let n_elements = shape.iter().try_fold(1_usize, |n, &side| n.checked_mul(side));
         match n_elements {

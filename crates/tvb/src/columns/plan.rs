@@ -3,7 +3,7 @@
 //! A plan says which tensors take part, where each column's bytes are, what is carried over, and what was left out
 //! and why. Every mismatch is found here and listed together, so that nobody waits twenty minutes for the first.
 
-use super::coded::CodedColumn;
+use super::coded::{CodedColumn, block_bytes};
 use super::tasks::TaskSource;
 use crate::checkpoint::{Checkpoint, Dtype, Inputs, Tensor};
 use crate::error::{Error, Result};
@@ -372,7 +372,7 @@ impl Plan {
     /// Bytes of all codes and scales.
     fn codes_bytes(&self) -> u64 {
         let n_blocks: u64 = self.tensors.iter().map(|tensor| tvb_kernels::n_blocks(tensor.n_rows) as u64).sum();
-        self.codes.iter().map(|column| n_blocks * (4 * column.rate.words() as u64 + 2)).sum()
+        self.codes.iter().map(|column| n_blocks * block_bytes(column.rate) as u64).sum()
     }
 
     /// The stored types of one column with their number of tensors, most frequent first.

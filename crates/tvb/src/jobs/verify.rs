@@ -1,13 +1,16 @@
 //! Is a basis what it was, and is it as good as it says? Checksums, and with the originals the true errors.
 
 use crate::basis::Basis;
-use crate::basis::atoms::{Atoms, plain};
+use crate::basis::atoms::{Atoms, coded, plain};
 use crate::columns::plan::Plan;
-use crate::digest::{Digest, TensorDigests};
-use crate::error::{ErrorKind, Result};
+use crate::digest::{Digest, TableOfDigests, TensorDigests};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ops::decode::CodedAtoms;
 use crate::ops::measure::{Recovery, SquareError, measure};
 use crate::pass::{DigestOnly, Folded, Pass, Reads, Runtime};
 use crate::progress::Progress;
+use crate::solve::Coding;
+use std::collections::HashMap;
 
 /// One file of a basis and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,17 +44,47 @@ pub fn verify_files(basis: &Basis, runtime: &Runtime, progress: &dyn Progress) -
 }
 
 fn atom_checksum(basis: &Basis, index: usize, runtime: &Runtime, progress: &dyn Progress) -> Result<Digest> {
+    if basis.manifest.coded.is_some() {
+        return coded_checksum(basis, index, runtime, progress);
+    }
     let atom = basis.open_atom(index)?;
     let names: Vec<String> = atom.tensors().iter().map(|tensor| tensor.name.clone()).collect();
     let plan = Plan::of_columns(atom.clone(), Vec::new(), &names)?;
-    let mut table = TensorDigests::new(1);
+    let table = digests_of(&plan, runtime, progress)?;
+    plain::checksum(&atom, table.column(0))
+}
+
+/// The checksum of a coded atom: of its codes, and of the few tensors that are not coded.
+fn coded_checksum(basis: &Basis, index: usize, runtime: &Runtime, progress: &dyn Progress) -> Result<Digest> {
+    let atoms = basis.coded_atoms(index..index + 1)?;
+    let [atom] = atoms.columns.as_slice() else { return Err(Error::failed("one atom expected")) };
+    let mut digests: HashMap<String, Digest> = HashMap::new();
+    let codes = atoms.plan(atoms.zeros()?, Vec::new(), &[0])?;
+    let raw = Plan::of_columns(atom.checkpoint.clone(), Vec::new(), &atoms.names(false));
+    let raw = if atoms.n_own == 1 { Some(raw?) } else { None };
+    for (plan, column) in [(Some(codes), 1), (raw, 0)] {
+        let Some(plan) = plan else { continue };
+        let table = digests_of(&plan, runtime, progress)?;
+        digests.extend(plan.tensors.iter().map(|tensor| tensor.name.clone()).zip(table.column(column)));
+    }
+    let is_own = atoms.n_own == 1;
+    let found = coded::checksum(&atom.checkpoint, &atoms.tensors, is_own, |name| digests.get(name).copied())?;
+    found.ok_or_else(|| Error::failed(format!("{}: not all of it was read", atom.checkpoint.path().display())))
+}
+
+/// Digests of all tensors of a plan, in all columns.
+fn digests_of(plan: &Plan, runtime: &Runtime, progress: &dyn Progress) -> Result<TableOfDigests> {
+    let n_digests = plan.n_digests();
+    let mut table = TensorDigests::new(n_digests);
     let fold = |Folded { blocks, digests, .. }: Folded<'_, ()>| {
-        blocks.iter().zip(digests).for_each(|(block, digest)| table.push(block.tensor, &[*digest]));
+        for (block, columns) in blocks.iter().zip(digests.chunks_exact(n_digests)) {
+            table.push(block.tensor, columns);
+        }
         Ok(())
     };
     let reads = Reads::new();
-    Pass::over(&plan, runtime, &reads).visit(&DigestOnly, runtime, progress, fold)?;
-    plain::checksum(&atom, table.finish(plan.tensors.len()).column(0))
+    Pass::over(plan, runtime, &reads).visit(&DigestOnly, runtime, progress, fold)?;
+    Ok(table.finish(plan.tensors.len()))
 }
 
 /// A task's error as measured on the data, beside the one predicted from the Gram matrix.
@@ -62,6 +95,8 @@ pub struct TrueError {
     /// ‖τ̂ − τ‖²/‖τ‖² from the stored atoms and the originals. That of a task that did not move is over the mean ‖τ‖² of all
     /// the basis' tasks; 0 where it is recovered as such.
     pub measured: f64,
+    /// ⟨τ, τ̂⟩/‖τ‖²: 1 is right, less is shrunk; `None` for a task that did not move.
+    pub gain: Option<f64>,
     /// As the manifest has it, before storage rounding.
     pub predicted: Option<f64>,
 }
@@ -80,6 +115,11 @@ pub fn verify_errors(basis: &Basis, plan: &Plan, runtime: &Runtime, progress: &d
     let mut columns = plan.tasks.clone();
     let atoms = basis.atoms()?;
     let (recovery, weights) = match &atoms {
+        Atoms::Coded(atoms) => {
+            let coding = basis.coding().ok_or_else(|| Error::failed("coded atoms without their coding"))?;
+            let measured = measure_coded(plan, atoms, &coding, &weights, runtime, progress)?;
+            return Ok(true_errors(basis, &which, &measured));
+        }
         Atoms::Plain(atoms) => {
             columns.extend(atoms.iter().cloned());
             (Recovery::Atoms, weights)
@@ -91,6 +131,41 @@ pub fn verify_errors(basis: &Basis, plan: &Plan, runtime: &Runtime, progress: &d
     };
     let all = Plan::of_columns(plan.base.clone(), columns, basis.stored_tensors())?;
     let measured = measure(&all, recovery, &weights, runtime, progress)?;
+    Ok(true_errors(basis, &which, &measured))
+}
+
+/// The tensors that are not coded are measured apart from those that are.
+fn measure_coded(
+    plan: &Plan,
+    atoms: &CodedAtoms,
+    coding: &Coding,
+    weights: &[Vec<f64>],
+    runtime: &Runtime,
+    progress: &dyn Progress,
+) -> Result<Vec<SquareError>> {
+    let n_tasks = weights.len();
+    let all: Vec<usize> = (0..atoms.columns.len()).collect();
+    let coded = atoms.plan(plan.base.clone(), plan.tasks.clone(), &all)?;
+    let of_columns: Vec<Vec<f64>> = weights.iter().map(|weights| coding.column_weights(weights)).collect();
+    let codes = Recovery::Codes { rates: &atoms.rates, seed: atoms.seed };
+    let mut measured = vec![SquareError::default(); n_tasks];
+    let raw_names = atoms.names(false);
+    let columns = plan.tasks.iter().chain(atoms.columns.iter().take(atoms.n_own)).cloned().collect();
+    let raw = Plan::of_columns(plan.base.clone(), columns, &raw_names)?;
+    let parts = [
+        (&coded, codes, of_columns.as_slice()),
+        (&raw, Recovery::Atoms, weights),
+    ];
+    for (plan, recovery, weights) in parts.into_iter().filter(|(plan, ..)| !plan.tensors.is_empty()) {
+        let part = measure(plan, recovery, weights, runtime, progress)?;
+        for (sum, part) in measured.iter_mut().zip(part) {
+            *sum = sum.plus(part);
+        }
+    }
+    Ok(measured)
+}
+
+fn true_errors(basis: &Basis, which: &[usize], measured: &[SquareError]) -> Vec<TrueError> {
     // As predicted errors are: those of a zero task are over the mean ‖τ‖² of all.
     let norms: Vec<f64> = basis.manifest.tasks.iter().filter_map(|task| task.norm.map(|norm| norm * norm)).collect();
     let mean = norms.iter().sum::<f64>() / norms.len().max(1) as f64;
@@ -101,10 +176,11 @@ pub fn verify_errors(basis: &Basis, plan: &Plan, runtime: &Runtime, progress: &d
         (false, false) => f64::INFINITY,
     };
     let records = which.iter().filter_map(|&task| basis.manifest.tasks.get(task));
-    let errors = measured.iter().zip(records).map(|(&SquareError { error, norm }, record)| TrueError {
+    let errors = measured.iter().zip(records).map(|(found, record)| TrueError {
         task: record.name.clone(),
-        measured: relative(error, norm),
+        measured: relative(found.error, found.norm),
+        gain: found.gain(),
         predicted: record.relative_error,
     });
-    Ok(errors.collect())
+    errors.collect()
 }

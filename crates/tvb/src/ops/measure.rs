@@ -1,5 +1,6 @@
 //! How far recovered task vectors are from the originals, measured on the data.
 
+use super::decode::codes_of_segment;
 use super::generated::RawColumns;
 use crate::columns::plan::Plan;
 use crate::error::{Error, Result};
@@ -7,7 +8,7 @@ use crate::pass::{
     Block, Folded, HostOperation, Pass, ReadChunk, Reads, Runtime, TotalSums, decode_rows, device_error,
 };
 use crate::progress::Progress;
-use tvb_kernels::{Base, Chunk, ChunkLayout, Columns, CpuEngine, Reconstruct, Scratch};
+use tvb_kernels::{Base, Chunk, ChunkLayout, Columns, CpuEngine, Decode, Rate, Reconstruct, Scratch};
 
 /// What task vectors are recovered from.
 #[derive(Clone, Copy, Debug)]
@@ -16,16 +17,45 @@ pub enum Recovery<'a> {
     Atoms,
     /// Columns that are made from a seed.
     Generated(&'a RawColumns),
+    /// The plan's coded columns.
+    Codes {
+        /// \[n_coded\]
+        rates: &'a [Rate],
+        /// Where the signs of the rotation come from.
+        seed: u64,
+    },
 }
 
-/// ‖τ̂t − τt‖² and ‖τt‖² of one task.
+/// ‖τ̂t − τt‖², ‖τt‖² and ⟨τt, τ̂t⟩ of one task.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SquareError {
     /// ‖τ̂t − τt‖².
     pub error: f64,
     /// ‖τt‖².
     pub norm: f64,
+    /// ⟨τt, τ̂t⟩.
+    pub product: f64,
 }
+
+impl SquareError {
+    /// Over other rows too.
+    #[must_use]
+    pub fn plus(self, other: SquareError) -> SquareError {
+        SquareError {
+            error: self.error + other.error,
+            norm: self.norm + other.norm,
+            product: self.product + other.product,
+        }
+    }
+
+    /// ⟨τ, τ̂⟩/‖τ‖²; `None` for a task that did not move.
+    pub fn gain(&self) -> Option<f64> {
+        (self.norm > 0.0).then(|| self.product / self.norm)
+    }
+}
+
+/// Sums of each block and task.
+const N_SUMS: usize = 3;
 
 /// The operation: recovers the tasks of every block and compares.
 struct Measure<'a> {
@@ -35,6 +65,8 @@ struct Measure<'a> {
     /// \[n_tasks\]\[n_vectors\]
     weights: &'a [Vec<f64>],
     work: Reconstruct,
+    /// Where codes are decoded.
+    decode: Option<Decode>,
     engine: CpuEngine,
 }
 
@@ -59,6 +91,12 @@ impl Measure<'_> {
                 rows.extend(values.iter().flatten().flat_map(|value| (*value as f32).to_le_bytes()));
                 Ok(())
             }
+            Recovery::Codes { .. } => {
+                let layout = codes_of_segment(read.chunk, segment);
+                let codes = Chunk { layout: &layout, bytes: read.chunk.bytes };
+                let decode = self.decode.as_ref().ok_or_else(|| Error::failed("codes without their rates"))?;
+                self.engine.run(decode, codes, scratch, rows).map_err(device_error)
+            }
             Recovery::Atoms => {
                 let layout = base_and_atoms(read.chunk.layout, segment, self.n_tasks);
                 let atoms = Chunk { layout: &layout, bytes: read.chunk.bytes };
@@ -69,7 +107,7 @@ impl Measure<'_> {
 }
 
 impl HostOperation for Measure<'_> {
-    /// [n_blocks, n_tasks, 2]: square error and square norm.
+    /// [n_blocks, n_tasks, N_SUMS]: square error, square norm and product.
     type Part = Vec<f64>;
     type Buffers = Buffers;
 
@@ -78,19 +116,21 @@ impl HostOperation for Measure<'_> {
     }
 
     fn on_chunk(&self, read: ReadChunk<'_>, buffers: &mut Buffers) -> Result<Vec<f64>> {
-        let mut part = Vec::with_capacity(read.blocks.len() * self.n_tasks * 2);
+        let mut part = Vec::with_capacity(read.blocks.len() * self.n_tasks * N_SUMS);
         for (segment, block) in read.blocks.iter().enumerate() {
             self.recover(read, segment, buffers)?;
             let base = decode_rows(read.chunk, segment, 0);
             for (task, recovered) in buffers.rows.chunks_exact(4 * block.n_rows.max(1)).enumerate() {
                 let tuned = decode_rows(read.chunk, segment, task + 1);
-                let (mut error, mut norm) = (0.0, 0.0);
+                let (mut error, mut norm, mut product) = (0.0, 0.0, 0.0);
                 for ((tuned, base), recovered) in tuned.iter().zip(&base).zip(recovered.as_chunks::<4>().0) {
                     let delta = f64::from(tuned - base);
-                    error += (f64::from(f32::from_le_bytes(*recovered)) - delta).powi(2);
+                    let recovered = f64::from(f32::from_le_bytes(*recovered));
+                    error += (recovered - delta).powi(2);
                     norm += delta * delta;
+                    product += recovered * delta;
                 }
-                part.extend([error, norm]);
+                part.extend([error, norm, product]);
             }
         }
         Ok(part)
@@ -142,12 +182,23 @@ pub fn measure(
         base: Base::Left,
         dtype: Some(tvb_kernels::Dtype::F32),
     };
-    let operation = Measure { plan, n_tasks, recovery, weights, work, engine: CpuEngine::new() };
-    let mut sums = TotalSums::new(2 * n_tasks);
+    let decode = match recovery {
+        Recovery::Codes { rates, seed } => Some(Decode {
+            rates: rates.to_vec(),
+            weights: work.weights.clone(),
+            n_outputs: n_tasks,
+            base: Base::Left,
+            dtype: work.dtype,
+            seed,
+        }),
+        _ => None,
+    };
+    let operation = Measure { plan, n_tasks, recovery, weights, work, decode, engine: CpuEngine::new() };
+    let mut sums = TotalSums::new(N_SUMS * n_tasks);
     let fold = |Folded { blocks, part, .. }: Folded<'_, Vec<f64>>| {
         blocks
             .iter()
-            .zip(part.chunks_exact(2 * n_tasks))
+            .zip(part.chunks_exact(N_SUMS * n_tasks))
             .for_each(|(block, values): (&Block, _)| sums.add(block, values));
         Ok(())
     };
@@ -155,5 +206,9 @@ pub fn measure(
     let reads = Reads::new();
     Pass::over(plan, runtime, &reads).visit(&operation, runtime, progress, fold)?;
     progress.finish();
-    Ok(sums.finish().chunks_exact(2).map(|pair| SquareError { error: pair[0], norm: pair[1] }).collect())
+    Ok(sums
+        .finish()
+        .chunks_exact(N_SUMS)
+        .map(|sums| SquareError { error: sums[0], norm: sums[1], product: sums[2] })
+        .collect())
 }

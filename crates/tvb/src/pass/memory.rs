@@ -6,6 +6,7 @@
 use super::pass::Pass;
 use super::reads::Reads;
 use super::runtime::Runtime;
+use crate::columns::coded::block_bytes;
 use crate::columns::plan::Plan;
 use crate::error::{Error, Result};
 use crate::units;
@@ -27,7 +28,7 @@ impl Pass<'_> {
 
     /// Bytes of the codes of one chunk, at most.
     fn codes_bytes(&self) -> usize {
-        let words: usize = self.plan.codes.iter().map(|column| 4 * column.rate.words() + 2).sum();
+        let words: usize = self.plan.codes.iter().map(|column| block_bytes(column.rate)).sum();
         // A segment's last block need not be full, nor its slices without gaps.
         (self.grid.most_rows() / BLOCK + self.grid.most_blocks()).saturating_mul(words).saturating_add(
             32 * self.plan.codes.len(),

@@ -7,12 +7,12 @@ use super::kept::KeptBlock;
 use super::op::ReadChunk;
 use super::reads::Reads;
 use crate::checkpoint::Place;
-use crate::columns::coded::{CODES, SCALES};
+use crate::columns::coded::{CODES, block_bytes};
 use crate::columns::plan::Plan;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::shown::{shown, shown_path};
-use tvb_kernels::{BLOCK, Chunk, ChunkLayout, CodeSlice, PANEL, Place as Lies, Rate, Segment, Slice, n_blocks};
+use tvb_kernels::{Chunk, ChunkLayout, CodeSlice, Place as Lies, Rate, Segment, Slice, n_blocks};
 
 /// Reads chunks, one after another, into one reused buffer.
 #[derive(Debug, Default)]
@@ -153,36 +153,32 @@ impl ChunkReader {
         self.lay_out_codes(plan, blocks);
     }
 
-    /// The same for the columns that are read as codes: the words of all blocks, then their scales.
+    /// The same for the columns that are read as codes.
     fn lay_out_codes(&mut self, plan: &Plan, blocks: &[Block]) {
         let ChunkReader { layout, extents, .. } = self;
         layout.codes.clear();
         layout.codes.resize(blocks.len() * plan.codes.len(), CodeSlice { words: 0, scales: 0 });
         let mut end = layout.n_bytes;
         for (coded, column) in plan.codes.iter().enumerate() {
-            for scales in [false, true] {
-                let bytes_each = if scales { 2 } else { 4 * column.rate.words() };
-                let first = extents.len();
-                end = end.next_multiple_of(ALIGNMENT);
-                for (index, block) in blocks.iter().enumerate() {
-                    let place = column.places[block.tensor];
-                    let (file, offset) = if scales { place.scales } else { place.codes };
-                    let before = block.first_row / PANEL * (PANEL / BLOCK) * bytes_each;
-                    let file = (file, offset + before as u64);
-                    let n_bytes = n_blocks(block.n_rows) * bytes_each;
-                    let slice = &mut layout.codes[index * plan.codes.len() + coded];
-                    *(if scales { &mut slice.scales } else { &mut slice.words }) = end;
-                    match extents[first..].last_mut() {
-                        Some(last) if last.file == Some((file.0, file.1.wrapping_sub(last.n_bytes as u64))) => {
-                            last.n_bytes += n_bytes;
-                        }
-                        _ => {
-                            let column = plan.n_columns() + coded;
-                            extents.push(Extent { column, block: index, start: end, n_bytes, file: Some(file) });
-                        }
+            let first = extents.len();
+            for (index, block) in blocks.iter().enumerate() {
+                let (file, offset) = column.places[block.tensor];
+                let before = n_blocks(block.first_row) * block_bytes(column.rate);
+                let offset = offset + before as u64;
+                let n_bytes = n_blocks(block.n_rows) * block_bytes(column.rate);
+                let continues = |last: &Extent| last.file == Some((file, offset.wrapping_sub(last.n_bytes as u64)));
+                // Words lie on words.
+                match extents[first..].last_mut().filter(|last| continues(last) && end.is_multiple_of(4)) {
+                    Some(last) => last.n_bytes += n_bytes,
+                    None => {
+                        end = end.next_multiple_of(ALIGNMENT);
+                        let column = plan.n_columns() + coded;
+                        extents.push(Extent { column, block: index, start: end, n_bytes, file: Some((file, offset)) });
                     }
-                    end += n_bytes;
                 }
+                let scales = end + n_blocks(block.n_rows) * 4 * column.rate.words();
+                layout.codes[index * plan.codes.len() + coded] = CodeSlice { words: end, scales };
+                end += n_bytes;
             }
         }
         layout.n_bytes = end.next_multiple_of(ALIGNMENT);
@@ -195,20 +191,20 @@ impl ChunkReader {
             let n_blocks = n_blocks(block.n_rows);
             for (coded, column) in plan.codes.iter().enumerate() {
                 let slice = self.layout.codes[index * plan.codes.len() + coded];
-                let rejected = |end: &str, what: &str| {
+                let rejected = |what: &str| {
                     let path = shown_path(column.checkpoint.path());
                     let name = shown(&plan.tensors[block.tensor].name).to_string();
-                    Error::rejected(format!("{path}, tensor {name}{end}: {what} found from element {} on", block.first_row))
+                    Error::rejected(format!("{path}, tensor {name}{CODES}: {what} found from element {} on", block.first_row))
                         .hint("make the basis again, or copy it again; `tvb verify` checks all of it")
                 };
                 let scales = &self.buffer[slice.scales..][..n_blocks * 2];
                 // Its upper byte is the exponent.
                 if scales.iter().skip(1).step_by(2).any(|exponent| *exponent == u8::MAX) {
-                    return Err(rejected(SCALES, "finite scales expected, others"));
+                    return Err(rejected("finite scales expected, others"));
                 }
                 let words = &self.buffer[slice.words..][..n_blocks * 4 * column.rate.words()];
                 if column.rate == Rate::Three && words.iter().any(|digits| *digits > MOST_DIGITS) {
-                    return Err(rejected(CODES, &format!("bytes of at most {MOST_DIGITS} expected, larger ones")));
+                    return Err(rejected(&format!("bytes of at most {MOST_DIGITS} expected, larger ones")));
                 }
             }
         }
@@ -226,8 +222,8 @@ impl ChunkReader {
             let n_blocks = n_blocks(block.n_rows);
             for (coded, column) in plan.codes.iter().enumerate() {
                 let slice = self.layout.codes[index * plan.codes.len() + coded];
-                let words = &self.buffer[slice.words..][..n_blocks * 4 * column.rate.words()];
-                self.digests.push(Digest::of_parts([words, &self.buffer[slice.scales..][..n_blocks * 2]]));
+                let piece = &self.buffer[slice.words..][..n_blocks * block_bytes(column.rate)];
+                self.digests.push(Digest::of(piece));
             }
         }
     }
@@ -242,8 +238,7 @@ impl ChunkReader {
         ReadChunk { blocks, chunk: self.chunk(), digests: &self.digests }
     }
 
-    /// Its digests, [n_blocks, n_digests] row-major: of each column's rows, and of the codes and scales of those that are
-    /// read as codes.
+    /// Its digests, [n_blocks, n_digests] row-major: of each column's rows, or codes with their scales.
     pub fn digests(&self) -> &[Digest] {
         &self.digests
     }

@@ -64,6 +64,7 @@ pub use coding::{AtomSizes, Coding};
 pub use coefficients::{Coefficients, Generated, Rule};
 pub use dispatch::solve;
 pub use gram::{Gram, Spectrum};
+pub use identity::as_they_are;
 pub use ladder::{LADDER, Rung, rung_for_bytes, rung_for_error};
 pub use method::{
     Activation, AeOptions, AnchoredOptions, Anneal, ClusterOptions, Coordinates, ExactOptions, Method, NmfOptions,

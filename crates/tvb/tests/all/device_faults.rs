@@ -46,7 +46,7 @@ fn a_pass_survives_its_device() {
     let top = tempfile::tempdir().expect("a folder");
     let plan = write_plan(top.path());
     let (runtime, notes) = (runtime(&engine), Notes::default());
-    let options = |name: &str| CompressOptions::new(top.path().join(name)).method(Method::Pca).atoms(1);
+    let options = |name: &str| CompressOptions::mixtures(top.path().join(name)).method(Method::Pca).atoms(1);
     let undisturbed = gram(&plan, &runtime, &notes).expect("a Gram matrix");
     compress(&plan, &options("undisturbed"), &runtime, &notes).expect("a basis");
     assert_eq!(notes.take(), Vec::<String>::new());

@@ -38,7 +38,7 @@ fn plan(run: &Run) -> Plan {
 }
 
 fn options(output: &Path) -> CompressOptions {
-    CompressOptions::new(output).method(Method::Pca).atoms(2)
+    CompressOptions::mixtures(output).method(Method::Pca).atoms(2)
 }
 
 /// Three chunks of the first tensor, two of the second, some small tensors.
@@ -346,7 +346,7 @@ fn inputs_that_change_while_an_edit_is_formed_are_noticed() {
         let selection = Selection::default().exclude("t2").expect("a pattern");
         let whole = plan(&run);
         let plan = Plan::new(whole.base, whole.tasks, &selection).expect("a plan");
-        let random = CompressOptions::new(folder.join("random")).method(Method::Random { seed: 1 }).atoms(1);
+        let random = CompressOptions::mixtures(folder.join("random")).method(Method::Random { seed: 1 }).atoms(1);
         let basis = || compress(&plan, &options(&folder.join("basis")), &runtime(), &Silent).expect("a basis").basis;
         let made = match job {
             "random" | "edit of originals" | "bare edit of originals" => None,

@@ -33,7 +33,7 @@ fn plan(folder: &Path) -> Plan {
 
 /// A basis of three tasks in `FOLDER/basis`.
 fn basis(folder: &Path) -> Basis {
-    let options = CompressOptions::new(folder.join("basis")).method(Method::Pca).atoms(2);
+    let options = CompressOptions::mixtures(folder.join("basis")).method(Method::Pca).atoms(2);
     compress(&plan(folder), &options, &runtime(), &Silent).expect("a basis").basis
 }
 

@@ -245,7 +245,7 @@ fn a_checkpoint_becomes_a_state_dict() {
 }
 
 fn four_random_atoms(output: PathBuf) -> CompressOptions {
-    CompressOptions::new(output).method(Method::Random { seed: 7 }).atoms(4)
+    CompressOptions::mixtures(output).method(Method::Random { seed: 7 }).atoms(4)
 }
 
 #[test]
@@ -325,7 +325,7 @@ fn what_does_not_fit_random_atoms_is_refused_before_anything_is_read() {
         random.clone().balance(true),
         random.clone().coordinates(Coordinates::Orthogonal),
         random.clone().size(Size::MaxError(MaxError::Mean(0.1))),
-        random.clone().size(Size::MaxBytes(1 << 30)),
+        random.clone().size(Size::MaxBytes(tvb::units::Amount::Bytes(1 << 30))),
     ] {
         let error = compress(&plan, &options, &runtime(), &Silent).unwrap_err();
         assert_eq!((error.kind(), error.hint_text().is_some()), (ErrorKind::Usage, true), "{error}");

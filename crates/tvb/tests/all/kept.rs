@@ -38,7 +38,7 @@ fn what_is_kept_makes_the_same_basis() {
         let made = [(Keep::Never, 64 << 20), (Keep::Always, 1 << 20), (Keep::Always, 64 << 20)];
         let made = made.map(|(keep, memory_bytes)| {
             let output = top.path().join(format!("{name}-{keep:?}-{memory_bytes}"));
-            let options = CompressOptions::new(&output).method(method.clone()).atoms(2).keep(keep);
+            let options = CompressOptions::mixtures(&output).method(method.clone()).atoms(2).keep(keep);
             let told = forecast(&plan, &options, memory_bytes).expect("a forecast");
             let made = compress(&plan, &options, &runtime(memory_bytes), &Silent).expect("a basis");
             assert!(made.read_bytes <= told.read_bytes && made.read_bytes > told.read_bytes / 2, "{name}: {told:?}");

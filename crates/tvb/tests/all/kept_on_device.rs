@@ -42,7 +42,7 @@ fn write_plan(folder: &Path, stored: Stored) -> Plan {
 }
 
 fn options(output: PathBuf, keep: Keep) -> CompressOptions {
-    CompressOptions::new(output).method(Method::Pca).atoms(2).keep(keep)
+    CompressOptions::mixtures(output).method(Method::Pca).atoms(2).keep(keep)
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn values_beyond_their_type_are_counted_or_clipped() {
     let selection = Selection::default().exclude("mask").expect("a pattern");
     let plan = Plan::new(base, vec![Task { name: "a".into(), checkpoint: tuned }], &selection).expect("a plan");
     let basis =
-        compress(&plan, &CompressOptions::new(top.path().join("basis")).method(Method::Identity), &runtime(), &Silent)
+        compress(&plan, &CompressOptions::mixtures(top.path().join("basis")).method(Method::Identity), &runtime(), &Silent)
             .expect("a basis")
             .basis;
     for (name, source) in [("originals", Source::Checkpoints(&plan)), ("basis", Source::Basis(&basis))] {
@@ -194,7 +194,7 @@ fn atoms_beyond_their_type_are_refused_or_clipped_and_say_so() {
     let mut large = wave(30_000, 1);
     (large[5], large[25_000]) = (1e5, -1e5);
     let plan = run_of_deltas(top.path(), &[large, wave(30_000, 2)]);
-    let options = |name: &str| CompressOptions::new(top.path().join(name)).method(Method::Identity).dtype(Dtype::F16);
+    let options = |name: &str| CompressOptions::mixtures(top.path().join(name)).method(Method::Identity).dtype(Dtype::F16);
     let error = compress(&plan, &options("refused"), &runtime(), &Silent).expect_err("1e5 is beyond f16");
     assert_eq!(error.kind(), ErrorKind::Rejected);
     assert!(error.message().contains("atom 0, tensor w: finite values expected, 2 beyond f16"), "{error}");
@@ -210,7 +210,7 @@ fn atoms_that_are_not_finite_go_no_further() {
     let top = tempfile::tempdir().expect("a folder");
     let plan = run_of_deltas(top.path(), &[wave(100, 1), wave(100, 2)]);
     let folder = top.path().join("basis");
-    let basis = compress(&plan, &CompressOptions::new(&folder).method(Method::Identity), &runtime(), &Silent);
+    let basis = compress(&plan, &CompressOptions::mixtures(&folder).method(Method::Identity), &runtime(), &Silent);
     let mut basis = basis.expect("a basis").basis;
     // As another program may write it: an infinite value, and its checksum in the manifest.
     let path = folder.join(&basis.manifest.atoms[1].file);
@@ -266,7 +266,7 @@ fn deltas_too_small_or_large_for_f32_squares_are_not_lost() {
         // And on to a basis that says how good it is.
         for method in [Method::parse("anchored").expect("a method"), Method::Pca, Method::Identity] {
             let folder = top.path().join(method.name());
-            let options = CompressOptions::new(&folder).method(method.clone()).atoms(2);
+            let options = CompressOptions::mixtures(&folder).method(method.clone()).atoms(2);
             let basis = match compress(&plan, &options, &runtime(), &Silent) {
                 Ok(basis) => basis,
                 // Norms further apart than f32 reaches: mixtures of these tasks cannot be formed.
@@ -299,7 +299,7 @@ fn what_16_bits_lose_of_small_deltas_is_predicted() {
         let top = tempfile::tempdir().expect("a folder");
         let deltas = [1, 2].map(|seed| wave(20_000, seed).iter().map(|value| value * size).collect::<Vec<f64>>());
         let plan = run_of_deltas(top.path(), &deltas);
-        let options = CompressOptions::new(top.path().join("basis")).method(Method::Identity).dtype(Dtype::F16);
+        let options = CompressOptions::mixtures(top.path().join("basis")).method(Method::Identity).dtype(Dtype::F16);
         let basis = compress(&plan, &options, &runtime(), &Silent).expect("a basis").basis;
         let rounding = &basis.manifest.diagnostics["rounding"];
         let stored = rounding.as_array().expect("a list").iter().find(|one| one["stored"] == true).expect("the type");
@@ -316,7 +316,7 @@ fn weights_that_f32_cannot_hold_name_the_task_and_its_file() {
     let top = tempfile::tempdir().expect("a folder");
     let plan = run_of_deltas(top.path(), &[wave(100, 1), wave(100, 2)]);
     let folder = top.path().join("basis");
-    let basis = compress(&plan, &CompressOptions::new(&folder).atoms(1), &runtime(), &Silent).expect("a basis").basis;
+    let basis = compress(&plan, &CompressOptions::mixtures(&folder).atoms(1), &runtime(), &Silent).expect("a basis").basis;
     for (source, file) in [(Source::Basis(&basis), "basis"), (Source::Checkpoints(&plan), "1.safetensors")] {
         for (alpha, scale) in [
             ([0.0, 1.0], 1e300),
@@ -371,7 +371,7 @@ fn tasks_that_did_not_move_or_are_alike_are_compressed_and_recovered() {
                 for n_atoms in (1..=deltas.len()).filter(|&n_atoms| n_atoms == 1 || n_atoms == most) {
                     let case = format!("{what}: {} m={n_atoms} balance={balance} {coordinates:?}", method.name());
                     let folder = top.path().join("basis");
-                    let options = CompressOptions::new(&folder)
+                    let options = CompressOptions::mixtures(&folder)
                         .method(method.clone())
                         .atoms(n_atoms)
                         .balance(balance)
@@ -450,7 +450,7 @@ fn a_memory_cap_that_is_too_low_is_refused_with_the_least_that_works() {
     let top = tempfile::tempdir().expect("a folder");
     let plan = run_of_deltas(top.path(), &[wave(40_000, 1), wave(40_000, 2), wave(40_000, 3)]);
     let at = |n_bytes: u64| Runtime::on_cpu(2, n_bytes);
-    let options = |name: &str| CompressOptions::new(top.path().join(name)).atoms(2);
+    let options = |name: &str| CompressOptions::mixtures(top.path().join(name)).atoms(2);
     let basis = compress(&plan, &options("basis"), &runtime(), &Silent).expect("a basis").basis;
     let edit = edit(&[1.0; 3], 1.0);
     let form = |runtime: &Runtime, source: Source<'_>| {

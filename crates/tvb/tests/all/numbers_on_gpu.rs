@@ -29,7 +29,7 @@ fn what_a_gpu_forms_beyond_its_type_is_counted_too() {
         let error = write(EditOutput::new(&target).dtype(Some(Dtype::F16))).expect_err("two values beyond f16");
         assert_eq!(error.kind(), ErrorKind::Rejected);
         assert!(error.message().contains("2 beyond f16"), "{error}");
-        let options = CompressOptions::new(top.path().join("basis")).method(Method::Identity).dtype(Dtype::F16);
+        let options = CompressOptions::mixtures(top.path().join("basis")).method(Method::Identity).dtype(Dtype::F16);
         compress(&plan, &options, &runtime, &Silent).expect("atoms within f16");
         std::fs::remove_dir_all(top.path().join("basis")).expect("removed");
         let clipped = write(EditOutput::new(&target).dtype(Some(Dtype::F16)).clip(true)).expect("clipped");

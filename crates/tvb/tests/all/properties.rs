@@ -74,7 +74,7 @@ fn plan(folder: &Path, model: &Model) -> Plan {
 }
 
 fn options(output: &Path, method: Method, n_atoms: usize) -> CompressOptions {
-    CompressOptions::new(output).method(method).atoms(n_atoms).existing(Existing::Replace)
+    CompressOptions::mixtures(output).method(method).atoms(n_atoms).existing(Existing::Replace)
 }
 
 fn floats(checkpoint: &Checkpoint, name: &str) -> (Vec<f32>, tvb_kernels::Dtype) {

@@ -21,7 +21,7 @@ fn basis(folder: &std::path::Path, method: Method) -> Basis {
     };
     let tasks = run.tasks.iter().enumerate().map(task).collect();
     let plan = Plan::new(Checkpoint::open(&run.base).expect("a base"), tasks, &Selection::default()).expect("a plan");
-    let options = CompressOptions::new(folder.join("basis")).method(method).atoms(2);
+    let options = CompressOptions::mixtures(folder.join("basis")).method(method).atoms(2);
     let runtime = Runtime::on_cpu(1, 64 << 20);
     compress(&plan, &options, &runtime, &Silent).expect("a basis").basis
 }

@@ -1,22 +1,23 @@
 //! Coded atoms on disk: one safetensors file for each column, written in the order of the tensors.
 //!
-//! A tensor that is coded lies there as `NAME.codes` and `NAME.scales`, one after the other; one that is not as `NAME`, in
-//! bf16. Where a tensor begins is known when the ones before it have ended: those that turned out to be frozen take no
+//! A tensor that is coded lies there as `NAME.codes`, in pieces of 16,384 elements so that one read fetches what a block of the
+//! base needs; one that is not as `NAME`, in bf16. Where a tensor begins is known when the ones before it have ended: those that turned out to be frozen take no
 //! room. The header comes last, into the room that was left for it. Coded atoms are not sharded: the limits that shards
 //! are for are those of programs that load them whole.
 
 use super::plain::stem;
 use crate::basis::manifest::AtomRecord;
-use crate::checkpoint::{Dtype, OutputFile, SafetensorsLayout, TensorSpec};
-use crate::columns::coded::{CODES, SCALES, is_coded};
+use crate::checkpoint::{Checkpoint, Dtype, OutputFile, SafetensorsLayout, TensorSpec};
+use crate::columns::coded::{CODES, block_bytes, is_coded};
 use crate::digest::{Digest, TableOfDigests};
 use crate::error::{Error, Result};
 use crate::ops::code::{CodeSink, Piece, Resumed};
+use crate::ops::decode::AtomTensor;
 use crate::pass::Block;
 use crate::progress::Progress;
 use std::collections::BTreeMap;
 use std::path::Path;
-use tvb_kernels::{BLOCK, PANEL, Rate, n_blocks};
+use tvb_kernels::{Rate, n_blocks};
 
 /// Bytes that are put together before they are written.
 const WRITTEN_BYTES: usize = 64 << 10;
@@ -50,8 +51,7 @@ struct Column {
     header_bytes: u64,
     /// Where in the file the tensor begins that is passing.
     tensor_at: u64,
-    codes: Pending,
-    scales: Pending,
+    pending: Pending,
 }
 
 /// Bytes that wait to be written at a place.
@@ -106,10 +106,9 @@ fn specs(tensors: &[Laid], rate: Rate, has_raw: bool) -> Vec<TensorSpec> {
     let of_tensor = |tensor: &Laid| {
         let n_blocks = n_blocks(tensor.n_rows);
         match (tensor.is_coded, has_raw) {
-            (true, _) => vec![
-                spec(format!("{}{CODES}", tensor.name), Dtype::U8, vec![n_blocks.saturating_mul(4 * rate.words())]),
-                spec(format!("{}{SCALES}", tensor.name), Dtype::U16, vec![n_blocks]),
-            ],
+            (true, _) => {
+                vec![spec(format!("{}{CODES}", tensor.name), Dtype::U8, vec![n_blocks.saturating_mul(block_bytes(rate))])]
+            }
             (false, true) => vec![spec(tensor.name.clone(), Dtype::Bf16, tensor.shape.clone())],
             (false, false) => Vec::new(),
         }
@@ -126,7 +125,7 @@ impl Laid {
     /// Bytes that it takes in a column.
     fn n_bytes(&self, column: &Column) -> u64 {
         match (self.is_coded, column.has_raw) {
-            (true, _) => (n_blocks(self.n_rows) * (4 * column.rate.words() + 2)) as u64,
+            (true, _) => (n_blocks(self.n_rows) * block_bytes(column.rate)) as u64,
             (false, true) => 2 * self.n_rows as u64,
             (false, false) => 0,
         }
@@ -189,9 +188,8 @@ impl CodeFiles {
             let name = format!("{}.safetensors", stem(index, rates.n_columns()));
             let Some(file) = open(&folder.join(&name), layout.file_bytes())? else { return Ok(None) };
             let header_bytes = layout.header().len() as u64;
-            let pending = Pending::default;
-            let (tensor_at, codes, scales) = (header_bytes, pending(), pending());
-            columns.push(Column { name, file, rate, has_raw, header_bytes, tensor_at, codes, scales });
+            let (tensor_at, pending) = (header_bytes, Pending::default());
+            columns.push(Column { name, file, rate, has_raw, header_bytes, tensor_at, pending });
         }
         Ok(Some(CodeFiles { tensors, columns }))
     }
@@ -259,23 +257,42 @@ impl CodeFiles {
     }
 }
 
+/// The checksum of a coded atom that was read: `digest_of` answers each tensor's digest by its name. `None` where it does not
+/// know them all.
+///
+/// # Errors
+/// Failed: a header cannot be read again.
+pub fn checksum(
+    atom: &Checkpoint,
+    tensors: &[AtomTensor],
+    is_own: bool,
+    digest_of: impl Fn(&str) -> Option<Digest>,
+) -> Result<Option<Digest>> {
+    let mut parts = Vec::with_capacity(tensors.len() + 1);
+    for file in atom.files() {
+        parts.push(Digest::of(&file.safetensors_header()?));
+    }
+    for tensor in tensors.iter().filter(|tensor| tensor.coded || is_own) {
+        match digest_of(&tensor.name) {
+            Some(digest) => parts.push(digest),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(Digest::of_digests(parts)))
+}
+
 impl Column {
     /// Sets the places for `first_row` of a tensor that begins where the ones before it have ended.
     fn begin(&mut self, tensor: &Laid, first_row: usize) {
-        let at = self.tensor_at;
-        if tensor.is_coded {
-            let before = (first_row / PANEL * (PANEL / BLOCK)) as u64;
-            let size = 4 * self.rate.words() as u64;
-            self.codes.at = at + before * size;
-            self.scales.at = at + n_blocks(tensor.n_rows) as u64 * size + 2 * before;
-        } else {
-            self.codes.at = at + 2 * first_row as u64;
-        }
+        let before = match tensor.is_coded {
+            true => n_blocks(first_row) * block_bytes(self.rate),
+            false => 2 * first_row,
+        };
+        self.pending.at = self.tensor_at + before as u64;
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.codes.write(&self.file)?;
-        self.scales.write(&self.file)
+        self.pending.write(&self.file)
     }
 }
 
@@ -289,10 +306,10 @@ impl CodeSink for CodeFiles {
             }
             match piece {
                 Piece::Coded { words, scales } => {
-                    column.codes.put(words, &column.file)?;
-                    column.scales.put(scales, &column.file)?;
+                    column.pending.bytes.extend_from_slice(words);
+                    column.pending.put(scales, &column.file)?;
                 }
-                Piece::Raw(rows) => column.codes.put(rows, &column.file)?,
+                Piece::Raw(rows) => column.pending.put(rows, &column.file)?,
                 Piece::Nothing => {}
             }
         }
@@ -308,8 +325,7 @@ impl CodeSink for CodeFiles {
                 column.flush()?;
                 column.tensor_at += tensor.n_bytes(column);
             } else {
-                column.codes.bytes.clear();
-                column.scales.bytes.clear();
+                column.pending.bytes.clear();
             }
         }
         Ok(())

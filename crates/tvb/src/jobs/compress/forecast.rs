@@ -3,7 +3,8 @@
 use super::keeping::n_reads;
 use super::options::CompressOptions;
 use super::size::{Size, atoms_for_ratio};
-use super::solving::{choose_atoms, solve_for};
+use super::solving::{choose_atoms, chosen, solve_for};
+use crate::basis::atoms::{CodeFiles, ColumnRates};
 use crate::basis::gram_file;
 use crate::checkpoint::free_bytes;
 use crate::columns::plan::Plan;
@@ -41,20 +42,49 @@ pub fn forecast(plan: &Plan, options: &CompressOptions, memory_bytes: u64) -> Re
     let n_outputs = options.most_outputs(plan.tasks.len());
     check_memory(plan, n_outputs, &on_cpu)?;
     let runtime_needs = least_bytes(plan, n_outputs, &on_cpu);
-    let n_atoms = predict_atoms(plan, options)?;
     let n_reads = n_reads(plan, options, memory_bytes)?;
-    let atom_bytes = match options.method.stores_atoms() {
-        true => plan.n_rows() * options.dtype.size() as u64,
-        false => 0,
-    };
+    let (n_atoms, write_bytes) = predict(plan, options)?;
     Ok(Forecast {
         n_atoms,
         n_reads,
         read_bytes: n_reads * plan.n_bytes(),
         memory_bytes: runtime_needs,
-        write_bytes: n_atoms.map(|n_atoms| n_atoms as u64 * atom_bytes),
+        write_bytes,
         free_bytes: free_bytes(&options.output),
     })
+}
+
+/// How many atoms there will be and what they take at most, where headers (or a Gram file) are enough to tell.
+fn predict(plan: &Plan, options: &CompressOptions) -> Result<(Option<usize>, Option<u64>)> {
+    options.check(plan)?;
+    let grams = options.gram.as_ref().map(|path| gram_file::read_within(path, plan.base.budget())).transpose()?;
+    if let Some(grams) = &grams {
+        check_same_inputs(plan, grams)?;
+    }
+    let is_known = match options.size {
+        Size::MaxError(_) => grams.is_some(),
+        Size::MaxBytes(_) => grams.is_some() || options.codes_tasks(),
+        Size::Atoms(_) | Size::Ratio(_) => true,
+    };
+    if !is_known {
+        return Ok((None, None));
+    }
+    let options = chosen(plan, options, grams.as_ref(), &Silent)?;
+    let n_atoms = predict_atoms(plan, &options)?;
+    Ok((n_atoms, n_atoms.map(|n_atoms| most_bytes(plan, &options, n_atoms)).transpose()?))
+}
+
+/// What this many atoms take, where every tensor moves.
+fn most_bytes(plan: &Plan, options: &CompressOptions, n_atoms: usize) -> Result<u64> {
+    let n_stored = if options.method.stores_atoms() { n_atoms } else { 0 };
+    let Some(coding) = &options.coding else {
+        return Ok((n_stored as u64).saturating_mul(plan.n_rows()).saturating_mul(options.dtype.size() as u64));
+    };
+    let tensors: Vec<_> = plan.tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
+    let rung = coding.rung.of(n_stored);
+    let kept = rung.kept_rate.map_or(0, |_| coding.n_kept_most());
+    let kept_rate = rung.kept_rate.unwrap_or(rung.rate);
+    CodeFiles::n_bytes(ColumnRates { rate: rung.rate, n_own: n_stored, kept_rate, n_kept: kept }, &tensors)
 }
 
 /// The number of atoms `compress` would make, where headers (or a Gram file) are enough to tell.
@@ -104,8 +134,7 @@ pub fn check_room(output: &Path, atom_bytes: u64) -> Result<()> {
 /// The same from headers alone, where the number of atoms is known: at most this much is needed.
 pub(super) fn check_room_before_reading(plan: &Plan, options: &CompressOptions) -> Result<()> {
     let Some(n_atoms) = predict_atoms(plan, options)? else { return Ok(()) };
-    let n_stored = if options.method.stores_atoms() { n_atoms as u64 } else { 0 };
-    let atom_bytes = n_stored.saturating_mul(plan.n_rows()).saturating_mul(options.dtype.size() as u64);
+    let atom_bytes = most_bytes(plan, options, n_atoms)?;
     check_room(&options.output, atom_bytes).map_err(|error| {
         error.hint(
             "free some space, choose another disk, fewer atoms, or --dtype bf16; if no task moves most of the tensors, \

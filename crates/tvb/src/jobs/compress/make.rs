@@ -3,7 +3,8 @@
 use super::forecast::{check_room, check_room_before_reading};
 use super::in_f32::check_in_f32;
 use super::options::CompressOptions;
-use super::solving::{choose_atoms, solve_for, solve_random};
+use super::size::Size;
+use super::solving::{choose_atoms, chosen, solve_for, solve_random};
 use crate::basis::atoms::AtomFiles;
 use crate::basis::coefficients::{self, Solution};
 use crate::basis::describe::{Described, describe};
@@ -11,10 +12,11 @@ use crate::basis::gram_file;
 use crate::basis::manifest::AtomRecord;
 use crate::checkpoint::StagedOutput;
 use crate::columns::plan::Plan;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::jobs::bookmarks::BookmarkFolder;
 use crate::jobs::gram::resumed_gram;
 use crate::matrix::Matrix;
+use crate::ops::Grams;
 use crate::ops::generated::RawColumns;
 use crate::ops::project::{Projection, find_bookmark, project_from};
 use crate::ops::range::Clipped;
@@ -23,6 +25,7 @@ use crate::pass::{Reads, Runtime};
 use crate::progress::Progress;
 use crate::solve::Method;
 use serde_json::json;
+use tvb_kernels::Engine;
 
 /// What a manifest's options call the values that were clipped, where there are any.
 pub(crate) const CLIPPED: &str = "clipped";
@@ -43,16 +46,41 @@ impl Make<'_> {
     pub(super) fn make(&self, bookmarks: &mut BookmarkFolder) -> Result<()> {
         let Make { plan, options, reads, runtime, progress, staged } = *self;
         let grams = match &options.gram {
-            Some(path) => gram_file::read_within(path, &runtime.budget)?,
-            None => {
+            Some(path) => Some(gram_file::read_within(path, &runtime.budget)?),
+            None if self.needs_gram_first() => {
                 // What an interrupted run reserved is no longer free and need not be.
                 if !staged.resumed() {
                     check_room_before_reading(plan, options)?;
                 }
-                resumed_gram(plan, reads, bookmarks, runtime, progress)?
+                Some(resumed_gram(plan, reads, bookmarks, runtime, progress)?)
             }
+            None => None,
         };
-        check_same_inputs(plan, &grams)?;
+        if let Some(grams) = &grams {
+            check_same_inputs(plan, grams)?;
+        }
+        let options = chosen(plan, options, grams.as_ref(), progress)?;
+        let make = Make { options: &options, ..*self };
+        match (&options.coding, grams) {
+            (Some(coding), grams) => make.make_coded(coding, grams, bookmarks),
+            (None, Some(grams)) => make.make_plain(grams, bookmarks),
+            (None, None) => Err(Error::failed("atoms without the Gram matrix that they are made from")),
+        }
+    }
+
+    /// Whether the Gram matrices come before everything else: atoms that are not the tasks themselves and targets need them,
+    /// and a GPU forms them apart from the codes, with the inputs in its own memory.
+    pub(super) fn needs_gram_first(&self) -> bool {
+        let Make { options, runtime, .. } = *self;
+        options.coding.is_none()
+            || !matches!(options.method, Method::Identity)
+            || matches!(options.size, Size::MaxError(_))
+            || matches!(runtime.engine, Engine::Gpu(_))
+    }
+
+    /// Fills it with a basis whose atoms are stored as floats, or made from a seed.
+    fn make_plain(&self, grams: Grams, bookmarks: &mut BookmarkFolder) -> Result<()> {
+        let Make { plan, options, reads, runtime, progress, staged } = *self;
         let dtype = options.dtype;
         let stored = grams.tensors.iter().filter(|tensor| !tensor.frozen);
         let tensors: Vec<_> = stored.map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
@@ -77,12 +105,13 @@ impl Make<'_> {
             encode: if coefficients.encode.n_columns() == 0 { &no_encode } else { &coefficients.encode },
             decode: &coefficients.decode,
             mix: coefficients.generated.as_ref().map(|generated| &generated.mix),
+            kept: None,
             eigenvalues: &solved.gram.spectrum().values,
         };
         progress.check()?;
         let file = coefficients::write(staged.path(), Some(&grams), &solution)?;
         progress.check()?;
-        let described = Described { grams: &grams, solved: &solved, method: &options.method, dtype };
+        let described = Described { grams: &grams, solved: &solved, method: &options.method, dtype, codes: None };
         let mut manifest = describe(&described, atoms, file);
         if !clipped.is_none() {
             if let Some(options) = manifest.method.options.as_object_mut() {

@@ -3,22 +3,26 @@
 //! | file | |
 //! |---|---|
 //! | `options.rs`, `size.rs` | what to make, and of what size |
+//! | `coding.rs` | how atoms are coded, and what is kept |
 //! | `keeping.rs` | whether inputs stay in memory between the passes |
 //! | `forecast.rs` | what would be done, from headers alone; room on the disk |
 //! | `solving.rs` | Gram matrices → M, B and W |
 //! | `in_f32.rs` | whether f32 can hold B and W |
-//! | `make.rs` | the folder, filled |
+//! | `make.rs`, `make_coded.rs` | the folder, filled |
 //! | `job.rs` | the job from end to end |
 
+mod coding;
 mod forecast;
 mod in_f32;
 mod job;
 mod keeping;
 mod make;
+mod make_coded;
 mod options;
 mod size;
 mod solving;
 
+pub use coding::{CodingOptions, KeptEdit};
 pub use forecast::{Forecast, check_room, forecast};
 pub use job::{Compressed, compress};
 pub(crate) use make::CLIPPED;

@@ -1,5 +1,6 @@
 //! What to make of the inputs and where to put it.
 
+use super::coding::CodingOptions;
 use super::size::{Size, atoms_for_ratio};
 use crate::checkpoint::{Existing, Inputs};
 use crate::columns::plan::Plan;
@@ -20,8 +21,12 @@ pub struct CompressOptions {
     pub balance: bool,
     /// Convex or orthogonal atoms of the same span.
     pub coordinates: Coordinates,
-    /// How atoms are stored: f32, bf16 or f16.
+    /// How atoms are stored where they are not coded: f32, bf16 or f16.
     pub dtype: tvb_kernels::Dtype,
+    /// How they are coded; `None` where they are stored as `dtype`.
+    pub coding: Option<CodingOptions>,
+    /// Whether a budget chooses how mixtures are stored, too.
+    pub any_storage: bool,
     /// Write the largest finite value of the type in place of one beyond it; otherwise that is an error.
     pub clip: bool,
     /// A Gram file of these inputs: one read instead of two.
@@ -37,14 +42,25 @@ pub struct CompressOptions {
 }
 
 impl CompressOptions {
-    /// The defaults: `anchored`, half as many atoms as tasks, stored in f32, in a folder that is not there yet.
+    /// The defaults: every task coded as it is at 2 bits an element, with the sum of all kept at 3, in a folder that is not
+    /// there yet.
     pub fn new(output: impl Into<PathBuf>) -> CompressOptions {
+        let options = CompressOptions::mixtures(output);
+        let coding = Some(CodingOptions::default());
+        CompressOptions { method: Method::Identity, size: Size::Ratio(1.0), coding, ..options }
+    }
+
+    /// Mixtures of the tasks as in the paper: by default `anchored`, half as many atoms as tasks, stored in f32, in a folder
+    /// that is not there yet.
+    pub fn mixtures(output: impl Into<PathBuf>) -> CompressOptions {
         CompressOptions {
             method: Method::Anchored(AnchoredOptions::default()),
             size: Size::Ratio(0.5),
+            coding: None,
             balance: false,
             coordinates: Coordinates::Convex,
             dtype: tvb_kernels::Dtype::F32,
+            any_storage: false,
             clip: false,
             gram: None,
             keep: Keep::Auto,
@@ -90,6 +106,18 @@ impl CompressOptions {
         CompressOptions { dtype, ..self }
     }
 
+    /// Sets how atoms are coded; `None` stores them as floats.
+    #[must_use]
+    pub fn coding(self, coding: Option<CodingOptions>) -> CompressOptions {
+        CompressOptions { coding, ..self }
+    }
+
+    /// Sets whether a budget chooses how mixtures are stored, too.
+    #[must_use]
+    pub fn any_storage(self, any_storage: bool) -> CompressOptions {
+        CompressOptions { any_storage, ..self }
+    }
+
     /// Sets whether values beyond the atoms' type are written as its largest finite one.
     #[must_use]
     pub fn clip(self, clip: bool) -> CompressOptions {
@@ -133,6 +161,7 @@ impl CompressOptions {
     /// How many outputs of each row the widest pass makes, at most: what its memory depends on.
     pub(crate) fn most_outputs(&self, n_tasks: usize) -> usize {
         let n_atoms = match self.size {
+            _ if self.codes_tasks() => return n_tasks + self.coding.as_ref().map_or(0, CodingOptions::n_kept_most),
             _ if self.method.fixed_atoms(n_tasks).is_some() => n_tasks,
             Size::Atoms(n_atoms) => n_atoms,
             Size::Ratio(ratio) => atoms_for_ratio(ratio, n_tasks).unwrap_or(n_tasks),
@@ -147,12 +176,29 @@ impl CompressOptions {
         }
     }
 
+    /// Whether the tasks themselves are coded.
+    pub(super) fn codes_tasks(&self) -> bool {
+        self.coding.is_some() && matches!(self.method, Method::Identity)
+    }
+
     /// What can be told before anything is read.
     ///
     /// # Errors
     /// Usage: options that do not fit each other, or the number of tasks.
     pub(super) fn check(&self, plan: &Plan) -> Result<()> {
         solve::check_options(&self.method, self.balance, self.coordinates)?;
+        if let Some(coding) = &self.coding {
+            coding.kept_edits(plan.tasks.len())?;
+            if !self.method.stores_atoms() {
+                return Err(Error::usage("bits with method 'random': its atoms are made from a seed and take no space")
+                    .hint("leave out --bits, or choose another method"));
+            }
+        }
+        let is_budget = matches!(self.size, Size::MaxError(_) | Size::MaxBytes(_));
+        if is_budget && matches!(self.method, Method::Identity) && self.coding.is_none() {
+            return Err(Error::usage("a budget for tasks that are stored as they are: their size is what it is")
+                .hint("code them: leave out --dtype; or give --method a name that mixes them"));
+        }
         match self.size {
             Size::MaxError(_) | Size::MaxBytes(_) if !self.method.stores_atoms() => Err(Error::usage(
                 "a target with method 'random': its errors need the checkpoints, and its atoms take no space",

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::solve::{MaxError, Method};
+use crate::units::Amount;
 
 /// How many atoms.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -12,8 +13,8 @@ pub enum Size {
     Ratio(f64),
     /// The fewest whose error stays under this.
     MaxError(MaxError),
-    /// The most whose files stay under this many bytes together.
-    MaxBytes(u64),
+    /// The most whose files stay under this many bytes together, or this share of the f32 task vectors.
+    MaxBytes(Amount),
 }
 
 /// The number of atoms a share of the tasks stands for, rounded up.

@@ -3,13 +3,78 @@
 use super::options::CompressOptions;
 use super::size::{Size, atoms_for_bytes, atoms_for_ratio};
 use crate::columns::plan::Plan;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::Grams;
 use crate::ops::generated::RawColumns;
 use crate::ops::products::products;
 use crate::pass::{Reads, Runtime};
 use crate::progress::{Progress, unless_cancelled};
-use crate::solve::{self, Gram, Solved};
+use crate::solve::{self, Gram, Limit, Method, Parts, Solved, Storage};
+
+/// The Gram matrix by what a code does with a tensor.
+pub(super) fn parts_of(grams: &Grams) -> Parts {
+    let (coded, raw) = grams.parted();
+    Parts { coded, raw }
+}
+
+/// The options with a budget replaced by what it comes to: the rung of coded tasks, or M and the storage of mixtures whose
+/// storage was left open. Other sizes stay as they are.
+///
+/// # Errors
+/// Rejected: nothing keeps to the budget; says what would. Interrupted.
+pub(super) fn chosen(
+    plan: &Plan,
+    options: &CompressOptions,
+    grams: Option<&Grams>,
+    progress: &dyn Progress,
+) -> Result<CompressOptions> {
+    let limit = match options.size {
+        Size::MaxBytes(limit) => {
+            let all_bytes = plan.n_rows().saturating_mul(4).saturating_mul(plan.tasks.len() as u64);
+            Limit::Bytes(limit.of(grams.map_or(all_bytes, Grams::full_bytes)))
+        }
+        Size::MaxError(target) => Limit::Error(target),
+        Size::Atoms(_) | Size::Ratio(_) => return Ok(options.clone()),
+    };
+    let n_tasks = plan.tasks.len();
+    let moves = |index: usize| grams.and_then(|grams| grams.tensors.get(index)).is_none_or(|tensor| !tensor.frozen);
+    let planned = plan.tensors.iter().enumerate().filter(|(index, _)| moves(*index));
+    let shapes: Vec<Vec<usize>> = planned.map(|(_, tensor)| tensor.shape.clone()).collect();
+    let coding = options.coding.clone().unwrap_or_default();
+    let kept: Vec<Vec<f64>> = coding.kept_edits(n_tasks)?.into_iter().map(|edit| edit.alpha).collect();
+    if let (Method::Identity, Some(coding)) = (&options.method, &options.coding) {
+        let rung = match limit {
+            Limit::Bytes(limit) => solve::rung_for_bytes(limit, |rung| rung.bytes(n_tasks, &shapes), n_tasks)?,
+            Limit::Error(target) => {
+                let grams = grams.ok_or_else(|| Error::failed("a target without the Gram matrix"))?;
+                let gram = Gram::new(grams.total())?.over(grams.n_moved_rows());
+                solve::rung_for_error(&gram, &parts_of(grams), &kept, target)?
+            }
+        };
+        if let Some(warning) = rung.warning() {
+            progress.warn(&format!("{rung} bits are what fits: {warning}"));
+        }
+        return Ok(options.clone().coding(Some(coding.clone().rung(rung))).size(Size::Ratio(1.0)));
+    }
+    let storages = match &options.coding {
+        _ if options.any_storage => Storage::all(),
+        Some(coding) => vec![Storage::Coded(coding.rung)],
+        None => return Ok(options.clone()),
+    };
+    let grams = grams.ok_or_else(|| Error::failed("a budget for mixtures without the Gram matrix"))?;
+    let (total, parts, n_rows) = (grams.total(), parts_of(grams), grams.n_moved_rows());
+    let wanted = options.clone();
+    let found = unless_cancelled(progress, move |go_on| {
+        let gram = Gram::new(total)?.over(n_rows);
+        let options = wanted.solve_options(1);
+        solve::mixture_for(&gram, &parts, &wanted.method, &options, &storages, &kept, &shapes, limit, go_on)
+    })?;
+    let options = options.clone().size(Size::Atoms(found.n_atoms));
+    Ok(match found.storage {
+        Storage::Plain(dtype) => options.dtype(dtype),
+        Storage::Coded(rung) => options.coding(Some(coding.rung(rung))),
+    })
+}
 
 /// Chooses M and solves, from the Gram matrices alone.
 ///
@@ -55,17 +120,17 @@ fn with_atoms<T: Send + 'static>(
     then: impl FnOnce(Gram, usize, &CompressOptions, &dyn Fn(f64) -> bool) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let total = grams.total();
-    let moved_bytes = grams.moved_bytes(options.dtype.into());
+    let sizes = (grams.moved_bytes(options.dtype.into()), grams.full_bytes());
     let n_rows = grams.n_moved_rows();
     let options = options.clone();
     unless_cancelled(progress, move |go_on| {
         let gram = Gram::new(total)?.over(n_rows);
-        let n_atoms = choose(&gram, moved_bytes, &options, go_on)?;
+        let n_atoms = choose(&gram, sizes, &options, go_on)?;
         then(gram, n_atoms, &options, go_on)
     })
 }
 
-fn choose(gram: &Gram, moved_bytes: u64, options: &CompressOptions, go_on: &dyn Fn(f64) -> bool) -> Result<usize> {
+fn choose(gram: &Gram, (moved_bytes, full_bytes): (u64, u64), options: &CompressOptions, go_on: &dyn Fn(f64) -> bool) -> Result<usize> {
     let n_tasks = gram.n_tasks();
     Ok(match options.size {
         _ if options.method.fixed_atoms(n_tasks).is_some() => n_tasks,
@@ -74,6 +139,6 @@ fn choose(gram: &Gram, moved_bytes: u64, options: &CompressOptions, go_on: &dyn 
         Size::MaxError(target) => {
             solve::atoms_for_error(gram, &options.method, &options.solve_options(1), target, go_on)?
         }
-        Size::MaxBytes(limit) => atoms_for_bytes(limit, moved_bytes, n_tasks, &options.method)?,
+        Size::MaxBytes(limit) => atoms_for_bytes(limit.of(full_bytes), moved_bytes, n_tasks, &options.method)?,
     })
 }

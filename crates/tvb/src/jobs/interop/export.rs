@@ -79,7 +79,7 @@ pub fn export_basis(
     let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Clear, &inputs)?;
     let scratch = staged.path().join("atoms");
     let atoms = match basis.atoms()? {
-        Atoms::Generated(_) => make_atoms(basis, &scratch, runtime, progress)?,
+        Atoms::Generated(_) | Atoms::Coded(_) => make_atoms(basis, &scratch, runtime, progress)?,
         Atoms::Plain(atoms) => atoms.into_iter().map(|atom| atom.checkpoint).collect(),
     };
     let plan = atoms_plan(basis, atoms)?;

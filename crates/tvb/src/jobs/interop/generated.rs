@@ -1,4 +1,4 @@
-//! Atoms that are made from a seed, written as files for formats that know stored atoms only.
+//! Atoms that are made from a seed or decoded, written as files for formats that know plain atoms only.
 
 use crate::basis::atoms::plain;
 use crate::basis::{Basis, edits};

@@ -8,7 +8,7 @@ use super::published::{self, Published};
 use crate::basis::atoms::{AtomFiles, plain};
 use crate::basis::coefficients::{self, Solution};
 use crate::basis::manifest::{
-    AtomRecord, BaseRecord, FORMAT, Manifest, MethodRecord, StoredTensors, TaskRecord, VERSION,
+    AtomRecord, BaseRecord, FORMAT, Manifest, MethodRecord, PLAIN_VERSION, StoredTensors, TaskRecord,
 };
 use crate::basis::{Basis, seal};
 use crate::checkpoint::torch::TorchFile;
@@ -49,7 +49,7 @@ pub fn import(
     let plan = plan(atoms)?;
     let records = write_atoms(&plan, staged.path(), runtime, progress)?;
     let Published { encode, decode, .. } = &published;
-    let solution = Solution { encode, decode, mix: None, eigenvalues: &[] };
+    let solution = Solution { encode, decode, mix: None, kept: None, eigenvalues: &[] };
     let file = coefficients::write(staged.path(), None, &solution)?;
     let manifest = Manifest { coefficients: file, skipped, ..describe(folder, published, &plan, records) };
     manifest.write(staged.path())?;
@@ -63,7 +63,15 @@ fn describe(folder: &Path, published: Published, plan: &Plan, atoms: Vec<AtomRec
         .get("model")
         .and_then(Value::as_str)
         .map_or_else(|| "unknown".to_owned(), |model| format!("unknown, of model {model}"));
-    let task = |name: String| TaskRecord { name, source: None, fingerprint: None, norm: None, relative_error: None };
+    let task = |name: String| TaskRecord {
+        name,
+        source: None,
+        fingerprint: None,
+        norm: None,
+        relative_error: None,
+        gain: None,
+        noise: None,
+    };
     let options = json!({
         "n_atoms": decode.n_rows() - usize::from(mean.is_some()),
         "n_stored": decode.n_rows(),
@@ -72,7 +80,8 @@ fn describe(folder: &Path, published: Published, plan: &Plan, atoms: Vec<AtomRec
     });
     Manifest {
         format: FORMAT.into(),
-        version: VERSION,
+        version: PLAIN_VERSION,
+        coded: None,
         checksum: seal::UNSEALED,
         tool: crate::TOOL.into(),
         method: MethodRecord { name: method.into(), options },

@@ -1,0 +1,122 @@
+//! The folder of a coded basis, filled: Gram and codes, in one pass over the inputs where the tasks are coded as they are.
+
+use super::coding::CodingOptions;
+use super::forecast::check_room;
+use super::in_f32::check_in_f32;
+use super::make::Make;
+use super::solving::{parts_of, solve_for};
+use crate::basis::atoms::{CodeFiles, ColumnRates};
+use crate::basis::coefficients::{self, Solution};
+use crate::basis::describe::{DescribedCodes, Described, describe};
+use crate::error::{Error, Result};
+use crate::jobs::bookmarks::BookmarkFolder;
+use crate::ops::Grams;
+use crate::ops::code::{Coded, CodedFrom, code, find_code_bookmark};
+use crate::solve::{Coding, Gram, Method, Solved, assess, as_they_are};
+
+impl Make<'_> {
+    /// Fills the partial output with a coded basis.
+    pub(super) fn make_coded(
+        &self,
+        options: &CodingOptions,
+        given: Option<Grams>,
+        bookmarks: &mut BookmarkFolder,
+    ) -> Result<()> {
+        let Make { plan, progress, staged, .. } = *self;
+        let is_mixed = !matches!(self.options.method, Method::Identity);
+        let mixed = match &given {
+            Some(grams) if is_mixed => {
+                let solved = solve_for(grams, self.options, progress)?;
+                check_in_f32(&solved, &grams.tasks.iter().map(|task| task.name.as_str()).collect::<Vec<_>>())?;
+                Some(solved)
+            }
+            _ => None,
+        };
+        let (coding, kept) = match &mixed {
+            Some(solved) => options.coding(&solved.coefficients)?,
+            None => options.coding(&as_they_are(plan.tasks.len()))?,
+        };
+        let from = match (&mixed, &given) {
+            (Some(solved), Some(grams)) => CodedFrom::Mixtures(grams, &solved.coefficients.encode),
+            (_, grams) => CodedFrom::Tasks(grams.as_ref()),
+        };
+        let (files, coded) = self.code(from, &coding, bookmarks)?;
+        let Coded { grams, measured, digests } = coded;
+        let grams = grams.or(given).ok_or_else(|| Error::failed("codes without their Gram matrix"))?;
+        let parts = parts_of(&grams);
+        let solved = match mixed {
+            Some(solved) => solved,
+            None => {
+                let gram = Gram::new(grams.total())?.over(grams.n_moved_rows());
+                let coefficients = as_they_are(gram.n_tasks());
+                Solved { assessment: assess(&gram, &coefficients)?, gram, coefficients }
+            }
+        };
+        let sizes = parts.sizes(&solved.coefficients);
+        let Solved { gram, coefficients, assessment } = solved;
+        let assessment = assessment.coded(&gram, &coefficients, &coding, &sizes)?;
+        let solved = Solved { gram, coefficients, assessment };
+        let stored: Vec<_> = grams
+            .tensors
+            .iter()
+            .filter(|tensor| !tensor.frozen)
+            .map(|tensor| (tensor.name.clone(), tensor.shape.clone()))
+            .collect();
+        let atoms = files.finish(&stored, &digests, progress)?;
+        let solution = Solution {
+            encode: &solved.coefficients.encode,
+            decode: &solved.coefficients.decode,
+            mix: None,
+            kept: Some(&coding.kept).filter(|kept| kept.n_columns() > 0),
+            eigenvalues: &solved.gram.spectrum().values,
+        };
+        let file = coefficients::write(staged.path(), Some(&grams), &solution)?;
+        progress.check()?;
+        let codes = DescribedCodes { coding: &coding, kept, measured: &measured, of_tasks: !is_mixed };
+        let described = Described {
+            grams: &grams,
+            solved: &solved,
+            method: &self.options.method,
+            dtype: self.options.dtype,
+            codes: Some(codes),
+        };
+        describe(&described, atoms, file).write(staged.path())
+    }
+
+    /// Runs the coding pass, from where an interrupted run of the same pass stopped, where there is one.
+    fn code(
+        &self,
+        from: CodedFrom<'_>,
+        coding: &Coding,
+        bookmarks: &mut BookmarkFolder,
+    ) -> Result<(CodeFiles, Coded)> {
+        let Make { plan, options, reads, runtime, progress, staged } = *self;
+        let (n_own, tensors) = match from {
+            CodedFrom::Tasks(grams) => (plan.tasks.len(), self.laid_out(grams)),
+            CodedFrom::Mixtures(grams, encode) => (encode.n_columns(), self.laid_out(Some(grams))),
+        };
+        let rates = ColumnRates { rate: coding.rate, n_own, kept_rate: coding.kept_rate, n_kept: coding.n_kept() };
+        let found = find_code_bookmark(plan, from, coding, runtime, bookmarks);
+        let reopened = found.and_then(|(bookmark, resumed)| {
+            let files = CodeFiles::reopen(staged.path(), rates, &tensors, &resumed)?;
+            Some((files, Some(bookmark)))
+        });
+        let (mut files, bookmark) = match reopened {
+            Some(resumed) => resumed,
+            None => {
+                bookmarks.clear_beside()?;
+                check_room(&options.output, CodeFiles::n_bytes(rates, &tensors)?)?;
+                (CodeFiles::create(staged.path(), rates, &tensors)?, None)
+            }
+        };
+        let coded = code(plan, from, coding, reads, &mut files, bookmark, runtime, progress, bookmarks)?;
+        Ok((files, coded))
+    }
+
+    /// The tensors that room is made for: those that move, or all where that is not known yet.
+    fn laid_out(&self, grams: Option<&Grams>) -> Vec<(String, Vec<usize>)> {
+        let planned = self.plan.tensors.iter().enumerate();
+        let moves = |index: usize| grams.and_then(|grams| grams.tensors.get(index)).is_none_or(|tensor| !tensor.frozen);
+        planned.filter(|(index, _)| moves(*index)).map(|(_, tensor)| (tensor.name.clone(), tensor.shape.clone())).collect()
+    }
+}
