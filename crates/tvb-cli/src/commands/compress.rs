@@ -123,8 +123,10 @@ fn storage(args: &Args, names: &[String]) -> Result<CompressOptions> {
     let coding = args.coding.options(names, tuning)?;
     if !is_mixed {
         if args.dtype.is_some() {
-            return Err(Error::usage("--dtype without a method: tasks are coded as they are, and --bits says how finely")
-                .hint("--method identity stores them as they are; -m N, --ratio R or --method NAME mixes them"));
+            return Err(Error::usage(
+                "--dtype without a method: tasks are coded as they are, and --bits says how finely",
+            )
+            .hint("--method identity stores them as they are; -m N, --ratio R or --method NAME mixes them"));
         }
         let size = args.size.is_budget().then(|| args.size.size());
         if size.is_some() && args.coding.bits.is_some() {
@@ -212,7 +214,9 @@ fn summary(made: &Compressed, input_bytes: u64, elapsed: Duration, device: &str)
             addition.projected.norm_ratio,
             escaped(&kept)
         ));
-    } else if let (Some(loss), Some(bound), Some(addition)) = (manifest.relative_loss, bound_share(basis), manifest.addition) {
+    } else if let (Some(loss), Some(bound), Some(addition)) =
+        (manifest.relative_loss, bound_share(basis), manifest.addition)
+    {
         text.push_str(&format!(
             "relative loss {loss:.4} (no basis of this size has less than {bound:.4}); addition of all: cosine {:.4}, norm ratio {:.4}\n",
             addition.projected.cosine, addition.projected.norm_ratio

@@ -145,8 +145,9 @@ fn diagnostics(gram: &Gram, assessment: &Assessment, dtype: Dtype, codes: Option
     });
     if let (Some(codes), Some(all)) = (codes, diagnostics.as_object_mut()) {
         let found = codes.measured.iter().map(|measured| measured.gain_and_noise());
-        let of_atoms: Vec<Value> =
-            found.map(|found| found.map_or(Value::Null, |(gain, noise)| json!({ "gain": gain, "noise": noise }))).collect();
+        let of_atoms: Vec<Value> = found
+            .map(|found| found.map_or(Value::Null, |(gain, noise)| json!({ "gain": gain, "noise": noise })))
+            .collect();
         all.insert("predicted_gains".to_owned(), json!(assessment.gains));
         all.insert("predicted_noises".to_owned(), json!(assessment.noises));
         all.insert("measured_atoms".to_owned(), Value::Array(of_atoms));

@@ -3,11 +3,11 @@
 use super::head::{Head, Scalar};
 use super::seal;
 use crate::checkpoint::Dtype;
+use crate::columns::coded::is_coded;
 use crate::columns::plan::Skipped;
 use crate::columns::tasks::check_names;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::columns::coded::is_coded;
 use crate::ops::{countable_rows, dtype_name};
 use crate::solve::Method;
 use serde::{Deserialize, Serialize};
@@ -282,8 +282,11 @@ impl Manifest {
         }
         let is_known = (PLAIN_VERSION..=VERSION).any(|version| head.version == Some(Scalar::Number(version.into())));
         if !is_known {
-            return Err(rejected(format!("\"version\": {PLAIN_VERSION} or {VERSION} expected, {} found", shown(head.version.as_ref())))
-                .hint("use the tvb that wrote it, or a newer one"));
+            return Err(rejected(format!(
+                "\"version\": {PLAIN_VERSION} or {VERSION} expected, {} found",
+                shown(head.version.as_ref())
+            ))
+            .hint("use the tvb that wrote it, or a newer one"));
         }
         let checksum = match &head.checksum {
             Some(Scalar::Text(text)) => text.parse::<Digest>(),
@@ -339,7 +342,11 @@ impl Manifest {
             }
         }
         if coded.n_kept >= self.atoms.len() || coded.n_kept > self.tasks.len() {
-            return Err(format!("shared columns: fewer than the {} atoms expected, {} found", self.atoms.len(), coded.n_kept));
+            return Err(format!(
+                "shared columns: fewer than the {} atoms expected, {} found",
+                self.atoms.len(),
+                coded.n_kept
+            ));
         }
         if coded.tensors.len() != self.stored.tensors.len() || self.generated.is_some() {
             let (expected, found) = (self.stored.tensors.len(), coded.tensors.len());
@@ -348,7 +355,8 @@ impl Manifest {
         if countable_rows(coded.tensors.iter().map(|tensor| tensor.shape.as_slice())).is_none() {
             return Err("coded tensors of a size that can be counted expected".into());
         }
-        match coded.tensors.iter().zip(&self.stored.tensors).find(|(tensor, _)| tensor.coded != is_coded(&tensor.shape)) {
+        match coded.tensors.iter().zip(&self.stored.tensors).find(|(tensor, _)| tensor.coded != is_coded(&tensor.shape))
+        {
             Some((tensor, name)) => {
                 let words = |coded: bool| if coded { "codes" } else { "bf16" };
                 Err(format!(

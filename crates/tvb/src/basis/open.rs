@@ -1,23 +1,21 @@
 //! Opening a basis: its small files are read and checked at once, its atoms when they are needed.
 
 use super::atoms::plain::stem;
-use super::atoms::{Atoms, ColumnRates, GeneratedAtoms};
+use super::atoms::{Atoms, ColumnRates, GeneratedAtoms, coded};
 use super::coefficients::{self, StoredCoefficients};
 use super::manifest::{self, CodedRecord, CodedTensor, Manifest};
 use crate::checkpoint::{
-    Budget, Charge, Checkpoint, Dtype, Inputs, OpenOptions, json_cost, read_capped_within, resolve_inside,
+    Budget, Charge, Checkpoint, Inputs, OpenOptions, json_cost, read_capped_within, resolve_inside,
 };
-use crate::columns::coded::{CODES, block_bytes};
 use crate::columns::plan::Task;
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
 use crate::ops::decode::{AtomTensor, CodedAtoms};
-use crate::shown::shown;
-use crate::solve::{Coefficients, Coding, Generated};
+use crate::solve::{Coding, Coefficients, Generated, Parts};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tvb_kernels::{Rate, n_blocks};
+use tvb_kernels::Rate;
 
 /// A basis whose small files were read and checked; atoms are opened when they are needed.
 #[derive(Clone, Debug)]
@@ -200,20 +198,24 @@ impl Basis {
         let (rate, kept_rate) = (coding.rate, coding.kept_rate);
         let rates = ColumnRates { rate, n_own: self.n_atoms(), kept_rate, n_kept: record.n_kept };
         let open = |index| Ok(Task { name: stem(index, n_files), checkpoint: self.open_atom(index)? });
-        let tensor = |(name, tensor): (&String, &CodedTensor)| AtomTensor {
-            name: name.clone(),
-            shape: tensor.shape.clone(),
-            number: tensor.number,
-            coded: tensor.coded,
-        };
         Ok(CodedAtoms {
             folder: self.folder.clone(),
             columns: which.clone().map(open).collect::<Result<_>>()?,
             n_own: which.clone().filter(|&column| column < self.n_atoms()).count(),
             rates: which.map(|column| rates.rate_of(column)).collect(),
             seed: record.seed,
-            tensors: self.stored_tensors().iter().zip(&record.tensors).map(tensor).collect(),
+            tensors: self.coded_tensors(record),
         })
+    }
+
+    fn coded_tensors(&self, record: &CodedRecord) -> Vec<AtomTensor> {
+        let tensor = |(name, tensor): (&String, &CodedTensor)| AtomTensor {
+            name: name.clone(),
+            shape: tensor.shape.clone(),
+            number: tensor.number,
+            coded: tensor.coded,
+        };
+        self.stored_tensors().iter().zip(&record.tensors).map(tensor).collect()
     }
 
     /// The Gram matrix of all tensors together, where it is known.
@@ -223,41 +225,26 @@ impl Basis {
         Some(Matrix::from_fn(first.n_rows(), first.n_columns(), entry))
     }
 
-    /// Whether a coded atom's file holds what the manifest says, and nothing else.
-    fn check_coded_atom(
-        &self,
-        coded: &CodedRecord,
-        index: usize,
-        atom: &Checkpoint,
-    ) -> std::result::Result<(), String> {
-        let is_own = index < self.n_atoms();
-        let bits = if is_own { &coded.bits } else { &coded.kept_bits };
-        let rate = Rate::from_name(bits).ok_or_else(|| format!("bits of a code expected, {bits:?} found"))?;
-        let check = |name: String, dtype: Dtype, shape: &[usize]| match atom.get(&name) {
-            Some(found) if found.dtype == dtype && found.shape == shape => Ok(()),
-            Some(found) => Err(format!(
-                "tensor {}: {dtype} {shape:?} expected at {bits} bits, {} {:?} found",
-                shown(&name),
-                found.dtype,
-                found.shape
-            )),
-            None => Err(format!("tensor {} expected, none found", shown(&name))),
-        };
-        let mut n_expected = 0;
-        for (name, tensor) in self.stored_tensors().iter().zip(&coded.tensors) {
-            if tensor.coded {
-                let n_blocks = n_blocks(tensor.shape.iter().product());
-                check(format!("{name}{CODES}"), Dtype::U8, &[n_blocks.saturating_mul(block_bytes(rate))])?;
-                n_expected += 1;
-            } else if is_own {
-                check(name.clone(), Dtype::Bf16, &tensor.shape)?;
-                n_expected += 1;
-            }
+    /// The Gram matrix by what a code does with a tensor; `None` where it is not known, or the atoms are not coded. Where one
+    /// matrix for everything is all there is, all counts as coded.
+    pub fn parts(&self) -> Option<Parts> {
+        let record = self.manifest.coded.as_ref()?;
+        let grams = &self.coefficients.grams;
+        let total = self.total_gram()?;
+        if grams.len() < 2 {
+            let raw = Matrix::from_fn(total.n_rows(), total.n_columns(), |_, _| 0.0);
+            return Some(Parts { coded: total, raw });
         }
-        match atom.tensors().len() {
-            n_found if n_found == n_expected => Ok(()),
-            n_found => Err(format!("{n_expected} tensors expected, {n_found} found")),
-        }
+        let raw: Vec<&Matrix> = record
+            .tensors
+            .iter()
+            .filter(|tensor| !tensor.coded)
+            .filter_map(|tensor| grams.get(tensor.number as usize))
+            .collect();
+        let sum = |i, j| raw.iter().map(|gram| gram[(i, j)]).sum::<f64>();
+        let raw = Matrix::from_fn(total.n_rows(), total.n_columns(), sum);
+        let coded = Matrix::from_fn(total.n_rows(), total.n_columns(), |i, j| total[(i, j)] - raw[(i, j)]);
+        Some(Parts { coded, raw })
     }
 
     /// Opens one atom's header and checks it against the manifest.
@@ -274,8 +261,12 @@ impl Basis {
         let rejected = |what: String| {
             Error::rejected(format!("{}: {what}", atom.path().display())).hint("make the basis again, or copy it again")
         };
-        if let Some(coded) = &self.manifest.coded {
-            return self.check_coded_atom(coded, index, &atom).map_err(rejected).map(|()| atom);
+        if let Some(record) = &self.manifest.coded {
+            let is_own = index < self.n_atoms();
+            let bits = if is_own { &record.bits } else { &record.kept_bits };
+            let rate =
+                Rate::from_name(bits).ok_or_else(|| rejected(format!("bits of a code expected, {bits:?} found")))?;
+            return coded::parts(&atom, &self.coded_tensors(record), rate, is_own);
         }
         let expected = self.stored_tensors().len();
         if atom.tensors().len() != expected {

@@ -6,8 +6,8 @@ use super::names;
 use super::opened::Inner;
 use super::safetensors::SafetensorsHeader;
 use super::shown::shown;
-use super::torch::{self, StateDict, TorchFile};
 use super::tensor::checked_bytes;
+use super::torch::{self, StateDict, TorchFile};
 use super::{Budget, Charge, Checkpoint, DataFile, Dtype, Inputs, Layout, NotTensor, Place, Tensor, side_files};
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap};
@@ -91,6 +91,29 @@ impl Checkpoint {
         finish(file.path(), Layout::TorchFile, [file.data_file().clone()].into(), tensors, rest)
     }
 
+    /// The same files with other tensors in them: parts of what the headers list.
+    ///
+    /// # Errors
+    /// Rejected: two tensors of one name, too little memory, or a tensor that does not lie in its file.
+    pub fn with_tensors(&self, tensors: Vec<Tensor>) -> Result<Checkpoint> {
+        let cost: u64 = tensors.iter().map(|tensor| Tensor::cost(&tensor.name, tensor.shape.len())).sum();
+        let charge = self.budget().charge(self.path(), "its tensors", cost)?;
+        for tensor in &tensors {
+            let end = match tensor.place {
+                Place::Contiguous { file, offset } => {
+                    self.files().get(file).zip(offset.checked_add(tensor.n_bytes())).map(|(file, end)| end <= file.len)
+                }
+                _ => None,
+            };
+            if end != Some(true) {
+                let (path, name) = (self.path().display(), shown(&tensor.name));
+                return Err(Error::rejected(format!("{path}: tensor {name} does not lie in its file")));
+            }
+        }
+        let rest = Rest { charges: vec![charge.settled()], ..Rest::default() };
+        finish(self.path(), self.layout().clone(), self.inner.files.clone(), tensors, rest)
+    }
+
     /// Tensors of these names and shapes in f32 that are zero: what stands in for a base where there is none. `path` is for
     /// messages.
     ///
@@ -98,9 +121,8 @@ impl Checkpoint {
     /// Rejected: two tensors of one name, or a shape that overflows.
     pub fn of_zeros(path: &Path, shapes: &[(String, Vec<usize>)]) -> Result<Checkpoint> {
         let tensors = shapes.iter().map(|(name, shape)| {
-            checked_bytes(Dtype::F32, shape).map_err(|why| {
-                Error::rejected(format!("{}: tensor {} {why}", path.display(), shown(name)))
-            })?;
+            checked_bytes(Dtype::F32, shape)
+                .map_err(|why| Error::rejected(format!("{}: tensor {} {why}", path.display(), shown(name))))?;
             Ok(Tensor { name: name.clone(), dtype: Dtype::F32, shape: shape.clone(), place: Place::Zeros })
         });
         let files: [DataFile; 0] = [];

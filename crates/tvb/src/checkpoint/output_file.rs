@@ -134,7 +134,11 @@ impl OutputFile {
     /// Failed: the system refuses, or the file would grow.
     pub fn cut(self, len: u64) -> Result<OutputFile> {
         if len > self.len {
-            return Err(Error::failed(format!("{}: at most {} bytes expected, {len} found", self.path.display(), self.len)));
+            return Err(Error::failed(format!(
+                "{}: at most {} bytes expected, {len} found",
+                self.path.display(),
+                self.len
+            )));
         }
         if len < self.len {
             self.file.set_len(len).map_err(|error| Error::io("cutting", &self.path, &error))?;

@@ -48,9 +48,9 @@ impl CodedColumn {
         let find = |name: String, n_bytes: usize| -> Result<(usize, u64)> {
             let path = || checkpoint.path().display();
             let hint = "make the basis again, or copy it again";
-            let found: &Tensor = checkpoint.get(&name).ok_or_else(|| {
-                Error::rejected(format!("{}: tensor {name} expected, none found", path())).hint(hint)
-            })?;
+            let found: &Tensor = checkpoint
+                .get(&name)
+                .ok_or_else(|| Error::rejected(format!("{}: tensor {name} expected, none found", path())).hint(hint))?;
             match found.place {
                 Place::Contiguous { file, offset } if found.n_bytes() == n_bytes as u64 => Ok((file, offset)),
                 _ => Err(Error::rejected(format!(

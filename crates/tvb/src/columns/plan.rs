@@ -226,14 +226,7 @@ impl Plan {
 
     /// No tensor yet.
     fn of_nothing(base: Checkpoint, tasks: Vec<Task>) -> Plan {
-        Plan {
-            base,
-            tasks,
-            tensors: Vec::new(),
-            carried: Vec::new(),
-            skipped: Vec::new(),
-            codes: Vec::new(),
-        }
+        Plan { base, tasks, tensors: Vec::new(), carried: Vec::new(), skipped: Vec::new(), codes: Vec::new() }
     }
 
     /// A plan over chosen tensors of `base` in its file order, every one of them in every column with the same shape.

@@ -225,7 +225,8 @@ fn is_bookmark(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let name = name.strip_suffix(".new").unwrap_or(&name);
     let stem = name.strip_suffix(".bookmark").or_else(|| name.strip_suffix(".safetensors"));
-    let digits = stem.and_then(|stem| ["gram-", "atoms-", "codes-"].into_iter().find_map(|start| stem.strip_prefix(start)));
+    let digits =
+        stem.and_then(|stem| ["gram-", "atoms-", "codes-"].into_iter().find_map(|start| stem.strip_prefix(start)));
     digits.is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
         && is_plain_file(path)
 }

@@ -152,10 +152,7 @@ fn measure_coded(
     let raw_names = atoms.names(false);
     let columns = plan.tasks.iter().chain(atoms.columns.iter().take(atoms.n_own)).cloned().collect();
     let raw = Plan::of_columns(plan.base.clone(), columns, &raw_names)?;
-    let parts = [
-        (&coded, codes, of_columns.as_slice()),
-        (&raw, Recovery::Atoms, weights),
-    ];
+    let parts = [(&coded, codes, of_columns.as_slice()), (&raw, Recovery::Atoms, weights)];
     for (plan, recovery, weights) in parts.into_iter().filter(|(plan, ..)| !plan.tensors.is_empty()) {
         let part = measure(plan, recovery, weights, runtime, progress)?;
         for (sum, part) in measured.iter_mut().zip(part) {

@@ -183,13 +183,7 @@ impl WriteDecoded<'_> {
         reader.read(self.plan, self.reads, &[block])?;
         let chunk = reader.chunk();
         let weights = self.work.weights.chunks_exact(self.work.n_outputs).map(|outputs| outputs[output]).collect();
-        let alone = Decode {
-            weights,
-            n_outputs: 1,
-            base: Base::Left,
-            dtype: Some(Dtype::F32),
-            ..self.work.clone()
-        };
+        let alone = Decode { weights, n_outputs: 1, base: Base::Left, dtype: Some(Dtype::F32), ..self.work.clone() };
         let mut rows = Vec::new();
         let engine = CpuEngine::new();
         engine.run(&alone, chunk, &mut engine.scratch(), &mut rows).map_err(device_error)?;

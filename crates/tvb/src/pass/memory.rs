@@ -30,9 +30,9 @@ impl Pass<'_> {
     fn codes_bytes(&self) -> usize {
         let words: usize = self.plan.codes.iter().map(|column| block_bytes(column.rate)).sum();
         // A segment's last block need not be full, nor its slices without gaps.
-        (self.grid.most_rows() / BLOCK + self.grid.most_blocks()).saturating_mul(words).saturating_add(
-            32 * self.plan.codes.len(),
-        )
+        (self.grid.most_rows() / BLOCK + self.grid.most_blocks())
+            .saturating_mul(words)
+            .saturating_add(32 * self.plan.codes.len())
     }
 
     /// Bytes of a staging buffer for one chunk: 4 bytes an element at most, each slice on a multiple of 4.

@@ -194,8 +194,11 @@ impl ChunkReader {
                 let rejected = |what: &str| {
                     let path = shown_path(column.checkpoint.path());
                     let name = shown(&plan.tensors[block.tensor].name).to_string();
-                    Error::rejected(format!("{path}, tensor {name}{CODES}: {what} found from element {} on", block.first_row))
-                        .hint("make the basis again, or copy it again; `tvb verify` checks all of it")
+                    Error::rejected(format!(
+                        "{path}, tensor {name}{CODES}: {what} found from element {} on",
+                        block.first_row
+                    ))
+                    .hint("make the basis again, or copy it again; `tvb verify` checks all of it")
                 };
                 let scales = &self.buffer[slice.scales..][..n_blocks * 2];
                 // Its upper byte is the exponent.

@@ -95,10 +95,14 @@ fn values_beyond_their_type_are_counted_or_clipped() {
     // The mask is infinite and did not move: it takes no part.
     let selection = Selection::default().exclude("mask").expect("a pattern");
     let plan = Plan::new(base, vec![Task { name: "a".into(), checkpoint: tuned }], &selection).expect("a plan");
-    let basis =
-        compress(&plan, &CompressOptions::mixtures(top.path().join("basis")).method(Method::Identity), &runtime(), &Silent)
-            .expect("a basis")
-            .basis;
+    let basis = compress(
+        &plan,
+        &CompressOptions::mixtures(top.path().join("basis")).method(Method::Identity),
+        &runtime(),
+        &Silent,
+    )
+    .expect("a basis")
+    .basis;
     for (name, source) in [("originals", Source::Checkpoints(&plan)), ("basis", Source::Basis(&basis))] {
         let edit = edit(&[1.0], 2.0);
         let target = top.path().join(format!("{name}.safetensors"));
@@ -194,7 +198,8 @@ fn atoms_beyond_their_type_are_refused_or_clipped_and_say_so() {
     let mut large = wave(30_000, 1);
     (large[5], large[25_000]) = (1e5, -1e5);
     let plan = run_of_deltas(top.path(), &[large, wave(30_000, 2)]);
-    let options = |name: &str| CompressOptions::mixtures(top.path().join(name)).method(Method::Identity).dtype(Dtype::F16);
+    let options =
+        |name: &str| CompressOptions::mixtures(top.path().join(name)).method(Method::Identity).dtype(Dtype::F16);
     let error = compress(&plan, &options("refused"), &runtime(), &Silent).expect_err("1e5 is beyond f16");
     assert_eq!(error.kind(), ErrorKind::Rejected);
     assert!(error.message().contains("atom 0, tensor w: finite values expected, 2 beyond f16"), "{error}");
@@ -316,7 +321,8 @@ fn weights_that_f32_cannot_hold_name_the_task_and_its_file() {
     let top = tempfile::tempdir().expect("a folder");
     let plan = run_of_deltas(top.path(), &[wave(100, 1), wave(100, 2)]);
     let folder = top.path().join("basis");
-    let basis = compress(&plan, &CompressOptions::mixtures(&folder).atoms(1), &runtime(), &Silent).expect("a basis").basis;
+    let basis =
+        compress(&plan, &CompressOptions::mixtures(&folder).atoms(1), &runtime(), &Silent).expect("a basis").basis;
     for (source, file) in [(Source::Basis(&basis), "basis"), (Source::Checkpoints(&plan), "1.safetensors")] {
         for (alpha, scale) in [
             ([0.0, 1.0], 1e300),

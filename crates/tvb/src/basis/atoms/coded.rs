@@ -1,13 +1,14 @@
 //! Coded atoms on disk: one safetensors file for each column, written in the order of the tensors.
 //!
-//! A tensor that is coded lies there as `NAME.codes`, in pieces of 16,384 elements so that one read fetches what a block of the
-//! base needs; one that is not as `NAME`, in bf16. Where a tensor begins is known when the ones before it have ended: those that turned out to be frozen take no
-//! room. The header comes last, into the room that was left for it. Coded atoms are not sharded: the limits that shards
+//! All of a column is one tensor of bytes, so that small models of many tensors do not pay for their names once for every
+//! task: the stored tensors one after another, those that are coded in pieces of 16,384 elements, so that one read fetches
+//! what a block of the base needs, the others in bf16. Where a tensor begins is known when the ones before it have ended: those
+//! that turned out to be frozen take no room. The header comes last, into the room that was left for it. Coded atoms are not sharded: the limits that shards
 //! are for are those of programs that load them whole.
 
 use super::plain::stem;
 use crate::basis::manifest::AtomRecord;
-use crate::checkpoint::{Checkpoint, Dtype, OutputFile, SafetensorsLayout, TensorSpec};
+use crate::checkpoint::{Checkpoint, Dtype, OutputFile, Place, SafetensorsLayout, Tensor, TensorSpec};
 use crate::columns::coded::{CODES, block_bytes, is_coded};
 use crate::digest::{Digest, TableOfDigests};
 use crate::error::{Error, Result};
@@ -33,7 +34,6 @@ pub struct CodeFiles {
 #[derive(Clone, Debug)]
 struct Laid {
     name: String,
-    shape: Vec<usize>,
     n_rows: usize,
     is_coded: bool,
     /// `None` until its last block has come.
@@ -100,35 +100,76 @@ impl ColumnRates {
     }
 }
 
-/// The tensors of a column's file.
-fn specs(tensors: &[Laid], rate: Rate, has_raw: bool) -> Vec<TensorSpec> {
-    let spec = |name: String, dtype: Dtype, shape: Vec<usize>| TensorSpec { name, dtype, shape };
-    let of_tensor = |tensor: &Laid| {
-        let n_blocks = n_blocks(tensor.n_rows);
-        match (tensor.is_coded, has_raw) {
-            (true, _) => {
-                vec![spec(format!("{}{CODES}", tensor.name), Dtype::U8, vec![n_blocks.saturating_mul(block_bytes(rate))])]
-            }
-            (false, true) => vec![spec(tensor.name.clone(), Dtype::Bf16, tensor.shape.clone())],
-            (false, false) => Vec::new(),
-        }
-    };
-    tensors.iter().flat_map(of_tensor).collect()
-}
+/// What the one tensor of a column's file is called.
+const ALL: &str = "codes";
 
 fn layout(tensors: &[Laid], rate: Rate, has_raw: bool) -> Result<SafetensorsLayout> {
+    let sizes = tensors.iter().map(|tensor| tensor.bytes_at(rate, has_raw));
+    let n_bytes = sizes.fold(0_usize, usize::saturating_add);
     let metadata = BTreeMap::from([("bits".to_owned(), rate.name().to_owned())]);
-    SafetensorsLayout::new(&specs(tensors, rate, has_raw), &metadata)
+    SafetensorsLayout::new(&[TensorSpec { name: ALL.into(), dtype: Dtype::U8, shape: vec![n_bytes] }], &metadata)
+}
+
+/// The file of a column as a checkpoint of its parts: `NAME.codes` for the tensors that are coded, `NAME` for the others.
+///
+/// # Errors
+/// Rejected: a file that does not hold just them.
+pub fn parts(file: &Checkpoint, tensors: &[AtomTensor], rate: Rate, has_raw: bool) -> Result<Checkpoint> {
+    let rejected = |what: String| {
+        Error::rejected(format!("{}: {what}", file.path().display())).hint("make the basis again, or copy it again")
+    };
+    let all = file.get(ALL).ok_or_else(|| rejected(format!("tensor {ALL} expected, none found")))?;
+    let Place::Contiguous { file: number, offset } = all.place else {
+        return Err(rejected(format!("tensor {ALL} in one piece expected")));
+    };
+    let (mut places, mut n_bytes) = (Vec::with_capacity(tensors.len()), 0_usize);
+    for tensor in tensors {
+        let laid = Laid::new(&tensor.name, &tensor.shape);
+        let size = laid.bytes_at(rate, has_raw);
+        let place = Place::Contiguous { file: number, offset: offset.saturating_add(n_bytes as u64) };
+        if tensor.coded {
+            let name = format!("{}{CODES}", tensor.name);
+            places.push(Tensor { name, dtype: Dtype::U8, shape: vec![size], place });
+        } else if has_raw {
+            let (name, shape) = (tensor.name.clone(), tensor.shape.clone());
+            places.push(Tensor { name, dtype: Dtype::Bf16, shape, place });
+        }
+        n_bytes = n_bytes.saturating_add(size);
+    }
+    if file.tensors().len() != 1 || all.dtype != Dtype::U8 || all.shape != [n_bytes] {
+        return Err(rejected(format!(
+            "tensor {ALL}: u8 [{n_bytes}] expected at {} bits and nothing else, {} {:?} of {} tensors found",
+            rate.name(),
+            all.dtype,
+            all.shape,
+            file.tensors().len()
+        )));
+    }
+    file.with_tensors(places)
 }
 
 impl Laid {
-    /// Bytes that it takes in a column.
-    fn n_bytes(&self, column: &Column) -> u64 {
-        match (self.is_coded, column.has_raw) {
-            (true, _) => (n_blocks(self.n_rows) * block_bytes(column.rate)) as u64,
-            (false, true) => 2 * self.n_rows as u64,
+    fn new(name: &str, shape: &[usize]) -> Laid {
+        Laid {
+            name: name.to_owned(),
+            n_rows: shape.iter().fold(1_usize, |n, &side| n.saturating_mul(side)),
+            is_coded: is_coded(shape),
+            stays: None,
+        }
+    }
+
+    /// Bytes that it takes in a column at this rate.
+    fn bytes_at(&self, rate: Rate, has_raw: bool) -> usize {
+        match (self.is_coded, has_raw) {
+            (true, _) => n_blocks(self.n_rows).saturating_mul(block_bytes(rate)),
+            (false, true) => self.n_rows.saturating_mul(2),
             (false, false) => 0,
         }
+    }
+
+    /// Bytes that it takes in a column.
+    fn n_bytes(&self, column: &Column) -> u64 {
+        self.bytes_at(column.rate, column.has_raw) as u64
     }
 }
 
@@ -136,7 +177,7 @@ impl CodeFiles {
     /// Creates the files in `folder`, with room for all of these tensors.
     ///
     /// # Errors
-    /// Rejected: names that clash (`w` and `w.codes`), sizes that overflow. Failed: the disk has too little room.
+    /// Rejected: sizes that overflow. Failed: the disk has too little room.
     pub fn create(folder: &Path, rates: ColumnRates, tensors: &[(String, Vec<usize>)]) -> Result<CodeFiles> {
         CodeFiles::with(folder, rates, tensors, |path, n_bytes| OutputFile::create(path, n_bytes).map(Some))?
             .ok_or_else(|| Error::failed(format!("{}: no file for an atom", folder.display())))
@@ -173,14 +214,7 @@ impl CodeFiles {
         tensors: &[(String, Vec<usize>)],
         open: impl Fn(&Path, u64) -> Result<Option<OutputFile>>,
     ) -> Result<Option<CodeFiles>> {
-        let laid = |(name, shape): &(String, Vec<usize>)| Laid {
-            name: name.clone(),
-            shape: shape.clone(),
-            n_rows: shape.iter().product(),
-            is_coded: is_coded(shape),
-            stays: None,
-        };
-        let tensors: Vec<Laid> = tensors.iter().map(laid).collect();
+        let tensors: Vec<Laid> = tensors.iter().map(|(name, shape)| Laid::new(name, shape)).collect();
         let mut columns = Vec::with_capacity(rates.n_columns());
         for index in 0..rates.n_columns() {
             let (rate, has_raw) = (rates.rate_of(index), index < rates.n_own);
@@ -199,14 +233,7 @@ impl CodeFiles {
     /// # Errors
     /// As [`create`](CodeFiles::create), but for the disk.
     pub fn n_bytes(rates: ColumnRates, tensors: &[(String, Vec<usize>)]) -> Result<u64> {
-        let laid = |(name, shape): &(String, Vec<usize>)| Laid {
-            name: name.clone(),
-            shape: shape.clone(),
-            n_rows: shape.iter().fold(1_usize, |n, &side| n.saturating_mul(side)),
-            is_coded: is_coded(shape),
-            stays: None,
-        };
-        let tensors: Vec<Laid> = tensors.iter().map(laid).collect();
+        let tensors: Vec<Laid> = tensors.iter().map(|(name, shape)| Laid::new(name, shape)).collect();
         let own = layout(&tensors, rates.rate, true)?.file_bytes();
         let kept = layout(&tensors, rates.kept_rate, false)?.file_bytes();
         let all = own.checked_mul(rates.n_own as u64).zip(kept.checked_mul(rates.n_kept as u64));
@@ -227,9 +254,10 @@ impl CodeFiles {
         let names: std::collections::HashSet<&str> = stored.iter().map(|(name, _)| name.as_str()).collect();
         let tensors: Vec<Laid> =
             self.tensors.iter().filter(|tensor| names.contains(tensor.name.as_str())).cloned().collect();
-        let differs = self.tensors.iter().any(|tensor| {
-            tensor.n_rows > 0 && (tensor.stays == Some(true)) != names.contains(tensor.name.as_str())
-        });
+        let differs = self
+            .tensors
+            .iter()
+            .any(|tensor| tensor.n_rows > 0 && (tensor.stays == Some(true)) != names.contains(tensor.name.as_str()));
         if differs {
             return Err(Error::failed("the codes are not of the tensors that the tasks move"));
         }
@@ -238,13 +266,17 @@ impl CodeFiles {
             let layout = layout(&tensors, column.rate, column.has_raw)?.with_header_bytes(column.header_bytes)?;
             let Column { name, file, tensor_at, .. } = column;
             if layout.file_bytes() != tensor_at {
-                return Err(Error::failed(format!("{name}: {tensor_at} bytes expected, {} found", layout.file_bytes())));
+                return Err(Error::failed(format!(
+                    "{name}: {tensor_at} bytes expected, {} found",
+                    layout.file_bytes()
+                )));
             }
             file.write_at(0, layout.header())?;
             let file = file.cut(layout.file_bytes())?;
             file.sync()?;
             let parts = std::iter::once(Digest::of(layout.header()));
-            let in_file = tensors.iter().zip(digests.column(index)).filter(|(tensor, _)| tensor.is_coded || column.has_raw);
+            let in_file =
+                tensors.iter().zip(digests.column(index)).filter(|(tensor, _)| tensor.is_coded || column.has_raw);
             Ok(AtomRecord {
                 checksum: Digest::of_digests(parts.chain(in_file.map(|(_, digest)| digest))),
                 bytes: layout.file_bytes(),

@@ -7,12 +7,12 @@ use super::make::Make;
 use super::solving::{parts_of, solve_for};
 use crate::basis::atoms::{CodeFiles, ColumnRates};
 use crate::basis::coefficients::{self, Solution};
-use crate::basis::describe::{DescribedCodes, Described, describe};
+use crate::basis::describe::{Described, DescribedCodes, describe};
 use crate::error::{Error, Result};
 use crate::jobs::bookmarks::BookmarkFolder;
 use crate::ops::Grams;
 use crate::ops::code::{Coded, CodedFrom, code, find_code_bookmark};
-use crate::solve::{Coding, Gram, Method, Solved, assess, as_they_are};
+use crate::solve::{Coding, Gram, Method, Solved, as_they_are, assess};
 
 impl Make<'_> {
     /// Fills the partial output with a coded basis.
@@ -84,12 +84,7 @@ impl Make<'_> {
     }
 
     /// Runs the coding pass, from where an interrupted run of the same pass stopped, where there is one.
-    fn code(
-        &self,
-        from: CodedFrom<'_>,
-        coding: &Coding,
-        bookmarks: &mut BookmarkFolder,
-    ) -> Result<(CodeFiles, Coded)> {
+    fn code(&self, from: CodedFrom<'_>, coding: &Coding, bookmarks: &mut BookmarkFolder) -> Result<(CodeFiles, Coded)> {
         let Make { plan, options, reads, runtime, progress, staged } = *self;
         let (n_own, tensors) = match from {
             CodedFrom::Tasks(grams) => (plan.tasks.len(), self.laid_out(grams)),
@@ -117,6 +112,9 @@ impl Make<'_> {
     fn laid_out(&self, grams: Option<&Grams>) -> Vec<(String, Vec<usize>)> {
         let planned = self.plan.tensors.iter().enumerate();
         let moves = |index: usize| grams.and_then(|grams| grams.tensors.get(index)).is_none_or(|tensor| !tensor.frozen);
-        planned.filter(|(index, _)| moves(*index)).map(|(_, tensor)| (tensor.name.clone(), tensor.shape.clone())).collect()
+        planned
+            .filter(|(index, _)| moves(*index))
+            .map(|(_, tensor)| (tensor.name.clone(), tensor.shape.clone()))
+            .collect()
     }
 }

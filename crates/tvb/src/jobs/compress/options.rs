@@ -190,8 +190,10 @@ impl CompressOptions {
         if let Some(coding) = &self.coding {
             coding.kept_edits(plan.tasks.len())?;
             if !self.method.stores_atoms() {
-                return Err(Error::usage("bits with method 'random': its atoms are made from a seed and take no space")
-                    .hint("leave out --bits, or choose another method"));
+                return Err(Error::usage(
+                    "bits with method 'random': its atoms are made from a seed and take no space",
+                )
+                .hint("leave out --bits, or choose another method"));
             }
         }
         let is_budget = matches!(self.size, Size::MaxError(_) | Size::MaxBytes(_));

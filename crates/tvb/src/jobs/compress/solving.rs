@@ -130,7 +130,12 @@ fn with_atoms<T: Send + 'static>(
     })
 }
 
-fn choose(gram: &Gram, (moved_bytes, full_bytes): (u64, u64), options: &CompressOptions, go_on: &dyn Fn(f64) -> bool) -> Result<usize> {
+fn choose(
+    gram: &Gram,
+    (moved_bytes, full_bytes): (u64, u64),
+    options: &CompressOptions,
+    go_on: &dyn Fn(f64) -> bool,
+) -> Result<usize> {
     let n_tasks = gram.n_tasks();
     Ok(match options.size {
         _ if options.method.fixed_atoms(n_tasks).is_some() => n_tasks,

@@ -5,7 +5,7 @@ use crate::checkpoint::{Checkpoint, Inputs};
 use crate::columns::plan::Plan;
 use crate::error::{Error, Result};
 use crate::ops::reconstruct::Edits;
-use crate::solve::{Fidelity, Gram, Rule, edit_fidelity};
+use crate::solve::{Fidelity, Gram, Rule, coded_edit_fidelity, edit_fidelity};
 use std::path::Path;
 
 /// What an edit is formed from.
@@ -108,6 +108,10 @@ impl Edit {
         let coefficients = basis.solved()?;
         if coefficients.encode.n_columns() == 0 && coefficients.generated.is_none() {
             return Ok(None);
+        }
+        if let (Some(coding), Some(parts)) = (basis.coding(), basis.parts()) {
+            let (gram, sizes) = (Gram::new(gram)?, parts.sizes(&coefficients));
+            return coded_edit_fidelity(&gram, &coefficients, &coding, &sizes, &self.alpha, self.rule).map(Some);
         }
         // Atoms that cannot be opened are no matter of a prediction.
         let rows = |atom: &Checkpoint| atom.tensors().iter().map(|tensor| tensor.n_elements() as u64).sum();

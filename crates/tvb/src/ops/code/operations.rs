@@ -4,12 +4,8 @@
 use super::part::{CodedChunk, Coder};
 use crate::error::Result;
 use crate::ops::gram::GramOfBlocks;
-use crate::pass::{
-    Block, ChunkReader, Done, HostOperation, Operation, ReadChunk, Reads, decode_deltas, device_error,
-};
-use tvb_kernels::{
-    Chunk, ChunkLayout, Code, Codes, CpuEngine, Dtype, Gram, Scratch, Slice, Triangles, Work,
-};
+use crate::pass::{Block, ChunkReader, Done, HostOperation, Operation, ReadChunk, Reads, decode_deltas, device_error};
+use tvb_kernels::{Chunk, ChunkLayout, Code, Codes, CpuEngine, Dtype, Gram, Scratch, Slice, Triangles, Work};
 
 /// Codes of the task vectors.
 pub(super) struct CodeTasks<'a> {
