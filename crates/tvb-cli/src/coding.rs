@@ -23,7 +23,8 @@ pub(crate) struct CodingArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kept(pub(crate) Option<Rate>);
 
-fn parse_rate(text: &str) -> Result<Rate> {
+/// `--bits`.
+pub(crate) fn parse_rate(text: &str) -> Result<Rate> {
     Rate::from_name(text.trim()).ok_or_else(|| {
         let known: Vec<&str> = Rate::ALL.iter().map(|rate| rate.name()).collect();
         Error::usage(format!("bits: one of {} expected, {text:?} found", known.join(", ")))

@@ -1,6 +1,7 @@
 //! `tvb add`, `negate`, `analogy` and `apply`: an edit from a basis, or from the originals to compare with.
 
 use crate::args::Context;
+use crate::coding::parse_rate;
 use crate::commands::compress::DtypeName;
 use crate::inputs::SelectionArgs;
 use crate::output::Answer;
@@ -14,10 +15,10 @@ use tvb::basis::Basis;
 use tvb::checkpoint::{Checkpoint, Existing, OpenOptions};
 use tvb::columns::plan::Plan;
 use tvb::columns::tasks::TaskSource;
-use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source};
+use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source, write_patch};
 use tvb::shown::{path_json, shown_path};
 use tvb::solve::{Fidelity, Rule};
-use tvb::{Error, Result, arithmetic, units};
+use tvb::{Error, Rate, Result, arithmetic, units};
 
 /// What every edit takes, as typed.
 #[derive(Clone, Debug, clap::Args)]
@@ -40,6 +41,9 @@ pub(crate) struct EditArgs {
     /// Write the bare edit, without the base
     #[arg(long)]
     pub delta: bool,
+    /// With --delta: write the bare edit as a coded patch, a basis of one task, at so many bits an element
+    #[arg(long, value_name = "R", value_parser = parse_rate, requires = "delta", conflicts_with_all = ["dtype", "clip"])]
+    pub bits: Option<Rate>,
     /// Replace an existing output
     #[arg(long)]
     pub overwrite: bool,
@@ -267,8 +271,12 @@ fn run(
         Opened::Originals(_) => None,
     };
     let mut text = prediction.map_or_else(String::new, |(fidelity, rounding)| {
+        let rounding = match rounding {
+            Some(rounding) => format!("; storage rounding adds {rounding:.1e} of its squared norm"),
+            None => format!("; gain {:.4}, noise {:.4}", fidelity.gain(), fidelity.noise()),
+        };
         format!(
-            "predicted against the same edit from the originals: cosine {:.6}, norm ratio {:.6}; storage rounding adds {rounding:.1e} of its squared norm\n",
+            "predicted against the same edit from the originals: cosine {:.6}, norm ratio {:.6}{rounding}\n",
             fidelity.cosine, fidelity.norm_ratio
         )
     });
@@ -278,7 +286,8 @@ fn run(
             .map(|(name, weight)| (name.clone(), json!(weight * edit.scale))).collect::<serde_json::Map<String, Value>>(),
         "scale": args.scale,
         "predicted": prediction.map(|(fidelity, rounding)| json!({
-            "cosine": fidelity.cosine, "norm_ratio": finite(fidelity.norm_ratio), "rounding": finite(rounding),
+            "cosine": fidelity.cosine, "norm_ratio": finite(fidelity.norm_ratio),
+            "gain": finite(fidelity.gain()), "noise": finite(fidelity.noise()), "rounding": rounding.map(finite),
         })),
         "dry_run": args.dry_run,
     });
@@ -299,6 +308,28 @@ fn run(
         tvb::progress::Progress::note(&context.progress, text.trim_end());
     }
     let started = Instant::now();
+    if let Some(rate) = args.bits {
+        let patch = write_patch(source, &edit, rate, 0, &output, &runtime, &context.progress)?;
+        let elapsed = started.elapsed();
+        let bytes: u64 = patch.manifest.atoms.iter().map(|atom| atom.bytes).sum();
+        let task = patch.manifest.tasks.first();
+        let (gain, noise) = (task.and_then(|task| task.gain), task.and_then(|task| task.noise));
+        let shown = |value: Option<f64>| value.map_or("unknown".to_owned(), |value| format!("{value:.4}"));
+        text.push_str(&format!(
+            "{}: a patch of {} at {} bits (gain {}, noise {} of the edit), written in {} on {}\n",
+            shown_path(&args.output),
+            units::bytes(bytes),
+            rate.name(),
+            shown(gain),
+            shown(noise),
+            units::duration(elapsed),
+            runtime.device_name()
+        ));
+        Answer::add(&mut json, "patch", json!({ "bits": rate.name(), "bytes": bytes, "gain": gain, "noise": noise }));
+        Answer::add(&mut json, "seconds", elapsed.as_secs_f64());
+        Answer::add(&mut json, "device", runtime.device_name());
+        return Ok(Answer::new(text, json));
+    }
     let job = EditJob { source, edit: &edit, base: base.as_ref(), output: &output };
     let clipped = job.write(&runtime, &context.progress)?;
     let elapsed = started.elapsed();
@@ -317,14 +348,14 @@ fn run(
     Ok(Answer::new(text, json))
 }
 
-/// The part of the edit's squared norm that rounding the atoms to their stored type adds.
-fn stored_rounding(basis: &Basis, fidelity: &Fidelity) -> f64 {
+/// The part of the edit's squared norm that rounding the atoms to their stored type adds; `None` where they are coded.
+fn stored_rounding(basis: &Basis, fidelity: &Fidelity) -> Option<f64> {
+    if basis.manifest.coded.is_some() {
+        return None;
+    }
     let stored = basis.manifest.atoms.first().and_then(|atom| atom.dtype.float());
-    tvb::solve::STORAGE_DTYPES
-        .iter()
-        .zip(fidelity.rounding)
-        .find(|(dtype, _)| Some(**dtype) == stored)
-        .map_or(0.0, |(_, rounding)| rounding)
+    let found = tvb::solve::STORAGE_DTYPES.iter().zip(fidelity.rounding).find(|(dtype, _)| Some(**dtype) == stored);
+    Some(found.map_or(0.0, |(_, rounding)| rounding))
 }
 
 /// The command as it was typed, quoted where a shell needs it.

@@ -42,6 +42,8 @@ fn basis_text(basis: &Basis) -> String {
     let mut table = Table::new([
         ("task", Align::Left),
         ("norm", Align::Right),
+        ("gain", Align::Right),
+        ("noise", Align::Right),
         ("relative error", Align::Right),
         ("source", Align::Left),
     ]);
@@ -50,6 +52,8 @@ fn basis_text(basis: &Basis) -> String {
         table.row([
             task.name.clone(),
             shown(task.norm),
+            shown(task.gain),
+            shown(task.noise),
             shown(task.relative_error),
             task.source.clone().unwrap_or_else(|| "unknown".into()),
         ]);
@@ -57,11 +61,9 @@ fn basis_text(basis: &Basis) -> String {
     let stored: u64 = manifest.atoms.iter().map(|atom| atom.bytes).sum();
     let n_tensors: usize = manifest.stored.tensors.len();
     let mut text = format!(
-        "{}: basis of {} tasks in {} atoms, method {}, written by {}\nbase {}\n{} tensors in each, {} frozen, {} left out, {} carried over; {} in {}\n{table}",
+        "{}: basis of {}, written by {}\nbase {}\n{} tensors in each, {} frozen, {} left out, {} carried over; {} in {}\n{table}",
         shown_path(&basis.folder),
-        manifest.tasks.len(),
-        manifest.n_vectors(),
-        escaped(&manifest.method.name),
+        escaped(&basis.in_words()),
         escaped(&manifest.tool),
         escaped(&manifest.base.source),
         n_tensors,
@@ -69,7 +71,11 @@ fn basis_text(basis: &Basis) -> String {
         manifest.skipped.len(),
         manifest.carried.len(),
         units::bytes(stored),
-        manifest.atoms.first().map_or_else(|| "files: made from a seed".to_owned(), |atom| atom.dtype.to_string()),
+        match (&manifest.coded, manifest.atoms.first()) {
+            (Some(_), _) => "codes".to_owned(),
+            (None, Some(atom)) => atom.dtype.to_string(),
+            (None, None) => "files: made from a seed".to_owned(),
+        },
     );
     if let Some(relative) = manifest.relative_loss {
         text.push_str(&format!("relative loss {relative:.6}\n"));

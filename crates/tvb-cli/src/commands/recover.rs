@@ -4,8 +4,10 @@ use crate::args::Context;
 use crate::commands::compress::DtypeName;
 use crate::commands::edit::{open_base, open_basis};
 use crate::output::Answer;
+use clap::ValueEnum;
 use serde_json::json;
 use std::path::PathBuf;
+use tvb::basis::manifest::TaskRecord;
 use tvb::checkpoint::Existing;
 use tvb::jobs::recover::{RecoverOptions, recover};
 use tvb::shown::{escaped, path_json, shown_path};
@@ -27,6 +29,9 @@ pub(crate) struct Args {
     /// Type of the float tensors; each keeps its own where nothing is said
     #[arg(long, value_enum)]
     pub dtype: Option<DtypeName>,
+    /// Scale each task so that its gain is 1 (unbiased): single tasks from mixtures gain by it, sums would lose
+    #[arg(long, value_enum, default_value = "none", value_name = "HOW")]
+    pub gain: GainName,
     /// Write the largest finite value of a type in place of a value beyond it, which is an error otherwise
     #[arg(long)]
     pub clip: bool,
@@ -36,6 +41,15 @@ pub(crate) struct Args {
     /// Use a base that is not the one the basis was made from
     #[arg(long)]
     pub force: bool,
+}
+
+/// `--gain`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GainName {
+    /// As they come out of the basis
+    None,
+    /// Scaled to a gain of 1
+    Unbiased,
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
@@ -49,6 +63,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let options = RecoverOptions::new(tasks.clone(), &args.output)
         .dtype(args.dtype.map(DtypeName::kernel))
         .clip(args.clip)
+        .unbiased(args.gain == GainName::Unbiased)
         .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
         .force(args.force)
         .command(crate::commands::edit::command_line());
@@ -57,13 +72,34 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let mut rows = Vec::new();
     for (&task, path) in tasks.iter().zip(&recovered.written) {
         let Some(record) = basis.manifest.tasks.get(task) else { continue };
-        let (name, error) = (&record.name, record.relative_error);
-        let shown = error.map_or("unknown".to_owned(), |error| format!("{error:.4}"));
-        text.push_str(&format!("{}: {} (relative error {shown})\n", escaped(name), shown_path(path)));
-        rows.push(json!({ "task": name, "output": path_json(path), "relative_error": error }));
+        let name = &record.name;
+        let (gain, noise, error) = scaled(record, args.gain);
+        let shown = |value: Option<f64>| value.map_or("unknown".to_owned(), |value| format!("{value:.4}"));
+        text.push_str(&format!(
+            "{}: {} (gain {}, noise {}, relative error {})\n",
+            escaped(name),
+            shown_path(path),
+            shown(gain),
+            shown(noise),
+            shown(error)
+        ));
+        rows.push(json!({
+            "task": name, "output": path_json(path), "gain": gain, "noise": noise, "relative_error": error,
+        }));
     }
     if !recovered.clipped.is_none() {
         text.push_str(&format!("{}\n", recovered.clipped));
     }
     Ok(Answer::new(text, json!({ "recovered": rows, "clipped": recovered.clipped })))
+}
+
+/// Gain, noise and relative error of a task as it was written.
+fn scaled(record: &TaskRecord, gain: GainName) -> (Option<f64>, Option<f64>, Option<f64>) {
+    match (gain, record.gain, record.noise) {
+        (GainName::Unbiased, Some(gain), Some(noise)) if gain > 0.0 => {
+            let noise = noise / (gain * gain);
+            (Some(1.0), Some(noise), Some(noise))
+        }
+        _ => (record.gain, record.noise, record.relative_error),
+    }
 }

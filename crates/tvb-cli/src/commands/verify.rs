@@ -52,16 +52,27 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     if let Some(base) = &args.base {
         let plan = args.selection.plan(base, TaskSource::parse_all(&args.tasks)?, context)?;
         let errors = verify_errors(&basis, &plan, &runtime, &context.progress)?;
-        let mut table =
-            Table::new([("task", Align::Left), ("measured error", Align::Right), ("predicted error", Align::Right)]);
+        let right = |name| (name, Align::Right);
+        let mut table = Table::new([
+            ("task", Align::Left),
+            right("gain"),
+            right("noise"),
+            right("measured error"),
+            right("as the basis says"),
+        ]);
         for error in &errors {
-            let predicted = error.predicted.map_or("unknown".to_owned(), |predicted| format!("{predicted:.6}"));
-            table.row([error.task.clone(), format!("{:.6}", error.measured), predicted]);
+            let shown = |value: Option<f64>| value.map_or("unknown".to_owned(), |value| format!("{value:.6}"));
+            let [gain, noise, measured, predicted] =
+                [error.gain, error.noise(), Some(error.measured), error.predicted].map(shown);
+            table.row([error.task.clone(), gain, noise, measured, predicted]);
         }
         text.push_str(&table.to_string());
-        let rows = errors
-            .iter()
-            .map(|error| json!({ "task": error.task, "measured": error.measured, "predicted": error.predicted }));
+        let rows = errors.iter().map(|error| {
+            json!({
+                "task": error.task, "gain": error.gain, "noise": error.noise(),
+                "measured": error.measured, "predicted": error.predicted,
+            })
+        });
         Answer::add(&mut json, "errors", rows.collect::<Vec<_>>());
     }
     Ok(Answer::new(text, json))

@@ -39,19 +39,36 @@ pub struct RecoverOptions {
     pub force: bool,
     /// The command line, for model cards.
     pub command: String,
+    /// Scale every task so that its gain is 1: for mixtures, which shrink tasks. It makes their noise larger.
+    pub unbiased: bool,
 }
 
 impl RecoverOptions {
     /// The tasks at these positions, each in the types they are stored in, into `folder`.
     pub fn new(tasks: Vec<usize>, folder: impl Into<PathBuf>) -> RecoverOptions {
         let (folder, existing) = (folder.into(), Existing::Refuse);
-        RecoverOptions { tasks, folder, dtype: None, clip: false, existing, force: false, command: String::new() }
+        RecoverOptions {
+            tasks,
+            folder,
+            dtype: None,
+            clip: false,
+            existing,
+            force: false,
+            command: String::new(),
+            unbiased: false,
+        }
     }
 
     /// Sets the format of the float tensors; `None` keeps each tensor's.
     #[must_use]
     pub fn dtype(self, dtype: Option<tvb_kernels::Dtype>) -> RecoverOptions {
         RecoverOptions { dtype, ..self }
+    }
+
+    /// Sets whether every task is scaled so that its gain is 1.
+    #[must_use]
+    pub fn unbiased(self, unbiased: bool) -> RecoverOptions {
+        RecoverOptions { unbiased, ..self }
     }
 
     /// Sets whether values beyond the format are written as its largest finite one.
@@ -184,12 +201,30 @@ impl Recovery<'_> {
         )))
     }
 
-    fn single(&self, task: usize) -> Edit {
+    fn single(&self, task: usize) -> Result<Edit> {
         let mut alpha = vec![0.0; self.names.len()];
         if let Some(weight) = alpha.get_mut(task) {
             *weight = 1.0;
         }
-        Edit { alpha, scale: 1.0, rule: Rule::Projected }
+        let edit = Edit { alpha, scale: 1.0, rule: Rule::Projected };
+        if !self.options.unbiased {
+            return Ok(edit);
+        }
+        let folder = shown_path(&self.basis.folder);
+        let Some(fidelity) = edit.predict(self.basis)? else {
+            return Err(Error::rejected(format!("{folder}: a Gram matrix expected, without it no gain is known"))
+                .hint("leave out --gain"));
+        };
+        let scale = 1.0 / fidelity.gain();
+        if !(scale.is_finite() && scale > 0.0) {
+            let name = shown(self.name(task)?).to_string();
+            return Err(Error::rejected(format!(
+                "{folder}, task {name}: a gain above 0 expected, {:.4} found: nothing of it is left to scale",
+                fidelity.gain()
+            ))
+            .hint("recover it with --gain none, or leave it out"));
+        }
+        Ok(Edit { scale, ..edit })
     }
 
     /// Forms every output in `folder`, several in each pass; none has appeared yet.
@@ -199,7 +234,7 @@ impl Recovery<'_> {
         let mut clipped = Clipped::default();
         for tasks in options.tasks.chunks(OUTPUTS_PER_PASS) {
             let weights: Vec<Vec<f64>> =
-                tasks.iter().map(|&task| self.single(task).weights(Source::Basis(basis))).collect::<Result<_>>()?;
+                tasks.iter().map(|&task| self.single(task)?.weights(Source::Basis(basis))).collect::<Result<_>>()?;
             let edits = edits(basis, &weights)?;
             let writer = |&task: &usize| {
                 let output = EditOutput::new(self.target(folder, task)?)
@@ -217,7 +252,7 @@ impl Recovery<'_> {
             check_read(&read, basis, base.filter(|_| !options.force))?;
             for (writer, &task) in writers.into_iter().zip(tasks) {
                 if let Some(base) = base {
-                    writer.add_card(&model_card(base, Source::Basis(basis), &self.single(task), &options.command))?;
+                    writer.add_card(&model_card(base, Source::Basis(basis), &self.single(task)?, &options.command))?;
                 }
                 // Its files are closed; only its lock stays open.
                 staged.push(writer.finish()?);

@@ -101,6 +101,13 @@ pub struct TrueError {
     pub predicted: Option<f64>,
 }
 
+impl TrueError {
+    /// ‖τ̂ − gain·τ‖²/‖τ‖².
+    pub fn noise(&self) -> Option<f64> {
+        self.gain.map(|gain| (self.measured - (1.0 - gain).powi(2)).max(0.0))
+    }
+}
+
 /// Reads the originals and the atoms once and measures every task's error.
 ///
 /// # Errors

@@ -3,8 +3,10 @@
 
 mod job;
 mod output;
+mod patch;
 mod weights;
 
 pub use job::EditJob;
 pub use output::{EditOutput, writer_for};
+pub use patch::write_patch;
 pub use weights::{Edit, Source};

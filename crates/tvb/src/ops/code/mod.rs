@@ -4,10 +4,12 @@
 //! read once. Mixtures and edits are formed in f32 first. What comes out of a chunk is small, so it waits for its turn and is
 //! written by one thread in long pieces; a tensor that turns out to be frozen is dropped again as it ends.
 
+mod edit;
 mod operations;
 mod part;
 mod run;
 mod sink;
 
+pub use edit::{CodedEdit, code_edit, edit_tensors};
 pub use run::{Coded, CodedFrom, Measured, Resumed, code, find_code_bookmark};
 pub use sink::{CodeSink, Piece};

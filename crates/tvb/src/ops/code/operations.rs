@@ -5,7 +5,7 @@ use super::part::{CodedChunk, Coder};
 use crate::error::Result;
 use crate::ops::gram::GramOfBlocks;
 use crate::pass::{Block, ChunkReader, Done, HostOperation, Operation, ReadChunk, Reads, decode_deltas, device_error};
-use tvb_kernels::{Chunk, ChunkLayout, Code, Codes, CpuEngine, Dtype, Gram, Scratch, Slice, Triangles, Work};
+use tvb_kernels::{Chunk, ChunkLayout, Code, Codes, CpuEngine, Dtype, Gram, Scratch, Segment, Slice, Triangles, Work};
 
 /// Codes of the task vectors.
 pub(super) struct CodeTasks<'a> {
@@ -65,6 +65,22 @@ pub(super) struct FormAndCode<'a, W> {
     pub(super) coder: Coder<'a>,
     pub(super) work: W,
     pub(super) engine: CpuEngine,
+    /// What the number of the plan's first tensor is among those that are coded, where their signs go by another number than
+    /// the one they are read with.
+    pub(super) first_tensor: Option<usize>,
+}
+
+impl<W> FormAndCode<'_, W> {
+    /// The chunk's segments, with the places that the codes' signs go by.
+    fn segments(&self, done: &Done<'_>) -> Vec<Segment> {
+        let mut segments = done.layout.segments.clone();
+        if let Some(first) = self.first_tensor {
+            for (segment, block) in segments.iter_mut().zip(done.blocks) {
+                segment.place.tensor = (first + block.tensor) as u32;
+            }
+        }
+        segments
+    }
 }
 
 impl<W: Work<Output = Vec<u8>>> Operation for FormAndCode<'_, W> {
@@ -91,7 +107,7 @@ impl<W: Work<Output = Vec<u8>>> Operation for FormAndCode<'_, W> {
         }
         let layout = ChunkLayout {
             n_columns: n_own + 1,
-            segments: done.layout.segments.clone(),
+            segments: self.segments(&done),
             slices,
             codes: Vec::new(),
             n_bytes: rows.len(),

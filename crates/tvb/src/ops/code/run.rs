@@ -235,7 +235,8 @@ pub fn code(
     let fold = |folded: Folded<'_, CodedChunk>| fold_chunk(&setup, &same, &mut state, sink, bookmarks, folded);
     match (from, &runtime.engine) {
         (CodedFrom::Tasks(None), _) => {
-            let operation = GramAndCode { coder: coder(&task_name), reads, engine: CpuEngine::new() };
+            let engine = if let Engine::Cpu(engine) = &runtime.engine { *engine } else { CpuEngine::new() };
+            let operation = GramAndCode { coder: coder(&task_name), reads, engine };
             pass.visit(&operation, runtime, progress, fold)?;
         }
         (CodedFrom::Tasks(Some(_)), _) => {
@@ -246,7 +247,7 @@ pub fn code(
             let encode = at.map(|at| encode_in_f32(plan, encode, at)).collect::<Result<_>>()?;
             let work = Project { encode, n_atoms: n_own, dtype: Dtype::F32 };
             let engine = if let Engine::Cpu(engine) = engine { *engine } else { CpuEngine::new() };
-            let operation = FormAndCode { coder: coder(&atom_name), work, engine };
+            let operation = FormAndCode { coder: coder(&atom_name), work, engine, first_tensor: None };
             pass.run(&operation, runtime, progress, fold)?;
         }
     }
