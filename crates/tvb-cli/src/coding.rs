@@ -23,14 +23,16 @@ pub(crate) struct CodingArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kept(pub(crate) Option<Rate>);
 
-fn parse_rate(text: &str) -> Result<Rate> {
+/// Bits an element.
+pub(crate) fn parse_rate(text: &str) -> Result<Rate> {
     Rate::from_name(text.trim()).ok_or_else(|| {
         let known: Vec<&str> = Rate::ALL.iter().map(|rate| rate.name()).collect();
         Error::usage(format!("bits: one of {} expected, {text:?} found", known.join(", ")))
     })
 }
 
-fn parse_kept(text: &str) -> Result<Kept> {
+/// The same, or off.
+pub(crate) fn parse_kept(text: &str) -> Result<Kept> {
     if text == "off" { Ok(Kept(None)) } else { parse_rate(text).map(|rate| Kept(Some(rate))) }
 }
 
