@@ -81,7 +81,7 @@ impl Work for Code {
     }
 
     fn runs_on_gpu(&self, _: &ChunkLayout) -> bool {
-        false
+        true
     }
 
     fn check(&self, n_tasks: usize) -> Result<(), KernelError> {

@@ -112,8 +112,7 @@ impl Cut {
             segment: piece.segment as u32,
             start: (piece.start + start) as u32,
             n_rows: self.run_rows.min(piece.n_rows - start) as u32,
-            place: 0,
-            dtype: 0,
+            ..Run::default()
         })
     }
 

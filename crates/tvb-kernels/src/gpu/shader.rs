@@ -15,6 +15,14 @@ pub(crate) enum Kernel {
     Project { format: Format, outputs: u32, skip_zeros: bool },
     /// reconstruct of combine.wgsl, `outputs` outputs at a time.
     Reconstruct { format: Format, outputs: u32, skip_zeros: bool },
+    /// code of code.wgsl: the tasks' columns.
+    Code(Format),
+    /// code_kept of code.wgsl: the shared columns.
+    CodeKept(Format),
+    /// measure of code.wgsl: what both decode to.
+    Measure(Format),
+    /// decode.wgsl.
+    Decode(Format),
     /// eigh.wgsl.
     Eigh,
 }
@@ -26,6 +34,8 @@ impl Kernel {
             Kernel::Gram { .. } => tvb_shaders::GRAM,
             Kernel::GramFold => tvb_shaders::GRAM_FOLD,
             Kernel::Project { .. } | Kernel::Reconstruct { .. } => tvb_shaders::COMBINE,
+            Kernel::Code(_) | Kernel::CodeKept(_) | Kernel::Measure(_) => tvb_shaders::CODE,
+            Kernel::Decode(_) => tvb_shaders::DECODE,
             Kernel::Eigh => tvb_shaders::EIGH,
         }
     }
@@ -34,6 +44,9 @@ impl Kernel {
     pub(crate) fn format(self) -> Option<Format> {
         match self {
             Kernel::Gram { format, .. } | Kernel::Project { format, .. } | Kernel::Reconstruct { format, .. } => {
+                Some(format)
+            }
+            Kernel::Code(format) | Kernel::CodeKept(format) | Kernel::Measure(format) | Kernel::Decode(format) => {
                 Some(format)
             }
             Kernel::GramFold | Kernel::Eigh => None,
@@ -47,6 +60,10 @@ impl Kernel {
             Kernel::GramFold => "gram_fold",
             Kernel::Project { .. } => "project",
             Kernel::Reconstruct { .. } => "reconstruct",
+            Kernel::Code(_) => "code",
+            Kernel::CodeKept(_) => "code_kept",
+            Kernel::Measure(_) => "measure",
+            Kernel::Decode(_) => "decode",
             Kernel::Eigh => "eigh",
         }
     }
@@ -66,6 +83,9 @@ impl Kernel {
             }
             Kernel::Project { format, outputs, skip_zeros } | Kernel::Reconstruct { format, outputs, skip_zeros } => {
                 vec![("FORMAT", format.code()), ("OUTPUTS", outputs), ("SKIP_ZEROS", u32::from(skip_zeros))]
+            }
+            Kernel::Code(format) | Kernel::CodeKept(format) | Kernel::Measure(format) | Kernel::Decode(format) => {
+                vec![("FORMAT", format.code())]
             }
             Kernel::GramFold | Kernel::Eigh => Vec::new(),
         }
