@@ -16,7 +16,8 @@
 //            taken for zeros; so may what is below that in a block's sums. The three sums are an eighth of those of the run's
 //            blocks, so that they are finite where each block's are. What is not finite makes the first one a NaN.
 //
-// Rotated values are not stored: later entry points form them anew, with the same bits.
+// Rotated values are not stored: later entry points form them anew, with the same bits. Many tasks take several dispatches of
+// code_kept: some drivers end a thread's loops after 65,535 rounds, all of them together.
 
 struct CodeParams {
     n_tasks: u32,
@@ -38,6 +39,11 @@ struct CodeParams {
     stamp: u32,
     // Where in the book the kept expressions are.
     kept: u32,
+    // The tasks of this dispatch of code_kept.
+    first_task: u32,
+    end_task: u32,
+    // Word of the output where what is lacking waits for the next dispatch: f32 [n_kept, n_runs, HELD, THREADS].
+    lacking_at: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: CodeParams;
@@ -612,11 +618,15 @@ fn code_kept(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     let part = part_of(run.key);
     let rate = rate_of(params.rate);
     let kept = group.y;
+    let lacking_at = params.lacking_at + (kept * params.n_runs + run_index) * HELD * THREADS + thread;
     var lacking: Held;
     for (var q = 0u; q < HELD; q += 1u) {
         lacking[q] = 0.0;
+        if (params.first_task > 0u) {
+            lacking[q] = bitcast<f32>(output[lacking_at + q * THREADS]);
+        }
     }
-    for (var task = 0u; task < params.n_tasks; task += 1u) {
+    for (var task = params.first_task; task < params.end_task; task += 1u) {
         let weight = bitcast<f32>(book[params.kept + task * params.n_kept + kept]);
         var y: Held;
         _ = load_rotated(run, task + 1u, thread, &y);
@@ -628,17 +638,23 @@ fn code_kept(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
             lacking[q] += weight * (y[q] - levels[q] * scale);
         }
     }
-    // Beyond the panel's last block nothing is lacking.
-    if (run.first_block + thread % BLOCKS >= n_blocks) {
+    if (params.end_task < params.n_tasks) {
         for (var q = 0u; q < HELD; q += 1u) {
-            lacking[q] = 0.0;
+            output[lacking_at + q * THREADS] = bitcast<u32>(lacking[q]);
         }
+    } else {
+        // Beyond the panel's last block nothing is lacking.
+        if (run.first_block + thread % BLOCKS >= n_blocks) {
+            for (var q = 0u; q < HELD; q += 1u) {
+                lacking[q] = 0.0;
+            }
+        }
+        let kept_rate = rate_of(params.kept_rate);
+        var decoded: Held;
+        let words = params.kept_at + kept * params.kept_words + kept_rate.n_words * run.place;
+        let scales = params.scales_at + (params.n_tasks + kept) * params.n_scales + run.place;
+        _ = code_lines(run, kept_rate, true, words, scales, thread, &lacking, &decoded);
     }
-    let kept_rate = rate_of(params.kept_rate);
-    var decoded: Held;
-    let words = params.kept_at + kept * params.kept_words + kept_rate.n_words * run.place;
-    let scales = params.scales_at + (params.n_tasks + kept) * params.n_scales + run.place;
-    _ = code_lines(run, kept_rate, true, words, scales, thread, &lacking, &decoded);
     if (thread == 0u) {
         output[params.marks + run_index * params.n_kept + kept] = params.stamp;
     }

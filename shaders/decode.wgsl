@@ -5,7 +5,7 @@
 // binding 2  slices  read        Slice [n_segments, 1 + 2 n_columns]: the base's rows, then words and scales of each column
 // binding 3  runs    read        Run: up to 8 blocks of a panel; start and n_rows are the panel's
 // binding 4  book    read        the rates, then u32 [n_columns] numbers of them, then f32 [n_columns, n_outputs] weights
-// binding 5  output  read_write  [n_outputs, words_per_output] words, then [n_outputs, n_runs] marks
+// binding 5  output  read_write  [n_outputs, words_per_output] words, then [n_outputs, n_runs] marks of each dispatch
 // dispatch   x: run, y: output
 // numerics   f32, columns in order, in the order of the CPU's steps: the same bits unless a product and a sum are rounded
 //            together; a column of weight 0 is left out. Scales and sums below 2^-126 may be taken for zeros. 16-bit results are
@@ -13,6 +13,8 @@
 //
 // Two 16-bit results make a word. They are the same line of neighbouring blocks where the panel has an even number of them.
 // In a last panel with an odd number, each result has a word of its own, since two workgroups would meet in one.
+//
+// Many columns take several dispatches: some drivers end a thread's loops after 65,535 rounds, all of them together.
 
 struct DecodeParams {
     // Coded columns.
@@ -29,6 +31,11 @@ struct DecodeParams {
     // Where in the book the columns' rates and their weights are.
     rates: u32,
     weights: u32,
+    // The columns of this dispatch.
+    first_column: u32,
+    end_column: u32,
+    // Word of the output where sums wait for the next dispatch: f32 [n_outputs, n_runs, HELD, THREADS].
+    sums_at: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: DecodeParams;
@@ -346,60 +353,34 @@ fn round_pair(run: Run, values: vec2<f32>) -> u32 {
     return to_bf16(values.x) | (to_bf16(values.y) << 16u);
 }
 
-@compute @workgroup_size(THREADS)
-fn decode(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    let run_index = params.first_run + group.x;
-    let run = runs[run_index];
+// The sums transformed back, with their signs, on the base, rounded and stored.
+fn finish(run: Run, output_index: u32, thread: u32, sums: ptr<function, Held>) {
     let n_blocks = blocks_of(run);
     let slot = thread / BLOCKS;
-    // Threads without a block of their own read the last one's codes, and what they make of them is not stored.
     let block = min(run.first_block + thread % BLOCKS, n_blocks - 1u);
-    // Whole panels of the segment lie before this one.
-    let blocks_before = run.start / LINES;
-    let first_slice = run.segment * (1u + 2u * params.n_columns);
-    let part = part_of(run.key);
-
-    var sums: Held;
-    for (var q = 0u; q < HELD; q += 1u) {
-        sums[q] = 0.0;
-    }
-    for (var column = 0u; column < params.n_columns; column += 1u) {
-        let weight = bitcast<f32>(book[params.weights + column * params.n_outputs + group.y]);
-        if (weight != 0.0) {
-            let rate = rate_of(book[params.rates + column]);
-            let words = slices[first_slice + 1u + 2u * column].offset_bytes / 4u + rate.n_words * blocks_before;
-            let scale_at = slices[first_slice + 2u + 2u * column].offset_bytes + 2u * (blocks_before + block);
-            let scale = scale_from_bits((chunk[scale_at / 4u] >> (8u * (scale_at & 2u))) & 0xffffu);
-            var levels: Held;
-            levels_of(rate, words, n_blocks, block, part, slot, &levels);
-            for (var q = 0u; q < HELD; q += 1u) {
-                sums[q] += weight * (levels[q] * scale);
-            }
-        }
-    }
 
     // Back: lines apart, transformed, with their signs.
     workgroupBarrier();
     for (var q = 0u; q < HELD; q += 1u) {
-        memory[place_of(HELD * slot + q, thread % BLOCKS)] = bitcast<u32>(sums[q]);
+        memory[place_of(HELD * slot + q, thread % BLOCKS)] = bitcast<u32>((*sums)[q]);
     }
     workgroupBarrier();
     for (var j = 0u; j < HELD; j += 1u) {
-        sums[j] = bitcast<f32>(memory[place_of(slot + BLOCKS * j, thread % BLOCKS)]);
+        (*sums)[j] = bitcast<f32>(memory[place_of(slot + BLOCKS * j, thread % BLOCKS)]);
     }
-    transform(&sums, thread);
+    transform(sums, thread);
     let signs = sign_word(run.key, slot * n_blocks + block);
     workgroupBarrier();
     for (var q = 0u; q < HELD; q += 1u) {
-        let value = with_sign(sums[q] * (1.0 / f32(LINES)), (signs >> q) & 1u);
+        let value = with_sign((*sums)[q] * (1.0 / f32(LINES)), (signs >> q) & 1u);
         memory[place_of(HELD * slot + q, thread % BLOCKS)] = bitcast<u32>(value);
     }
     workgroupBarrier();
 
     // Two blocks of a line at a time.
     let is_even = n_blocks % 2u == 0u;
-    let base_slice = slices[first_slice];
-    let place = group.y * params.words_per_output + run.place;
+    let base_slice = slices[run.segment * (1u + 2u * params.n_columns)];
+    let place = output_index * params.words_per_output + run.place;
     for (var pair = thread; pair < LINES * BLOCKS / 2u; pair += THREADS) {
         let line = pair / (BLOCKS / 2u);
         let first = pair % (BLOCKS / 2u) * 2u;
@@ -429,6 +410,51 @@ fn decode(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
                 }
             }
         }
+    }
+}
+
+@compute @workgroup_size(THREADS)
+fn decode(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let run_index = params.first_run + group.x;
+    let run = runs[run_index];
+    let n_blocks = blocks_of(run);
+    let slot = thread / BLOCKS;
+    // Threads without a block of their own read the last one's codes, and what they make of them is not stored.
+    let block = min(run.first_block + thread % BLOCKS, n_blocks - 1u);
+    // Whole panels of the segment lie before this one.
+    let blocks_before = run.start / LINES;
+    let first_slice = run.segment * (1u + 2u * params.n_columns);
+    let part = part_of(run.key);
+
+    let sums_at = params.sums_at + (group.y * params.n_runs + run_index) * HELD * THREADS + thread;
+    var sums: Held;
+    for (var q = 0u; q < HELD; q += 1u) {
+        sums[q] = 0.0;
+        if (params.first_column > 0u) {
+            sums[q] = bitcast<f32>(output[sums_at + q * THREADS]);
+        }
+    }
+    for (var column = params.first_column; column < params.end_column; column += 1u) {
+        let weight = bitcast<f32>(book[params.weights + column * params.n_outputs + group.y]);
+        if (weight != 0.0) {
+            let rate = rate_of(book[params.rates + column]);
+            let words = slices[first_slice + 1u + 2u * column].offset_bytes / 4u + rate.n_words * blocks_before;
+            let scale_at = slices[first_slice + 2u + 2u * column].offset_bytes + 2u * (blocks_before + block);
+            let scale = scale_from_bits((chunk[scale_at / 4u] >> (8u * (scale_at & 2u))) & 0xffffu);
+            var levels: Held;
+            levels_of(rate, words, n_blocks, block, part, slot, &levels);
+            for (var q = 0u; q < HELD; q += 1u) {
+                sums[q] += weight * (levels[q] * scale);
+            }
+        }
+    }
+
+    if (params.end_column < params.n_columns) {
+        for (var q = 0u; q < HELD; q += 1u) {
+            output[sums_at + q * THREADS] = bitcast<u32>(sums[q]);
+        }
+    } else {
+        finish(run, group.y, thread, &sums);
     }
     if (thread == 0u) {
         output[params.marks + group.y * params.n_runs + run_index] = params.stamp;

@@ -153,6 +153,12 @@ shared_struct! {
         stamp,
         /// Word of the book where the kept expressions are.
         kept,
+        /// First task of this dispatch.
+        first_task,
+        /// Behind its last one.
+        end_task,
+        /// Word of the output where what is lacking waits for the next dispatch.
+        lacking_at,
     }
 }
 
@@ -179,6 +185,12 @@ shared_struct! {
         rates,
         /// Word of the book where the weights are.
         weights,
+        /// First column of this dispatch.
+        first_column,
+        /// Behind its last one.
+        end_column,
+        /// Word of the output where sums wait for the next dispatch.
+        sums_at,
     }
 }
 

@@ -10,7 +10,7 @@ use super::variant::{Format, Shape};
 use crate::chunk::ChunkLayout;
 use crate::code::{Code, Codes, Measured};
 use crate::error::KernelError;
-use crate::limits::MOST_GROUPS;
+use crate::limits::{CODED_TOGETHER, CODED_VALUES, MOST_GROUPS};
 use crate::params::{CodeParams, Run};
 use crate::work::OnGpu;
 use std::ops::Range;
@@ -54,17 +54,24 @@ impl OnGpu for Code {
         let scales = part(n_tasks + n_kept, n_scales)?;
         let sums = part(runs.len() * SUMS, n_tasks)?;
         let format = Format::of(&layout.slices);
-        let mut stages = vec![(Kernel::Code(format), n_tasks)];
+        // Each kernel with its columns, and the tasks that it goes through.
+        let mut stages = vec![(Kernel::Code(format), n_tasks, 0..n_tasks)];
         if n_kept > 0 {
-            stages.extend([(Kernel::CodeKept(format), n_kept), (Kernel::Measure(format), n_tasks)]);
+            let batches = (0..n_tasks).step_by(CODED_TOGETHER);
+            let batches = batches.map(|first| first..n_tasks.min(first + CODED_TOGETHER));
+            stages.extend(batches.map(|tasks| (Kernel::CodeKept(format), n_kept, tasks)));
+            stages.push((Kernel::Measure(format), n_tasks, 0..n_tasks));
         }
-        let marks = part(runs.len(), stages.iter().map(|(_, n_columns)| n_columns).sum())?;
+        let marks = part(runs.len(), stages.iter().map(|(_, n_columns, _)| n_columns).sum())?;
         let n_words = marks.end;
+        // What is not read back.
+        let n_waiting = if n_tasks > CODED_TOGETHER { n_kept * CODED_VALUES } else { 0 };
+        let waiting = part(runs.len(), n_waiting)?;
 
         let mut tables = Tables::default();
         let mut steps = Vec::new();
         let mut marks_at = marks.start;
-        for (kernel, n_columns) in stages {
+        for (kernel, n_columns, tasks) in stages {
             for first_run in (0..runs.len()).step_by(MOST_GROUPS) {
                 let params = tables.push_params(CodeParams {
                     n_tasks: n_tasks as u32,
@@ -82,6 +89,9 @@ impl OnGpu for Code {
                     marks: marks_at as u32,
                     stamp,
                     kept: book::n_words() as u32,
+                    first_task: tasks.start as u32,
+                    end_task: tasks.end as u32,
+                    lacking_at: waiting.start as u32,
                 });
                 let n_groups = MOST_GROUPS.min(runs.len() - first_run) as u32;
                 steps.push(Step::Dispatch { kernel, params, groups: [n_groups, n_columns as u32, 1] });
@@ -100,7 +110,7 @@ impl OnGpu for Code {
             runs,
             folds: None,
             steps,
-            out_words: n_words,
+            out_words: waiting.end,
             readback_words: n_words,
             marks: vec![marks],
             stamp,

@@ -13,7 +13,7 @@ use crate::check::bytes_per_output;
 use crate::chunk::ChunkLayout;
 use crate::decode::Decode;
 use crate::error::KernelError;
-use crate::limits::MOST_GROUPS;
+use crate::limits::{CODED_TOGETHER, CODED_VALUES, MOST_GROUPS};
 use crate::params::{DecodeParams, Slice};
 use crate::reconstruct::Base;
 use crate::work::OnGpu;
@@ -65,29 +65,41 @@ impl OnGpu for Decode {
             let n_words = if alone { panel.n_rows } else { n_bytes.div_ceil(4) };
             words_per_output = words_per_output.checked_add(n_words).ok_or_else(too_large)?;
         }
+        // Columns of each dispatch; a base alone takes one too.
+        let batches = (0..n_columns.max(1)).step_by(CODED_TOGETHER);
+        let batches = batches.map(|first| first..n_columns.min(first + CODED_TOGETHER));
+        let n_groups = runs.len().checked_mul(n_outputs).ok_or_else(too_large)?;
+        let n_marks = n_groups.checked_mul(batches.len()).ok_or_else(too_large)?;
         let marks = words_per_output.checked_mul(n_outputs).ok_or_else(too_large)?;
-        let n_words = runs.len().checked_mul(n_outputs).and_then(|n| marks.checked_add(n));
-        let n_words = n_words.filter(|n| u32::try_from(*n).is_ok()).ok_or_else(too_large)?;
+        let n_words = marks.checked_add(n_marks).ok_or_else(too_large)?;
+        // What is not read back.
+        let n_waiting = if n_columns > CODED_TOGETHER { CODED_VALUES } else { 0 };
+        let waiting = n_groups.checked_mul(n_waiting).and_then(|n| n_words.checked_add(n));
+        let out_words = waiting.filter(|n| u32::try_from(*n).is_ok()).ok_or_else(too_large)?;
 
         let format = Format::of(&layout.slices);
         let mut tables = Tables::default();
         let mut steps = Vec::new();
-        for first_run in (0..runs.len()).step_by(MOST_GROUPS) {
-            let params = tables.push_params(DecodeParams {
-                n_columns: n_columns as u32,
-                n_outputs: n_outputs as u32,
-                first_run: first_run as u32,
-                n_runs: runs.len() as u32,
-                words_per_output: words_per_output as u32,
-                marks: marks as u32,
-                stamp,
-                add_base: u32::from(self.base == Base::Added),
-                rates: book::n_words() as u32,
-                weights: (book::n_words() + n_columns) as u32,
-            });
-            let n_groups = MOST_GROUPS.min(runs.len() - first_run) as u32;
-            let groups = [n_groups, n_outputs as u32, 1];
-            steps.push(Step::Dispatch { kernel: Kernel::Decode(format), params, groups });
+        for (at, columns) in batches.enumerate() {
+            for first_run in (0..runs.len()).step_by(MOST_GROUPS) {
+                let params = tables.push_params(DecodeParams {
+                    n_columns: n_columns as u32,
+                    n_outputs: n_outputs as u32,
+                    first_run: first_run as u32,
+                    n_runs: runs.len() as u32,
+                    words_per_output: words_per_output as u32,
+                    marks: (marks + at * n_groups) as u32,
+                    stamp,
+                    add_base: u32::from(self.base == Base::Added),
+                    rates: book::n_words() as u32,
+                    weights: (book::n_words() + n_columns) as u32,
+                    first_column: columns.start as u32,
+                    end_column: columns.end as u32,
+                    sums_at: n_words as u32,
+                });
+                let groups = [MOST_GROUPS.min(runs.len() - first_run) as u32, n_outputs as u32, 1];
+                steps.push(Step::Dispatch { kernel: Kernel::Decode(format), params, groups });
+            }
         }
         if !steps.is_empty() {
             steps.push(Step::Copy { from: 0, to: 0, n_words });
@@ -101,7 +113,7 @@ impl OnGpu for Decode {
             runs,
             folds: None,
             steps,
-            out_words: n_words,
+            out_words,
             readback_words: n_words,
             marks: vec![marks..n_words],
             stamp,

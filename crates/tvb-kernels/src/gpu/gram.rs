@@ -265,6 +265,7 @@ impl<'a> Planner<'a> {
 mod tests {
     use super::*;
     use crate::chunk::{Dtype, Segment, Slice};
+    use crate::gpu::shader::Suite;
 
     fn layout(n_tasks: usize, rows: &[usize]) -> ChunkLayout {
         ChunkLayout {
@@ -315,7 +316,6 @@ mod tests {
         }
         layout.slices[8].dtype = Dtype::F16;
         let plan = Gram.plan(&layout, Shape::LARGE, 1).expect("a sound layout");
-        let formats: Vec<Format> = plan.formats().collect();
-        assert_eq!(formats, [Format::F32, Format::Bf16, Format::Mixed]);
+        assert_eq!(plan.suites(), [Format::F32, Format::Bf16, Format::Mixed].map(Suite::Sums));
     }
 }

@@ -27,6 +27,17 @@ pub(crate) enum Kernel {
     Eigh,
 }
 
+/// Kernels that are tested together before the first of them is used, by the format of the chunks that they are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Suite {
+    /// gram, project and reconstruct.
+    Sums(Format),
+    /// code and what follows it.
+    Code(Format),
+    /// decode.
+    Decode(Format),
+}
+
 impl Kernel {
     /// The file's text.
     fn text(self) -> &'static str {
@@ -40,15 +51,14 @@ impl Kernel {
         }
     }
 
-    /// The format of the chunks it is for, where it reads any.
-    pub(crate) fn format(self) -> Option<Format> {
+    /// What it is tested with, where it reads chunks.
+    pub(crate) fn suite(self) -> Option<Suite> {
         match self {
             Kernel::Gram { format, .. } | Kernel::Project { format, .. } | Kernel::Reconstruct { format, .. } => {
-                Some(format)
+                Some(Suite::Sums(format))
             }
-            Kernel::Code(format) | Kernel::CodeKept(format) | Kernel::Measure(format) | Kernel::Decode(format) => {
-                Some(format)
-            }
+            Kernel::Code(format) | Kernel::CodeKept(format) | Kernel::Measure(format) => Some(Suite::Code(format)),
+            Kernel::Decode(format) => Some(Suite::Decode(format)),
             Kernel::GramFold | Kernel::Eigh => None,
         }
     }
