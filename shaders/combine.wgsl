@@ -42,7 +42,7 @@ struct CombineParams {
 @group(0) @binding(4) var<storage, read> weights: array<f32>;
 @group(0) @binding(5) var<storage, read_write> output: array<u32>;
 
-// ---- The chunk: the same lines in gram.wgsl and combine.wgsl ----
+// ---- The chunk: the same lines in gram.wgsl, combine.wgsl, code.wgsl and decode.wgsl ----
 // Offsets are multiples of the element size, not of the word: odd lengths of 16-bit tensors put the next one anywhere.
 
 // The format of every slice, each of which starts on a word then; or MIXED, where slices differ or start anywhere.
@@ -111,16 +111,21 @@ struct Run {
     // First row within the segment; even.
     start: u32,
     n_rows: u32,
-    // Where the first row's result goes in each output, in words (project, reconstruct).
+    // Where the first row's result goes in each output, in words (project, reconstruct, decode); blocks before the panel (code).
     place: u32,
-    // Format of the result (project, reconstruct).
+    // Format of the result (project, reconstruct, decode).
     dtype: u32,
+    // First of its blocks within the panel whose rows these are (code, decode).
+    first_block: u32,
+    // Where that panel's signs come from (code, decode).
+    key: u32,
 }
 
 // The runs of a chunk.
 @group(0) @binding(3) var<storage, read> runs: array<Run>;
 // ---- End of the chunk ----
 
+// ---- Rounding: the same lines in combine.wgsl and decode.wgsl ----
 // f32 to bf16, to nearest even. On bits alone, so that no fast-math setting can change it.
 fn to_bf16(value: f32) -> u32 {
     let bits = bitcast<u32>(value);
@@ -150,6 +155,7 @@ fn to_f16(value: f32) -> u32 {
     let nan = 0x7e00u | ((magnitude >> 13u) & 0x3ffu);
     return sign | select(bounded, nan, magnitude > 0x7f800000u);
 }
+// ---- End of rounding ----
 
 fn store(run: Run, k: u32, pair: u32, values: vec2<f32>) {
     let place = k * params.words_per_output + run.place;

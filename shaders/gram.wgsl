@@ -50,7 +50,7 @@ struct GramParams {
 @group(0) @binding(0) var<uniform> params: GramParams;
 @group(0) @binding(5) var<storage, read_write> output: array<u32>;
 
-// ---- The chunk: the same lines in gram.wgsl and combine.wgsl ----
+// ---- The chunk: the same lines in gram.wgsl, combine.wgsl, code.wgsl and decode.wgsl ----
 // Offsets are multiples of the element size, not of the word: odd lengths of 16-bit tensors put the next one anywhere.
 
 // The format of every slice, each of which starts on a word then; or MIXED, where slices differ or start anywhere.
@@ -119,10 +119,14 @@ struct Run {
     // First row within the segment; even.
     start: u32,
     n_rows: u32,
-    // Where the first row's result goes in each output, in words (project, reconstruct).
+    // Where the first row's result goes in each output, in words (project, reconstruct, decode); blocks before the panel (code).
     place: u32,
-    // Format of the result (project, reconstruct).
+    // Format of the result (project, reconstruct, decode).
     dtype: u32,
+    // First of its blocks within the panel whose rows these are (code, decode).
+    first_block: u32,
+    // Where that panel's signs come from (code, decode).
+    key: u32,
 }
 
 // The runs of a chunk.

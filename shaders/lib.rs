@@ -18,12 +18,24 @@ pub const GRAM_FOLD: &str = include_str!("gram_fold.wgsl");
 /// `SKIP_ZEROS`.
 pub const COMBINE: &str = include_str!("combine.wgsl");
 
+/// code.wgsl: task vectors into a few bits an element. Entry points `code`, `code_kept` and `measure`; constant `FORMAT`.
+pub const CODE: &str = include_str!("code.wgsl");
+
+/// decode.wgsl: edits straight from codes. Entry point `decode`; constant `FORMAT`.
+pub const DECODE: &str = include_str!("decode.wgsl");
+
 /// eigh.wgsl: rounds of parallel Jacobi on a batch of symmetric matrices. Entry point `eigh`.
 pub const EIGH: &str = include_str!("eigh.wgsl");
 
 /// Every file's name and text.
-pub const FILES: [(&str, &str); 4] =
-    [("gram.wgsl", GRAM), ("gram_fold.wgsl", GRAM_FOLD), ("combine.wgsl", COMBINE), ("eigh.wgsl", EIGH)];
+pub const FILES: [(&str, &str); 6] = [
+    ("gram.wgsl", GRAM),
+    ("gram_fold.wgsl", GRAM_FOLD),
+    ("combine.wgsl", COMBINE),
+    ("code.wgsl", CODE),
+    ("decode.wgsl", DECODE),
+    ("eigh.wgsl", EIGH),
+];
 
 #[cfg(test)]
 mod tests {
@@ -48,16 +60,28 @@ mod tests {
         }
     }
 
-    /// WGSL has no include: what two files share stands in both.
+    /// WGSL has no include: what files share stands in each of them.
     #[test]
-    fn the_lines_that_two_files_share_are_the_same() {
-        let shared = |text: &'static str| {
-            let (_, from) = text.split_once("// ---- The chunk").expect("where the shared lines start");
-            let (lines, _) = from.split_once("// ---- End of the chunk").expect("where they end");
-            lines
-        };
-        let lines = shared(GRAM);
-        assert!(lines.contains("fn load_pair("), "{lines}");
-        assert_eq!(lines, shared(COMBINE));
+    fn the_lines_that_files_share_are_the_same() {
+        let groups: [(&str, &[&'static str], &str); 3] = [
+            ("The chunk", &[GRAM, COMBINE, CODE, DECODE], "fn load_pair("),
+            ("Rounding", &[COMBINE, DECODE], "fn to_f16("),
+            ("Blocks and codes", &[CODE, DECODE], "fn transform("),
+        ];
+        for (name, texts, some_line) in groups {
+            let shared = |text: &'static str| {
+                let (_, from) = text.split_once(&format!("// ---- {name}: ")).expect("where the shared lines start");
+                let end = format!("// ---- End of {}", name.to_lowercase());
+                let (lines, _) = from.split_once(&end).expect("where they end");
+                lines
+            };
+            let lines = shared(texts[0]);
+            assert!(lines.contains(some_line), "{name}: {lines}");
+            for &text in texts {
+                assert_eq!(shared(text), lines, "{name}");
+            }
+            let n_files = FILES.iter().filter(|(_, text)| text.contains(&format!("// ---- {name}: "))).count();
+            assert_eq!(n_files, texts.len(), "{name}: in how many files");
+        }
     }
 }

@@ -18,6 +18,7 @@
 use crate::check::check_columns;
 use crate::chunk::ChunkLayout;
 use crate::error::KernelError;
+use crate::limits::MOST_KEPT;
 use crate::panel::n_blocks;
 use crate::rate::Rate;
 use crate::work::Work;
@@ -81,7 +82,7 @@ impl Work for Code {
     }
 
     fn runs_on_gpu(&self, _: &ChunkLayout) -> bool {
-        false
+        self.n_kept <= MOST_KEPT
     }
 
     fn check(&self, n_tasks: usize) -> Result<(), KernelError> {

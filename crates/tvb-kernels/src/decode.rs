@@ -43,8 +43,9 @@ impl Work for Decode {
         self.n_outputs
     }
 
-    fn runs_on_gpu(&self, _: &ChunkLayout) -> bool {
-        false
+    fn runs_on_gpu(&self, layout: &ChunkLayout) -> bool {
+        (0..layout.segments.len())
+            .all(|at| layout.slice(at, 0).dtype != Dtype::F64 && self.row_dtype(layout, at) != Dtype::F64)
     }
 
     fn check(&self, n_tasks: usize) -> Result<(), KernelError> {

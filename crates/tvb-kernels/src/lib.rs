@@ -8,8 +8,8 @@
 //! | `eigh` | G = UΛUᵀ, one matrix or a batch | \[T, T\] → λ \[T\], U \[T, T\] |
 //! | [`Project`] | S = VB of one chunk | \[d', T+1\] bytes → \[M, d'\] rows |
 //! | [`Reconstruct`] | θ0 + S·W of one chunk | \[d', C+1\] bytes → \[K, d'\] rows |
-//! | [`Code`] | task vectors into a few bits an element, on the CPU | \[d', T+1\] bytes → words and scales of T+K columns |
-//! | [`Decode`] | θ0 + Σ w·x̂ from codes, on the CPU | \[d', 1\] bytes and codes → \[K, d'\] rows |
+//! | [`Code`] | task vectors into a few bits an element | \[d', T+1\] bytes → words and scales of T+K columns |
+//! | [`Decode`] | θ0 + Σ w·x̂ from codes | \[d', 1\] bytes and codes → \[K, d'\] rows |
 //!
 //! T tasks, M atoms, C columns beside the base, K outputs, d' rows (elements) of a chunk; base θ0, fine-tune θt, task
 //! vector (delta) τt = θt − θ0, V = \[τ1 … τT\]; Gram G, encode B \[T, M\], atoms S, decode W.

@@ -42,6 +42,16 @@ pub(crate) const PARTIALS_BYTES: u64 = 32 << 20;
 /// Bytes between the parameters of one dispatch and the next, and the alignment of bindings: what every adapter takes.
 pub(crate) const BINDING_ALIGNMENT: usize = 256;
 
+/// Columns whose codes a thread of `code_kept` or `decode` goes through in one dispatch, at most: some 650 rounds of loops each,
+/// and Mesa's software adapter ends a thread's loops after 65,535, all of them together.
+pub(crate) const CODED_TOGETHER: usize = 32;
+
+/// Floats that a workgroup of theirs leaves to the next dispatch.
+pub(crate) const CODED_VALUES: usize = 2048;
+
+/// The most shared columns that `code` takes on a GPU.
+pub(crate) const MOST_KEPT: usize = 32;
+
 /// The largest matrix for the GPU's eigendecomposition: its pairs' rotations fit the workgroup's memory.
 pub(crate) const MOST_EIGH_ORDER: usize = 1024;
 

@@ -41,10 +41,14 @@ shared_struct! {
         start,
         /// Number of rows.
         n_rows,
-        /// Where the first row's result goes in each output, in words.
+        /// Where the first row's result goes in each output, in words; for `code`, blocks before the panel.
         place,
         /// Format of the result.
         dtype,
+        /// First of its blocks within the panel whose rows these are, for `code` and `decode`.
+        first_block,
+        /// Where that panel's signs come from.
+        key,
     }
 }
 
@@ -113,6 +117,80 @@ shared_struct! {
         subtract_base,
         /// 1 where the base is added to the outputs.
         add_base,
+    }
+}
+
+shared_struct! {
+    /// Of code.wgsl.
+    CodeParams {
+        /// T.
+        n_tasks,
+        /// K.
+        n_kept,
+        /// Run of the first workgroup.
+        first_run,
+        /// Runs of the chunk.
+        n_runs,
+        /// The tasks' rate, by its number.
+        rate,
+        /// The shared columns' rate.
+        kept_rate,
+        /// Words of a task's column.
+        words,
+        /// Words of a shared column.
+        kept_words,
+        /// Scales of a column.
+        n_scales,
+        /// Word of the output where the shared columns begin.
+        kept_at,
+        /// Word of the output where the scales begin.
+        scales_at,
+        /// Word of the output where the sums begin.
+        sums_at,
+        /// Word of the output where the marks begin.
+        marks,
+        /// What a mark is.
+        stamp,
+        /// Word of the book where the kept expressions are.
+        kept,
+        /// First task of this dispatch.
+        first_task,
+        /// Behind its last one.
+        end_task,
+        /// Word of the output where what is lacking waits for the next dispatch.
+        lacking_at,
+    }
+}
+
+shared_struct! {
+    /// Of decode.wgsl.
+    DecodeParams {
+        /// Coded columns.
+        n_columns,
+        /// K.
+        n_outputs,
+        /// Run of the first workgroup.
+        first_run,
+        /// Runs of the chunk.
+        n_runs,
+        /// Words of one output.
+        words_per_output,
+        /// Word of the output where the marks begin.
+        marks,
+        /// What a mark is.
+        stamp,
+        /// 1 where the base is added to the outputs.
+        add_base,
+        /// Word of the book where the columns' rates are.
+        rates,
+        /// Word of the book where the weights are.
+        weights,
+        /// First column of this dispatch.
+        first_column,
+        /// Behind its last one.
+        end_column,
+        /// Word of the output where sums wait for the next dispatch.
+        sums_at,
     }
 }
 

@@ -5,7 +5,8 @@ use crate::chunk::{Chunk, ChunkLayout, Dtype, Slice};
 use crate::error::KernelError;
 
 /// The layout a chunk has in a staging slot when [`StagingSlot::pack`] puts it there: the same segments and columns, f64
-/// as f32, each slice on a multiple of 4 bytes, no gaps beyond that.
+/// as f32, each slice on a multiple of 4 bytes, no gaps beyond that. Then all bytes from the first code to the chunk's end, as they
+/// are: how long codes are is their reader's to know.
 ///
 /// # Errors
 /// [`KernelError`] when the layout's slices do not lie within its bytes.
@@ -25,8 +26,26 @@ pub fn staged_layout(layout: &ChunkLayout) -> Result<ChunkLayout, KernelError> {
             n_bytes = more.and_then(|more| n_bytes.checked_add(more)).ok_or_else(too_large)?;
         }
     }
+    if let Some(from) = first_code(layout) {
+        let n_code_bytes = layout.n_bytes.checked_sub(from).ok_or(KernelError::CodesOutside {
+            segment: 0,
+            column: 0,
+            chunk_bytes: layout.n_bytes,
+        })?;
+        for slice in &mut staged.codes {
+            for offset in [&mut slice.words, &mut slice.scales] {
+                *offset = (*offset - from).checked_add(n_bytes).ok_or_else(too_large)?;
+            }
+        }
+        n_bytes = n_bytes.checked_add(n_code_bytes).ok_or_else(too_large)?;
+    }
     staged.n_bytes = n_bytes;
     Ok(staged)
+}
+
+/// Where the first codes of a chunk lie, at a whole word; `None` where it has none.
+fn first_code(layout: &ChunkLayout) -> Option<usize> {
+    layout.codes.iter().map(|slice| slice.words.min(slice.scales) / 4 * 4).min()
 }
 
 /// A mapped staging buffer in the hands of a reader, on whichever thread. It can only be written: reading mapped memory
@@ -77,6 +96,13 @@ impl StagingSlot {
         }
         if staged.segments != chunk.layout.segments || staged.n_columns != chunk.layout.n_columns {
             return Err(KernelError::SliceCount { expected: chunk.layout.slices.len(), found: staged.slices.len() });
+        }
+        if staged.codes.len() != chunk.layout.codes.len() {
+            return Err(KernelError::SliceCount { expected: chunk.layout.codes.len(), found: staged.codes.len() });
+        }
+        if let (Some(from), Some(to)) = (first_code(chunk.layout), first_code(staged)) {
+            let outside = KernelError::CodesOutside { segment: 0, column: 0, chunk_bytes: chunk.layout.n_bytes };
+            self.write(to, chunk.bytes.get(from..chunk.layout.n_bytes).ok_or(outside)?)?;
         }
         let n_columns = chunk.layout.n_columns;
         for (at, (from, to)) in chunk.layout.slices.iter().zip(&staged.slices).enumerate() {

@@ -22,7 +22,8 @@ pub trait Work: OnCpu + OnGpu + Clone + Debug + PartialEq + Send + Sync {
     /// grow with the rows.
     fn n_outputs(&self) -> usize;
 
-    /// Whether a GPU can do this work on a chunk of `layout`: no f64 results, and no f64 base under a reconstruction. The
+    /// Whether a GPU can do this work on a chunk of `layout`: no f64 results, and no f64 base under a reconstruction or
+    /// a decoding, no more than a few shared columns. The
     /// CPU engine does all work on all chunks. `layout` is that of the chunk as it was read or as it is staged.
     fn runs_on_gpu(&self, layout: &ChunkLayout) -> bool;
 

@@ -92,6 +92,7 @@ impl Combine<'_> {
                     n_rows: BLOCK_ROWS.min(segment.n_rows - start) as u32,
                     place: (words_per_output + start * dtype.size() / 4) as u32,
                     dtype: code,
+                    ..Run::default()
                 });
             }
             let n_bytes = segment.n_rows * dtype.size();

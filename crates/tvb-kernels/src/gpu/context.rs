@@ -1,7 +1,7 @@
 //! The device: opened once, its errors caught and kept, its pipelines made once each.
 
-use super::shader::Kernel;
-use super::variant::{Format, Shape};
+use super::shader::{Kernel, Suite};
+use super::variant::Shape;
 use crate::device::{AdapterFacts, AdapterKind};
 use crate::error::KernelError;
 use std::borrow::Cow;
@@ -44,7 +44,7 @@ pub(crate) struct Context {
     stamp: AtomicU32,
     poison: AtomicBool,
     injection: Mutex<Option<Injection>>,
-    passed: Mutex<HashSet<Format>>,
+    passed: Mutex<HashSet<Suite>>,
     fault: Fault,
 }
 
@@ -171,14 +171,14 @@ impl Context {
         self.poison.store(poison, Ordering::Relaxed);
     }
 
-    /// Whether the kernels of a format have been tested on this device.
-    pub(crate) fn has_passed(&self, format: Format) -> bool {
-        self.passed.lock().unwrap_or_else(PoisonError::into_inner).contains(&format)
+    /// Whether these kernels have been tested on this device.
+    pub(crate) fn has_passed(&self, suite: Suite) -> bool {
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner).contains(&suite)
     }
 
-    /// The kernels of a format have been tested and are right.
-    pub(crate) fn set_passed(&self, format: Format) {
-        self.passed.lock().unwrap_or_else(PoisonError::into_inner).insert(format);
+    /// These kernels have been tested and are right.
+    pub(crate) fn set_passed(&self, suite: Suite) {
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner).insert(suite);
     }
 
     /// Lets a fault happen after so many more submits of chunks.

@@ -110,7 +110,7 @@ impl GpuEngine {
         max_chunk_bytes: usize,
         n_slots: usize,
     ) -> Result<GpuStream<W>, KernelError> {
-        GpuStream::new(self.sound_context()?, work, max_chunk_bytes, n_slots, FirstUse::Test(self_test::format))
+        GpuStream::new(self.sound_context()?, work, max_chunk_bytes, n_slots, FirstUse::Test(self_test::suite))
     }
 
     /// A chunk brought to the device's memory, for measurements of `work` without the upload. Its layout must be one that
@@ -119,7 +119,7 @@ impl GpuEngine {
     /// # Errors
     /// [`KernelError::Limit`] where it does not fit a binding, [`KernelError::NotOnGpu`] for f64; device errors.
     pub fn resident<W: Work>(&self, work: &W, chunk: Chunk<'_>) -> Result<Resident<W>, KernelError> {
-        Resident::new(self.sound_context()?, work, chunk, FirstUse::Test(self_test::format))
+        Resident::new(self.sound_context()?, work, chunk, FirstUse::Test(self_test::suite))
     }
 
     /// Two buffers of `n_bytes` (rounded up to 16) on the device, one to be copied to the other.
@@ -135,7 +135,7 @@ impl GpuEngine {
     /// # Errors
     /// [`KernelError`] when the layout does not fit the bytes or the work, and device errors.
     pub fn run<W: Work>(&self, work: &W, chunk: Chunk<'_>) -> Result<W::Output, KernelError> {
-        single::run(self.context(), &self.cpu, work, chunk, FirstUse::Test(self_test::format))
+        single::run(self.context(), &self.cpu, work, chunk, FirstUse::Test(self_test::suite))
     }
 
     /// Eigendecomposition of `n_matrices` symmetric n×n matrices laid one after another, column-major \[n_matrices, n, n\];

@@ -112,8 +112,7 @@ impl Cut {
             segment: piece.segment as u32,
             start: (piece.start + start) as u32,
             n_rows: self.run_rows.min(piece.n_rows - start) as u32,
-            place: 0,
-            dtype: 0,
+            ..Run::default()
         })
     }
 
@@ -266,6 +265,7 @@ impl<'a> Planner<'a> {
 mod tests {
     use super::*;
     use crate::chunk::{Dtype, Segment, Slice};
+    use crate::gpu::shader::Suite;
 
     fn layout(n_tasks: usize, rows: &[usize]) -> ChunkLayout {
         ChunkLayout {
@@ -316,7 +316,6 @@ mod tests {
         }
         layout.slices[8].dtype = Dtype::F16;
         let plan = Gram.plan(&layout, Shape::LARGE, 1).expect("a sound layout");
-        let formats: Vec<Format> = plan.formats().collect();
-        assert_eq!(formats, [Format::F32, Format::Bf16, Format::Mixed]);
+        assert_eq!(plan.suites(), [Format::F32, Format::Bf16, Format::Mixed].map(Suite::Sums));
     }
 }

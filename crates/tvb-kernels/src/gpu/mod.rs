@@ -1,5 +1,6 @@
 //! The GPU engine: the kernels of `shaders/` on wgpu.
 
+mod book;
 mod code;
 mod combine;
 mod context;
@@ -9,6 +10,7 @@ mod engine;
 mod gram;
 mod kept;
 pub(crate) mod plan;
+mod panels;
 mod project;
 mod reconstruct;
 mod record;

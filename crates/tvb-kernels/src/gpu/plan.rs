@@ -1,8 +1,7 @@
 //! What one chunk's submit consists of, whatever the operation: tables for the shaders, dispatches and copies, and what
 //! is read back. Each operation makes its own plans and puts its own results together (`gram.rs`, `combine.rs`).
 
-use super::shader::Kernel;
-use super::variant::Format;
+use super::shader::{Kernel, Suite};
 use crate::error::KernelError;
 use std::ops::Range;
 
@@ -54,9 +53,15 @@ impl<Parts> Plan<Parts> {
         })
     }
 
-    /// The formats whose kernels it runs.
-    pub(super) fn formats(&self) -> impl Iterator<Item = Format> {
-        Format::ALL.into_iter().filter(|format| self.kernels().any(|kernel| kernel.format() == Some(*format)))
+    /// What its kernels are tested with, each once.
+    pub(super) fn suites(&self) -> Vec<Suite> {
+        let mut suites = Vec::new();
+        for suite in self.kernels().filter_map(Kernel::suite) {
+            if !suites.contains(&suite) {
+                suites.push(suite);
+            }
+        }
+        suites
     }
 
     /// Checks the marks.

@@ -46,7 +46,8 @@ impl<W: Work> Resident<W> {
     ) -> Result<Self, KernelError> {
         check(work, chunk)?;
         let layout = chunk.layout;
-        if !work.runs_on_gpu(layout) || staged_layout(layout)?.slices != layout.slices {
+        let staged = staged_layout(layout)?;
+        if !work.runs_on_gpu(layout) || (&staged.slices, &staged.codes) != (&layout.slices, &layout.codes) {
             return Err(KernelError::NotOnGpu);
         }
         let plan = work.plan(layout, context.shape, context.next_stamp())?;

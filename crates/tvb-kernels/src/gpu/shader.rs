@@ -15,8 +15,27 @@ pub(crate) enum Kernel {
     Project { format: Format, outputs: u32, skip_zeros: bool },
     /// reconstruct of combine.wgsl, `outputs` outputs at a time.
     Reconstruct { format: Format, outputs: u32, skip_zeros: bool },
+    /// code of code.wgsl: the tasks' columns.
+    Code(Format),
+    /// code_kept of code.wgsl: the shared columns.
+    CodeKept(Format),
+    /// measure of code.wgsl: what both decode to.
+    Measure(Format),
+    /// decode.wgsl.
+    Decode(Format),
     /// eigh.wgsl.
     Eigh,
+}
+
+/// Kernels that are tested together before the first of them is used, by the format of the chunks that they are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Suite {
+    /// gram, project and reconstruct.
+    Sums(Format),
+    /// code and what follows it.
+    Code(Format),
+    /// decode.
+    Decode(Format),
 }
 
 impl Kernel {
@@ -26,16 +45,20 @@ impl Kernel {
             Kernel::Gram { .. } => tvb_shaders::GRAM,
             Kernel::GramFold => tvb_shaders::GRAM_FOLD,
             Kernel::Project { .. } | Kernel::Reconstruct { .. } => tvb_shaders::COMBINE,
+            Kernel::Code(_) | Kernel::CodeKept(_) | Kernel::Measure(_) => tvb_shaders::CODE,
+            Kernel::Decode(_) => tvb_shaders::DECODE,
             Kernel::Eigh => tvb_shaders::EIGH,
         }
     }
 
-    /// The format of the chunks it is for, where it reads any.
-    pub(crate) fn format(self) -> Option<Format> {
+    /// What it is tested with, where it reads chunks.
+    pub(crate) fn suite(self) -> Option<Suite> {
         match self {
             Kernel::Gram { format, .. } | Kernel::Project { format, .. } | Kernel::Reconstruct { format, .. } => {
-                Some(format)
+                Some(Suite::Sums(format))
             }
+            Kernel::Code(format) | Kernel::CodeKept(format) | Kernel::Measure(format) => Some(Suite::Code(format)),
+            Kernel::Decode(format) => Some(Suite::Decode(format)),
             Kernel::GramFold | Kernel::Eigh => None,
         }
     }
@@ -47,6 +70,10 @@ impl Kernel {
             Kernel::GramFold => "gram_fold",
             Kernel::Project { .. } => "project",
             Kernel::Reconstruct { .. } => "reconstruct",
+            Kernel::Code(_) => "code",
+            Kernel::CodeKept(_) => "code_kept",
+            Kernel::Measure(_) => "measure",
+            Kernel::Decode(_) => "decode",
             Kernel::Eigh => "eigh",
         }
     }
@@ -66,6 +93,9 @@ impl Kernel {
             }
             Kernel::Project { format, outputs, skip_zeros } | Kernel::Reconstruct { format, outputs, skip_zeros } => {
                 vec![("FORMAT", format.code()), ("OUTPUTS", outputs), ("SKIP_ZEROS", u32::from(skip_zeros))]
+            }
+            Kernel::Code(format) | Kernel::CodeKept(format) | Kernel::Measure(format) | Kernel::Decode(format) => {
+                vec![("FORMAT", format.code())]
             }
             Kernel::GramFold | Kernel::Eigh => Vec::new(),
         }

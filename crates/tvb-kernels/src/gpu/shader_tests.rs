@@ -9,6 +9,7 @@ use crate::params::*;
 fn every_variant() -> Vec<(Kernel, String)> {
     let mut kernels = vec![Kernel::GramFold, Kernel::Eigh];
     for format in Format::ALL {
+        kernels.extend([Kernel::Code, Kernel::CodeKept, Kernel::Measure, Kernel::Decode].map(|kernel| kernel(format)));
         for shape in [Shape::SMALL, Shape::LARGE] {
             let block = shape.block;
             let tiles = shape.tiles();
@@ -31,7 +32,7 @@ fn ours() -> Vec<(&'static str, usize, Vec<(&'static str, usize)>)> {
     macro_rules! described {
         ($($name:ident),*) => { vec![$((stringify!($name), size_of::<$name>(), $name::fields())),*] };
     }
-    described!(Slice, Run, Fold, GramParams, FoldParams, CombineParams, EighParams)
+    described!(Slice, Run, Fold, GramParams, FoldParams, CombineParams, CodeParams, DecodeParams, EighParams)
 }
 
 #[test]

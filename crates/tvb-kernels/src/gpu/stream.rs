@@ -9,7 +9,7 @@ use super::context::Context;
 use super::kept::KeptChunk;
 use super::plan::Plan;
 use super::record::{PlanBuffers, Recorded, Steps, weights_buffer};
-use super::variant::Format;
+use super::shader::Suite;
 use crate::check::check_layout;
 use crate::chunk::ChunkLayout;
 use crate::error::KernelError;
@@ -23,8 +23,8 @@ use wgpu::{BufferUsages, MapMode};
 /// Whether kernels are tested before they are used.
 #[derive(Clone, Copy)]
 pub(super) enum FirstUse {
-    /// Before the first chunk of each format, by this.
-    Test(fn(&Arc<Context>, Format) -> Result<(), KernelError>),
+    /// Before the first chunk that needs them, by this.
+    Test(fn(&Arc<Context>, Suite) -> Result<(), KernelError>),
     /// They are being tested.
     IsTest,
 }
@@ -33,7 +33,7 @@ impl FirstUse {
     /// Tests the kernels of a plan, if they are to be.
     pub(super) fn of<P>(self, context: &Arc<Context>, plan: &Plan<P>) -> Result<(), KernelError> {
         match self {
-            FirstUse::Test(test) => plan.formats().try_for_each(|format| test(context, format)),
+            FirstUse::Test(test) => plan.suites().into_iter().try_for_each(|suite| test(context, suite)),
             FirstUse::IsTest => Ok(()),
         }
     }

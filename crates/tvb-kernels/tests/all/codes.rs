@@ -7,29 +7,29 @@ use tvb_kernels::{
 };
 
 /// A checkpoint's values, base first, and their chunk.
-struct Made {
-    layout: ChunkLayout,
-    bytes: Vec<u8>,
+pub(crate) struct Made {
+    pub(crate) layout: ChunkLayout,
+    pub(crate) bytes: Vec<u8>,
     /// \[n_columns, rows of all segments\].
     values: Vec<Vec<f32>>,
 }
 
 /// Uniform numbers in \[0, 1).
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> f64 {
+    pub(crate) fn next(&mut self) -> f64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    fn gaussian(&mut self) -> f64 {
+    pub(crate) fn gaussian(&mut self) -> f64 {
         (-2.0 * (1.0 - self.next()).ln()).sqrt() * (std::f64::consts::TAU * self.next()).cos()
     }
 }
 
 /// Columns of f32 in segments of these lengths; `delta(task, row, random)` is what a task adds to the base.
-fn made(segments: &[usize], n_tasks: usize, delta: impl Fn(usize, usize, &mut Random) -> f64) -> Made {
+pub(crate) fn made(segments: &[usize], n_tasks: usize, delta: impl Fn(usize, usize, &mut Random) -> f64) -> Made {
     let n_rows: usize = segments.iter().sum();
     let mut random = Random(1);
     let base: Vec<f32> = (0..n_rows).map(|_| random.gaussian() as f32 * 0.0).collect();
@@ -52,17 +52,17 @@ fn made(segments: &[usize], n_tasks: usize, delta: impl Fn(usize, usize, &mut Ra
     Made { layout, bytes, values }
 }
 
-fn gaussian_tasks(segments: &[usize], n_tasks: usize) -> Made {
+pub(crate) fn gaussian_tasks(segments: &[usize], n_tasks: usize) -> Made {
     made(segments, n_tasks, |task, _, random| random.gaussian() * 1e-3 * (task + 1) as f64)
 }
 
-fn code(rate: Rate, kept: Option<Rate>, n_tasks: usize) -> Code {
+pub(crate) fn code(rate: Rate, kept: Option<Rate>, n_tasks: usize) -> Code {
     let n_kept = usize::from(kept.is_some());
     let q = 1.0 / (n_tasks as f32).sqrt();
     Code { rate, kept_rate: kept.unwrap_or(Rate::Signs), kept: vec![q; n_tasks * n_kept], n_kept, seed: 42 }
 }
 
-fn coded(engine: &CpuEngine, made: &Made, code: &Code) -> Codes {
+pub(crate) fn coded(engine: &CpuEngine, made: &Made, code: &Code) -> Codes {
     let mut out = Codes::default();
     let chunk = Chunk { layout: &made.layout, bytes: &made.bytes };
     engine.run(code, chunk, &mut engine.scratch(), &mut out).expect("coded");
@@ -132,7 +132,7 @@ fn decoded(code: &Code, rate: Rate, layout: &ChunkLayout, words: &[u32], scales:
 }
 
 /// Every column of a chunk's codes.
-fn all_decoded(code: &Code, made: &Made, codes: &Codes) -> Vec<Vec<f64>> {
+pub(crate) fn all_decoded(code: &Code, made: &Made, codes: &Codes) -> Vec<Vec<f64>> {
     let n_tasks = made.layout.n_tasks();
     let blocks: usize = made.layout.segments.iter().map(|segment| n_blocks(segment.n_rows)).sum();
     let mut word_at = 0;
@@ -146,11 +146,11 @@ fn all_decoded(code: &Code, made: &Made, codes: &Codes) -> Vec<Vec<f64>> {
         .collect()
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-fn deltas(made: &Made) -> Vec<Vec<f64>> {
+pub(crate) fn deltas(made: &Made) -> Vec<Vec<f64>> {
     let base = &made.values[0];
     let delta = |values: &Vec<f32>| values.iter().zip(base).map(|(value, base)| f64::from(value - base)).collect();
     made.values[1..].iter().map(delta).collect()
@@ -239,7 +239,7 @@ fn every_instruction_set_gives_the_same_bits() {
 }
 
 /// The codes of a chunk, laid out for a decoding one after the base's rows.
-fn with_codes(made: &Made, code: &Code, codes: &Codes) -> (ChunkLayout, Vec<u8>, Vec<Rate>) {
+pub(crate) fn with_codes(made: &Made, code: &Code, codes: &Codes) -> (ChunkLayout, Vec<u8>, Vec<Rate>) {
     let (n_tasks, segments) = (made.layout.n_tasks(), &made.layout.segments);
     let n_rows: usize = segments.iter().map(|segment| segment.n_rows).sum();
     let rates: Vec<Rate> =

@@ -4,6 +4,7 @@
 
 mod accuracy;
 mod codes;
+mod codes_on_gpu;
 mod common;
 mod eigh;
 mod least_device;

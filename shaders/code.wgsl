@@ -1,0 +1,706 @@
+// code.wgsl: task vectors into a few bits an element. Three entry points, one after another; the last two where something is kept:
+//   code       the codes of each task, y = H(signs * (column - base)), and what they decode to against y
+//   code_kept  the codes of each shared column, sum_t kept[t, k] * (y_t - decoded_t)
+//   measure    what the codes of each task and the shared ones decode to together, against y
+// binding 0  params  uniform     CodeParams (crates/tvb-kernels/src/params.rs)
+// binding 1  chunk   read        raw bytes [n_tasks + 1 columns]
+// binding 2  slices  read        Slice [n_segments, n_tasks + 1]: where the columns lie
+// binding 3  runs    read        Run: up to 8 blocks of a panel; start and n_rows are the panel's
+// binding 4  book    read        the rates, then f32 [n_tasks, n_kept], the kept expressions
+// binding 5  output  read_write  words of the tasks' columns, then of the shared ones, of each panel [word, block]; a word for
+//                                each scale [n_tasks + n_kept, n_scales]; f32 sums [n_runs, n_tasks, 3]; a mark for each workgroup
+// dispatch   x: run, y: task (code, measure) or shared column (code_kept)
+// numerics   f32, in the order of the CPU's steps but for parts of the lines, whose magnitudes are added up by words. Divisions
+//            and square roots may be a few units off, products and sums may be rounded together: a value on the border of two
+//            cells may get the other cell, a scale the next one. Where rotated values or their scale are below 2^-126 they may be
+//            taken for zeros; so may what is below that in a block's sums. The three sums are an eighth of those of the run's
+//            blocks, so that they are finite where each block's are. What is not finite makes the first one a NaN.
+//
+// Rotated values are not stored: later entry points form them anew, with the same bits. Many tasks take several dispatches of
+// code_kept: some drivers end a thread's loops after 65,535 rounds, all of them together.
+
+struct CodeParams {
+    n_tasks: u32,
+    n_kept: u32,
+    first_run: u32,
+    n_runs: u32,
+    // Numbers of the rates, in the book.
+    rate: u32,
+    kept_rate: u32,
+    // Words of a task's column and of a shared one, and scales of either.
+    words: u32,
+    kept_words: u32,
+    n_scales: u32,
+    // Words of the output where the shared columns, the scales, the sums and this entry point's marks begin.
+    kept_at: u32,
+    scales_at: u32,
+    sums_at: u32,
+    marks: u32,
+    stamp: u32,
+    // Where in the book the kept expressions are.
+    kept: u32,
+    // The tasks of this dispatch of code_kept.
+    first_task: u32,
+    end_task: u32,
+    // Word of the output where what is lacking waits for the next dispatch: f32 [n_kept, n_runs, HELD, THREADS].
+    lacking_at: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: CodeParams;
+@group(0) @binding(5) var<storage, read_write> output: array<u32>;
+
+// ---- The chunk: the same lines in gram.wgsl, combine.wgsl, code.wgsl and decode.wgsl ----
+// Offsets are multiples of the element size, not of the word: odd lengths of 16-bit tensors put the next one anywhere.
+
+// The format of every slice, each of which starts on a word then; or MIXED, where slices differ or start anywhere.
+const FORMAT: u32 = 3u;
+
+const F32: u32 = 0u;
+const F16: u32 = 1u;
+const BF16: u32 = 2u;
+const MIXED: u32 = 3u;
+// 1 where a word holds two elements, whatever the slice.
+const PAIRED: u32 = u32(FORMAT == F16 || FORMAT == BF16);
+
+struct Slice {
+    offset_bytes: u32,
+    dtype: u32,
+}
+
+// The columns' bytes as they were read from the files, in whole words.
+@group(0) @binding(1) var<storage, read> chunk: array<u32>;
+// [n_segments, n_columns]: where each column's rows of each segment lie.
+@group(0) @binding(2) var<storage, read> slices: array<Slice>;
+
+// f16 to f32, exactly. (unpack2x16float may flush subnormals, which are common among f16 weights.)
+fn from_f16(half: u32) -> f32 {
+    let sign = (half & 0x8000u) << 16u;
+    let magnitude = (half & 0x7fffu) << 13u;
+    let normal = magnitude + (112u << 23u);
+    // A subnormal m * 2^-24: put m behind the leading one of 2^-14 and take that one off again.
+    let lifted = bitcast<f32>(magnitude | (113u << 23u)) - bitcast<f32>(113u << 23u);
+    let finite = select(normal, bitcast<u32>(lifted), magnitude < (1u << 23u));
+    // Infinity and NaN: the exponent goes all the way up.
+    let all = select(finite, normal + (112u << 23u), magnitude >= (31u << 23u));
+    return bitcast<f32>(sign | all);
+}
+
+// Element `row` of a slice, exactly.
+fn load(slice: Slice, row: u32) -> f32 {
+    let dtype = select(FORMAT, slice.dtype, FORMAT == MIXED);
+    if (dtype == F32) {
+        return bitcast<f32>(chunk[(slice.offset_bytes >> 2u) + row]);
+    }
+    let byte = slice.offset_bytes + 2u * row;
+    let half = (chunk[byte >> 2u] >> ((byte & 2u) * 8u)) & 0xffffu;
+    if (dtype == F16) {
+        return from_f16(half);
+    }
+    return bitcast<f32>(half << 16u);
+}
+
+// Elements `row`, which is even, and `next`, which is the one behind it or `row` again. Where PAIRED, always the one behind
+// it: beyond the slice's end that is what its last word is filled up with.
+fn load_pair(slice: Slice, row: u32, next: u32) -> vec2<f32> {
+    if (PAIRED == 0u) {
+        return vec2<f32>(load(slice, row), load(slice, next));
+    }
+    let word = chunk[(slice.offset_bytes >> 2u) + (row >> 1u)];
+    if (FORMAT == F16) {
+        return vec2<f32>(from_f16(word & 0xffffu), from_f16(word >> 16u));
+    }
+    return vec2<f32>(bitcast<f32>(word << 16u), bitcast<f32>(word & 0xffff0000u));
+}
+
+// One workgroup's rows.
+struct Run {
+    segment: u32,
+    // First row within the segment; even.
+    start: u32,
+    n_rows: u32,
+    // Where the first row's result goes in each output, in words (project, reconstruct, decode); blocks before the panel (code).
+    place: u32,
+    // Format of the result (project, reconstruct, decode).
+    dtype: u32,
+    // First of its blocks within the panel whose rows these are (code, decode).
+    first_block: u32,
+    // Where that panel's signs come from (code, decode).
+    key: u32,
+}
+
+// The runs of a chunk.
+@group(0) @binding(3) var<storage, read> runs: array<Run>;
+// ---- End of the chunk ----
+
+// ---- Blocks and codes: the same lines in code.wgsl and decode.wgsl ----
+// A panel is up to 4096 rows seen as 256 lines of k elements; column j of it is block j. A workgroup has 8 neighbouring blocks
+// of one panel: thread t works on block t mod 8 of them and holds 32 of its lines, either those with line mod 8 = t / 8
+// ("apart") or those from 32 (t / 8) on ("together"). Blocks beyond the panel's last one are zeros that nobody keeps.
+const THREADS: u32 = 64u;
+const BLOCKS: u32 = 8u;
+const LINES: u32 = 256u;
+const HELD: u32 = 32u;
+alias Held = array<f32, HELD>;
+
+// The ten rates, n_planes, n_lines, n_words and levels of each: the levels themselves from word `levels` of the book on, then
+// the bounds between them where they are searched for; then what the work has to add.
+@group(0) @binding(4) var<storage, read> book: array<u32>;
+
+// How the elements of a block are coded.
+struct Rate {
+    // Bits of an index; 0 where indices are digits of three values.
+    n_planes: u32,
+    // Lines that are coded.
+    n_lines: u32,
+    // Words of a block.
+    n_words: u32,
+    // Where in the book its levels are.
+    levels: u32,
+}
+
+// Which lines a part of them is: line j of the part is line (first + j * step) mod 256. `inverse` times `step` is 1.
+struct Part {
+    first: u32,
+    step: u32,
+    inverse: u32,
+}
+
+// The 256 lines of 8 blocks, bits of floats or integers, on their way from thread to thread.
+var<workgroup> memory: array<u32, 2112>;
+
+// Neighbouring blocks lie beside each other; 8 words are left out after every 32 lines, so that threads that hold lines
+// together hit different banks.
+fn place_of(line: u32, block: u32) -> u32 {
+    return BLOCKS * (line + line / HELD) + block;
+}
+
+fn mix(value: u32) -> u32 {
+    var x = value;
+    x = (x ^ (x >> 16u)) * 0x7feb352du;
+    x = (x ^ (x >> 15u)) * 0x846ca68bu;
+    return x ^ (x >> 16u);
+}
+
+// 32 signs of a panel: lines of one block. 1 means minus.
+fn sign_word(key: u32, word: u32) -> u32 {
+    return mix(key + word * 0x9e3779b9u);
+}
+
+fn part_of(key: u32) -> Part {
+    // A word that no element's sign comes from.
+    let word = sign_word(key, 128u);
+    let step = ((word >> 8u) & 0xffu) | 1u;
+    // Newton's steps: each doubles the bits that are right, of which an odd number has three.
+    var inverse = step;
+    inverse *= 2u - step * inverse;
+    inverse *= 2u - step * inverse;
+    return Part(word & 0xffu, step, inverse & 0xffu);
+}
+
+// Where in the part a line is; from n_lines on, it is not.
+fn place_in_part(part: Part, line: u32) -> u32 {
+    return ((line - part.first) * part.inverse) & 0xffu;
+}
+
+fn blocks_of(run: Run) -> u32 {
+    return (run.n_rows + LINES - 1u) / LINES;
+}
+
+fn rate_of(number: u32) -> Rate {
+    let at = 4u * number;
+    return Rate(book[at], book[at + 1u], book[at + 2u], book[at + 3u]);
+}
+
+fn n_levels(rate: Rate) -> u32 {
+    return select(1u << (max(rate.n_planes, 1u) - 1u), 2u, rate.n_planes == 0u);
+}
+
+fn level(rate: Rate, cell: u32) -> f32 {
+    return bitcast<f32>(book[rate.levels + min(cell, n_levels(rate) - 1u)]);
+}
+
+fn scale_from_bits(bits: u32) -> f32 {
+    return bitcast<f32>(bits << 15u);
+}
+
+// value, minus where the lowest bit of `minus` is 1.
+fn with_sign(value: f32, minus: u32) -> f32 {
+    return bitcast<f32>(bitcast<u32>(value) ^ (minus << 31u));
+}
+
+// A stage of the transform, over held lines `distance` places apart.
+fn stage(values: ptr<function, Held>, distance: u32) {
+    for (var pair = 0u; pair < HELD / 2u; pair += 1u) {
+        let low = pair & (distance - 1u);
+        let i = 2u * (pair - low) + low;
+        let a = (*values)[i];
+        let b = (*values)[i + distance];
+        (*values)[i] = a + b;
+        (*values)[i + distance] = a - b;
+    }
+}
+
+// The Walsh-Hadamard transform of every block, unnormalised, in the natural order. Lines come apart and leave together. The
+// stages are in the order of the CPU's, the farthest first.
+fn transform(values: ptr<function, Held>, thread: u32) {
+    let block = thread % BLOCKS;
+    let slot = thread / BLOCKS;
+    stage(values, 16u);
+    stage(values, 8u);
+    stage(values, 4u);
+    stage(values, 2u);
+    stage(values, 1u);
+    workgroupBarrier();
+    for (var j = 0u; j < HELD; j += 1u) {
+        memory[place_of(slot + BLOCKS * j, block)] = bitcast<u32>((*values)[j]);
+    }
+    workgroupBarrier();
+    for (var q = 0u; q < HELD; q += 1u) {
+        (*values)[q] = bitcast<f32>(memory[place_of(HELD * slot + q, block)]);
+    }
+    stage(values, 4u);
+    stage(values, 2u);
+    stage(values, 1u);
+}
+
+// What held lines decode to, together, before the scale. `first` is the word where the panel's codes begin: its words lie
+// [word, block], of n_blocks blocks.
+fn levels_of(rate: Rate, first: u32, n_blocks: u32, block: u32, part: Part, slot: u32, levels: ptr<function, Held>) {
+    if (rate.n_planes == 0u) {
+        for (var q = 0u; q < HELD; q += 1u) {
+            let line = HELD * slot + q;
+            let byte = (code_word(first + line / 20u * n_blocks + block) >> (line % 20u / 5u * 8u)) & 0xffu;
+            let digit = ((byte * inverse_power_of_three(line % 5u)) >> 16u) % 3u;
+            (*levels)[q] = with_sign(level(rate, u32(digit != 0u)), u32(digit == 2u));
+        }
+    } else if (rate.n_lines < LINES) {
+        for (var q = 0u; q < HELD; q += 1u) {
+            let at = place_in_part(part, HELD * slot + q);
+            let is_coded = at < rate.n_lines;
+            let word = code_word(first + select(0u, at / HELD, is_coded) * n_blocks + block);
+            (*levels)[q] = select(0.0, with_sign(1.0, word >> (at % HELD)), is_coded);
+        }
+    } else {
+        // The cells first, a plane at a time, the highest bit first and the sign last.
+        var cells: array<u32, HELD>;
+        for (var q = 0u; q < HELD; q += 1u) {
+            cells[q] = 0u;
+        }
+        for (var plane = 1u; plane <= rate.n_planes; plane += 1u) {
+            let at = select(plane, 0u, plane == rate.n_planes);
+            let word = code_word(first + (at * BLOCKS + slot) * n_blocks + block);
+            for (var q = 0u; q < HELD; q += 1u) {
+                cells[q] = 2u * cells[q] + ((word >> q) & 1u);
+            }
+        }
+        for (var q = 0u; q < HELD; q += 1u) {
+            (*levels)[q] = with_sign(level(rate, cells[q] >> 1u), cells[q]);
+        }
+    }
+}
+
+// 65536 / 3^n, rounded up: a byte times this, without its last 16 bits, is the byte divided by 3^n, rounded down.
+fn inverse_power_of_three(n: u32) -> u32 {
+    let low = select(65536u, 21846u, n == 1u);
+    let high = select(select(7282u, 2428u, n == 3u), 810u, n == 4u);
+    return select(low, high, n >= 2u);
+}
+// ---- End of blocks and codes ----
+
+// Coefficients of the function whose cells are of one size where there are many: close to erf(a / sqrt(6)).
+const COMPAND_1: f32 = 0.278393;
+const COMPAND_2: f32 = 0.230389;
+const COMPAND_3: f32 = 0.000972;
+const COMPAND_4: f32 = 0.078108;
+const INV_SQRT_6: f32 = 0.4082483;
+
+// Sums of 16 neighbouring lines, of two kinds.
+var<workgroup> parts: array<f32, 256>;
+
+// A word of a column's codes.
+fn code_word(at: u32) -> u32 {
+    return output[at];
+}
+
+// 1 where a value is an infinity or a NaN: by its bits, whatever compilers assume of floats.
+fn not_finite(value: f32) -> u32 {
+    return u32((bitcast<u32>(value) & 0x7f800000u) == 0x7f800000u);
+}
+
+// Sums over each block, of two kinds, each thread's of its first and of its last 16 lines. Sixteens are added up in order.
+fn block_sums(first: vec2<f32>, second: vec2<f32>, thread: u32) -> vec2<f32> {
+    let block = thread % BLOCKS;
+    let at = thread / BLOCKS * 2u * BLOCKS + block;
+    workgroupBarrier();
+    parts[at] = first.x;
+    parts[at + BLOCKS] = first.y;
+    parts[at + 128u] = second.x;
+    parts[at + 128u + BLOCKS] = second.y;
+    workgroupBarrier();
+    var sums = vec2<f32>(0.0);
+    for (var sixteen = 0u; sixteen < 16u; sixteen += 1u) {
+        sums += vec2<f32>(parts[sixteen * BLOCKS + block], parts[128u + sixteen * BLOCKS + block]);
+    }
+    return sums;
+}
+
+// A task's rotated lines, together; 1 where a row that they come from is not finite. `column` 0 is the base.
+fn load_rotated(run: Run, column: u32, thread: u32, y: ptr<function, Held>) -> u32 {
+    let n_blocks = blocks_of(run);
+    let slot = thread / BLOCKS;
+    let block = run.first_block + thread % BLOCKS;
+    let first_slice = run.segment * (params.n_tasks + 1u);
+    let base_slice = slices[first_slice];
+    let slice = slices[first_slice + column];
+    var bad = 0u;
+    var signs = 0u;
+    for (var j = 0u; j < HELD; j += 1u) {
+        // Four of these lines share a word of signs.
+        if (j % 4u == 0u) {
+            signs = sign_word(run.key, j / 4u * n_blocks + block) >> slot;
+        }
+        let row = (slot + BLOCKS * j) * n_blocks + block;
+        let is_there = block < n_blocks && row < run.n_rows;
+        // What is missing is zero; the last row is read in its place.
+        let at = run.start + min(row, run.n_rows - 1u);
+        let base = load(base_slice, at);
+        let value = load(slice, at);
+        bad |= not_finite(base) | not_finite(value);
+        (*y)[j] = with_sign(select(0.0, value - base, is_there), (signs >> (BLOCKS * (j % 4u))) & 1u);
+    }
+    transform(y, thread);
+    return bad;
+}
+
+// What became of a column's block.
+struct Coded {
+    scale: f32,
+    // Of the lines as they came.
+    energy: f32,
+}
+
+// The number of the cell that a magnitude in deviations falls into.
+fn cell_of(rate: Rate, magnitude: f32) -> u32 {
+    let n = n_levels(rate);
+    if (rate.n_planes <= 4u) {
+        // By search among the bounds.
+        var cell = 0u;
+        for (var bit = 1u; (n >> bit) > 0u; bit += 1u) {
+            let next = cell + (n >> bit);
+            cell = select(cell, next, magnitude >= bitcast<f32>(book[rate.levels + n + next - 1u]));
+        }
+        return cell;
+    }
+    let x = magnitude * INV_SQRT_6;
+    let t = 1.0 + x * (COMPAND_1 + x * (COMPAND_2 + x * (COMPAND_3 + x * COMPAND_4)));
+    let t2 = t * t;
+    let share = 1.0 - 1.0 / (t2 * t2);
+    let cell = clamp(share * f32(n) - 0.5, 0.0, f32(n - 1u));
+    // 2^23 leaves the nearest integer in the lowest bits.
+    return min(bitcast<u32>(cell + 8388608.0) & 0x7fffffu, n - 1u);
+}
+
+// Codes held lines: words from word `first` of the output on, [word, block], scales from `scales` on. Leaves what they decode
+// to before the scale in `levels`.
+fn code_lines(
+    run: Run,
+    rate: Rate,
+    is_kept: bool,
+    first: u32,
+    scales: u32,
+    thread: u32,
+    y: ptr<function, Held>,
+    levels: ptr<function, Held>,
+) -> Coded {
+    let n_blocks = blocks_of(run);
+    let slot = thread / BLOCKS;
+    let block = run.first_block + thread % BLOCKS;
+    let part = part_of(run.key);
+
+    // Very small and very large blocks are coded in other units, so that no square leaves the range of f32.
+    var halves = vec2<f32>(0.0);
+    for (var q = 0u; q < 16u; q += 1u) {
+        halves += vec2<f32>(abs((*y)[q]), abs((*y)[q + 16u]));
+    }
+    let magnitude = block_sums(halves, vec2<f32>(0.0), thread).x;
+    let is_easy = magnitude == 0.0 || (magnitude >= 1e-12 && magnitude < 1e18) || not_finite(magnitude) == 1u;
+    // A power of two whose inverse is a normal f32 too.
+    let exponent = clamp(bitcast<u32>(magnitude) & 0x7f800000u, 1u << 23u, 253u << 23u);
+    let unit = select(exponent, 127u << 23u, is_easy);
+    let inverse_unit = bitcast<f32>((254u << 23u) - unit);
+
+    var energies = vec2<f32>(0.0);
+    var in_units = vec2<f32>(0.0);
+    for (var q = 0u; q < 16u; q += 1u) {
+        let values = vec2<f32>((*y)[q], (*y)[q + 16u]);
+        energies += values * values;
+        let scaled = values * inverse_unit;
+        in_units += scaled * scaled;
+    }
+    let energy = block_sums(energies, in_units, thread);
+    let deviation = sqrt(energy.y * (1.0 / f32(LINES)));
+    let inverse = select(0.0, 1.0 / deviation, deviation > 0.0);
+
+    // Cells and signs, four lines in each of these.
+    var codes: array<u32, 8>;
+    for (var at = 0u; at < 8u; at += 1u) {
+        codes[at] = 0u;
+    }
+    // Searched levels are added up by words, others by sixteens, as on the CPU.
+    let by_words = rate.n_planes <= 4u;
+    var with_y = vec2<f32>(0.0);
+    var squares = vec2<f32>(0.0);
+    for (var q = 0u; q < HELD; q += 1u) {
+        let bits = bitcast<u32>((*y)[q] * inverse_unit);
+        let value = bitcast<f32>(bits & 0x7fffffffu);
+        var cell = 0u;
+        if (rate.n_planes != 1u) {
+            cell = cell_of(rate, value * inverse);
+        }
+        let found = level(rate, cell);
+        if (q < 16u || by_words) {
+            with_y.x += value * found;
+            squares.x += found * found;
+        } else {
+            with_y.y += value * found;
+            squares.y += found * found;
+        }
+        let minus = bits >> 31u;
+        codes[q / 4u] |= (cell | (minus << 7u)) << (8u * (q % 4u));
+        let digit = select(0u, 1u + minus, cell > 0u);
+        memory[place_of(HELD * slot + q, thread % BLOCKS)] = select(bits, digit, rate.n_planes == 0u);
+        let is_coded = place_in_part(part, HELD * slot + q) < rate.n_lines;
+        (*levels)[q] = select(0.0, with_sign(found, minus), is_coded);
+    }
+    let products = block_sums(with_y, squares, thread);
+
+    // A part of the lines: word `slot` of theirs.
+    var part_word = 0u;
+    var part_sum = 0.0;
+    for (var q = 0u; q < HELD; q += 1u) {
+        let line = (part.first + (HELD * slot + q) * part.step) & 0xffu;
+        let bits = memory[place_of(line, thread % BLOCKS)];
+        part_word |= (bits >> 31u) << q;
+        part_sum += bitcast<f32>(bits & 0x7fffffffu);
+    }
+    let is_in_part = HELD * slot < rate.n_lines;
+    let of_part = block_sums(vec2<f32>(select(0.0, part_sum, is_in_part), 0.0), vec2<f32>(0.0), thread).x;
+
+    // The scale as it is stored: in the block's unit first.
+    var product = products.x;
+    var square = products.y;
+    if (rate.n_planes == 1u) {
+        product = select(magnitude * inverse_unit, of_part, rate.n_lines < LINES);
+        square = f32(rate.n_lines);
+    }
+    let over = select(energy.y, product, is_kept);
+    let under = select(product, square, is_kept);
+    let in_unit = select(0u, scale_bits(over / under), under > 0.0);
+    let bits = scale_bits(scale_from_bits(in_unit) * bitcast<f32>(unit));
+
+    if (block < n_blocks) {
+        // Blocks of zeros have no code, whatever the signs of their zeros.
+        let kept = select(0u, 0xffffffffu, in_unit != 0u);
+        if (rate.n_planes == 0u) {
+            for (var word = slot; word < rate.n_words; word += BLOCKS) {
+                output[first + word * n_blocks + block] = kept & digits(word, thread % BLOCKS);
+            }
+        } else if (rate.n_lines < LINES) {
+            if (is_in_part) {
+                output[first + slot * n_blocks + block] = kept & part_word;
+            }
+        } else {
+            for (var plane = 0u; plane < rate.n_planes; plane += 1u) {
+                // The sign, then the cell's bits, the highest first.
+                let shift = select(rate.n_planes - 1u - plane, 7u, plane == 0u);
+                var word = 0u;
+                for (var q = 0u; q < HELD; q += 1u) {
+                    word |= ((codes[q / 4u] >> (8u * (q % 4u) + shift)) & 1u) << q;
+                }
+                output[first + (plane * BLOCKS + slot) * n_blocks + block] = kept & word;
+            }
+        }
+        if (slot == 0u) {
+            output[scales + block] = bits;
+        }
+    }
+    return Coded(scale_from_bits(bits), energy.x);
+}
+
+// The bits of an f32 below its sign, rounded to nearest.
+fn scale_bits(scale: f32) -> u32 {
+    return ((bitcast<u32>(scale) + (1u << 14u)) >> 15u) & 0xffffu;
+}
+
+// 20 digits of a block, five in each byte.
+fn digits(word: u32, block: u32) -> u32 {
+    var sum = 0u;
+    var power = 1u;
+    for (var at = 0u; at < 20u; at += 1u) {
+        if (at % 5u == 0u) {
+            power = 1u << (8u * (at / 5u));
+        }
+        let line = 20u * word + at;
+        let digit = memory[place_of(min(line, LINES - 1u), block)];
+        sum += select(0u, digit * power, line < LINES);
+        power *= 3u;
+    }
+    return sum;
+}
+
+// <y, decoded> and <decoded, decoded> of a block.
+fn products_of(y: ptr<function, Held>, decoded: ptr<function, Held>, thread: u32) -> vec2<f32> {
+    var product = vec2<f32>(0.0);
+    var square = vec2<f32>(0.0);
+    for (var q = 0u; q < 16u; q += 1u) {
+        let hats = vec2<f32>((*decoded)[q], (*decoded)[q + 16u]);
+        product += vec2<f32>((*y)[q], (*y)[q + 16u]) * hats;
+        square += hats * hats;
+    }
+    return block_sums(product, square, thread);
+}
+
+// An eighth of the sums over the workgroup's blocks.
+fn run_sums(sums: vec3<f32>, thread: u32) -> vec3<f32> {
+    workgroupBarrier();
+    if (thread < BLOCKS) {
+        parts[thread] = sums.x * 0.125;
+        parts[BLOCKS + thread] = sums.y * 0.125;
+        parts[2u * BLOCKS + thread] = sums.z * 0.125;
+    }
+    workgroupBarrier();
+    var all = vec3<f32>(0.0);
+    for (var block = 0u; block < BLOCKS; block += 1u) {
+        all += vec3<f32>(parts[block], parts[BLOCKS + block], parts[2u * BLOCKS + block]);
+    }
+    return all;
+}
+
+@compute @workgroup_size(THREADS)
+fn code(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let run_index = params.first_run + group.x;
+    let run = runs[run_index];
+    let rate = rate_of(params.rate);
+    let task = group.y;
+    var y: Held;
+    var bad = load_rotated(run, task + 1u, thread, &y);
+    var decoded: Held;
+    let words = task * params.words + rate.n_words * run.place;
+    let scales = params.scales_at + task * params.n_scales + run.place;
+    let coded = code_lines(run, rate, false, words, scales, thread, &y, &decoded);
+    for (var q = 0u; q < HELD; q += 1u) {
+        decoded[q] *= coded.scale;
+    }
+    let products = products_of(&y, &decoded, thread);
+    let sums = run_sums(vec3<f32>(coded.energy, products), thread);
+    bad |= not_finite(coded.energy);
+    workgroupBarrier();
+    memory[thread] = bad;
+    workgroupBarrier();
+    if (thread == 0u) {
+        for (var other = 0u; other < THREADS; other += 1u) {
+            bad |= memory[other];
+        }
+        let at = params.sums_at + 3u * (run_index * params.n_tasks + task);
+        output[at] = select(bitcast<u32>(sums.x), 0x7fc00000u, bad == 1u);
+        output[at + 1u] = bitcast<u32>(sums.y);
+        output[at + 2u] = bitcast<u32>(sums.z);
+        output[params.marks + run_index * params.n_tasks + task] = params.stamp;
+    }
+}
+
+@compute @workgroup_size(THREADS)
+fn code_kept(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let run_index = params.first_run + group.x;
+    let run = runs[run_index];
+    let n_blocks = blocks_of(run);
+    let block = min(run.first_block + thread % BLOCKS, n_blocks - 1u);
+    let part = part_of(run.key);
+    let rate = rate_of(params.rate);
+    let kept = group.y;
+    let lacking_at = params.lacking_at + (kept * params.n_runs + run_index) * HELD * THREADS + thread;
+    var lacking: Held;
+    for (var q = 0u; q < HELD; q += 1u) {
+        lacking[q] = 0.0;
+        if (params.first_task > 0u) {
+            lacking[q] = bitcast<f32>(output[lacking_at + q * THREADS]);
+        }
+    }
+    for (var task = params.first_task; task < params.end_task; task += 1u) {
+        let weight = bitcast<f32>(book[params.kept + task * params.n_kept + kept]);
+        var y: Held;
+        _ = load_rotated(run, task + 1u, thread, &y);
+        var levels: Held;
+        let words = task * params.words + rate.n_words * run.place;
+        levels_of(rate, words, n_blocks, block, part, thread / BLOCKS, &levels);
+        let scale = scale_from_bits(output[params.scales_at + task * params.n_scales + run.place + block]);
+        for (var q = 0u; q < HELD; q += 1u) {
+            lacking[q] += weight * (y[q] - levels[q] * scale);
+        }
+    }
+    if (params.end_task < params.n_tasks) {
+        for (var q = 0u; q < HELD; q += 1u) {
+            output[lacking_at + q * THREADS] = bitcast<u32>(lacking[q]);
+        }
+    } else {
+        // Beyond the panel's last block nothing is lacking.
+        if (run.first_block + thread % BLOCKS >= n_blocks) {
+            for (var q = 0u; q < HELD; q += 1u) {
+                lacking[q] = 0.0;
+            }
+        }
+        let kept_rate = rate_of(params.kept_rate);
+        var decoded: Held;
+        let words = params.kept_at + kept * params.kept_words + kept_rate.n_words * run.place;
+        let scales = params.scales_at + (params.n_tasks + kept) * params.n_scales + run.place;
+        _ = code_lines(run, kept_rate, true, words, scales, thread, &lacking, &decoded);
+    }
+    if (thread == 0u) {
+        output[params.marks + run_index * params.n_kept + kept] = params.stamp;
+    }
+}
+
+@compute @workgroup_size(THREADS)
+fn measure(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let run_index = params.first_run + group.x;
+    let run = runs[run_index];
+    let n_blocks = blocks_of(run);
+    let is_there = run.first_block + thread % BLOCKS < n_blocks;
+    let block = min(run.first_block + thread % BLOCKS, n_blocks - 1u);
+    let part = part_of(run.key);
+    let slot = thread / BLOCKS;
+    let task = group.y;
+    var decoded: Held;
+    for (var q = 0u; q < HELD; q += 1u) {
+        decoded[q] = 0.0;
+    }
+    var levels: Held;
+    let kept_rate = rate_of(params.kept_rate);
+    for (var kept = 0u; kept < params.n_kept; kept += 1u) {
+        let weight = bitcast<f32>(book[params.kept + task * params.n_kept + kept]);
+        let words = params.kept_at + kept * params.kept_words + kept_rate.n_words * run.place;
+        levels_of(kept_rate, words, n_blocks, block, part, slot, &levels);
+        let column = params.n_tasks + kept;
+        let scale = scale_from_bits(output[params.scales_at + column * params.n_scales + run.place + block]);
+        for (var q = 0u; q < HELD; q += 1u) {
+            decoded[q] += weight * (levels[q] * scale);
+        }
+    }
+    let rate = rate_of(params.rate);
+    let words = task * params.words + rate.n_words * run.place;
+    levels_of(rate, words, n_blocks, block, part, slot, &levels);
+    let scale = scale_from_bits(output[params.scales_at + task * params.n_scales + run.place + block]);
+    for (var q = 0u; q < HELD; q += 1u) {
+        decoded[q] = select(0.0, levels[q] * scale + decoded[q], is_there);
+    }
+    var y: Held;
+    _ = load_rotated(run, task + 1u, thread, &y);
+    let products = products_of(&y, &decoded, thread);
+    let sums = run_sums(vec3<f32>(0.0, products), thread);
+    if (thread == 0u) {
+        let at = params.sums_at + 3u * (run_index * params.n_tasks + task);
+        output[at + 1u] = bitcast<u32>(sums.y);
+        output[at + 2u] = bitcast<u32>(sums.z);
+        output[params.marks + run_index * params.n_tasks + task] = params.stamp;
+    }
+}
