@@ -311,19 +311,22 @@ fn measure<S: Simd, const SHARED: bool>(
     let zero = simd.splat_f32s(0.0);
     for v in 0..per_line {
         let (mut all_product, mut all_decoded) = (zero, zero);
-        for p in 0..16 {
-            let (mut part_product, mut part_decoded) = (zero, zero);
+        // Two runs of lines at a time: one chain of additions would be waited for.
+        for p in (0..16).step_by(2) {
+            let (mut product, mut decoded) = ([zero; 2], [zero; 2]);
             for q in 0..16 {
-                let at = (16 * p + q) * per_line + v;
-                let mut hat = simd.mul_f32s(levels[at], scale[v]);
-                if SHARED {
-                    hat = simd.add_f32s(hat, simd.mul_f32s(weight, shared[at]));
+                for run in 0..2 {
+                    let at = (16 * (p + run) + q) * per_line + v;
+                    let mut hat = simd.mul_f32s(levels[at], scale[v]);
+                    if SHARED {
+                        hat = simd.add_f32s(hat, simd.mul_f32s(weight, shared[at]));
+                    }
+                    product[run] = simd.add_f32s(product[run], simd.mul_f32s(y[at], hat));
+                    decoded[run] = simd.add_f32s(decoded[run], simd.mul_f32s(hat, hat));
                 }
-                part_product = simd.add_f32s(part_product, simd.mul_f32s(y[at], hat));
-                part_decoded = simd.add_f32s(part_decoded, simd.mul_f32s(hat, hat));
             }
-            all_product = simd.add_f32s(all_product, part_product);
-            all_decoded = simd.add_f32s(all_decoded, part_decoded);
+            all_product = simd.add_f32s(simd.add_f32s(all_product, product[0]), product[1]);
+            all_decoded = simd.add_f32s(simd.add_f32s(all_decoded, decoded[0]), decoded[1]);
         }
         for (total, all) in [(&mut measured.product, all_product), (&mut measured.decoded, all_decoded)] {
             let mut blocks = [0.0f32; BLOCKS];

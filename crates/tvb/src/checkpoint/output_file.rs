@@ -19,10 +19,14 @@ pub struct OutputFile {
     file: File,
     /// Bytes written so far, by all threads.
     n_written: AtomicU64,
+    /// Bytes after which the system is told to begin writing.
+    sent_bytes: u64,
 }
 
 /// Bytes after which the system is told to begin writing: enough for long transfers, little beside a file that is worth it.
 const SENT_BYTES: u64 = 32 << 20;
+/// The least of several files' own.
+const LEAST_SENT_BYTES: u64 = 1 << 20;
 
 impl OutputFile {
     /// Creates `path` with `len` bytes reserved on the disk. An empty file that is there already, as a staged output has
@@ -40,7 +44,7 @@ impl OutputFile {
             let _ = std::fs::remove_file(path);
             return Err(Error::io(&format!("reserving {len} bytes"), path, &error));
         }
-        Ok(OutputFile { path: path.to_owned(), len, file, n_written: AtomicU64::new(0) })
+        Ok(OutputFile { path: path.to_owned(), len, file, n_written: AtomicU64::new(0), sent_bytes: SENT_BYTES })
     }
 
     /// Opens a file that an interrupted run left, to write on; `None` when it is not `len` bytes long.
@@ -59,7 +63,15 @@ impl OutputFile {
             len,
             file,
             n_written: AtomicU64::new(0),
+            sent_bytes: SENT_BYTES,
         }))
+    }
+
+    /// The same, one of `n_files` that are written side by side: the disk is set to work as often as for one.
+    #[must_use]
+    pub fn one_of(self, n_files: usize) -> OutputFile {
+        let sent_bytes = (SENT_BYTES / n_files.max(1) as u64).max(LEAST_SENT_BYTES);
+        OutputFile { sent_bytes, ..self }
     }
 
     /// Where it is.
@@ -108,7 +120,7 @@ impl OutputFile {
     /// would stand idle until the end and then be waited for.
     fn send_ahead(&self, n_bytes: u64) {
         let before = self.n_written.fetch_add(n_bytes, Ordering::Relaxed);
-        if before / SENT_BYTES == (before + n_bytes) / SENT_BYTES {
+        if before / self.sent_bytes == (before + n_bytes) / self.sent_bytes {
             return;
         }
         #[cfg(target_os = "linux")]

@@ -211,15 +211,22 @@ impl Operation for WriteDecoded<'_> {
     fn finish(&self, done: Done<'_>, rows: &mut Vec<u8>) -> Result<()> {
         let mut at = 0;
         for (output, writer) in self.outputs.writers.iter().enumerate() {
-            for (index, block) in done.blocks.iter().enumerate() {
+            // Blocks of one tensor are written in one piece.
+            let mut index = 0;
+            for blocks in done.blocks.chunk_by(|a, b| a.tensor == b.tensor) {
+                let Some(first) = blocks.first() else { continue };
                 let stored = self.work.dtype.unwrap_or(done.layout.slice(index, 0).dtype);
-                let own = &mut rows[at..at + block.n_rows * stored.size()];
-                at += own.len();
-                let name = &self.plan.tensors[block.tensor].name;
-                let (outputs, first_row) = (output..output + 1, block.first_row);
-                let looked_at = Rows { outputs, tensor: name, first_row, dtype: stored, bytes: &mut *own };
-                self.range.look(looked_at, || self.origin(output, *block))?;
-                writer.write(name, (block.first_row * stored.size()) as u64, own)?;
+                let name = &self.plan.tensors[first.tensor].name;
+                let start = at;
+                for block in blocks {
+                    let bytes = &mut rows[at..at + block.n_rows * stored.size()];
+                    at += bytes.len();
+                    let (outputs, first_row) = (output..output + 1, block.first_row);
+                    let looked_at = Rows { outputs, tensor: name, first_row, dtype: stored, bytes };
+                    self.range.look(looked_at, || self.origin(output, *block))?;
+                }
+                writer.write(name, (first.first_row * stored.size()) as u64, &rows[start..at])?;
+                index += blocks.len();
             }
         }
         Ok(())

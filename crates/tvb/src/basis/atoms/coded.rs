@@ -221,6 +221,7 @@ impl CodeFiles {
             let layout = layout(&tensors, rate, has_raw)?;
             let name = format!("{}.safetensors", stem(index, rates.n_columns()));
             let Some(file) = open(&folder.join(&name), layout.file_bytes())? else { return Ok(None) };
+            let file = file.one_of(rates.n_columns());
             let header_bytes = layout.header().len() as u64;
             let (tensor_at, pending) = (header_bytes, Pending::default());
             columns.push(Column { name, file, rate, has_raw, header_bytes, tensor_at, pending });
