@@ -60,8 +60,8 @@ impl OnGpu for Code {
             let batches = (0..n_tasks).step_by(CODED_TOGETHER);
             let batches = batches.map(|first| first..n_tasks.min(first + CODED_TOGETHER));
             stages.extend(batches.map(|tasks| (Kernel::CodeKept(format), n_kept, tasks)));
-            stages.push((Kernel::Measure(format), n_tasks, 0..n_tasks));
         }
+        stages.push((Kernel::Measure(format), n_tasks, 0..n_tasks));
         let marks = part(runs.len(), stages.iter().map(|(_, n_columns, _)| n_columns).sum())?;
         let n_words = marks.end;
         // What is not read back.
