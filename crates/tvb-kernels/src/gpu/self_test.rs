@@ -228,36 +228,3 @@ fn decomposition(context: &Context, cpu: &CpuEngine) -> Result<(), String> {
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod timing {
-    use super::*;
-    use crate::device::{Backend, adapters};
-    use crate::gpu::context::DeviceSetup;
-
-    #[test]
-    fn timing() {
-        let found = adapters(Some(Backend::Vulkan));
-        let (adapter, facts) = &found[0];
-        let context = Arc::new(Context::open(adapter, facts.clone(), DeviceSetup::default()).unwrap());
-        let cpu = CpuEngine::new();
-        for format in [Format::F32, Format::Mixed] {
-            let (layout, bytes) = case(3, &CODED_ROWS, format);
-            let chunk = Chunk { layout: &layout, bytes: &bytes };
-            for n_kept in [0, 1] {
-                let work = Code { rate: Rate::Four, kept_rate: Rate::Four, kept: vec![0.5; 3 * n_kept], n_kept, seed: 5 };
-                for _ in 0..2 {
-                    let t = std::time::Instant::now();
-                    single::run(Arc::clone(&context), &cpu, &work, chunk, FirstUse::IsTest).unwrap();
-                    println!("code {format:?} {n_kept} {:?}", t.elapsed());
-                }
-            }
-            let t = std::time::Instant::now();
-            decode(&context, format).unwrap();
-            println!("decode {format:?} {:?}", t.elapsed());
-            let t = std::time::Instant::now();
-            sums(&context, format).unwrap();
-            println!("sums {format:?} {:?}", t.elapsed());
-        }
-    }
-}
