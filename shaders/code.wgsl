@@ -1,7 +1,7 @@
-// code.wgsl: task vectors into a few bits an element. Three entry points, one after another; the last two where something is kept:
-//   code       the codes of each task, y = H(signs * (column - base)), and what they decode to against y
-//   code_kept  the codes of each shared column, sum_t kept[t, k] * (y_t - decoded_t)
-//   measure    what the codes of each task and the shared ones decode to together, against y
+// code.wgsl: task vectors into a few bits an element. Three entry points, one after another:
+//   code       the codes of each task, y = H(signs * (column - base)), and the first sum: <y, y>
+//   code_kept  the codes of each shared column, sum_t kept[t, k] * (y_t - decoded_t), where something is kept
+//   measure    the other sums, <y, z> and <z, z>, of what the codes of each task and the shared ones decode to together
 // binding 0  params  uniform     CodeParams (crates/tvb-kernels/src/params.rs)
 // binding 1  chunk   read        raw bytes [n_tasks + 1 columns]
 // binding 2  slices  read        Slice [n_segments, n_tasks + 1]: where the columns lie
@@ -168,6 +168,9 @@ struct Part {
 // The 256 lines of 8 blocks, bits of floats or integers, on their way from thread to thread.
 var<workgroup> memory: array<u32, 2112>;
 
+// A word of each plane for each thread.
+var<workgroup> planes: array<u32, 512>;
+
 // Neighbouring blocks lie beside each other; 8 words are left out after every 32 lines, so that threads that hold lines
 // together hit different banks.
 fn place_of(line: u32, block: u32) -> u32 {
@@ -264,38 +267,42 @@ fn transform(values: ptr<function, Held>, thread: u32) {
 }
 
 // What held lines decode to, together, before the scale. `first` is the word where the panel's codes begin: its words lie
-// [word, block], of n_blocks blocks.
-fn levels_of(rate: Rate, first: u32, n_blocks: u32, block: u32, part: Part, slot: u32, levels: ptr<function, Held>) {
-    if (rate.n_planes == 0u) {
-        for (var q = 0u; q < HELD; q += 1u) {
-            let line = HELD * slot + q;
-            let byte = (code_word(first + line / 20u * n_blocks + block) >> (line % 20u / 5u * 8u)) & 0xffu;
-            let digit = ((byte * inverse_power_of_three(line % 5u)) >> 16u) % 3u;
-            (*levels)[q] = with_sign(level(rate, u32(digit != 0u)), u32(digit == 2u));
+// [word, block], of n_blocks blocks. By way of this thread's own places in memory, so that the loop over lines stays one: it
+// would be long where compilers unroll it.
+fn levels_of(rate: Rate, first: u32, n_blocks: u32, block: u32, part: Part, thread: u32, levels: ptr<function, Held>) {
+    let slot = thread / BLOCKS;
+    let is_digit = rate.n_planes == 0u;
+    let is_whole = !is_digit && rate.n_lines == LINES;
+    if (is_whole) {
+        for (var plane = 0u; plane < rate.n_planes; plane += 1u) {
+            planes[plane * THREADS + thread] = code_word(first + (plane * BLOCKS + slot) * n_blocks + block);
         }
-    } else if (rate.n_lines < LINES) {
-        for (var q = 0u; q < HELD; q += 1u) {
-            let at = place_in_part(part, HELD * slot + q);
-            let is_coded = at < rate.n_lines;
-            let word = code_word(first + select(0u, at / HELD, is_coded) * n_blocks + block);
-            (*levels)[q] = select(0.0, with_sign(1.0, word >> (at % HELD)), is_coded);
-        }
-    } else {
-        // The cells first, a plane at a time, the highest bit first and the sign last.
-        var cells: array<u32, HELD>;
-        for (var q = 0u; q < HELD; q += 1u) {
-            cells[q] = 0u;
-        }
-        for (var plane = 1u; plane <= rate.n_planes; plane += 1u) {
-            let at = select(plane, 0u, plane == rate.n_planes);
-            let word = code_word(first + (at * BLOCKS + slot) * n_blocks + block);
-            for (var q = 0u; q < HELD; q += 1u) {
-                cells[q] = 2u * cells[q] + ((word >> q) & 1u);
+    }
+    for (var line = HELD * slot; line < HELD * slot + HELD; line += 1u) {
+        var cell = 0u;
+        var minus = 0u;
+        var is_coded = true;
+        if (is_whole) {
+            // The highest bit first.
+            for (var plane = 1u; plane < rate.n_planes; plane += 1u) {
+                cell = 2u * cell + ((planes[plane * THREADS + thread] >> (line % HELD)) & 1u);
             }
+            minus = planes[thread] >> (line % HELD);
+        } else {
+            let at = select(place_in_part(part, line), line, is_digit);
+            is_coded = at < rate.n_lines;
+            let word_at = select(0u, select(at / HELD, at / 20u, is_digit), is_coded);
+            let word = code_word(first + word_at * n_blocks + block);
+            let byte = (word >> (at % 20u / 5u * 8u)) & 0xffu;
+            let digit = ((byte * inverse_power_of_three(at % 5u)) >> 16u) % 3u;
+            cell = u32(is_digit && digit != 0u);
+            minus = select(word >> (at % HELD), u32(digit == 2u), is_digit);
         }
-        for (var q = 0u; q < HELD; q += 1u) {
-            (*levels)[q] = with_sign(level(rate, cells[q] >> 1u), cells[q]);
-        }
+        let value = select(0.0, with_sign(level(rate, cell), minus), is_coded);
+        memory[place_of(line, thread % BLOCKS)] = bitcast<u32>(value);
+    }
+    for (var q = 0u; q < HELD; q += 1u) {
+        (*levels)[q] = bitcast<f32>(memory[place_of(HELD * slot + q, thread % BLOCKS)]);
     }
 }
 
@@ -338,8 +345,8 @@ fn block_sums(first: vec2<f32>, second: vec2<f32>, thread: u32) -> vec2<f32> {
     parts[at + 128u + BLOCKS] = second.y;
     workgroupBarrier();
     var sums = vec2<f32>(0.0);
-    for (var sixteen = 0u; sixteen < 16u; sixteen += 1u) {
-        sums += vec2<f32>(parts[sixteen * BLOCKS + block], parts[128u + sixteen * BLOCKS + block]);
+    for (var sixteen = block; sixteen < 128u; sixteen += BLOCKS) {
+        sums += vec2<f32>(parts[sixteen], parts[128u + sixteen]);
     }
     return sums;
 }
@@ -372,13 +379,6 @@ fn load_rotated(run: Run, column: u32, thread: u32, y: ptr<function, Held>) -> u
     return bad;
 }
 
-// What became of a column's block.
-struct Coded {
-    scale: f32,
-    // Of the lines as they came.
-    energy: f32,
-}
-
 // The number of the cell that a magnitude in deviations falls into.
 fn cell_of(rate: Rate, magnitude: f32) -> u32 {
     let n = n_levels(rate);
@@ -400,8 +400,7 @@ fn cell_of(rate: Rate, magnitude: f32) -> u32 {
     return min(bitcast<u32>(cell + 8388608.0) & 0x7fffffu, n - 1u);
 }
 
-// Codes held lines: words from word `first` of the output on, [word, block], scales from `scales` on. Leaves what they decode
-// to before the scale in `levels`.
+// Codes held lines: words from word `first` of the output on, [word, block], scales from `scales` on. Returns <y, y> of the block.
 fn code_lines(
     run: Run,
     rate: Rate,
@@ -410,8 +409,7 @@ fn code_lines(
     scales: u32,
     thread: u32,
     y: ptr<function, Held>,
-    levels: ptr<function, Held>,
-) -> Coded {
+) -> f32 {
     let n_blocks = blocks_of(run);
     let slot = thread / BLOCKS;
     let block = run.first_block + thread % BLOCKS;
@@ -441,46 +439,38 @@ fn code_lines(
     let deviation = sqrt(energy.y * (1.0 / f32(LINES)));
     let inverse = select(0.0, 1.0 / deviation, deviation > 0.0);
 
-    // Cells and signs, four lines in each of these.
-    var codes: array<u32, 8>;
-    for (var at = 0u; at < 8u; at += 1u) {
-        codes[at] = 0u;
+    // Cells, with the sign in bit 7, in this thread's own places in memory; of a part of the lines, the values themselves.
+    let own = place_of(HELD * slot, thread % BLOCKS);
+    for (var q = 0u; q < HELD; q += 1u) {
+        memory[own + BLOCKS * q] = bitcast<u32>((*y)[q] * inverse_unit);
     }
     // Searched levels are added up by words, others by sixteens, as on the CPU.
     let by_words = rate.n_planes <= 4u;
+    let is_part = rate.n_lines < LINES;
     var with_y = vec2<f32>(0.0);
     var squares = vec2<f32>(0.0);
-    for (var q = 0u; q < HELD; q += 1u) {
-        let bits = bitcast<u32>((*y)[q] * inverse_unit);
+    for (var at = own; at < own + BLOCKS * HELD; at += BLOCKS) {
+        let bits = memory[at];
         let value = bitcast<f32>(bits & 0x7fffffffu);
         var cell = 0u;
         if (rate.n_planes != 1u) {
             cell = cell_of(rate, value * inverse);
         }
         let found = level(rate, cell);
-        if (q < 16u || by_words) {
-            with_y.x += value * found;
-            squares.x += found * found;
-        } else {
-            with_y.y += value * found;
-            squares.y += found * found;
-        }
-        let minus = bits >> 31u;
-        codes[q / 4u] |= (cell | (minus << 7u)) << (8u * (q % 4u));
-        let digit = select(0u, 1u + minus, cell > 0u);
-        memory[place_of(HELD * slot + q, thread % BLOCKS)] = select(bits, digit, rate.n_planes == 0u);
-        let is_coded = place_in_part(part, HELD * slot + q) < rate.n_lines;
-        (*levels)[q] = select(0.0, with_sign(found, minus), is_coded);
+        let is_late = !by_words && at >= own + BLOCKS * (HELD / 2u);
+        with_y += select(vec2<f32>(value * found, 0.0), vec2<f32>(0.0, value * found), is_late);
+        squares += select(vec2<f32>(found * found, 0.0), vec2<f32>(0.0, found * found), is_late);
+        memory[at] = select(cell | (bits >> 31u << 7u), bits, is_part);
     }
     let products = block_sums(with_y, squares, thread);
 
     // A part of the lines: word `slot` of theirs.
     var part_word = 0u;
     var part_sum = 0.0;
-    for (var q = 0u; q < HELD; q += 1u) {
-        let line = (part.first + (HELD * slot + q) * part.step) & 0xffu;
+    for (var at = HELD * slot; at < HELD * slot + HELD; at += 1u) {
+        let line = (part.first + at * part.step) & 0xffu;
         let bits = memory[place_of(line, thread % BLOCKS)];
-        part_word |= (bits >> 31u) << q;
+        part_word |= (bits >> 31u) << (at % HELD);
         part_sum += bitcast<f32>(bits & 0x7fffffffu);
     }
     let is_in_part = HELD * slot < rate.n_lines;
@@ -490,7 +480,7 @@ fn code_lines(
     var product = products.x;
     var square = products.y;
     if (rate.n_planes == 1u) {
-        product = select(magnitude * inverse_unit, of_part, rate.n_lines < LINES);
+        product = select(magnitude * inverse_unit, of_part, is_part);
         square = f32(rate.n_lines);
     }
     let over = select(energy.y, product, is_kept);
@@ -505,7 +495,7 @@ fn code_lines(
             for (var word = slot; word < rate.n_words; word += BLOCKS) {
                 output[first + word * n_blocks + block] = kept & digits(word, thread % BLOCKS);
             }
-        } else if (rate.n_lines < LINES) {
+        } else if (is_part) {
             if (is_in_part) {
                 output[first + slot * n_blocks + block] = kept & part_word;
             }
@@ -514,8 +504,9 @@ fn code_lines(
                 // The sign, then the cell's bits, the highest first.
                 let shift = select(rate.n_planes - 1u - plane, 7u, plane == 0u);
                 var word = 0u;
-                for (var q = 0u; q < HELD; q += 1u) {
-                    word |= ((codes[q / 4u] >> (8u * (q % 4u) + shift)) & 1u) << q;
+                // The last line's bit is the highest.
+                for (var at = own; at < own + BLOCKS * HELD; at += BLOCKS) {
+                    word = (word >> 1u) | (((memory[at] >> shift) & 1u) << 31u);
                 }
                 output[first + (plane * BLOCKS + slot) * n_blocks + block] = kept & word;
             }
@@ -524,7 +515,7 @@ fn code_lines(
             output[scales + block] = bits;
         }
     }
-    return Coded(scale_from_bits(bits), energy.x);
+    return energy.x;
 }
 
 // The bits of an f32 below its sign, rounded to nearest.
@@ -541,7 +532,8 @@ fn digits(word: u32, block: u32) -> u32 {
             power = 1u << (8u * (at / 5u));
         }
         let line = 20u * word + at;
-        let digit = memory[place_of(min(line, LINES - 1u), block)];
+        let code = memory[place_of(min(line, LINES - 1u), block)];
+        let digit = (code & 1u) * (1u + (code >> 7u));
         sum += select(0u, digit * power, line < LINES);
         power *= 3u;
     }
@@ -561,17 +553,16 @@ fn products_of(y: ptr<function, Held>, decoded: ptr<function, Held>, thread: u32
 }
 
 // An eighth of the sums over the workgroup's blocks.
-fn run_sums(sums: vec3<f32>, thread: u32) -> vec3<f32> {
+fn run_sums(sums: vec2<f32>, thread: u32) -> vec2<f32> {
     workgroupBarrier();
     if (thread < BLOCKS) {
         parts[thread] = sums.x * 0.125;
         parts[BLOCKS + thread] = sums.y * 0.125;
-        parts[2u * BLOCKS + thread] = sums.z * 0.125;
     }
     workgroupBarrier();
-    var all = vec3<f32>(0.0);
+    var all = vec2<f32>(0.0);
     for (var block = 0u; block < BLOCKS; block += 1u) {
-        all += vec3<f32>(parts[block], parts[BLOCKS + block], parts[2u * BLOCKS + block]);
+        all += vec2<f32>(parts[block], parts[BLOCKS + block]);
     }
     return all;
 }
@@ -584,16 +575,11 @@ fn code(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let task = group.y;
     var y: Held;
     var bad = load_rotated(run, task + 1u, thread, &y);
-    var decoded: Held;
     let words = task * params.words + rate.n_words * run.place;
     let scales = params.scales_at + task * params.n_scales + run.place;
-    let coded = code_lines(run, rate, false, words, scales, thread, &y, &decoded);
-    for (var q = 0u; q < HELD; q += 1u) {
-        decoded[q] *= coded.scale;
-    }
-    let products = products_of(&y, &decoded, thread);
-    let sums = run_sums(vec3<f32>(coded.energy, products), thread);
-    bad |= not_finite(coded.energy);
+    let energy = code_lines(run, rate, false, words, scales, thread, &y);
+    let sum = run_sums(vec2<f32>(energy, 0.0), thread).x;
+    bad |= not_finite(energy);
     workgroupBarrier();
     memory[thread] = bad;
     workgroupBarrier();
@@ -602,9 +588,7 @@ fn code(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             bad |= memory[other];
         }
         let at = params.sums_at + 3u * (run_index * params.n_tasks + task);
-        output[at] = select(bitcast<u32>(sums.x), 0x7fc00000u, bad == 1u);
-        output[at + 1u] = bitcast<u32>(sums.y);
-        output[at + 2u] = bitcast<u32>(sums.z);
+        output[at] = select(bitcast<u32>(sum), 0x7fc00000u, bad == 1u);
         output[params.marks + run_index * params.n_tasks + task] = params.stamp;
     }
 }
@@ -632,7 +616,7 @@ fn code_kept(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         _ = load_rotated(run, task + 1u, thread, &y);
         var levels: Held;
         let words = task * params.words + rate.n_words * run.place;
-        levels_of(rate, words, n_blocks, block, part, thread / BLOCKS, &levels);
+        levels_of(rate, words, n_blocks, block, part, thread, &levels);
         let scale = scale_from_bits(output[params.scales_at + task * params.n_scales + run.place + block]);
         for (var q = 0u; q < HELD; q += 1u) {
             lacking[q] += weight * (y[q] - levels[q] * scale);
@@ -650,10 +634,9 @@ fn code_kept(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
             }
         }
         let kept_rate = rate_of(params.kept_rate);
-        var decoded: Held;
         let words = params.kept_at + kept * params.kept_words + kept_rate.n_words * run.place;
         let scales = params.scales_at + (params.n_tasks + kept) * params.n_scales + run.place;
-        _ = code_lines(run, kept_rate, true, words, scales, thread, &lacking, &decoded);
+        _ = code_lines(run, kept_rate, true, words, scales, thread, &lacking);
     }
     if (thread == 0u) {
         output[params.marks + run_index * params.n_kept + kept] = params.stamp;
@@ -668,39 +651,39 @@ fn measure(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
     let is_there = run.first_block + thread % BLOCKS < n_blocks;
     let block = min(run.first_block + thread % BLOCKS, n_blocks - 1u);
     let part = part_of(run.key);
-    let slot = thread / BLOCKS;
     let task = group.y;
     var decoded: Held;
     for (var q = 0u; q < HELD; q += 1u) {
         decoded[q] = 0.0;
     }
-    var levels: Held;
-    let kept_rate = rate_of(params.kept_rate);
-    for (var kept = 0u; kept < params.n_kept; kept += 1u) {
-        let weight = bitcast<f32>(book[params.kept + task * params.n_kept + kept]);
-        let words = params.kept_at + kept * params.kept_words + kept_rate.n_words * run.place;
-        levels_of(kept_rate, words, n_blocks, block, part, slot, &levels);
-        let column = params.n_tasks + kept;
-        let scale = scale_from_bits(output[params.scales_at + column * params.n_scales + run.place + block]);
+    // The shared columns first, then the task's own.
+    for (var kept = 0u; kept <= params.n_kept; kept += 1u) {
+        let is_own = kept == params.n_kept;
+        let rate = rate_of(select(params.kept_rate, params.rate, is_own));
+        let column_at = select(params.kept_at + kept * params.kept_words, task * params.words, is_own);
+        let scales_at = params.scales_at + select(params.n_tasks + kept, task, is_own) * params.n_scales;
+        var weight = 1.0;
+        if (!is_own) {
+            weight = bitcast<f32>(book[params.kept + task * params.n_kept + kept]);
+        }
+        var levels: Held;
+        levels_of(rate, column_at + rate.n_words * run.place, n_blocks, block, part, thread, &levels);
+        let scale = scale_from_bits(output[scales_at + run.place + block]);
         for (var q = 0u; q < HELD; q += 1u) {
             decoded[q] += weight * (levels[q] * scale);
         }
     }
-    let rate = rate_of(params.rate);
-    let words = task * params.words + rate.n_words * run.place;
-    levels_of(rate, words, n_blocks, block, part, slot, &levels);
-    let scale = scale_from_bits(output[params.scales_at + task * params.n_scales + run.place + block]);
     for (var q = 0u; q < HELD; q += 1u) {
-        decoded[q] = select(0.0, levels[q] * scale + decoded[q], is_there);
+        decoded[q] = select(0.0, decoded[q], is_there);
     }
     var y: Held;
     _ = load_rotated(run, task + 1u, thread, &y);
     let products = products_of(&y, &decoded, thread);
-    let sums = run_sums(vec3<f32>(0.0, products), thread);
+    let sums = run_sums(products, thread);
     if (thread == 0u) {
         let at = params.sums_at + 3u * (run_index * params.n_tasks + task);
-        output[at + 1u] = bitcast<u32>(sums.y);
-        output[at + 2u] = bitcast<u32>(sums.z);
+        output[at + 1u] = bitcast<u32>(sums.x);
+        output[at + 2u] = bitcast<u32>(sums.y);
         output[params.marks + run_index * params.n_tasks + task] = params.stamp;
     }
 }

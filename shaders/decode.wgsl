@@ -192,6 +192,9 @@ struct Part {
 // The 256 lines of 8 blocks, bits of floats or integers, on their way from thread to thread.
 var<workgroup> memory: array<u32, 2112>;
 
+// A word of each plane for each thread.
+var<workgroup> planes: array<u32, 512>;
+
 // Neighbouring blocks lie beside each other; 8 words are left out after every 32 lines, so that threads that hold lines
 // together hit different banks.
 fn place_of(line: u32, block: u32) -> u32 {
@@ -288,38 +291,42 @@ fn transform(values: ptr<function, Held>, thread: u32) {
 }
 
 // What held lines decode to, together, before the scale. `first` is the word where the panel's codes begin: its words lie
-// [word, block], of n_blocks blocks.
-fn levels_of(rate: Rate, first: u32, n_blocks: u32, block: u32, part: Part, slot: u32, levels: ptr<function, Held>) {
-    if (rate.n_planes == 0u) {
-        for (var q = 0u; q < HELD; q += 1u) {
-            let line = HELD * slot + q;
-            let byte = (code_word(first + line / 20u * n_blocks + block) >> (line % 20u / 5u * 8u)) & 0xffu;
-            let digit = ((byte * inverse_power_of_three(line % 5u)) >> 16u) % 3u;
-            (*levels)[q] = with_sign(level(rate, u32(digit != 0u)), u32(digit == 2u));
+// [word, block], of n_blocks blocks. By way of this thread's own places in memory, so that the loop over lines stays one: it
+// would be long where compilers unroll it.
+fn levels_of(rate: Rate, first: u32, n_blocks: u32, block: u32, part: Part, thread: u32, levels: ptr<function, Held>) {
+    let slot = thread / BLOCKS;
+    let is_digit = rate.n_planes == 0u;
+    let is_whole = !is_digit && rate.n_lines == LINES;
+    if (is_whole) {
+        for (var plane = 0u; plane < rate.n_planes; plane += 1u) {
+            planes[plane * THREADS + thread] = code_word(first + (plane * BLOCKS + slot) * n_blocks + block);
         }
-    } else if (rate.n_lines < LINES) {
-        for (var q = 0u; q < HELD; q += 1u) {
-            let at = place_in_part(part, HELD * slot + q);
-            let is_coded = at < rate.n_lines;
-            let word = code_word(first + select(0u, at / HELD, is_coded) * n_blocks + block);
-            (*levels)[q] = select(0.0, with_sign(1.0, word >> (at % HELD)), is_coded);
-        }
-    } else {
-        // The cells first, a plane at a time, the highest bit first and the sign last.
-        var cells: array<u32, HELD>;
-        for (var q = 0u; q < HELD; q += 1u) {
-            cells[q] = 0u;
-        }
-        for (var plane = 1u; plane <= rate.n_planes; plane += 1u) {
-            let at = select(plane, 0u, plane == rate.n_planes);
-            let word = code_word(first + (at * BLOCKS + slot) * n_blocks + block);
-            for (var q = 0u; q < HELD; q += 1u) {
-                cells[q] = 2u * cells[q] + ((word >> q) & 1u);
+    }
+    for (var line = HELD * slot; line < HELD * slot + HELD; line += 1u) {
+        var cell = 0u;
+        var minus = 0u;
+        var is_coded = true;
+        if (is_whole) {
+            // The highest bit first.
+            for (var plane = 1u; plane < rate.n_planes; plane += 1u) {
+                cell = 2u * cell + ((planes[plane * THREADS + thread] >> (line % HELD)) & 1u);
             }
+            minus = planes[thread] >> (line % HELD);
+        } else {
+            let at = select(place_in_part(part, line), line, is_digit);
+            is_coded = at < rate.n_lines;
+            let word_at = select(0u, select(at / HELD, at / 20u, is_digit), is_coded);
+            let word = code_word(first + word_at * n_blocks + block);
+            let byte = (word >> (at % 20u / 5u * 8u)) & 0xffu;
+            let digit = ((byte * inverse_power_of_three(at % 5u)) >> 16u) % 3u;
+            cell = u32(is_digit && digit != 0u);
+            minus = select(word >> (at % HELD), u32(digit == 2u), is_digit);
         }
-        for (var q = 0u; q < HELD; q += 1u) {
-            (*levels)[q] = with_sign(level(rate, cells[q] >> 1u), cells[q]);
-        }
+        let value = select(0.0, with_sign(level(rate, cell), minus), is_coded);
+        memory[place_of(line, thread % BLOCKS)] = bitcast<u32>(value);
+    }
+    for (var q = 0u; q < HELD; q += 1u) {
+        (*levels)[q] = bitcast<f32>(memory[place_of(HELD * slot + q, thread % BLOCKS)]);
     }
 }
 
@@ -418,7 +425,6 @@ fn decode(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
     let run_index = params.first_run + group.x;
     let run = runs[run_index];
     let n_blocks = blocks_of(run);
-    let slot = thread / BLOCKS;
     // Threads without a block of their own read the last one's codes, and what they make of them is not stored.
     let block = min(run.first_block + thread % BLOCKS, n_blocks - 1u);
     // Whole panels of the segment lie before this one.
@@ -442,7 +448,7 @@ fn decode(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
             let scale_at = slices[first_slice + 2u + 2u * column].offset_bytes + 2u * (blocks_before + block);
             let scale = scale_from_bits((chunk[scale_at / 4u] >> (8u * (scale_at & 2u))) & 0xffffu);
             var levels: Held;
-            levels_of(rate, words, n_blocks, block, part, slot, &levels);
+            levels_of(rate, words, n_blocks, block, part, thread, &levels);
             for (var q = 0u; q < HELD; q += 1u) {
                 sums[q] += weight * (levels[q] * scale);
             }

@@ -162,7 +162,7 @@ pub enum KernelError {
         /// The most there may be.
         most: u64,
     },
-    /// This work is not done on the GPU: f64 results, or a reconstruction on an f64 base. The CPU engine does it.
+    /// This work is not done on the GPU: f64 results, an edit of an f64 base, or very many shared columns. The CPU engine does it.
     NotOnGpu,
     /// Every staging buffer of a stream is in its user's hands.
     NoFreeSlot,
@@ -263,7 +263,9 @@ impl fmt::Display for KernelError {
             KernelError::Limit { what, found, most } => {
                 write!(f, "{what}: {found} is more than this device takes ({most})")
             }
-            KernelError::NotOnGpu => write!(f, "f64 results and f64 bases are done by the CPU engine only"),
+            KernelError::NotOnGpu => {
+                write!(f, "f64 results, f64 bases and very many shared columns are done by the CPU engine only")
+            }
             KernelError::NoFreeSlot => write!(f, "every staging buffer is taken: submit one first"),
         }
     }

@@ -60,8 +60,8 @@ impl OnGpu for Code {
             let batches = (0..n_tasks).step_by(CODED_TOGETHER);
             let batches = batches.map(|first| first..n_tasks.min(first + CODED_TOGETHER));
             stages.extend(batches.map(|tasks| (Kernel::CodeKept(format), n_kept, tasks)));
-            stages.push((Kernel::Measure(format), n_tasks, 0..n_tasks));
         }
+        stages.push((Kernel::Measure(format), n_tasks, 0..n_tasks));
         let marks = part(runs.len(), stages.iter().map(|(_, n_columns, _)| n_columns).sum())?;
         let n_words = marks.end;
         // What is not read back.
@@ -148,5 +148,47 @@ impl OnGpu for Code {
             }
         }
         Ok(Codes { words, scales, measured })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::{Dtype, Segment, Slice};
+    use crate::rate::Rate;
+
+    /// Every run of every kernel is dispatched once, and each workgroup has a mark of its own.
+    #[test]
+    fn dispatches_take_every_run_once() {
+        let (n_segments, n_tasks) = (66_000, 40);
+        let layout = ChunkLayout {
+            n_columns: n_tasks + 1,
+            segments: vec![Segment::new(1); n_segments],
+            slices: vec![Slice { offset: 0, dtype: Dtype::F32 }; n_segments * (n_tasks + 1)],
+            n_bytes: 4,
+            ..ChunkLayout::default()
+        };
+        let code = Code { rate: Rate::Signs, kept_rate: Rate::Four, kept: vec![0.0; 2 * n_tasks], n_kept: 2, seed: 1 };
+        let plan = code.plan(&layout, Shape::LARGE, 1).expect("a sound layout");
+        let mut dispatches = Vec::new();
+        let mut n_marks = 0;
+        for step in &plan.steps {
+            let Step::Dispatch { kernel, params, groups } = step else { continue };
+            let bytes = &plan.tables[*params as usize..][..size_of::<CodeParams>()];
+            let params: CodeParams = bytemuck::pod_read_unaligned(bytes);
+            if params.first_run == 0 {
+                assert_eq!(params.marks as usize, plan.marks[0].start + n_marks);
+                n_marks += n_segments * groups[1] as usize;
+            }
+            dispatches.push((kernel.entry_point(), params.first_run, groups[0], params.first_task..params.end_task));
+        }
+        assert_eq!(n_marks, plan.marks[0].len());
+        let (first, rest) = (MOST_GROUPS as u32, (n_segments - MOST_GROUPS) as u32);
+        let twice = |kernel, tasks: Range<u32>| [(kernel, 0, first, tasks.clone()), (kernel, first, rest, tasks)];
+        let expected =
+            [twice("code", 0..40), twice("code_kept", 0..32), twice("code_kept", 32..40), twice("measure", 0..40)];
+        assert_eq!(dispatches, expected.concat());
+        // What waits for the second dispatch of code_kept is behind what is read back.
+        assert_eq!(plan.out_words, plan.readback_words + n_segments * 2 * CODED_VALUES);
     }
 }

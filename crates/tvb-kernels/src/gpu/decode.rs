@@ -115,7 +115,7 @@ impl OnGpu for Decode {
             steps,
             out_words,
             readback_words: n_words,
-            marks: vec![marks..n_words],
+            marks: std::iter::once(marks..n_words).collect(),
             stamp,
             parts: DecodedRows {
                 n_bytes: n_bytes.checked_mul(n_outputs).ok_or_else(too_large)?,
@@ -162,4 +162,78 @@ fn all_slices(layout: &ChunkLayout, n_columns: usize) -> Result<Vec<Slice>, Kern
         }
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::{CodeSlice, Dtype, Segment, Slice as ChunkSlice};
+    use crate::panel::PANEL;
+    use crate::rate::Rate;
+
+    fn layout(rows: &[usize], dtype: Dtype, n_columns: usize) -> ChunkLayout {
+        ChunkLayout {
+            n_columns: 1,
+            segments: rows.iter().map(|&n_rows| Segment::new(n_rows)).collect(),
+            slices: vec![ChunkSlice { offset: 0, dtype }; rows.len()],
+            codes: vec![CodeSlice { words: 0, scales: 0 }; rows.len() * n_columns],
+            n_bytes: 1 << 20,
+        }
+    }
+
+    fn decode(n_columns: usize, n_outputs: usize) -> Decode {
+        Decode {
+            rates: vec![Rate::Signs; n_columns],
+            weights: vec![1.0; n_columns * n_outputs],
+            n_outputs,
+            base: Base::Added,
+            dtype: None,
+            seed: 1,
+        }
+    }
+
+    #[test]
+    fn dispatches_take_every_run_and_column_once() {
+        let n_segments = 66_000;
+        let plan = decode(40, 3).plan(&layout(&vec![1; n_segments], Dtype::F32, 40), Shape::LARGE, 1);
+        let plan = plan.expect("a sound layout");
+        let dispatches: Vec<(u32, [u32; 3], u32, u32, u32)> = plan
+            .steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::Dispatch { params, groups, .. } => Some((params, *groups)),
+                Step::Copy { .. } => None,
+            })
+            .map(|(params, groups)| {
+                let bytes = &plan.tables[*params as usize..][..size_of::<DecodeParams>()];
+                let params: DecodeParams = bytemuck::pod_read_unaligned(bytes);
+                (params.first_run, groups, params.first_column, params.end_column, params.marks)
+            })
+            .collect();
+        let marks = [0, 1].map(|batch| (plan.marks[0].start + batch * 3 * n_segments) as u32);
+        let expected = [
+            (0, [65_535, 3, 1], 0, 32, marks[0]),
+            (65_535, [465, 3, 1], 0, 32, marks[0]),
+            (0, [65_535, 3, 1], 32, 40, marks[1]),
+            (65_535, [465, 3, 1], 32, 40, marks[1]),
+        ];
+        assert_eq!(dispatches, expected);
+        assert_eq!(plan.marks[0].len(), 2 * 3 * n_segments);
+    }
+
+    /// Rows of 16 bits go on over whole panels, and stand alone in a last one of an odd number of blocks.
+    #[test]
+    fn parts_are_all_rows_in_order() {
+        for (dtype, n_tail, parts) in [
+            (Dtype::Bf16, 300, vec![(0, 2 * (2 * PANEL + 300), false), (PANEL + 150, 2, true)]),
+            (Dtype::Bf16, 5, vec![(0, 4 * PANEL, false), (PANEL, 10, true), (PANEL + 5, 2, true)]),
+            (Dtype::F32, 5, vec![(0, 4 * (2 * PANEL + 5), false), (2 * PANEL + 5, 4, false)]),
+        ] {
+            let layout = layout(&[2 * PANEL + n_tail, 1], dtype, 1);
+            let plan = decode(1, 2).plan(&layout, Shape::LARGE, 1).expect("a sound layout");
+            let found: Vec<_> = plan.parts.parts.iter().map(|part| (part.word, part.n_bytes, part.alone)).collect();
+            assert_eq!(found, parts, "{dtype} {n_tail}");
+            assert_eq!(found.iter().map(|part| 2 * part.1).sum::<usize>(), plan.parts.n_bytes);
+        }
+    }
 }

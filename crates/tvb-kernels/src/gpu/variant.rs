@@ -1,7 +1,7 @@
 //! Which variant of a shader a chunk and a device call for: chosen by what they are, never by a clock, so that the same
 //! chunk gives the same bits on the same kind of device.
 //!
-//! - [`Format`] by the segment (`gram`) or the chunk (`project`, `reconstruct`): kernels that know their one format load without asking, and two 16-bit rows with one word.
+//! - [`Format`] by the segment (`gram`) or the chunk (the others): kernels that know their one format load without asking, and two 16-bit rows with one word.
 //! - [`Shape`] by the device's class.
 //! - The tile by T (`gram.rs`), the outputs at a time by M or K and whether weights are 0 (`combine.rs`).
 //!
