@@ -6,7 +6,7 @@ use super::rotate::{BLOCKS, LINES, rotate_back};
 use super::rows::{narrow, widen};
 use super::scratch::Scratch;
 use crate::check::bytes_per_output;
-use crate::chunk::{Chunk, Segment};
+use crate::chunk::{Chunk, Dtype, Segment};
 use crate::decode::Decode;
 use crate::error::KernelError;
 use crate::panel::{PANEL, n_blocks, scale_from_bits};
@@ -80,12 +80,21 @@ impl WithSimd for DecodeChunk<'_> {
                     let slice = chunk.layout.codes[at * n_columns + index];
                     let n_words = rate.words() * n_blocks;
                     let bytes = &chunk.bytes[slice.words + 4 * rate.words() * blocks_before..][..4 * n_words];
-                    let words = &mut words[..rate.words() * BLOCKS];
-                    for (line, to) in bytes.chunks_exact(4 * n_blocks).zip(words.chunks_exact_mut(BLOCKS)) {
-                        for (bytes, to) in line.as_chunks::<4>().0.iter().zip(to) {
-                            *to = u32::from_le_bytes(*bytes);
+                    // A whole panel's words lie as they are worked on.
+                    let in_place = bytemuck::try_cast_slice::<u8, u32>(bytes).ok();
+                    let in_place = in_place.filter(|_| n_blocks == BLOCKS && cfg!(target_endian = "little"));
+                    let words = match in_place {
+                        Some(words) => words,
+                        None => {
+                            let words = &mut words[..rate.words() * BLOCKS];
+                            for (line, to) in bytes.chunks_exact(4 * n_blocks).zip(words.chunks_exact_mut(BLOCKS)) {
+                                for (bytes, to) in line.as_chunks::<4>().0.iter().zip(to) {
+                                    *to = u32::from_le_bytes(*bytes);
+                                }
+                            }
+                            &*words
                         }
-                    }
+                    };
                     let mut scales = [0.0; BLOCKS];
                     let bytes = &chunk.bytes[slice.scales + 2 * blocks_before..][..2 * n_blocks];
                     for (bytes, to) in bytes.as_chunks::<2>().0.iter().zip(&mut scales) {
@@ -96,6 +105,16 @@ impl WithSimd for DecodeChunk<'_> {
                 }
                 for (output, z) in sums.chunks_exact_mut(PANEL).enumerate() {
                     rotate_back(simd, z, signs);
+                    let to = output * bytes_per_output + segment_start + start * dtype.size();
+                    let to = &mut out[to..][..n_rows * dtype.size()];
+                    let size = base_slice.dtype.size();
+                    let base_bytes = &chunk.bytes[base_slice.offset + start * size..][..n_rows * size];
+                    if n_rows == PANEL
+                        && decode.base == Base::Added
+                        && add_in_place(z, base_bytes, base_slice.dtype, dtype, to)
+                    {
+                        continue;
+                    }
                     let rows = &mut rows[..n_rows];
                     if n_blocks == BLOCKS && n_rows == PANEL {
                         rows.copy_from_slice(z);
@@ -105,22 +124,35 @@ impl WithSimd for DecodeChunk<'_> {
                         }
                     }
                     if decode.base == Base::Added {
-                        let size = base_slice.dtype.size();
-                        let bytes = &chunk.bytes[base_slice.offset + start * size..][..n_rows * size];
                         let base = &mut base[..n_rows];
-                        widen(bytes, base_slice.dtype, base);
+                        widen(base_bytes, base_slice.dtype, base);
                         for (row, &base) in rows.iter_mut().zip(&*base) {
                             *row += base;
                         }
                     }
-                    let to = output * bytes_per_output + segment_start + start * dtype.size();
-                    narrow(rows, dtype, &mut out[to..][..n_rows * dtype.size()]);
+                    narrow(rows, dtype, to);
                 }
                 blocks_before += n_blocks;
             }
             segment_start += segment_rows * dtype.size();
         }
     }
+}
+
+/// out = z + base in one go, where both are f32 and lie as such; false where they do not.
+#[inline(always)]
+fn add_in_place(z: &[f32], base: &[u8], base_dtype: Dtype, dtype: Dtype, out: &mut [u8]) -> bool {
+    if (base_dtype, dtype) != (Dtype::F32, Dtype::F32) || cfg!(target_endian = "big") {
+        return false;
+    }
+    let (Ok(base), Ok(out)) = (bytemuck::try_cast_slice::<u8, f32>(base), bytemuck::try_cast_slice_mut::<u8, f32>(out))
+    else {
+        return false;
+    };
+    for ((out, z), base) in out.iter_mut().zip(z).zip(base) {
+        *out = z + base;
+    }
+    true
 }
 
 /// sums_k += w_k·ŷ.
@@ -185,6 +217,15 @@ fn planes<S: Simd, const N: usize, const BITS: usize>(
             };
         }
         for v in 0..per_line {
+            // What each level comes to in these blocks.
+            let mut scaled = level;
+            for level in &mut scaled {
+                *level = simd.mul_f32s(*level, scales[v]);
+                if is_single {
+                    *level = simd.mul_f32s(weight, *level);
+                }
+            }
+            let level = scaled;
             for group in 0..8 {
                 // From the last line on, whose bits are the highest.
                 let mut left = [words[group * per_line + v]; 4];
@@ -208,10 +249,10 @@ fn planes<S: Simd, const N: usize, const BITS: usize>(
                             pick!(mask[0], upper, lower)
                         }
                     };
-                    let value = simd.transmute_u32s_f32s(simd.mul_f32s(value, scales[v]));
+                    let value = simd.transmute_u32s_f32s(value);
                     let value = simd.transmute_f32s_u32s(simd.xor_u32s(value, simd.and_u32s(left[0], sign)));
                     if is_single {
-                        sums[at] = simd.add_f32s(sums[at], simd.mul_f32s(weight, value));
+                        sums[at] = simd.add_f32s(sums[at], value);
                     } else {
                         column[at] = value;
                     }

@@ -6,8 +6,9 @@ use super::runtime::Runtime;
 use crate::columns::plan::Plan;
 use crate::digest::BLOCK_ROWS;
 
-/// Rows of a chunk of codes, at least.
-const CODED_ROWS: usize = 4 * BLOCK_ROWS;
+/// Rows of a chunk of codes, at least. Forming an edit of 87 M parameters from eight coded tasks took 0.26, 0.21, 0.19, 0.19 and
+/// 0.175 s with chunks of 1, 2, 4, 8 and 16 blocks (two cores).
+const CODED_ROWS: usize = 16 * BLOCK_ROWS;
 
 /// One pass over the chunks of a plan.
 #[derive(Clone, Debug)]
