@@ -74,4 +74,4 @@ pub use mixtures::{Limit, Mixture, Storage, mixture_for};
 pub use random::{Generator, random_coefficients};
 pub use rounding::{Rounding, STORAGE_DTYPES};
 pub use solved::Solved;
-pub use table::{PlanRow, plan_table};
+pub use table::{PlanRow, TableCodes, TableOptions, plan_table};

@@ -10,6 +10,8 @@ const TOP: f64 = 50.0;
 /// Characters of a name in the legend, and of a title.
 const NAME_LENGTH: usize = 40;
 const TITLE_LENGTH: usize = 80;
+/// A logarithmic axis of a smaller range has more ticks than the powers of ten.
+const NARROW: f64 = 500.0;
 /// More ticks than this are never asked for; rounding cannot make an axis loop.
 const MAX_TICKS: usize = 16;
 
@@ -63,6 +65,11 @@ impl Axis<'_> {
     /// Values to mark, and what to call them.
     fn ticks(&self) -> Vec<(f64, String)> {
         let in_axis = |value: &f64| (self.from..=self.to).contains(value);
+        if self.is_log && self.to / self.from < NARROW {
+            let decades = (self.from.log10().floor() as i32..).take(MAX_TICKS).map(|power| 10f64.powi(power));
+            let values = decades.flat_map(|decade| [1.0, 2.0, 5.0].map(|digit| digit * decade));
+            return values.filter(in_axis).map(|value| (value, format!("{}", (value * 1e6).round() / 1e6))).collect();
+        }
         if self.is_log {
             let first = self.from.log10().round() as i32;
             let powers = (first..).take(MAX_TICKS).map(|power| 10f64.powi(power)).filter(in_axis);
@@ -93,9 +100,27 @@ pub(super) struct Chart<'a> {
     pub lines: Vec<Line<'a>>,
 }
 
+/// Charts below each other, as one picture.
+pub(super) fn stacked(label: &str, charts: &[Chart<'_>]) -> String {
+    let drawn: Vec<_> = charts.iter().map(Chart::drawn).collect();
+    let width = drawn.iter().fold(0.0, |most: f64, (_, [width, _])| most.max(*width));
+    let mut svg = open(width, drawn.iter().map(|(_, [_, height])| height).sum(), label);
+    let mut top = 0.0;
+    for (picture, [_, height]) in drawn {
+        svg += &format!("<g transform=\"translate(0 {top:.1})\">{picture}</g>");
+        top += height;
+    }
+    svg + "</svg>"
+}
+
 impl Chart<'_> {
     /// The picture.
     pub(super) fn svg(&self) -> String {
+        self.drawn().0
+    }
+
+    /// The picture, with its width and height.
+    fn drawn(&self) -> (String, [f64; 2]) {
         let (x_ticks, y_ticks) = (self.x.ticks(), self.y.ticks());
         let left = 24.0 + 6.6 * y_ticks.iter().map(|(_, name)| name.len()).max().unwrap_or(0) as f64;
         let named = || self.lines.iter().filter(|line| !line.name.is_empty());
@@ -139,7 +164,7 @@ impl Chart<'_> {
             line.draw(&mut svg, &sample);
             text(&mut svg, legend + 26.0, y + 4.0, Anchor::Start, &shortened(line.name, NAME_LENGTH));
         }
-        svg + "</svg>"
+        (svg + "</svg>", [right, bottom])
     }
 }
 
@@ -183,6 +208,8 @@ mod tests {
     fn ticks_are_round_numbers_inside_the_axis() {
         assert_eq!(names(axis(0.0, 1.02, false)), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
         assert_eq!(names(axis(-0.3, 11.0, false)), ["0", "2", "4", "6", "8", "10"]);
+        assert_eq!(names(axis(3.9, 103.0, true)), ["5", "10", "20", "50", "100"]);
+        assert_eq!(names(axis(0.15, 3.0, true)), ["0.2", "0.5", "1", "2"]);
         assert_eq!(names(axis(1e-3, 1.5, true)), ["1e-3", "1e-2", "1e-1", "1e0"]);
         assert!(names(axis(1e300, 1.001e300, false)).iter().all(|name| name.len() <= 12));
         for (from, to) in [(0.0, 0.0), (f64::MIN, f64::MAX), (f64::NEG_INFINITY, f64::INFINITY), (f64::NAN, 1.0)] {

@@ -7,7 +7,7 @@ use super::{Pareto, pareto_svg, spectrum_svg};
 use crate::basis::Basis;
 use crate::error::Result;
 use crate::matrix::Matrix;
-use crate::solve::{Gram, Method, SolveOptions, plan_table};
+use crate::solve::{Gram, Method, PlanRow, SolveOptions, TableOptions, plan_table};
 use crate::units;
 use std::fmt::Write as _;
 
@@ -186,14 +186,9 @@ impl Page {
         let methods = COMPARED.map(Method::parse).into_iter().collect::<Result<Vec<_>>>()?;
         let step = n_tasks.div_ceil(20);
         let ms: Vec<usize> = (1..=n_tasks).filter(|m| m % step == 0 || *m == n_tasks).collect();
-        let rows = plan_table(gram, &methods, &ms, &SolveOptions::atoms(1), None, go_on)?;
-        let point = |row: &crate::solve::PlanRow| Pareto {
-            method: row.method,
-            n_stored: row.n_stored,
-            mean_error: row.mean_error,
-            worst_error: row.worst_error,
-        };
-        let svg = pareto_svg(&rows.iter().map(point).collect::<Vec<_>>(), n_tasks)?;
+        let rows = plan_table(gram, &methods, &ms, &TableOptions::new(SolveOptions::atoms(1)), go_on)?;
+        let point = |row: &PlanRow| Pareto::of(row, row.n_stored as u64, n_tasks as u64);
+        let svg = pareto_svg(&rows.iter().map(point).collect::<Vec<_>>())?;
         self.figure(&svg);
         Ok(())
     }

@@ -1,59 +1,97 @@
-//! Error against size, one line for each method: which basis is worth its bytes.
+//! What single tasks lose against size, a line for each method and one for codes: which basis is worth its bytes. Two pictures
+//! over one axis, since networks feel a task that is shrunk (gain) far more than noise beside it, and a lost task has little of
+//! either.
 
-use super::chart::{Axis, COLORS, Chart, Line, Look};
+use super::chart::{Axis, COLORS, Chart, Line, Look, stacked};
 use crate::error::Result;
+use crate::solve::{PlanRow, Storage};
 
 /// One basis that could be made.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Pareto {
-    /// Its method.
-    pub method: &'static str,
-    /// Vectors that are stored.
-    pub n_stored: usize,
-    /// Mean relative squared error over the tasks.
-    pub mean_error: f64,
-    /// The worst task's.
-    pub worst_error: f64,
+    /// What the line it belongs to is called.
+    pub series: String,
+    /// Bytes over those of the float32 task vectors.
+    pub share: f64,
+    /// Mean gain over the tasks, and the one furthest from 1.
+    pub gain: [f64; 2],
+    /// Mean noise over the tasks, and the largest.
+    pub noise: [f64; 2],
 }
 
-/// Errors are shown from here up; the axis is logarithmic.
-const ERROR_FLOOR: f64 = 1e-4;
+impl Pareto {
+    /// Of a row of a table; its line is that of the method, coded or not. `bytes` of `full_bytes` are stored.
+    pub fn of(row: &PlanRow, bytes: u64, full_bytes: u64) -> Pareto {
+        let series = match row.storage {
+            Storage::Coded(_) if row.method == "identity" => "tasks, coded".to_owned(),
+            Storage::Coded(rung) => format!("{}, {rung} bits", row.method),
+            Storage::Plain(_) => row.method.to_owned(),
+        };
+        Pareto {
+            series,
+            share: bytes as f64 / full_bytes.max(1) as f64,
+            gain: [row.mean_gain(), row.worst_gain()],
+            noise: [row.mean_noise(), row.worst_noise()],
+        }
+    }
+}
 
-/// A plot of mean (solid) and worst (faint) errors against the share of storage kept.
+/// Noises are shown from here to there; the axis is logarithmic.
+const NOISES: [f64; 2] = [1e-5, 20.0];
+
+/// A plot of noise and, below it, of gain against the share of bytes; the worst task's solid, the mean faint.
 ///
 /// # Errors
 /// None today: the `Result` leaves room for plots that cannot be drawn.
-pub fn pareto_svg(points: &[Pareto], n_tasks: usize) -> Result<String> {
-    let share = |point: &Pareto| point.n_stored as f64 / n_tasks.max(1) as f64;
-    let most = points.iter().map(share).fold(1.0, f64::max);
-    let mut methods: Vec<&str> = Vec::new();
+pub fn pareto_svg(points: &[Pareto]) -> Result<String> {
+    let percents = || points.iter().map(|point| 100.0 * point.share).filter(|percent| *percent > 0.0);
+    let least = percents().fold(50.0, f64::min) / 1.15;
+    let most = percents().fold(100.0, f64::max) * 1.05;
+    let mut series: Vec<&str> = Vec::new();
     for point in points {
-        if !methods.contains(&point.method) {
-            methods.push(point.method);
+        if !series.contains(&point.series.as_str()) {
+            series.push(&point.series);
         }
     }
-    let lines = methods.into_iter().enumerate().flat_map(|(index, method)| {
-        let color = COLORS.iter().cycle().nth(index).copied().unwrap_or_default();
-        let of_method = || points.iter().filter(|point| point.method == method);
-        let worst = of_method().map(|point| (share(point), point.worst_error)).collect();
-        let mean = of_method().map(|point| (share(point), point.mean_error)).collect();
-        [
-            Line { name: "", color, look: Look::Faint, points: worst },
-            Line { name: method, color, look: Look::Solid, points: mean },
-        ]
-    });
-    let chart = Chart {
-        title: "Error of recovered task vectors against storage",
-        x: Axis { label: "stored vectors / tasks", from: 0.0, to: most * 1.02, is_log: false },
-        y: Axis {
-            label: "relative squared error (solid: mean, faint: worst)",
-            from: ERROR_FLOOR,
-            to: 2.0,
-            is_log: true,
-        },
-        lines: lines.collect(),
+    let lines = |value: &dyn Fn(&Pareto) -> [f64; 2]| -> Vec<Line<'_>> {
+        let of_series = |(index, name): (usize, &&'_ str)| {
+            let color = COLORS.iter().cycle().nth(index).copied().unwrap_or_default();
+            let of = || points.iter().filter(|point| point.series == *name);
+            let line = |which: usize| of().map(|point| (100.0 * point.share, value(point)[which])).collect();
+            (color, line(0), line(1))
+        };
+        let mut lines = Vec::new();
+        for (index, name) in series.iter().enumerate() {
+            let (color, mean, worst) = of_series((index, name));
+            lines.push(Line { name: "", color, look: Look::Faint, points: mean });
+            lines.push(Line { name, color, look: Look::Solid, points: worst });
+        }
+        lines
     };
-    Ok(chart.svg())
+    let x = || Axis { label: "bytes, % of the float32 task vectors", from: least, to: most, is_log: true };
+    let [from, to] = NOISES;
+    let noise = Chart {
+        title: "Noise beside recovered task vectors against storage",
+        x: x(),
+        y: Axis {
+            label: "noise, ‖τ̂ − gain·τ‖²/‖τ‖² (solid: the worst task, faint: the mean)", from, to, is_log: true
+        },
+        lines: lines(&|point| point.noise),
+    };
+    let gains = points.iter().flat_map(|point| point.gain).filter(|gain| gain.is_finite());
+    let (lowest, highest) = gains.fold((0.0, 1.05), |(low, high): (f64, f64), gain| (low.min(gain), high.max(gain)));
+    let gain = Chart {
+        title: "Gain of recovered task vectors against storage",
+        x: x(),
+        y: Axis {
+            label: "gain, ⟨τ, τ̂⟩/‖τ‖²: 1 is right, less is shrunk (solid: the worst task, faint: the mean)",
+            from: lowest.max(-1.0),
+            to: highest.min(3.0),
+            is_log: false,
+        },
+        lines: lines(&|point| point.gain),
+    };
+    Ok(stacked("noise and gain of recovered task vectors against storage", &[noise, gain]))
 }
 
 #[cfg(test)]
@@ -61,11 +99,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_method_is_in_the_picture() {
-        let point =
-            |method, n_stored, mean_error| Pareto { method, n_stored, mean_error, worst_error: mean_error * 2.0 };
-        let svg = pareto_svg(&[point("exact", 1, 0.5), point("exact", 2, 0.0), point("pca", 3, 0.1)], 4).unwrap();
-        assert!(svg.starts_with("<svg") && svg.contains("exact") && svg.contains("pca"));
-        assert!(pareto_svg(&[], 0).unwrap().ends_with("</svg>"));
+    fn every_series_is_in_both_pictures() {
+        let point = |series: &str, share, gain, noise| Pareto {
+            series: series.into(),
+            share,
+            gain: [gain, gain / 2.0],
+            noise: [noise, noise * 2.0],
+        };
+        let points = [
+            point("exact", 0.5, 0.5, 0.3),
+            point("exact", 1.0, 1.0, 0.0),
+            point("random", 0.0, 0.0, f64::NAN),
+            point("tasks, coded", 0.05, 1.0, 0.5),
+        ];
+        let svg = pareto_svg(&points).unwrap();
+        for name in ["exact", "random", "tasks, coded"] {
+            assert_eq!(svg.matches(&format!(">{name}</text>")).count(), 2, "{name}");
+        }
+        assert!(svg.starts_with("<svg") && svg.ends_with("</svg>") && !svg.contains("NaN"));
+        assert_eq!(svg.matches("<svg").count(), svg.matches("</svg>").count());
+        for percent in ["5", "10", "20", "50", "100"] {
+            assert_eq!(svg.matches(&format!(">{percent}</text>")).count(), 2, "{percent}");
+        }
+        assert!(pareto_svg(&[]).unwrap().ends_with("</svg>"));
     }
 }

@@ -6,12 +6,17 @@ use faer::Mat;
 use tvb::ErrorKind;
 use tvb::matrix::Matrix;
 use tvb::solve::{
-    AeOptions, AnchoredOptions, Assessment, Coefficients, Coordinates, Generator, Gram, MaxError, Method, Rule,
-    SolveOptions, assess, atoms_for_error, edit_fidelity, plan_table, random_coefficients, solve,
+    AeOptions, AnchoredOptions, Assessment, Coefficients, Coordinates, Generator, Gram, MaxError, Method, Parts, Rule,
+    Rung, SolveOptions, Storage, TableCodes, TableOptions, assess, atoms_for_error, edit_fidelity, plan_table,
+    random_coefficients, solve,
 };
 
 fn quiet(_: f64) -> bool {
     true
+}
+
+fn table(n_parameters: Option<u64>) -> TableOptions {
+    TableOptions { n_parameters, ..TableOptions::new(SolveOptions::atoms(1)) }
 }
 
 fn options(n_atoms: usize, balance: bool, coordinates: Coordinates) -> SolveOptions {
@@ -61,8 +66,7 @@ fn random_atoms_are_orthonormal_and_their_errors_true() {
     assert!(assessed.rounding.iter().all(|r| r.worst == 0.0), "nothing is stored, so nothing is rounded");
     // One basis is near what a table expects of all of them.
     let rows =
-        plan_table(&gram, &[Method::Random { seed: 9 }], &[n_atoms], &SolveOptions::atoms(1), Some(d as u64), &quiet)
-            .expect("rows");
+        plan_table(&gram, &[Method::Random { seed: 9 }], &[n_atoms], &table(Some(d as u64)), &quiet).expect("rows");
     assert!(rows[0].expected && (rows[0].mean_error - assessed.mean).abs() < 0.01 && rows[0].n_stored == 0);
     let wrong = random_coefficients(&gram, 9, &own(&raw_gram), &own(&raw_gram));
     assert_eq!(wrong.expect_err("shapes differ").kind(), ErrorKind::Rejected);
@@ -106,8 +110,7 @@ fn many_tasks_are_searched_by_halving() {
 #[test]
 fn a_table_has_a_row_for_every_method_and_m() {
     let gram = gram_of(&sharing(100, 6, 0.3, |_| 1.0, 81));
-    let rows =
-        plan_table(&gram, &Method::all(), &[1, 3, 6], &SolveOptions::atoms(1), Some(1000), &quiet).expect("rows");
+    let rows = plan_table(&gram, &Method::all(), &[1, 3, 6], &table(Some(1000)), &quiet).expect("rows");
     assert_eq!(rows.len(), 8 * 3 + 1, "identity has one row");
     for row in &rows {
         assert!(row.loss_over_bound >= 1.0 - 1e-9, "{} at {}: {}", row.method, row.n_atoms, row.loss_over_bound);
@@ -119,11 +122,52 @@ fn a_table_has_a_row_for_every_method_and_m() {
         assert_eq!(row.n_stored, stored, "{}", row.method);
         assert_eq!(row.rounding.len(), if row.expected { 0 } else { 3 });
     }
-    let without_d = plan_table(&gram, &Method::all(), &[2], &SolveOptions::atoms(1), None, &quiet).expect("rows");
+    let without_d = plan_table(&gram, &Method::all(), &[2], &table(None), &quiet).expect("rows");
     assert!(without_d.iter().all(|row| row.method != "random"));
-    let error =
-        plan_table(&gram, &Method::all(), &[7], &SolveOptions::atoms(1), Some(9), &quiet).expect_err("too many");
+    let error = plan_table(&gram, &Method::all(), &[7], &table(Some(9)), &quiet).expect_err("too many");
     assert_eq!(error.message(), "M = 7 atoms for 6 tasks: expected 1 to 6");
+}
+
+#[test]
+fn a_table_has_coded_rows_beside_the_others() {
+    let gram = gram_of(&sharing(100, 6, 0.3, |_| 1.0, 82));
+    let rung = |text: &str| text.parse::<Rung>().expect("a rung");
+    let mut options = table(None);
+    options.expressions = vec![vec![1.0, -1.0, 0.0, 0.0, 0.0, 0.0], vec![1.0; 6]];
+    options.codes = Some(TableCodes {
+        parts: Parts { coded: gram.matrix().clone(), raw: Matrix::zeros(6, 6) },
+        tasks: vec![rung("0.5+4"), rung("2+3")],
+        mixtures: vec![rung("2+3"), rung("8+off")],
+        kept: vec![vec![1.0; 6]],
+    });
+    let methods = ["exact", "identity"].map(|name| Method::parse(name).expect("known"));
+    let rows = plan_table(&gram, &methods, &[1, 4], &options, &quiet).expect("rows");
+    let names: Vec<String> = rows.iter().map(|row| format!("{} {} {}", row.method, row.n_atoms, row.storage)).collect();
+    let expected = [
+        "identity 6 0.5+4",
+        "identity 6 2+3",
+        "exact 1 f32",
+        "exact 1 2+off",
+        "exact 1 8+off",
+        "exact 4 f32",
+        "exact 4 2+3",
+        "exact 4 8+off",
+        "identity 6 f32",
+        "identity 6 8+off",
+    ];
+    assert_eq!(names, expected);
+    for row in &rows {
+        assert_eq!((row.gains.len(), row.noises.len(), row.expressions.len()), (6, 6, 2), "{}", row.method);
+        assert!(row.worst_noise() >= row.mean_noise() && row.worst_gain() <= row.mean_gain() + 1e-12);
+        let worst = (0..6).map(|t| (1.0 - row.gains[t]).powi(2) + row.noises[t]).fold(0.0, f64::max);
+        assert!((worst - row.worst_error).abs() < 1e-9, "{}", row.method);
+        assert!((row.expressions[1].cosine - row.projected.cosine).abs() < 1e-12);
+        assert_eq!(row.rounding.is_empty(), row.storage != Storage::Plain(tvb_kernels::Dtype::F32));
+    }
+    assert!(rows[0].notes.iter().any(|note| note.contains("below 1 bit")) && rows[1].notes.is_empty());
+    // Coding adds noise and takes nothing away.
+    assert!(rows[6].worst_noise() > rows[5].worst_noise() && rows[6].gains == rows[5].gains);
+    assert!(rows[1].mean_gain() > 0.999 && rows[1].worst_noise() < 0.14 && rows[8].worst_noise() < 1e-9);
 }
 
 #[test]

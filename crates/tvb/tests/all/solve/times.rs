@@ -3,7 +3,7 @@
 //! (`TVB_TIMES=20,256` chooses the numbers of tasks.)
 
 use super::cases::{gaussian, gram_of, scaled, sharing};
-use tvb::solve::{AeOptions, Method, SolveOptions, ae, assess, plan_table, solve};
+use tvb::solve::{AeOptions, Method, SolveOptions, TableOptions, ae, assess, plan_table, solve};
 
 /// Seconds this thread has run, other work on the machine not counted, where the system tells (Linux).
 fn seconds() -> f64 {
@@ -59,6 +59,7 @@ fn training_and_table() {
     let methods: Vec<Method> = Method::all();
     let all: Vec<usize> = (1..=20).collect();
     let start = seconds();
-    let rows = plan_table(&gram, &methods, &all, &SolveOptions::atoms(1), Some(1 << 20), &quiet).expect("a table");
+    let options = TableOptions { n_parameters: Some(1 << 20), ..TableOptions::new(SolveOptions::atoms(1)) };
+    let rows = plan_table(&gram, &methods, &all, &options, &quiet).expect("a table");
     println!("plan, every method, M = 1 to 20: {} rows in {:.3} s", rows.len(), seconds() - start);
 }
