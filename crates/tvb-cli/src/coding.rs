@@ -31,7 +31,7 @@ pub(crate) fn parse_rate(text: &str) -> Result<Rate> {
     })
 }
 
-fn parse_kept(text: &str) -> Result<Kept> {
+pub(crate) fn parse_kept(text: &str) -> Result<Kept> {
     if text == "off" { Ok(Kept(None)) } else { parse_rate(text).map(|rate| Kept(Some(rate))) }
 }
 

@@ -51,7 +51,8 @@ impl SizeArgs {
     }
 }
 
-fn parse_max_error(text: &str) -> Result<MaxError> {
+/// `E`, `mean:E` or `worst:E`.
+pub(crate) fn parse_max_error(text: &str) -> Result<MaxError> {
     let (word, number) = text.split_once(':').unwrap_or(("worst", text));
     let limit: f64 =
         number.trim().parse().ok().filter(|limit: &f64| limit.is_finite() && *limit >= 0.0).ok_or_else(|| {

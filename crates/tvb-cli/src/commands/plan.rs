@@ -1,19 +1,28 @@
-//! `tvb plan`: what each M and method would cost and lose, from a Gram file alone.
+//! `tvb plan`: what each M and method would cost and lose, as it is and coded, from a Gram file alone.
+
+mod choices;
+mod show;
 
 use crate::args::Context;
-use crate::output::{Align, Answer, Table};
-use crate::solving::TuningArgs;
+use crate::coding::{Kept, parse_kept, parse_rate};
+use crate::output::Answer;
+use crate::solving::{TuningArgs, parse_max_error};
+use choices::Choices;
 use clap::ValueEnum;
 use serde_json::{Value, json};
+use show::Shown;
 use std::path::PathBuf;
 use tvb::basis::gram_file;
 use tvb::checkpoint::{Dtype, Existing, Inputs, StagedOutput};
+use tvb::jobs::compress::KeptEdit;
 use tvb::jobs::report::{Pareto, pareto_svg};
-use tvb::shown::{csv_cell, escaped};
-use tvb::solve::{Gram, Method, PlanRow, Rounding, SolveOptions, plan_table};
-use tvb::{Result, units};
+use tvb::solve::{
+    Gram, LADDER, MaxError, Method, Parts, PlanRow, Rung, SolveOptions, TableCodes, TableOptions, plan_table,
+};
+use tvb::units::{Amount, parse_amount};
+use tvb::{Rate, Result, arithmetic};
 
-/// Show what each number of atoms and each method would cost and lose; no checkpoint is read
+/// Show what each number of atoms, each method and each code would cost and lose; no checkpoint is read
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// A Gram file from `tvb gram`
@@ -22,9 +31,24 @@ pub(crate) struct Args {
     /// Numbers of atoms to show; a spread from 1 to T where none is given
     #[arg(short = 'm', long = "atoms", value_name = "N", value_delimiter = ',')]
     pub atoms: Vec<usize>,
-    /// Methods to show: names, or `all`
-    #[arg(long = "method", value_name = "NAME", value_delimiter = ',', default_value = "anchored,exact,sample")]
+    /// Methods to show beside the coded tasks: names, or `all` (default anchored,exact,sample)
+    #[arg(long = "method", value_name = "NAME", value_delimiter = ',')]
     pub methods: Vec<String>,
+    /// Show every method's atoms coded too, in this many bits an element: 1, 1.6, 2, 3, 4, 5, 6, 8, 0.25 or 0.5
+    #[arg(long, value_name = "BITS", value_delimiter = ',', value_parser = parse_rate)]
+    pub bits: Vec<Rate>,
+    /// Bits of the shared column that keeps the sum of all tasks beside those codes, or off (default 3)
+    #[arg(long, value_name = "BITS", value_parser = parse_kept, requires = "bits")]
+    pub keep_sum: Option<Kept>,
+    /// Show how true this edit would be, such as 'a - 0.5*b'; may be given more than once
+    #[arg(long = "expression", value_name = "EXPRESSION", allow_hyphen_values = true)]
+    pub expressions: Vec<String>,
+    /// Say what `compress` takes for at most this much: 500M, or 6% of the float32 task vectors
+    #[arg(long, value_name = "SIZE", value_parser = typed_amount)]
+    pub max_bytes: Option<Typed<Amount>>,
+    /// Say what `compress` takes for at most this error; `mean:E` or `worst:E` (default worst)
+    #[arg(long, value_name = "E", value_parser = typed_error)]
+    pub max_error: Option<Typed<MaxError>>,
     /// Only these tasks
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub tasks: Vec<String>,
@@ -33,7 +57,7 @@ pub(crate) struct Args {
     /// How the table is printed
     #[arg(long, value_enum, default_value = "table")]
     pub format: Format,
-    /// Write a plot of error against size here (SVG)
+    /// Write a plot of gain and noise against size here (SVG)
     #[arg(long, value_name = "FILE")]
     pub plot: Option<PathBuf>,
     /// Replace an existing plot
@@ -50,6 +74,24 @@ pub(crate) enum Format {
     Csv,
 }
 
+/// A value with the words that said it.
+#[derive(Clone, Debug)]
+pub(crate) struct Typed<T> {
+    pub words: String,
+    pub value: T,
+}
+
+fn typed_amount(words: &str) -> Result<Typed<Amount>> {
+    Ok(Typed { words: words.to_owned(), value: parse_amount(words)? })
+}
+
+fn typed_error(words: &str) -> Result<Typed<MaxError>> {
+    Ok(Typed { words: words.to_owned(), value: parse_max_error(words)? })
+}
+
+/// Methods that are shown where none is named.
+const METHODS: [&str; 3] = ["anchored", "exact", "sample"];
+
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let existing = if args.overwrite { Existing::Replace } else { Existing::Refuse };
     // Before the work, so that what is refused is refused at once.
@@ -58,12 +100,16 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let (path, budget) = (args.gram.clone(), context.budget.clone());
     let grams = context.unless_stopped(move |_| gram_file::read_within(&path, &budget))?;
     let names: Vec<String> = grams.tasks.iter().map(|task| task.name.clone()).collect();
-    let mut gram = Gram::new(grams.total())?.over(grams.n_moved_rows());
+    let n_rows = grams.n_moved_rows();
+    let mut gram = Gram::new(grams.total())?.over(n_rows);
+    let (coded, raw) = grams.parted();
+    let mut parts = Parts { coded, raw };
     let mut tasks = names.clone();
     if !args.tasks.is_empty() {
         let chosen: Vec<usize> =
-            args.tasks.iter().map(|name| tvb::arithmetic::find_task(&names, name)).collect::<Result<_>>()?;
-        gram = gram.subset(&chosen)?;
+            args.tasks.iter().map(|name| arithmetic::find_task(&names, name)).collect::<Result<_>>()?;
+        gram = gram.subset(&chosen)?.over(n_rows);
+        parts = parts.subset(&chosen)?;
         tasks = chosen.iter().filter_map(|&task| names.get(task).cloned()).collect();
     }
     let methods = methods(args, &tasks)?;
@@ -72,34 +118,68 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let mut options = SolveOptions::atoms(1);
     options.balance = args.tuning.balance;
     options.coordinates = args.tuning.coordinates();
-    let n_rows = grams.n_moved_rows();
-    let rows = context.unless_stopped(move |go_on| plan_table(&gram, &methods, &ms, &options, Some(n_rows), go_on))?;
-    let atom_bytes = grams.moved_bytes(Dtype::F32);
-    if let Some(plot) = plot {
-        let points: Vec<Pareto> = rows
-            .iter()
-            .map(|row| Pareto {
-                method: row.method,
-                n_stored: row.n_stored,
-                mean_error: row.mean_error,
-                worst_error: row.worst_error,
-            })
-            .collect();
-        plot.commit_bytes(pareto_svg(&points, tasks.len())?.as_bytes())?;
-    }
-    let text = match args.format {
-        Format::Table => table(&rows, &tasks, atom_bytes),
-        Format::Csv => csv(&rows, &tasks, atom_bytes),
+    let weights =
+        args.tuning.weights.iter().map(|text| arithmetic::parse_weighted(text)).collect::<Result<Vec<_>>>()?;
+    let kept = vec![KeptEdit::sum(&tasks, &weights)?.alpha];
+    let mixtures: Vec<Rung> = args.bits.iter().map(|&rate| Rung::new(rate, kept_rate(args))).collect();
+    let mut rungs = LADDER.to_vec();
+    mixtures.iter().for_each(|rung| {
+        if !rungs.contains(rung) {
+            rungs.push(*rung)
+        }
+    });
+    rungs.sort_unstable();
+    let codes = TableCodes { parts, tasks: rungs, mixtures, kept };
+    let edit = |text: &String| arithmetic::expression(&tasks, text);
+    let table = TableOptions {
+        n_parameters: Some(n_rows),
+        codes: Some(codes),
+        expressions: args.expressions.iter().map(edit).collect::<Result<_>>()?,
+        ..TableOptions::new(options)
     };
-    let json_rows: Vec<Value> = rows.iter().map(|row| row_json(row, &tasks, atom_bytes)).collect();
-    Ok(Answer::new(text, json!({ "tasks": tasks, "atom_bytes_f32": atom_bytes, "rows": json_rows })))
+    let shapes: Vec<Vec<usize>> = grams.moved_shapes().into_iter().map(<[usize]>::to_vec).collect();
+    let full_bytes = grams.moved_bytes(Dtype::F32).saturating_mul(tasks.len() as u64);
+    // Where no method is named, `compress` codes the tasks as they are.
+    let of_choices = if args.methods.is_empty() { Vec::new() } else { methods.clone() };
+    let choices = Choices::new(args, of_choices, shapes.clone(), full_bytes);
+    let (rows, chosen) = context.unless_stopped(move |go_on| {
+        let rows = plan_table(&gram, &methods, &ms, &table, go_on)?;
+        let chosen = choices.of(&gram, &table, go_on)?;
+        Ok((rows, chosen))
+    })?;
+    if let Some(plot) = plot {
+        let point = |row: &PlanRow| Pareto::of(row, row.storage.bytes(row.n_stored, &shapes), full_bytes);
+        plot.commit_bytes(pareto_svg(&rows.iter().map(point).collect::<Vec<_>>())?.as_bytes())?;
+    }
+    let shown = Shown { rows: &rows, tasks: &tasks, expressions: &args.expressions, shapes: &shapes, full_bytes };
+    let text = match args.format {
+        Format::Table => {
+            shown.table() + &chosen.iter().map(|chosen| format!("{}\n", chosen.line())).collect::<String>()
+        }
+        Format::Csv => shown.csv(),
+    };
+    let mut json = json!({ "tasks": tasks, "atom_bytes_f32": grams.moved_bytes(Dtype::F32), "rows": shown.json() });
+    if !chosen.is_empty() {
+        Answer::add(&mut json, "chosen", chosen.iter().map(choices::Chosen::json).collect::<Vec<Value>>());
+    }
+    Ok(Answer::new(text, json))
+}
+
+/// The rate of the column that keeps the sum beside `--bits`.
+fn kept_rate(args: &Args) -> Option<Rate> {
+    match args.keep_sum {
+        Some(Kept(rate)) => rate,
+        None => Rung::DEFAULT.kept_rate,
+    }
 }
 
 fn methods(args: &Args, tasks: &[String]) -> Result<Vec<Method>> {
     if args.methods.iter().any(|name| name == "all") {
         return Method::all().iter().map(|method| args.tuning.method(method.name(), tasks)).collect();
     }
-    args.methods.iter().map(|name| args.tuning.method(name.trim(), tasks)).collect()
+    let default = METHODS.map(str::to_owned);
+    let named = if args.methods.is_empty() { default.as_slice() } else { args.methods.as_slice() };
+    named.iter().map(|name| args.tuning.method(name.trim(), tasks)).collect()
 }
 
 /// Numbers of atoms worth showing: all of few, a spread of many.
@@ -110,108 +190,4 @@ fn spread(n_tasks: usize) -> Vec<usize> {
     let mut ms: Vec<usize> = (1..=16).map(|step| (n_tasks * step).div_ceil(16)).collect();
     ms.dedup();
     ms
-}
-
-const HEADINGS: [&str; 13] = [
-    "method",
-    "M",
-    "stored",
-    "bytes",
-    "loss/bound",
-    "mean",
-    "worst",
-    "worst task",
-    "add cos",
-    "add ratio",
-    "sum cos",
-    "cond",
-    "bf16 worst",
-];
-
-fn cells(row: &PlanRow, tasks: &[String], atom_bytes: u64, bytes: impl Fn(u64) -> String) -> [String; 13] {
-    let bf16 = row.rounding.iter().find(|rounding| rounding.dtype == tvb_kernels::Dtype::Bf16);
-    [
-        row.method.to_owned(),
-        row.n_atoms.to_string(),
-        row.n_stored.to_string(),
-        bytes(row.n_stored as u64 * atom_bytes),
-        number(row.loss_over_bound),
-        number(row.mean_error),
-        number(row.worst_error),
-        tasks.get(row.worst_task).cloned().unwrap_or_default(),
-        number(row.projected.cosine),
-        number(row.projected.norm_ratio),
-        number(row.sum.cosine),
-        if row.condition >= 1e4 { format!("{:.1e}", row.condition) } else { number(row.condition) },
-        bf16.map_or_else(|| "-".to_owned(), |rounding| format!("{:.1e}", rounding.worst)),
-    ]
-}
-
-fn number(value: f64) -> String {
-    if value.is_finite() { format!("{value:.4}") } else { "-".to_owned() }
-}
-
-fn table(rows: &[PlanRow], tasks: &[String], atom_bytes: u64) -> String {
-    let align = |heading: &'static str| {
-        (heading, if matches!(heading, "method" | "worst task") { Align::Left } else { Align::Right })
-    };
-    let mut table = Table::new(HEADINGS.map(align));
-    for row in rows {
-        table.row(cells(row, tasks, atom_bytes, units::bytes));
-    }
-    let mut text = table.to_string();
-    text.push_str(
-        "mean, worst: relative squared errors of the recovered tasks; add: all tasks, rule projected; sum: the plain sum of atoms;\n\
-         bytes in f32; bf16 worst: what 16-bit storage would add to the worst error\n",
-    );
-    for row in rows {
-        for note in &row.notes {
-            let line = format!("note: {}: {}\n", row.method, escaped(note));
-            if !text.contains(&line) {
-                text.push_str(&line);
-            }
-        }
-    }
-    text
-}
-
-fn csv(rows: &[PlanRow], tasks: &[String], atom_bytes: u64) -> String {
-    let mut text = HEADINGS.join(",").replace(' ', "_") + "\n";
-    for row in rows {
-        let cells = cells(row, tasks, atom_bytes, |bytes| bytes.to_string());
-        text.push_str(&cells.iter().map(|cell| csv_cell(cell)).collect::<Vec<_>>().join(","));
-        text.push('\n');
-    }
-    text
-}
-
-fn row_json(row: &PlanRow, tasks: &[String], atom_bytes: u64) -> Value {
-    let finite = crate::output::finite;
-    let rounding: serde_json::Map<String, Value> = row
-        .rounding
-        .iter()
-        .map(|Rounding { dtype, worst, .. }| (tvb::Dtype::from(*dtype).to_string(), finite(*worst)))
-        .collect();
-    json!({
-        "method": row.method,
-        "n_atoms": row.n_atoms,
-        "n_stored": row.n_stored,
-        "bytes_f32": row.n_stored as u64 * atom_bytes,
-        "loss": row.loss,
-        "spectral_bound": row.spectral_bound,
-        "loss_over_bound": finite(row.loss_over_bound),
-        "relative_loss": row.relative_loss,
-        "relative_bound": row.relative_bound,
-        "mean_error": row.mean_error,
-        "worst_error": row.worst_error,
-        "worst_task": tasks.get(row.worst_task),
-        "addition": {
-            "projected": { "cosine": row.projected.cosine, "norm_ratio": finite(row.projected.norm_ratio) },
-            "sum": { "cosine": row.sum.cosine, "norm_ratio": finite(row.sum.norm_ratio) },
-        },
-        "condition": finite(row.condition),
-        "rounding_worst": rounding,
-        "expected": row.expected,
-        "notes": row.notes,
-    })
 }
