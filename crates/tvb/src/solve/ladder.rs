@@ -66,8 +66,14 @@ impl Rung {
 
     /// What a user must be told of it.
     pub fn warning(self) -> Option<&'static str> {
-        (self.rate < Rate::Signs)
-            .then_some("below 1 bit only a part of each block is coded: sums hold, single tasks lose accuracy")
+        match self.rate {
+            // Shared columns are made of two kinds of lines then, and their code is of no use to the small ones.
+            Rate::Quarter => {
+                Some("below 1 bit: single tasks lose accuracy, and what is kept comes back a tenth too long at 4 bits")
+            }
+            Rate::Half => Some("below 1 bit: single tasks lose accuracy"),
+            _ => None,
+        }
     }
 }
 

@@ -5,9 +5,12 @@ use super::heatmap::Heatmap;
 use super::svg::{escape, number};
 use super::{Pareto, pareto_svg, spectrum_svg};
 use crate::basis::Basis;
+use crate::basis::manifest::TaskRecord;
 use crate::error::Result;
 use crate::matrix::Matrix;
-use crate::solve::{Gram, Method, PlanRow, SolveOptions, TableOptions, plan_table};
+use crate::solve::{
+    Gram, LADDER, Method, Parts, PlanRow, SolveOptions, Storage, TableCodes, TableOptions, assess, plan_table,
+};
 use crate::units;
 use std::fmt::Write as _;
 
@@ -15,6 +18,8 @@ use std::fmt::Write as _;
 const MAX_TENSORS: usize = 30;
 /// Sizes and methods are compared for up to this many tasks; beyond, `tvb plan` does it with progress.
 const MAX_COMPARED_TASKS: usize = 64;
+/// What shares are shares of.
+const IN_F32: Storage = Storage::Plain(tvb_kernels::Dtype::F32);
 /// What the basis is compared with.
 const COMPARED: [&str; 5] = ["anchored", "exact", "pca", "cluster", "sample"];
 
@@ -69,13 +74,11 @@ impl Page {
         let _ = write!(
             self.html,
             "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{0}</title>\
-             <meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head><body>\n<h1>{0}: {1} tasks in {2} atoms</h1>\n",
+             <meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head><body>\n<h1>{0}: {1}</h1>\n",
             escape(&name),
-            manifest.tasks.len(),
-            manifest.n_vectors(),
+            escape(&basis.in_words()),
         );
-        let stored: u64 = manifest.atoms.iter().map(|atom| atom.bytes).sum();
-        let each = manifest.atoms.first().map_or(0, |atom| atom.bytes);
+        let stored = stored_bytes(basis);
         let mut rows: Vec<(&str, String)> = vec![
             ("method", manifest.method.name.clone()),
             ("base", manifest.base.source.clone()),
@@ -83,20 +86,33 @@ impl Page {
                 "stored",
                 match manifest.generated {
                     Some(_) => "nothing: the atoms are made from a seed".to_owned(),
-                    None => format!(
-                        "{} instead of {} for all task vectors",
-                        units::bytes(stored),
-                        units::bytes(each.saturating_mul(manifest.tasks.len() as u64))
-                    ),
+                    None => match basis.full_bytes() {
+                        Some(full) => format!(
+                            "{}, {:.1} % of the {} of all task vectors in float32",
+                            units::bytes(stored),
+                            100.0 * stored as f64 / full.max(1) as f64,
+                            units::bytes(full)
+                        ),
+                        None => units::bytes(stored),
+                    },
                 },
             ),
         ];
+        if let Some(coded) = &manifest.coded {
+            rows.push(("codes", format!("{} bits an element of an atom", coded.bits)));
+            let kept = coded.kept.iter().map(|kept| (format!("at {} bits", coded.kept_bits), kept));
+            rows.extend(kept.map(|(bits, kept)| ("kept", format!("{kept} {bits}, {} columns in all", coded.n_kept))));
+        }
         if let Some(loss) = manifest.relative_loss {
             let bound = manifest.loss.zip(manifest.spectral_bound).filter(|(loss, _)| *loss > 0.0);
             let least = bound.map_or(String::new(), |(of, bound)| {
                 format!(" (no basis of this size has less than {})", number(loss * bound / of))
             });
-            rows.push(("share of all squared norms lost", format!("{}{least}", number(loss))));
+            let (label, least) = match manifest.coded {
+                Some(_) => ("squared errors over squared norms", String::new()),
+                None => ("share of all squared norms lost", least),
+            };
+            rows.push((label, format!("{}{least}", number(loss))));
         }
         if let Some(addition) = manifest.addition {
             let of = addition.projected;
@@ -134,15 +150,31 @@ impl Page {
             self.heading("Errors", "Not known without the originals: tvb verify BASIS --base … measures them.");
             return;
         }
+        let bars = |value: &dyn Fn(usize, &TaskRecord) -> f64, behind| -> Vec<(String, f64, Option<f64>)> {
+            tasks.iter().enumerate().map(|(t, task)| (task.name.clone(), value(t, task), behind)).collect()
+        };
+        let Some((gains, noises)) = gains_and_noises(basis) else {
+            self.heading(
+                "What each task loses",
+                "‖τ̂ − τ‖²/‖τ‖² for each task, exact: 0 is a perfect recovery, 1 a task that is lost altogether.",
+            );
+            let bars = bars(&|_, task| task.relative_error.unwrap_or(f64::NAN), Some(1.0));
+            self.figure(&bars_svg("relative errors", &bars, 1.0));
+            return;
+        };
         self.heading(
             "What each task loses",
-            "‖τ̂ − τ‖²/‖τ‖² for each task, exact: 0 is a perfect recovery, 1 a task that is lost altogether.",
+            "What comes back is gain·τ and noise beside it. A gain of 1 is right; less is a task that is shrunk, 0 one that is \
+             lost. Networks feel it far more than noise of the same length.",
         );
-        let bar = |task: &crate::basis::manifest::TaskRecord| {
-            (task.name.clone(), task.relative_error.unwrap_or(f64::NAN), Some(1.0))
-        };
-        let svg = bars_svg("relative errors", &tasks.iter().map(bar).collect::<Vec<_>>(), 1.0);
-        self.figure(&svg);
+        let of = |values: &[f64], t: usize| values.get(t).copied().unwrap_or(f64::NAN);
+        let longest = |values: &[f64]| values.iter().filter(|x| x.is_finite()).fold(0.0, |most: f64, x| most.max(*x));
+        let _ = writeln!(self.html, "<p>gain, ⟨τ, τ̂⟩/‖τ‖²</p>");
+        let gain = bars_svg("gains", &bars(&|t, _| of(&gains, t), Some(1.0)), longest(&gains).max(1.0));
+        self.figure(&gain);
+        let _ = writeln!(self.html, "<p>noise, ‖τ̂ − gain·τ‖²/‖τ‖²</p>");
+        let noise = bars_svg("noises", &bars(&|t, _| of(&noises, t), None), longest(&noises).max(0.01));
+        self.figure(&noise);
     }
 
     fn spectrum(&mut self, basis: &Basis) -> Result<()> {
@@ -186,9 +218,28 @@ impl Page {
         let methods = COMPARED.map(Method::parse).into_iter().collect::<Result<Vec<_>>>()?;
         let step = n_tasks.div_ceil(20);
         let ms: Vec<usize> = (1..=n_tasks).filter(|m| m % step == 0 || *m == n_tasks).collect();
-        let rows = plan_table(gram, &methods, &ms, &TableOptions::new(SolveOptions::atoms(1)), go_on)?;
-        let point = |row: &PlanRow| Pareto::of(row, row.n_stored as u64, n_tasks as u64);
-        let svg = pareto_svg(&rows.iter().map(point).collect::<Vec<_>>())?;
+        let mut options = TableOptions::new(SolveOptions::atoms(1));
+        let shapes = stored_shapes(basis);
+        if shapes.is_some() {
+            let all_coded = || Parts { coded: gram.matrix().clone(), raw: Matrix::zeros(n_tasks, n_tasks) };
+            options.codes = Some(TableCodes {
+                parts: basis.parts().unwrap_or_else(all_coded),
+                tasks: LADDER.to_vec(),
+                mixtures: Vec::new(),
+                kept: vec![vec![1.0; n_tasks]],
+            });
+        }
+        let rows = plan_table(gram, &methods, &ms, &options, go_on)?;
+        let full_bytes = shapes.as_ref().map_or(n_tasks as u64, |shapes| IN_F32.bytes(n_tasks, shapes));
+        // Where the shapes are not known, atoms are counted.
+        let bytes = |row: &PlanRow| {
+            shapes.as_ref().map_or(row.n_stored as u64, |shapes| row.storage.bytes(row.n_stored, shapes))
+        };
+        let mut points: Vec<Pareto> = rows.iter().map(|row| Pareto::of(row, bytes(row), full_bytes)).collect();
+        if let (Some((gains, noises)), true) = (gains_and_noises(basis), shapes.is_some()) {
+            points.push(Pareto::measured("this basis", stored_bytes(basis), full_bytes, &gains, &noises));
+        }
+        let svg = pareto_svg(&points)?;
         self.figure(&svg);
         Ok(())
     }
@@ -255,14 +306,18 @@ impl Page {
     fn files(&mut self, basis: &Basis) {
         let manifest = &basis.manifest;
         self.heading("What is in the folder", "Every file carries a checksum; tvb verify reads them all.");
-        self.html += "<table><tr><th>task</th><th>norm</th><th>relative error</th><th>source</th></tr>\n";
+        self.html += "<table><tr><th>task</th><th>norm</th><th>gain</th><th>noise</th><th>relative error</th><th>source</th></tr>\n";
         let shown = |value: Option<f64>| value.map_or("unknown".to_owned(), number);
-        for task in &manifest.tasks {
+        let (gains, noises) = gains_and_noises(basis).unwrap_or_default();
+        for (t, task) in manifest.tasks.iter().enumerate() {
             let _ = writeln!(
                 self.html,
-                "<tr><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td>{}</td></tr>",
+                "<tr><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
+                 <td>{}</td></tr>",
                 escape(&task.name),
                 shown(task.norm),
+                shown(gains.get(t).copied()),
+                shown(noises.get(t).copied()),
                 shown(task.relative_error),
                 escape(task.source.as_deref().unwrap_or("unknown")),
             );
@@ -278,6 +333,31 @@ impl Page {
             );
         }
         self.html += "</table>\n";
+    }
+}
+
+/// Gain and noise of every task: as recorded, or what the coefficients and the Gram matrix make of them.
+fn gains_and_noises(basis: &Basis) -> Option<(Vec<f64>, Vec<f64>)> {
+    let recorded: Option<(Vec<f64>, Vec<f64>)> =
+        basis.manifest.tasks.iter().map(|task| task.gain.zip(task.noise)).collect();
+    recorded.or_else(|| {
+        let (gram, coefficients) = (Gram::new(basis.total_gram()?).ok()?, basis.solved().ok()?);
+        let assessed = assess(&gram, &coefficients).ok()?;
+        Some((assessed.gains, assessed.noises))
+    })
+}
+
+fn stored_bytes(basis: &Basis) -> u64 {
+    basis.manifest.atoms.iter().map(|atom| atom.bytes).sum()
+}
+
+/// Shapes of the stored tensors, where they are known.
+fn stored_shapes(basis: &Basis) -> Option<Vec<Vec<usize>>> {
+    let manifest = &basis.manifest;
+    match (&manifest.coded, &manifest.generated) {
+        (Some(coded), _) => Some(coded.tensors.iter().map(|tensor| tensor.shape.clone()).collect()),
+        (_, Some(generated)) => Some(generated.shapes.clone()),
+        _ => Some(basis.open_atom(0).ok()?.tensors().iter().map(|tensor| tensor.shape.clone()).collect()),
     }
 }
 

@@ -27,11 +27,18 @@ impl Pareto {
             Storage::Coded(rung) => format!("{}, {rung} bits", row.method),
             Storage::Plain(_) => row.method.to_owned(),
         };
+        Pareto { series, ..Pareto::measured("", bytes, full_bytes, &row.gains, &row.noises) }
+    }
+
+    /// Of gains and noises that are known, one for each task.
+    pub fn measured(series: &str, bytes: u64, full_bytes: u64, gains: &[f64], noises: &[f64]) -> Pareto {
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
+        let further = |worst: f64, gain: &f64| if (gain - 1.0).abs() > (worst - 1.0).abs() { *gain } else { worst };
         Pareto {
-            series,
+            series: series.to_owned(),
             share: bytes as f64 / full_bytes.max(1) as f64,
-            gain: [row.mean_gain(), row.worst_gain()],
-            noise: [row.mean_noise(), row.worst_noise()],
+            gain: [mean(gains), gains.iter().fold(1.0, further)],
+            noise: [mean(noises), noises.iter().fold(0.0, |most: f64, noise| most.max(*noise))],
         }
     }
 }

@@ -94,7 +94,7 @@ fn expressions(n_tasks: usize) -> Vec<(String, Vec<f64>)> {
     tasks.chain(named).chain(random.by_ref()).collect()
 }
 
-/// Gain within a percent, noise within 3 %, and half a percent for what so few blocks leave to chance.
+/// Gain within half a percent, noise within 3 %, and what so few blocks leave to chance.
 fn check(name: &str, v: &Mat<f64>, method: &str, n_atoms: usize, rung: Rung) {
     let n_tasks = v.ncols();
     let gram = gram_of(v);
@@ -113,7 +113,8 @@ fn check(name: &str, v: &Mat<f64>, method: &str, n_atoms: usize, rung: Rung) {
         let case = format!("{name}, {} {n_atoms} at {rung}, {what}", method.name());
         // What is kept has hardly any noise left, and what that is depends on how alike the errors of single atoms are.
         let most = if what == "sum" { 0.15 } else { 0.035 };
-        assert!((gain - found.gain()).abs() < 0.01, "{case}: gain {gain}, predicted {}", found.gain());
+        let by_chance = 4.0 * (found.noise() / D as f64).sqrt();
+        assert!((gain - found.gain()).abs() < 0.005 + by_chance, "{case}: gain {gain}, predicted {}", found.gain());
         assert!((noise / found.noise() - 1.0).abs() < most, "{case}: noise {noise}, predicted {}", found.noise());
         if at < n_tasks {
             assert!((assessed.gains[at] - found.gain()).abs() < 1e-9, "{case}");
