@@ -9,4 +9,5 @@ mod kills;
 mod loss;
 mod names;
 mod numbers;
+mod plan;
 mod sweep;
