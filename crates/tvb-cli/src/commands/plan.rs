@@ -17,7 +17,7 @@ use tvb::checkpoint::{Dtype, Existing, Inputs, StagedOutput};
 use tvb::jobs::compress::KeptEdit;
 use tvb::jobs::report::{Pareto, pareto_svg};
 use tvb::solve::{
-    Gram, LADDER, MaxError, Method, Parts, PlanRow, Rung, SolveOptions, TableCodes, TableOptions, plan_table,
+    Gram, LADDER, Limit, MaxError, Method, Parts, PlanRow, Rung, SolveOptions, TableCodes, TableOptions, plan_table,
 };
 use tvb::units::{Amount, parse_amount};
 use tvb::{Rate, Result, arithmetic};
@@ -141,7 +141,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let full_bytes = grams.moved_bytes(Dtype::F32).saturating_mul(tasks.len() as u64);
     // Where no method is named, `compress` codes the tasks as they are.
     let of_choices = if args.methods.is_empty() { Vec::new() } else { methods.clone() };
-    let choices = Choices::new(args, of_choices, shapes.clone(), full_bytes);
+    let choices = Choices { limits: limits(args, full_bytes), methods: of_choices, shapes: shapes.clone(), full_bytes };
     let (rows, chosen) = context.unless_stopped(move |go_on| {
         let rows = plan_table(&gram, &methods, &ms, &table, go_on)?;
         let chosen = choices.of(&gram, &table, go_on)?;
@@ -163,6 +163,13 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         Answer::add(&mut json, "chosen", chosen.iter().map(choices::Chosen::json).collect::<Vec<Value>>());
     }
     Ok(Answer::new(text, json))
+}
+
+/// The budgets, as typed and meant.
+fn limits(args: &Args, full_bytes: u64) -> Vec<(String, Limit)> {
+    let bytes = args.max_bytes.as_ref().map(|typed| (&typed.words, "bytes", Limit::Bytes(typed.value.of(full_bytes))));
+    let error = args.max_error.as_ref().map(|typed| (&typed.words, "error", Limit::Error(typed.value)));
+    bytes.into_iter().chain(error).map(|(words, of, limit)| (format!("--max-{of} {words}"), limit)).collect()
 }
 
 /// The rate of the column that keeps the sum beside `--bits`.

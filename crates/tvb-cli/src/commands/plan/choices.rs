@@ -1,19 +1,19 @@
 //! What `compress` would take for a budget: the same search, on the same numbers.
 
-use super::Args;
 use serde_json::{Value, json};
 use tvb::solve::{Gram, Limit, Method, Rung, Storage, TableOptions, mixture_for, rung_for_bytes, rung_for_error};
-use tvb::units::Amount;
 use tvb::{Error, ErrorKind, Result, units};
 
 /// The budgets that were given, and what is chosen among.
 pub(super) struct Choices {
     /// As typed, and meant.
-    limits: Vec<(String, Limit)>,
+    pub(super) limits: Vec<(String, Limit)>,
     /// Those that were named.
-    methods: Vec<Method>,
-    shapes: Vec<Vec<usize>>,
-    full_bytes: u64,
+    pub(super) methods: Vec<Method>,
+    /// Of the stored tensors.
+    pub(super) shapes: Vec<Vec<usize>>,
+    /// Of the float32 task vectors.
+    pub(super) full_bytes: u64,
 }
 
 /// What `compress` takes for a budget.
@@ -26,16 +26,6 @@ pub(super) struct Chosen {
 }
 
 impl Choices {
-    pub(super) fn new(args: &Args, methods: Vec<Method>, shapes: Vec<Vec<usize>>, full_bytes: u64) -> Choices {
-        let bytes = args
-            .max_bytes
-            .as_ref()
-            .map(|typed| (format!("--max-bytes {}", typed.words), Limit::Bytes(Amount::of(typed.value, full_bytes))));
-        let error = args.max_error.as_ref();
-        let error = error.map(|typed| (format!("--max-error {}", typed.words), Limit::Error(typed.value)));
-        Choices { limits: bytes.into_iter().chain(error).collect(), methods, shapes, full_bytes }
-    }
-
     /// One for every budget and method; for the coded tasks where no method was named.
     pub(super) fn of(&self, gram: &Gram, table: &TableOptions, go_on: &dyn Fn(f64) -> bool) -> Result<Vec<Chosen>> {
         let Some(codes) = &table.codes else { return Ok(Vec::new()) };

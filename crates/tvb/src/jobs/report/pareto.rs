@@ -61,17 +61,21 @@ pub fn pareto_svg(points: &[Pareto]) -> Result<String> {
         }
     }
     let lines = |value: &dyn Fn(&Pareto) -> [f64; 2]| -> Vec<Line<'_>> {
-        let of_series = |(index, name): (usize, &&'_ str)| {
-            let color = COLORS.iter().cycle().nth(index).copied().unwrap_or_default();
-            let of = || points.iter().filter(|point| point.series == *name);
-            let line = |which: usize| of().map(|point| (100.0 * point.share, value(point)[which])).collect();
-            (color, line(0), line(1))
-        };
         let mut lines = Vec::new();
         for (index, name) in series.iter().enumerate() {
-            let (color, mean, worst) = of_series((index, name));
-            lines.push(Line { name: "", color, look: Look::Faint, points: mean });
-            lines.push(Line { name, color, look: Look::Solid, points: worst });
+            let color = COLORS.iter().cycle().nth(index).copied().unwrap_or_default();
+            let of = || points.iter().filter(|point| point.series == *name);
+            let place = |point: &Pareto, value| (100.0 * point.share, value);
+            let mean = |point| {
+                let [mean, _] = value(point);
+                place(point, mean)
+            };
+            let worst = |point| {
+                let [_, worst] = value(point);
+                place(point, worst)
+            };
+            lines.push(Line { name: "", color, look: Look::Faint, points: of().map(mean).collect() });
+            lines.push(Line { name, color, look: Look::Solid, points: of().map(worst).collect() });
         }
         lines
     };
