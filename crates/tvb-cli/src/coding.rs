@@ -1,8 +1,9 @@
 //! Flags that say how atoms are coded, as typed, and the library's options they mean.
 
 use crate::solving::TuningArgs;
-use tvb::jobs::compress::{CodingOptions, KeptEdit};
-use tvb::{Error, Rate, Result, arithmetic};
+pub(crate) use tvb::jobs::compress::parse_rate;
+use tvb::jobs::compress::{CodingOptions, CodingWords};
+use tvb::{Rate, Result, arithmetic};
 
 /// How atoms are coded, as typed.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -23,58 +24,25 @@ pub(crate) struct CodingArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kept(pub(crate) Option<Rate>);
 
-/// `--bits`.
-pub(crate) fn parse_rate(text: &str) -> Result<Rate> {
-    Rate::from_name(text.trim()).ok_or_else(|| {
-        let known: Vec<&str> = Rate::ALL.iter().map(|rate| rate.name()).collect();
-        Error::usage(format!("bits: one of {} expected, {text:?} found", known.join(", ")))
-    })
-}
-
-/// The same, or off.
+/// BITS or off.
 pub(crate) fn parse_kept(text: &str) -> Result<Kept> {
     if text == "off" { Ok(Kept(None)) } else { parse_rate(text).map(|rate| Kept(Some(rate))) }
 }
 
 impl CodingArgs {
+    fn words(&self) -> CodingWords {
+        CodingWords { bits: self.bits, keep_sum: self.keep_sum.map(|Kept(bits)| bits), keep: self.keep.clone() }
+    }
+
     /// Whether anything was said.
     pub(crate) fn is_any(&self) -> bool {
-        self.bits.is_some() || self.keep_sum.is_some() || !self.keep.is_empty()
+        self.words().is_any()
     }
 
     /// What was meant: 2 bits and the sum kept at 3 where nothing was said.
     pub(crate) fn options(&self, names: &[String], tuning: &TuningArgs) -> Result<CodingOptions> {
-        let default = CodingOptions::default();
-        let mut kept = Vec::new();
-        let mut bits = None;
-        if let Some(Kept(Some(rate))) = self.keep_sum {
-            bits = Some(rate);
-        }
-        if self.keep_sum != Some(Kept(None)) {
-            let weights: Vec<_> =
-                tuning.weights.iter().map(|text| arithmetic::parse_weighted(text)).collect::<Result<_>>()?;
-            kept.push(KeptEdit::sum(names, &weights)?);
-        }
-        for text in &self.keep {
-            let (edit, own) = match text.rsplit_once(':') {
-                Some((edit, own)) => (edit, Some(parse_rate(own)?)),
-                None => (text.as_str(), None),
-            };
-            if let (Some(bits), Some(own)) = (bits, own)
-                && bits != own
-            {
-                return Err(Error::usage(format!(
-                    "--keep: the same bits for all that is kept expected, {} and {} found",
-                    bits.name(),
-                    own.name()
-                ))
-                .hint("give the same bits to --keep-sum and every --keep"));
-            }
-            bits = bits.or(own);
-            kept.push(KeptEdit::expression(names, edit)?);
-        }
-        let kept_rate = if kept.is_empty() { None } else { bits.or(default.rung.kept_rate) };
-        let rate = self.bits.unwrap_or(default.rung.rate);
-        Ok(default.bits(rate).keep_bits(kept_rate).keep(kept).seed(tuning.seed.unwrap_or(0)))
+        let weights: Vec<_> =
+            tuning.weights.iter().map(|text| arithmetic::parse_weighted(text)).collect::<Result<_>>()?;
+        self.words().options(names, &weights, tuning.seed.unwrap_or(0))
     }
 }

@@ -21,7 +21,7 @@ const SCHEMA: &str = r#"The job file is TOML; paths are relative to it:
   tasks = ["cars.safetensors", "dtd=runs/dtd"]
   method = ["anchored", "pca"]     # one or a list
   m = [2, 4]                       # numbers of atoms; or ratio = 0.5
-  dtype = "f32"                    # f32, bf16 or f16; one or a list
+  dtype = "f32"                    # f32, bf16 or f16; one or a list; or bits = [1, 2]
   output = "out/{job}-{method}-m{m}"
 
   [[job]]
@@ -40,7 +40,10 @@ Further keys of a job: include, exclude, skip_mismatched, key, balance, coordina
 restarts, eigengap, paper, steps, lr, tau, anneal, batch_columns, grad_clip, weight_decay, encoder, w_activation,
 init (as the flags of `tvb compress`),
 and overwrite = true. Steps: add (tasks, rule), negate (task), analogy (tasks = [A, B, C]), apply (expression), each
-with output, scale, dtype, delta and overwrite. Words in templates: {job} {method} {m} {ratio} {dtype}.
+with output, scale, dtype, delta and overwrite. Words in templates: {job} {method} {m} {ratio} {dtype} {bits}.
+
+A job without method, m and ratio codes its tasks as `tvb compress` does: bits (one or a list, 2 by default), keep_sum
+(bits or "off"), keep = ["a + b", "a - c:4"]. With bits, mixtures are coded too.
 
 Jobs with the same inputs share one Gram pass. An output of the same inputs and options is not made again, so a batch
 that was stopped goes on when it is run again. Exit code 1 if any job failed."#;

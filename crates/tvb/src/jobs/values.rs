@@ -6,7 +6,7 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use toml::Value;
-use tvb_kernels::Dtype;
+use tvb_kernels::{Dtype, Rate};
 
 /// One text or a list of them.
 pub(super) fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
@@ -49,6 +49,37 @@ pub(super) fn named_numbers<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeM
 pub(super) fn anneal<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Anneal>, D::Error> {
     let parsed = String::deserialize(from)?.parse::<Anneal>().ok();
     parsed.filter(Anneal::is_usable).map(Some).ok_or_else(|| D::Error::custom("EVERY:FACTOR such as \"1000:0.5\""))
+}
+
+/// One number of bits or a list of them: numbers, or texts as flags have them.
+pub(super) fn rates<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Rate>, D::Error> {
+    let expected = format!("bits of a code ({}) or a list of them", rate_names());
+    let items: Vec<Value> = one_or_many(from, &expected, |item| rate_of(item).is_some())?;
+    Ok(items.iter().filter_map(rate_of).collect())
+}
+
+/// One number of bits, or `off`, which is a `None` in it.
+pub(super) fn rate_or_off<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<Rate>>, D::Error> {
+    match Value::deserialize(from)? {
+        Value::String(text) if text == "off" => Ok(Some(None)),
+        other => match rate_of(&other) {
+            Some(rate) => Ok(Some(Some(rate))),
+            None => Err(D::Error::custom(format!("bits of a code ({}) or \"off\"", rate_names()))),
+        },
+    }
+}
+
+fn rate_of(value: &Value) -> Option<Rate> {
+    match value {
+        Value::String(text) => Rate::from_name(text),
+        Value::Integer(number) => Rate::from_name(&number.to_string()),
+        Value::Float(number) => Rate::from_name(&number.to_string()),
+        _ => None,
+    }
+}
+
+fn rate_names() -> String {
+    Rate::ALL.map(Rate::name).join(", ")
 }
 
 const DTYPES: &str = "f32, bf16 or f16";

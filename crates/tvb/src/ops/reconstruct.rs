@@ -9,7 +9,7 @@
 use super::decode::{CodedAtoms, CodesRead, decode, used_columns};
 use super::generate::GeneratedEdits;
 use super::generated::RawColumns;
-use super::outputs::Outputs;
+use super::outputs::{Format, Outputs};
 use super::range::{Clipped, Input, Origin, RangeCheck, Rows, values_of};
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::columns::plan::{Plan, Task};
@@ -231,6 +231,10 @@ impl Coded<'_> {
         let mut read = Read::default();
         if !raw.tensors.is_empty() {
             let stored = Stored { kind: Columns::Deltas, origin: None, tasks: &own, edits: &raw };
+            // A column in bf16 stands in for a base that is not there; what comes out is in f32, as of codes.
+            let own_dtype = if base.is_some() { None } else { Some(tvb_kernels::Dtype::F32) };
+            let format = Format { dtype: outputs.format.dtype.or(own_dtype), ..outputs.format };
+            let outputs = Outputs { format, ..outputs };
             read = stored.form(base, coded_bytes + rest_bytes, outputs, range, runtime, progress)?;
         } else {
             progress.begin("reconstruct", coded_bytes + rest_bytes);

@@ -5,8 +5,10 @@ use super::inputs::Inputs;
 use super::run::{current_basis, gram_path};
 use crate::basis::gram_file;
 use crate::checkpoint::{Existing, free_bytes};
+use crate::columns::coded::column_bytes;
 use crate::columns::plan::Plan;
 use crate::error::{ErrorKind, Result};
+use crate::ops::Grams;
 use crate::pass::{Runtime, check_memory};
 use crate::progress::{Progress, unless_cancelled};
 use crate::units;
@@ -115,8 +117,7 @@ impl Check {
                     unit.output.display()
                 ));
             }
-            let rows = grams.as_ref().map_or(plan.n_rows(), |grams| grams.n_moved_rows());
-            let bytes = rows * unit.size.n_atoms as u64 * unit.dtype.size() as u64;
+            let bytes = atom_bytes(unit, plan, grams.as_ref());
             self.n_to_make += 1;
             self.read_bytes += plan.n_bytes();
             self.write_bytes += bytes;
@@ -135,11 +136,27 @@ impl Check {
                 None => base_bytes,
             };
             self.n_to_make += 1;
-            self.read_bytes += bytes + plan.n_rows() * unit.size.n_atoms as u64 * unit.dtype.size() as u64;
+            self.read_bytes += bytes.saturating_add(atom_bytes(unit, plan, grams.as_ref()));
             self.write_bytes += bytes;
             want(disks, output, bytes);
         }
     }
+}
+
+/// Bytes that a unit's atoms take, at most where it is not known which tensors move.
+fn atom_bytes(unit: &Unit, plan: &Plan, grams: Option<&Grams>) -> u64 {
+    let n_atoms = unit.size.n_atoms as u64;
+    let Some(coding) = &unit.coding else {
+        let rows = grams.map_or(plan.n_rows(), Grams::n_moved_rows);
+        return rows.saturating_mul(n_atoms).saturating_mul(unit.dtype.size() as u64);
+    };
+    let moves = |index: usize| grams.and_then(|grams| grams.tensors.get(index)).is_none_or(|tensor| !tensor.frozen);
+    let moved = plan.tensors.iter().enumerate().filter(|(index, _)| moves(*index));
+    let shapes: Vec<&[usize]> = moved.map(|(_, tensor)| tensor.shape.as_slice()).collect();
+    let n_kept = coding.kept_edits(plan.tasks.len()).map_or(0, |kept| kept.len());
+    let kept = coding.rung.kept_rate.map_or(0, |rate| column_bytes(&shapes, rate, false));
+    let own = column_bytes(&shapes, coding.rung.rate, true);
+    own.saturating_mul(n_atoms).saturating_add(kept.saturating_mul(n_kept as u64))
 }
 
 /// Adds to what is wanted on the disk of `path`.

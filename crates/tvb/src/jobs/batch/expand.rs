@@ -6,7 +6,7 @@ use super::inputs::Inputs;
 use super::job::Job;
 use crate::checkpoint::{self, Checkpoint, Existing, true_place};
 use crate::error::{Error, Result};
-use crate::jobs::compress::{CompressOptions, atoms_for_ratio};
+use crate::jobs::compress::{CodingOptions, CodingWords, CompressOptions, atoms_for_ratio};
 use crate::jobs::method_options::MethodOptions;
 use crate::solve::{Coordinates, Method};
 use std::collections::{HashMap, HashSet};
@@ -39,8 +39,10 @@ pub struct Unit {
     pub method: Rc<Method>,
     /// How many atoms.
     pub size: Size,
-    /// How they are stored.
+    /// How they are stored where they are not coded.
     pub dtype: Dtype,
+    /// How they are coded; `None` where they are stored as floats.
+    pub coding: Option<CodingOptions>,
     /// Write the largest finite value of the type in place of one beyond it.
     pub clip: bool,
     /// Solve with every task vector scaled to the same norm.
@@ -127,7 +129,7 @@ impl Batch {
                     job(earlier),
                     job(number)
                 ))
-                .hint("tell them apart in the template with {job}, {method}, {m}, {ratio} or {dtype}"));
+                .hint("tell them apart in the template with {job}, {method}, {m}, {ratio}, {dtype} or {bits}"));
             }
         }
         let above = |path: &Path| -> Result<Option<usize>> {
@@ -252,6 +254,7 @@ impl Unit {
             balance: self.balance,
             coordinates: self.coordinates,
             dtype: self.dtype,
+            coding: self.coding.clone(),
             clip: self.clip,
             gram,
             existing,
@@ -274,16 +277,29 @@ fn units_of(job: &Job, inputs: &Rc<Inputs>, folder: &Path) -> Result<Vec<Unit>> 
     // Paths in a job file are relative to it.
     let init = job.options.init.as_ref().map(|path| folder.join(path));
     let options = MethodOptions { init, ..job.options.clone() };
+    let weights: Vec<(String, f64)> = options.weights.iter().map(|(name, weight)| (name.clone(), *weight)).collect();
+    let coded = job.bits.iter().map(|&rate| {
+        let words = CodingWords { bits: Some(rate), ..job.codes.clone() };
+        let coding = words.options(&names, &weights, options.seed.unwrap_or(0))?;
+        coding.kept_edits(n_tasks)?;
+        Ok((Dtype::F32, Some(coding)))
+    });
+    let storages: Vec<(Dtype, Option<CodingOptions>)> =
+        job.dtypes.iter().map(|&dtype| Ok((dtype, None))).chain(coded).collect::<Result<_>>()?;
     for name in &job.methods {
         let method = Rc::new(options.method(name, &names)?);
+        if !job.bits.is_empty() && !method.stores_atoms() {
+            return Err(Error::rejected(format!("bits with method {name:?}: its atoms are made from a seed")));
+        }
         for size in &sizes {
             let n_atoms = method.fixed_atoms(n_tasks).unwrap_or(size.n_atoms);
             if !(1..=n_tasks).contains(&n_atoms) {
                 return Err(Error::rejected(format!("m = {n_atoms} for {n_tasks} tasks: expected 1 to {n_tasks}")));
             }
-            for &dtype in &job.dtypes {
+            for (dtype, coding) in &storages {
+                let rate = coding.as_ref().map(|coding| coding.rung.rate);
                 // A method with only one number of atoms is asked for once, whatever sizes are listed.
-                if !known.insert((method.name(), n_atoms, dtype)) {
+                if !known.insert((method.name(), n_atoms, *dtype, rate)) {
                     continue;
                 }
                 let mut unit = Unit {
@@ -291,7 +307,8 @@ fn units_of(job: &Job, inputs: &Rc<Inputs>, folder: &Path) -> Result<Vec<Unit>> 
                     inputs: inputs.clone(),
                     method: method.clone(),
                     size: Size { n_atoms, ..*size },
-                    dtype,
+                    dtype: *dtype,
+                    coding: coding.clone(),
                     clip: job.clip,
                     balance: job.options.balance,
                     coordinates: job.options.coordinates,
@@ -315,7 +332,8 @@ fn units_of(job: &Job, inputs: &Rc<Inputs>, folder: &Path) -> Result<Vec<Unit>> 
 /// How many outputs a job asks for, at most.
 fn n_combinations(job: &Job) -> usize {
     let n_sizes = job.atoms.len() + job.ratios.len();
-    [job.methods.len(), n_sizes, job.dtypes.len(), 1 + job.after.len()].into_iter().fold(1, usize::saturating_mul)
+    let n_storages = job.dtypes.len() + job.bits.len();
+    [job.methods.len(), n_sizes, n_storages, 1 + job.after.len()].into_iter().fold(1, usize::saturating_mul)
 }
 
 /// Puts a unit's words into a template.
@@ -338,10 +356,20 @@ fn fill(template: &str, unit: &Unit) -> Result<String> {
                 Some(ratio) => filled.push_str(&ratio.to_string()),
                 None => return Err(Error::rejected(format!("output {template:?}: {{ratio}} where m was given"))),
             },
+            "dtype" if unit.coding.is_some() => {
+                return Err(Error::rejected(format!("output {template:?}: {{dtype}} of atoms that are coded"))
+                    .hint("{bits} says how finely"));
+            }
             "dtype" => filled.push_str(&crate::checkpoint::Dtype::from(unit.dtype).to_string()),
+            "bits" => match &unit.coding {
+                Some(coding) => filled.push_str(coding.rung.rate.name()),
+                None => {
+                    return Err(Error::rejected(format!("output {template:?}: {{bits}} of atoms that are not coded")));
+                }
+            },
             _ => {
                 return Err(Error::rejected(format!("output {template:?}: unknown word {{{word}}}"))
-                    .hint("known words: {job}, {method}, {m}, {ratio}, {dtype}"));
+                    .hint("known words: {job}, {method}, {m}, {ratio}, {dtype}, {bits}"));
             }
         }
         rest = behind;
@@ -394,12 +422,30 @@ mod tests {
     }
 
     #[test]
+    fn every_number_of_bits_becomes_one_output() {
+        let batch =
+            batch(&format!("{HEAD}bits = [1, 1.6, '2']\nkeep = 'a + c:4'\noutput = 'o/{{method}}-{{bits}}'")).unwrap();
+        assert!(batch.unusable.is_empty(), "{:?}", batch.unusable);
+        assert_eq!(outputs(&batch), ["1", "1.6", "2"].map(|bits| format!("/data/o/identity-{bits}")));
+        let options = batch.units[1].options(None, Existing::Refuse);
+        let coding = options.coding.expect("codes");
+        assert_eq!(coding.rung.to_string(), "1.6+4");
+        assert_eq!(coding.kept_edits(3).unwrap()[1].alpha, [1.0, 1.0, 0.0]);
+    }
+
+    #[test]
     fn what_makes_no_sense_is_said() {
         let unusable = [
             ("m = 4\noutput = 'o'", "m = 4 for 3 tasks"),
             ("m = 1\noutput = 'o{x}'", "unknown word {x}"),
             ("m = 1\noutput = 'o{m'", "`}` expected"),
             ("m = 1\noutput = 'o{ratio}'", "{ratio} where m was given"),
+            ("m = 1\noutput = 'o{bits}'", "{bits} of atoms that are not coded"),
+            ("output = 'o{dtype}'", "{dtype} of atoms that are coded"),
+            ("m = 1\nbits = 1\nmethod = 'random'\noutput = 'o'", "made from a seed"),
+            ("keep = 'a + q'\noutput = 'o'", "q"),
+            ("keep = ['a', 'c', 'd', 'a + c']\noutput = 'o'", "at most 3 kept edits"),
+            ("keep = ['a:4', 'c:3']\noutput = 'o'", "the same bits for all that is kept"),
             ("m = 1\noutput = 'o'\nweights = { q = 2 }", "q"),
             ("m = 1\noutput = 'o'\nmethod = 'ae'\ninit = 'nowhere.json'", "/data/nowhere.json"),
             ("m = 1\noutput = 'o'\nafter = [{ negate = { task = 'q', output = 'p' } }]", "q"),

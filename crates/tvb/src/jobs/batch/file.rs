@@ -17,8 +17,14 @@ const N_JOBS_MAX: usize = 10_000;
 const DEFAULTS_BYTES_MAX: usize = 64 << 20;
 
 /// Keys of which a job's own drives out the defaults' others.
-const RIVALS: &[(&[&str], &[&str])] =
-    &[(&["base", "tasks"], &["from"]), (&["from"], &["base", "tasks"]), (&["m"], &["ratio"]), (&["ratio"], &["m"])];
+const RIVALS: &[(&[&str], &[&str])] = &[
+    (&["base", "tasks"], &["from"]),
+    (&["from"], &["base", "tasks"]),
+    (&["m"], &["ratio"]),
+    (&["ratio"], &["m"]),
+    (&["bits"], &["dtype"]),
+    (&["dtype"], &["bits", "keep_sum", "keep"]),
+];
 
 /// A job file that was read; nothing it names has been opened.
 #[derive(Clone, Debug)]
@@ -116,7 +122,7 @@ fn over(own: &Table, defaults: &Table) -> Table {
 mod tests {
     use super::*;
     use crate::solve::{Activation, Anneal};
-    use tvb_kernels::Dtype;
+    use tvb_kernels::{Dtype, Rate};
 
     const JOBS: &str = r#"
         [defaults]
@@ -160,6 +166,33 @@ mod tests {
     }
 
     #[test]
+    fn a_job_of_no_method_and_no_size_codes_its_tasks() {
+        let text = "[defaults]\nfrom = 'r'\noutput = 'o'\n[[job]]\nname = 'plain'\n[[job]]\nname = 'bits'\nbits = [0.25, 1.6, 2, '3']\n\
+                    keep_sum = 'off'\nkeep = 'a + b:4'\n[[job]]\nname = 'mixed'\nratio = 0.5\nbits = 8\n[[job]]\nname = 'floats'\nmethod = 'pca'";
+        let file = JobFile::parse(text).unwrap();
+        let [plain, bits, mixed, floats] = &file.jobs[..] else { panic!("{file:?}") };
+        assert_eq!((&plain.methods[0][..], &plain.bits[..], plain.dtypes.len()), ("identity", &[Rate::Four][..], 0));
+        assert_eq!(bits.bits, [Rate::Quarter, Rate::Three, Rate::Four, Rate::Eight]);
+        assert_eq!((bits.codes.keep_sum, &bits.codes.keep[..]), (Some(None), &["a + b:4".to_owned()][..]));
+        assert_eq!(
+            (&mixed.methods[0][..], &mixed.bits[..], mixed.dtypes.len()),
+            ("anchored", &[Rate::TwoFiveSix][..], 0)
+        );
+        assert_eq!((floats.bits.len(), &floats.dtypes[..]), (0, &[Dtype::F32][..]));
+        // A job's own word about storage drives out the other kind's.
+        let over =
+            "[defaults]\nfrom = 'r'\noutput = 'o'\nm = 1\nbits = 1\nkeep_sum = 4\n[[job]]\nname = 'a'\ndtype = 'f16'";
+        assert!(JobFile::parse(over).unwrap().jobs[0].bits.is_empty());
+        let over = over
+            .replace("bits = 1\nkeep_sum = 4", "dtype = 'f16'")
+            .replace("dtype = 'f16'\n[[job]]", "dtype = 'bf16'\n[[job]]");
+        assert_eq!(
+            JobFile::parse(&over.replace("name = 'a'\ndtype = 'f16'", "name = 'a'\nbits = 1")).unwrap().jobs[0].bits,
+            [Rate::Signs]
+        );
+    }
+
+    #[test]
     fn wrong_files_are_refused_with_the_place() {
         let cases: &[(&str, &str, &str)] = &[
             ("", "at least one [[job]]", ""),
@@ -183,6 +216,16 @@ mod tests {
                 "did you mean 'pca'",
             ),
             ("[[job]]\nname = 'a'\nfrom = 'r'\noutput = 'o'\ndtype = 'f8'", "f32, bf16 or f16 expected", ""),
+            ("[[job]]\nname = 'a'\nfrom = 'r'\noutput = 'o'\nbits = [1, 7]", "bits: bits of a code (0.25, 0.5, 1,", ""),
+            ("[[job]]\nname = 'a'\nfrom = 'r'\noutput = 'o'\nbits = []", "bits: bits of a code", ""),
+            ("[[job]]\nname = 'a'\nfrom = 'r'\noutput = 'o'\nkeep_sum = 'no'", "or \"off\" expected, \"no\" found", ""),
+            ("[[job]]\nname = 'a'\nfrom = 'r'\noutput = 'o'\ndtype = 'f16'", "dtype without a method", "\"identity\""),
+            ("[[job]]\nname = 'a'\nfrom = 'r'\noutput = 'o'\nm = 1\nkeep_sum = 3", "are about codes", "give bits too"),
+            (
+                "[[job]]\nname = 'a'\nfrom = 'r'\noutput = 'o'\nm = 1\nbits = 1\ndtype = 'f16'",
+                "bits or dtype expected, both found",
+                "",
+            ),
             ("[[job]]\nmethod = 'ae'\nname = 'a'\nfrom = 'r'\noutput = 'o'\nanneal = '0:1'", "EVERY:FACTOR", ""),
             ("[[job]]\nmethod = 'ae'\nname = 'a'\nfrom = 'r'\noutput = 'o'\nencoder = 'x'", "softmax or linear", ""),
             (

@@ -4,12 +4,13 @@ use super::after::After;
 use super::reading::{keys, read_both};
 use crate::columns::tasks::check_name;
 use crate::error::{Error, Result};
+use crate::jobs::compress::CodingWords;
 use crate::jobs::method_options::MethodOptions;
-use crate::jobs::values::{counts, dtypes, numbers, texts};
-use crate::solve::Method;
+use crate::jobs::values::{counts, dtypes, numbers, rate_or_off, rates, texts};
+use crate::solve::{Method, Rung};
 use serde::Deserialize;
 use toml::Table;
-use tvb_kernels::Dtype;
+use tvb_kernels::{Dtype, Rate};
 
 /// File systems take no longer names.
 const NAME_BYTES_MAX: usize = 255;
@@ -35,6 +36,12 @@ pub(super) struct JobKeys {
     ratio: Vec<f64>,
     #[serde(deserialize_with = "dtypes")]
     dtype: Vec<Dtype>,
+    #[serde(deserialize_with = "rates")]
+    bits: Vec<Rate>,
+    #[serde(deserialize_with = "rate_or_off")]
+    keep_sum: Option<Option<Rate>>,
+    #[serde(deserialize_with = "texts")]
+    keep: Vec<String>,
     clip: bool,
     output: Option<String>,
     overwrite: bool,
@@ -68,8 +75,12 @@ pub struct Job {
     pub atoms: Vec<usize>,
     /// Shares of the number of tasks.
     pub ratios: Vec<f64>,
-    /// How atoms are stored.
+    /// How atoms are stored; empty where they are coded.
     pub dtypes: Vec<Dtype>,
+    /// Bits of coded atoms; empty where they are stored as floats.
+    pub bits: Vec<Rate>,
+    /// What else was said about codes; no bits.
+    pub codes: CodingWords,
     /// Write the largest finite value of the type in place of one beyond it.
     pub clip: bool,
     /// The template of the basis folder.
@@ -108,7 +119,25 @@ impl Job {
         if let Some(ratio) = keys.ratio.iter().find(|ratio| !(**ratio > 0.0 && **ratio <= 1.0)) {
             return Err(Error::rejected(format!("{place}, ratio: above 0 and at most 1 expected, {ratio} found")));
         }
-        let methods = or_default(keys.method, "anchored".to_owned());
+        let is_mixed = !(keys.method.is_empty() && keys.m.is_empty() && keys.ratio.is_empty());
+        if !is_mixed && !keys.dtype.is_empty() {
+            return Err(Error::rejected(format!(
+                "{place}: dtype without a method, m or ratio: tasks are coded as they are, and bits says how finely"
+            ))
+            .hint("method = \"identity\" stores them as they are; m, ratio or another method mixes them"));
+        }
+        if !keys.bits.is_empty() && !keys.dtype.is_empty() {
+            return Err(Error::rejected(format!("{place}: bits or dtype expected, both found")));
+        }
+        let codes = CodingWords { bits: None, keep_sum: keys.keep_sum, keep: keys.keep };
+        if is_mixed && keys.bits.is_empty() && codes.is_any() {
+            return Err(Error::rejected(format!(
+                "{place}: keep_sum and keep are about codes, and the mixtures are stored as floats"
+            ))
+            .hint("give bits too"));
+        }
+        let bits = if is_mixed { keys.bits } else { or_default(keys.bits, Rung::DEFAULT.rate) };
+        let methods = or_default(keys.method, if is_mixed { "anchored" } else { "identity" }.to_owned());
         methods.iter().try_for_each(|name| check_method(name, place))?;
         Ok(Job {
             name,
@@ -123,7 +152,9 @@ impl Job {
             options,
             ratios: if keys.m.is_empty() { or_default(keys.ratio, 0.5) } else { keys.ratio },
             atoms: keys.m,
-            dtypes: or_default(keys.dtype, Dtype::F32),
+            dtypes: if bits.is_empty() { or_default(keys.dtype, Dtype::F32) } else { Vec::new() },
+            bits,
+            codes,
             clip: keys.clip,
             output: keys.output.ok_or_else(|| missing("an output"))?,
             overwrite: keys.overwrite,

@@ -28,14 +28,15 @@
 //! | keys | |
 //! |---|---|
 //! | `base`, `tasks` or `from`; `include`, `exclude`, `skip_mismatched`, `key` | the inputs |
-//! | `method`, `m`, `ratio`, `dtype` | one or a list: an output for each combination |
+//! | `method`, `m`, `ratio`, `dtype` or `bits` | one or a list: an output for each combination. Without `method`, `m` and `ratio` every task is coded as it is, at 2 bits |
+//! | `keep_sum` (bits or `"off"`), `keep = ["a + b", "a - c:4"]` | what coded atoms keep exact, as the flags of `tvb compress` |
 //! | `balance`, `coordinates`, `seed`, `weights = { TASK = 2.0 }`, `restarts`, `eigengap`, `paper`, `steps`, `lr`, `tau`, `anneal = "EVERY:FACTOR"`, `batch_columns`, `grad_clip`, `weight_decay`, `encoder`, `w_activation`, `init` (a JSON file, relative to the job file) | as the flags of `tvb compress` |
-//! | `output` | the basis folder, with `{job}`, `{method}`, `{m}`, `{ratio}` and `{dtype}` filled in |
+//! | `output` | the basis folder, with `{job}`, `{method}`, `{m}`, `{ratio}`, `{dtype}` and `{bits}` filled in |
 //! | `overwrite` | replace outputs that are there and are not what the job says |
 //! | `after` | steps on each basis: `add = { tasks = ["a", "b:0.5"], rule }`, `negate = { task }`, `analogy = { tasks = [a, b, c] }` or `apply = { expression }`, each with `scale`, `output`, `dtype`, `delta` and `overwrite` |
 //!
 //! A job's own keys replace those of `[defaults]`: `from` also replaces `base` and `tasks`, and the other way round; `m` also
-//! replaces `ratio`, and the other way round.
+//! replaces `ratio`, and the other way round; `bits` replaces `dtype`, and `dtype` all that is said about codes.
 //!
 //! Inputs are read once for their Gram matrices, whatever number of jobs shares them; the Gram file stays in the work
 //! folder and is taken again as long as no input is written to. An output that is there with the fingerprints of the same

@@ -11,7 +11,7 @@ use crate::columns::plan::Plan;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::jobs::bookmarks::inputs_key;
-use crate::jobs::compress::{CLIPPED, compress};
+use crate::jobs::compress::{CLIPPED, CodingOptions, compress};
 use crate::jobs::edit::{Edit, EditJob, EditOutput, Source};
 use crate::jobs::gram::make_gram_file;
 use crate::jobs::verify::verify_files;
@@ -19,7 +19,7 @@ use crate::ops::Grams;
 use crate::pass::Runtime;
 use crate::progress::{Progress, unless_cancelled};
 use crate::shown::path_json;
-use crate::solve::{Method, Rule};
+use crate::solve::{Coding, Method, Rule};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -372,12 +372,26 @@ pub(super) fn current_basis(unit: &Unit, grams: &Grams, budget: &Budget) -> Opti
         && options["n_atoms"] == unit.size.n_atoms
         && options["balance"] == unit.balance
         && options["coordinates"] == json!(unit.coordinates);
-    let same_type = manifest.atoms.iter().all(|atom| atom.dtype.float() == Some(unit.dtype));
+    let same_type = match &unit.coding {
+        None => manifest.coded.is_none() && manifest.atoms.iter().all(|atom| atom.dtype.float() == Some(unit.dtype)),
+        Some(coding) => is_coded_as(&basis, coding),
+    };
     let whole = (0..basis.n_atoms()).all(|index| basis.open_atom(index).is_ok());
     let same_base = manifest.base.fingerprint == Some(grams.base.fingerprint);
     // What was clipped is what the unit makes only where it clips.
     let same_values = unit.clip || options.get(CLIPPED).is_none();
     (same_tasks && same_base && same_options && same_type && same_values && whole).then_some(basis)
+}
+
+/// Whether a basis' atoms are coded, and keep what is kept, as these options say.
+fn is_coded_as(basis: &Basis, options: &CodingOptions) -> bool {
+    let (Some(found), Some(record)) = (basis.coding(), &basis.manifest.coded) else { return false };
+    let wanted = basis.solved().and_then(|coefficients| options.coding(&coefficients));
+    wanted.is_ok_and(|(wanted, texts)| {
+        // Where nothing is kept, its bits say nothing.
+        let kept_rate = if wanted.n_kept() == 0 { found.kept_rate } else { wanted.kept_rate };
+        found == Coding { kept_rate, ..wanted } && record.kept == texts
+    })
 }
 
 /// Whether a manifest's options are those of a method. The first manifests of version 1 have Rust's `Debug` text here, so

@@ -1,6 +1,6 @@
 //! How atoms are coded, as the user says it.
 
-use crate::arithmetic::expression;
+use crate::arithmetic::{expression, find_task};
 use crate::error::{Error, Result};
 use crate::solve::{Coding, Coefficients, Rung};
 use tvb_kernels::Rate;
@@ -24,6 +24,70 @@ pub struct KeptEdit {
     pub text: String,
     /// \[n_tasks\]: weights over the tasks.
     pub alpha: Vec<f64>,
+}
+
+/// Codes as flags and job files say them; what is not said has its default.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CodingWords {
+    /// Bits of the atoms' own columns.
+    pub bits: Option<Rate>,
+    /// Bits of the column that keeps the sum; `Some(None)` keeps none.
+    pub keep_sum: Option<Option<Rate>>,
+    /// Expressions that are kept too, `EXPR` or `EXPR:BITS`.
+    pub keep: Vec<String>,
+}
+
+/// The rate of that name.
+///
+/// # Errors
+/// Usage: there is none; says which there are.
+pub fn parse_rate(text: &str) -> Result<Rate> {
+    Rate::from_name(text.trim()).ok_or_else(|| {
+        let known: Vec<&str> = Rate::ALL.iter().map(|rate| rate.name()).collect();
+        Error::usage(format!("bits: one of {} expected, {text:?} found", known.join(", ")))
+    })
+}
+
+impl CodingWords {
+    /// Whether anything was said.
+    pub fn is_any(&self) -> bool {
+        *self != CodingWords::default()
+    }
+
+    /// What was meant for tasks of these names: 2 bits and the sum kept at 3 where nothing was said. `weights` are those of
+    /// tasks in the sum, 1 where none is given.
+    ///
+    /// # Errors
+    /// Usage: expressions that name no task, unlike bits for what is kept.
+    pub fn options(&self, names: &[String], weights: &[(String, f64)], seed: u64) -> Result<CodingOptions> {
+        let default = CodingOptions::default();
+        let mut kept = Vec::new();
+        let mut bits = self.keep_sum.flatten();
+        if self.keep_sum != Some(None) {
+            kept.push(KeptEdit::sum(names, weights)?);
+        }
+        for text in &self.keep {
+            let (edit, own) = match text.rsplit_once(':') {
+                Some((edit, own)) => (edit, Some(parse_rate(own)?)),
+                None => (text.as_str(), None),
+            };
+            if let (Some(bits), Some(own)) = (bits, own)
+                && bits != own
+            {
+                return Err(Error::usage(format!(
+                    "--keep: the same bits for all that is kept expected, {} and {} found",
+                    bits.name(),
+                    own.name()
+                ))
+                .hint("give the same bits to --keep-sum and every --keep"));
+            }
+            bits = bits.or(own);
+            kept.push(KeptEdit::expression(names, edit)?);
+        }
+        let kept_rate = if kept.is_empty() { None } else { bits.or(default.rung.kept_rate) };
+        let rate = self.bits.unwrap_or(default.rung.rate);
+        Ok(default.bits(rate).keep_bits(kept_rate).keep(kept).seed(seed))
+    }
 }
 
 impl Default for CodingOptions {
@@ -108,7 +172,7 @@ impl KeptEdit {
     pub fn sum(names: &[String], weights: &[(String, f64)]) -> Result<KeptEdit> {
         let mut alpha = vec![1.0; names.len()];
         for (name, weight) in weights {
-            let task = crate::arithmetic::find_task(names, name)?;
+            let task = find_task(names, name)?;
             if let Some(alpha) = alpha.get_mut(task) {
                 *alpha = *weight;
             }

@@ -22,7 +22,7 @@ mod options;
 mod size;
 mod solving;
 
-pub use coding::{CodingOptions, KeptEdit};
+pub use coding::{CodingOptions, CodingWords, KeptEdit, parse_rate};
 pub use forecast::{Forecast, check_room, forecast};
 pub use job::{Compressed, compress};
 pub(crate) use make::CLIPPED;
