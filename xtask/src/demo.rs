@@ -1,60 +1,70 @@
-//! `cargo xtask demo`: compresses trained checkpoints to bases of half and a quarter as many vectors, and measures what
-//! these keep of addition and negation. A full run writes its tables to `docs/results.md`.
+//! `cargo xtask demo`: stores trained checkpoints in every way there is, and measures what comes back. A full run writes
+//! its tables to `docs/results.md` and its chart to `docs/accuracy-over-bytes.svg`.
 //!
-//! Everything is done by the two binaries, as a user would: `tvb-zoo tasks` prints the task names in order, one a
-//! line, `tvb-zoo eval` the accuracies of a checkpoint, `tvb sweep` finds scales, and `tvb compress --json` prints what
-//! `compressed.rs` reads.
+//! Everything is done by the two binaries, as a user would: `tvb compress` and `tvb recover`, and the zoo's evaluator,
+//! which asks every row the same questions (`tvb-zoo measure`). In reading order: `rows.rs` (the ways), `stored.rs`
+//! (stores in one of them), `found.rs` (what was measured, against the originals), `bar.rs`, `tables.rs`, `chart.rs`.
 
-mod accuracy;
+mod bar;
+mod chart;
 mod compressed;
+mod found;
 mod results;
+mod rows;
 mod side_by_side;
+mod stored;
+mod tables;
 mod zoo;
 
-use self::compressed::Compressed;
-use self::zoo::{Zoo, checkpoint};
-use crate::process::{Result, capture, cargo, root, run as run_command, target};
+use self::found::{Found, Measured};
+use self::rows::Row;
+use self::side_by_side::side_by_side;
+use self::stored::Stored;
+use self::tables::Scenario;
+use self::zoo::{Zoo, said};
+use crate::process::{Result, cargo, root, run as run_command, target};
+use crate::zoo::CHECKPOINTS;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Compress the zoo's 8, 14 and 20 trained tasks to a half and a quarter, and print what that costs in accuracy
+/// Points by which an edit straight from a basis may differ from the same edit of the recovered tasks: rounding may move
+/// an image across a border.
+const ROUNDING_POINTS: f64 = 0.15;
+
+/// Store the zoo's 8, 14 and 20 trained tasks in every way, and print what comes back of their accuracy
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Only the 8 tasks, with the binaries of the dev profile: what CI runs
+    /// Only the 8 tasks and a few ways, with the binaries of the dev profile: what CI runs
     #[arg(long)]
     pub quick: bool,
-    /// All tasks, with the binaries of the dev profile, which the tests have built
+    /// Everything, with the binaries of the dev profile, which the tests have built
     #[arg(long)]
     pub dev: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let zoo = Zoo::open(build(args.quick || args.dev)?)?;
+    let study = Study { zoo, is_quick: args.quick, folder: root().join("target/demo") };
     let scenarios: &[usize] = if args.quick { &[8] } else { &[8, 14, 20] };
     let started = Instant::now();
-    let folder = root().join("target/demo");
-    let mut columns = Vec::new();
-    for &n_tasks in scenarios {
-        for n_atoms in [n_tasks / 2, n_tasks.div_ceil(4)] {
-            let out = folder.join(format!("{n_tasks}-tasks-{n_atoms}-atoms"));
-            columns.push(compress(&zoo, zoo.scenario(n_tasks)?, n_atoms, &out)?);
-        }
+    // The main result first: the rest takes minutes.
+    let most = scenarios.iter().copied().max().unwrap_or(0);
+    let first = study.scenario(most, vec![rows::originals(), rows::default_row()])?;
+    if let [originals, coded] = first.rows.as_slice() {
+        println!("{}", tables::headline((originals, &first.originals), coded));
     }
-    print!("{}", sizes_table(&columns)?);
-    println!();
-    print!("{}", errors_table(&columns));
-    let device = columns.first().map_or("", |column| column.device.as_str());
-    let seconds = started.elapsed().as_secs_f64();
-    println!("\n{} bases on {device} in {seconds:.1} s, kept under {}\n", columns.len(), folder.display());
-    let study = accuracy::Study { scenarios: scenarios.to_vec(), is_quick: args.quick, folder: folder.clone() };
-    let table = study.run(&zoo)?;
-    let path = folder.join("table.md");
-    accuracy::write(&path, &table)?;
-    print!("{table}");
-    println!("\nAll in {:.1} s; this table: {}", started.elapsed().as_secs_f64(), path.display());
+    let mut done = Vec::new();
+    for &n_tasks in scenarios {
+        eprintln!("{n_tasks} tasks …");
+        done.push(study.scenario(n_tasks, rows::rows(n_tasks, args.quick))?);
+    }
+    let text = tables::markdown(&done);
+    print!("{text}");
+    println!("\nAll in {:.0} s", started.elapsed().as_secs_f64());
     // The numbers that are published are those of the binaries that are.
     if !args.quick && !args.dev {
-        println!("and in {}", results::write(&table)?);
+        let chart = done.last().map(|scenario| chart::svg(scenario.n_tasks, &scenario.rows));
+        println!("written to {} and {}", results::write(&text)?, results::write_chart(&chart.unwrap_or_default())?);
     }
     Ok(())
 }
@@ -71,74 +81,73 @@ fn build(is_dev: bool) -> Result<PathBuf> {
     Ok(target().join(if is_dev { "debug" } else { "release" }))
 }
 
-/// Runs `tvb compress` on these tasks.
-fn compress(zoo: &Zoo, tasks: &[String], n_atoms: usize, out: &Path) -> Result<Compressed> {
-    let mut command = zoo.tvb(&["compress", "--json", "-q", "--overwrite", "-m", &n_atoms.to_string()]);
-    command.arg("--base").arg(checkpoint("base")).args(tasks.iter().map(|name| checkpoint(name)));
-    Compressed::parse(&capture(command.arg("-o").arg(out))?)
+/// What is measured with, and where.
+struct Study {
+    zoo: Zoo,
+    is_quick: bool,
+    folder: PathBuf,
 }
 
-/// One line for each basis: what it takes on disk and what it loses.
-fn sizes_table(columns: &[Compressed]) -> Result<String> {
-    let base = root().join(checkpoint("base"));
-    let model_bytes = std::fs::metadata(&base).map_err(|error| format!("{}: {error}", base.display()))?.len();
-    let mut out = String::from(
-        "tasks  atoms   checkpoints       basis  mean error  worst error  loss/bound  addition cosine  norm ratio\n",
-    );
-    for column in columns {
-        let (n_tasks, n_atoms) = (column.tasks.len(), column.atoms.len());
-        let atom_bytes: u64 = column.atoms.iter().map(|atom| atom.bytes).sum();
-        let errors = || column.tasks.iter().map(|task| task.relative_error);
-        let mean = errors().sum::<f64>() / n_tasks as f64;
-        let worst = errors().fold(0.0, f64::max);
-        out += &format!(
-            "{n_tasks:>5}  {n_atoms:>5}  {:>9.2} MB  {:>7.2} MB  {mean:>10.4}  {worst:>11.4}  {:>10.4}  {:>15.6}  {:>10.6}\n",
-            (model_bytes * n_tasks as u64) as f64 / 1e6,
-            atom_bytes as f64 / 1e6,
-            column.loss / column.spectral_bound,
-            column.addition.projected.cosine,
-            column.addition.projected.norm_ratio,
-        );
-    }
-    Ok(out)
-}
-
-/// One line for each task: its exact relative error in each basis, `-` where it took no part.
-fn errors_table(columns: &[Compressed]) -> String {
-    let longest = columns.iter().max_by_key(|column| column.tasks.len());
-    let names: Vec<&str> =
-        longest.into_iter().flat_map(|column| column.tasks.iter().map(|t| t.name.as_str())).collect();
-    let width = names.iter().map(|name| name.len()).max().unwrap_or(0).max("relative error".len());
-    let mut out = format!("{:<width$}", "relative error");
-    for column in columns {
-        out += &format!("  {:>7}", format!("{}→{}", column.tasks.len(), column.atoms.len()));
-    }
-    out.push('\n');
-    for name in names {
-        out += &format!("{name:<width$}");
-        for column in columns {
-            match column.tasks.iter().find(|task| task.name == name) {
-                Some(task) => out += &format!("  {:>7.4}", task.relative_error),
-                None => out += &format!("  {:>7}", "-"),
+impl Study {
+    /// Stores the first `n_tasks` tasks in each of these ways, the originals first, and measures what comes back.
+    fn scenario(&self, n_tasks: usize, rows: Vec<Row>) -> Result<Scenario> {
+        let wanted: Vec<(&Row, u64)> =
+            rows.iter().flat_map(|row| row.seeds(self.is_quick).iter().map(move |seed| (row, *seed))).collect();
+        let stored = side_by_side(&wanted, |&(row, seed)| stored::store(&self.zoo, row, n_tasks, seed, &self.folder))?;
+        let measured = self.measure(n_tasks, &stored)?;
+        let (Some(full), Some(originals)) = (stored.first(), measured.first()) else {
+            return Err("no rows".to_owned());
+        };
+        self.check_addition(n_tasks, &rows, &stored, &measured)?;
+        let mut found = Vec::new();
+        let (mut of_stored, mut of_measured) = (stored.as_slice(), measured.as_slice());
+        for row in &rows {
+            let n_seeds = row.seeds(self.is_quick).len();
+            let seeds;
+            (seeds, of_measured) = of_measured.split_at(n_seeds.min(of_measured.len()));
+            let share = |one: &Stored| one.bytes as f64 / full.bytes as f64;
+            if let Some(one) = of_stored.first() {
+                let sizes = (one.bytes, share(one), one.noise);
+                found.push(Found::new((&row.label, row.family, n_tasks), sizes, seeds, originals));
             }
+            of_stored = of_stored.get(n_seeds..).unwrap_or_default();
         }
-        out.push('\n');
+        Ok(Scenario { n_tasks, rows: found, originals: originals.clone() })
     }
-    out
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::demo::compressed::EXAMPLE;
+    /// Asks the evaluator about everything that came back.
+    fn measure(&self, n_tasks: usize, stored: &[Stored]) -> Result<Vec<Measured>> {
+        let mut command = self.zoo.command(&["measure", "--zoo", CHECKPOINTS, "--scenario", &n_tasks.to_string()]);
+        if self.is_quick {
+            command.arg("--quick");
+        }
+        let measured: Vec<Measured> = said(command.args(stored.iter().map(|one| &one.recovered)))?;
+        match measured.len() == stored.len() {
+            true => Ok(measured),
+            false => Err(format!("tvb-zoo measured {} of {} folders", measured.len(), stored.len())),
+        }
+    }
 
-    #[test]
-    fn errors_are_listed_by_task_and_scenario() {
-        let both = Compressed::parse(EXAMPLE).unwrap();
-        let mut one = Compressed::parse(EXAMPLE).unwrap();
-        one.tasks.truncate(1);
-        let expected =
-            "relative error      1→1      2→1\na                0.2500   0.2500\nlong name             -   0.5000\n";
-        assert_eq!(errors_table(&[one, both]), expected);
+    /// The tables add recovered tasks; `tvb add`, which adds what the basis holds, must say the same.
+    fn check_addition(&self, n_tasks: usize, rows: &[Row], stored: &[Stored], measured: &[Measured]) -> Result<()> {
+        let mut bases: Vec<(&Path, &Measured)> = Vec::new();
+        let mut index = 0;
+        for row in rows {
+            if let (Some(basis), Some(measured)) =
+                (stored.get(index).and_then(|one| one.basis.as_deref()), measured.get(index))
+            {
+                bases.push((basis, measured));
+            }
+            index += row.seeds(self.is_quick).len();
+        }
+        side_by_side(&bases, |(basis, measured)| {
+            let (ours, added) =
+                (measured.addition.mean, stored::added(&self.zoo, basis, n_tasks, measured.addition.scale)?);
+            match 100.0 * (added - ours).abs() <= ROUNDING_POINTS {
+                true => Ok(()),
+                false => Err(format!("{}: `tvb add` reaches {added}, its recovered tasks {ours}", basis.display())),
+            }
+        })?;
+        Ok(())
     }
 }

@@ -5,8 +5,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
+use tvb_zoo::controls::{self, Control};
 use tvb_zoo::data::Split;
 use tvb_zoo::eval::{CONTROL, Evaluator, to_json};
+use tvb_zoo::measure::Examiner;
 use tvb_zoo::model::{Model, Tensors};
 use tvb_zoo::tasks::{TASKS, TaskSpec, find, scenario};
 use tvb_zoo::{Error, Result, checkpoint, sheet, survey};
@@ -52,6 +54,36 @@ enum Command {
         /// Folder of base.safetensors and the fine-tunes
         dir: PathBuf,
     },
+    /// Measures folders of recovered tasks and prints one JSON object for each: individual accuracy, addition, negation
+    Measure {
+        /// Folders, each with one checkpoint TASK.safetensors for every task
+        #[arg(required = true)]
+        folders: Vec<PathBuf>,
+        /// The first 8, 14 or 20 tasks
+        #[arg(long, value_name = "N")]
+        scenario: usize,
+        /// Folder of base.safetensors and the fine-tunes
+        #[arg(long)]
+        zoo: PathBuf,
+        /// Fewer subsets, scales and targets
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Stores the fine-tunes in a published way, writes them as they come back, and prints the bytes as JSON
+    Control {
+        /// The way
+        #[arg(value_parser = controls::NAMES)]
+        name: String,
+        /// The first 8, 14 or 20 tasks
+        #[arg(long, value_name = "N")]
+        scenario: usize,
+        /// Folder of base.safetensors and the fine-tunes
+        #[arg(long)]
+        zoo: PathBuf,
+        /// Folder to write to
+        #[arg(long)]
+        out: PathBuf,
+    },
     /// Draws a contact sheet of every task as SVG
     Images {
         /// File to write
@@ -85,6 +117,15 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         }
         Command::Train { out } => train(&out),
         Command::Survey { dir } => survey_folder(&dir),
+        Command::Measure { folders, scenario: n_tasks, zoo, quick } => {
+            for measured in Examiner::new(&zoo, scenario(n_tasks)?, quick)?.folders(&folders)? {
+                println!("{}", serde_json::to_string(&measured).map_err(|error| Error::failed(error.to_string()))?);
+            }
+            Ok(())
+        }
+        Command::Control { name, scenario: n_tasks, zoo, out } => {
+            store(Control::find(&name)?, scenario(n_tasks)?, &zoo, &out)
+        }
         Command::Images { out } => {
             std::fs::write(&out, sheet::svg()?).map_err(|error| Error::io("writing", &out, &error))
         }
@@ -159,6 +200,20 @@ fn survey_folder(dir: &Path) -> Result<()> {
     let path = dir.join("accuracies.json");
     let text = serde_json::to_string_pretty(&found).map_err(|error| Error::failed(error.to_string()))?;
     std::fs::write(&path, text + "\n").map_err(|error| Error::io("writing", &path, &error))
+}
+
+/// Writes what comes back of the fine-tunes, and says how many bytes were stored.
+fn store(control: Control, tasks: &[TaskSpec], zoo: &Path, out: &Path) -> Result<()> {
+    std::fs::create_dir_all(out).map_err(|error| Error::io("creating", out, &error))?;
+    let base = checkpoint::read(&zoo.join("base.safetensors"))?;
+    let mut bytes = 0;
+    for task in tasks {
+        let (recovered, of_task) = control.stored(&base, &checkpoint::read(&file_of(zoo, task))?)?;
+        checkpoint::write(&file_of(out, task), &recovered)?;
+        bytes += of_task;
+    }
+    println!("{}", serde_json::json!({ "bytes": bytes }));
+    Ok(())
 }
 
 fn file_of(dir: &Path, task: &TaskSpec) -> PathBuf {

@@ -1,11 +1,8 @@
 //! What the demo reads of `tvb compress --json`, which prints one object:
 //!
 //! ```text
-//! tasks[]         name, relative_error   ‖τt − τ̂t‖² / ‖τt‖², exact
-//! atoms[]         bytes                  size of each atom's file
-//! loss, spectral_bound                   both divided by T²; no basis of M atoms has less than the bound
-//! addition.projected    cosine, norm_ratio: Σ τ̂t against Σ τt
-//! device          what computed it
+//! tasks[]         noise      ‖τ̂t − gain·τt‖² / ‖τt‖²
+//! atoms[]         bytes      size of each atom's file
 //! ```
 
 use crate::process::Result;
@@ -14,34 +11,18 @@ use serde::Deserialize;
 /// The parts of `tvb compress --json` that are shown.
 #[derive(Debug, Deserialize)]
 pub(super) struct Compressed {
-    pub(super) tasks: Vec<Task>,
-    pub(super) atoms: Vec<Atom>,
-    pub(super) loss: f64,
-    pub(super) spectral_bound: f64,
-    pub(super) addition: Addition,
-    pub(super) device: String,
+    tasks: Vec<Task>,
+    atoms: Vec<Atom>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Task {
-    pub(super) name: String,
-    pub(super) relative_error: f64,
+struct Task {
+    noise: f64,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Atom {
-    pub(super) bytes: u64,
-}
-
-#[derive(Debug, Deserialize)]
-pub(super) struct Addition {
-    pub(super) projected: Fidelity,
-}
-
-#[derive(Debug, Deserialize)]
-pub(super) struct Fidelity {
-    pub(super) cosine: f64,
-    pub(super) norm_ratio: f64,
+struct Atom {
+    bytes: u64,
 }
 
 impl Compressed {
@@ -49,15 +30,31 @@ impl Compressed {
     pub(super) fn parse(json: &str) -> Result<Self> {
         serde_json::from_str(json).map_err(|error| format!("tvb compress --json: {error}"))
     }
+
+    /// Bytes of the atoms' files.
+    pub(super) fn bytes(&self) -> u64 {
+        self.atoms.iter().map(|atom| atom.bytes).sum()
+    }
+
+    /// Mean over the tasks.
+    pub(super) fn noise(&self) -> f64 {
+        self.tasks.iter().map(|task| task.noise).sum::<f64>() / self.tasks.len().max(1) as f64
+    }
 }
 
-/// What the binary prints, as far as the demo expects it; fields it does not show are ignored.
 #[cfg(test)]
-pub(super) const EXAMPLE: &str = r#"{
-    "format": "tvb-basis",
-    "tasks": [{"name": "a", "norm": 2.0, "relative_error": 0.25}, {"name": "long name", "relative_error": 0.5}],
-    "atoms": [{"file": "atom-00.safetensors", "bytes": 1000}],
-    "loss": 0.3, "spectral_bound": 0.2,
-    "addition": {"projected": {"cosine": 1.0, "norm_ratio": 1.0}, "sum": {"cosine": 0.9, "norm_ratio": 1.1}},
-    "device": "cpu"
-}"#;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_shown_is_ignored() {
+        let text = r#"{
+            "format": "tvb-basis",
+            "tasks": [{"name": "a", "gain": 1.0, "noise": 0.25}, {"name": "b", "noise": 0.75}],
+            "atoms": [{"file": "atom-00.safetensors", "bytes": 1000}, {"file": "atom-01.safetensors", "bytes": 24}]
+        }"#;
+        let compressed = Compressed::parse(text).unwrap();
+        assert_eq!((compressed.bytes(), compressed.noise()), (1024, 0.5));
+        assert!(Compressed::parse("{}").is_err());
+    }
+}

@@ -1,8 +1,10 @@
-//! `docs/results.md`: the tables of the last full demo, between two marks of a page that is written by hand.
+//! `docs/results.md`: the tables of the last full demo, between two marks of a page that is written by hand. Beside it the
+//! chart.
 
 use crate::process::{Result, root};
 
 const PAGE: &str = "docs/results.md";
+const CHART: &str = "docs/accuracy-over-bytes.svg";
 const START: &str = "<!-- cargo xtask demo writes from here -->\n";
 const END: &str = "<!-- to here -->\n";
 
@@ -14,6 +16,13 @@ pub(super) fn write(tables: &str) -> Result<&'static str> {
     let page = replaced(&page, tables).ok_or_else(|| format!("{PAGE}: the lines {START:?} and {END:?} expected"))?;
     std::fs::write(&path, page).map_err(failed)?;
     Ok(PAGE)
+}
+
+/// Writes the chart and answers with its path from the repository's root.
+pub(super) fn write_chart(svg: &str) -> Result<&'static str> {
+    let path = root().join(CHART);
+    std::fs::write(&path, svg).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(CHART)
 }
 
 /// The page with `tables` in place of what stands between the marks; `None` where a mark is missing.
