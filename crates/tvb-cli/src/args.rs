@@ -121,6 +121,8 @@ impl Context {
 
     /// Opens another device than the one that was asked for, if any was.
     pub(crate) fn runtime_on(&self, device: &DeviceChoice) -> Result<Runtime> {
+        let no_card = *device == DeviceChoice::Auto && !may_have_a_card();
+        let device = if no_card { &DeviceChoice::Cpu } else { device };
         let runtime = Runtime::open_on(device, self.backend)?
             .with_threads(self.n_threads)
             .with_memory(self.memory_bytes)
@@ -131,4 +133,22 @@ impl Context {
         }
         Ok(runtime)
     }
+}
+
+/// Whether there may be a GPU that is not emulated. Where the system has no device file of one, `auto` need not ask every driver:
+/// Mesa's alone would load a compiler of 60 MB for the software adapter that `auto` does not take.
+fn may_have_a_card() -> bool {
+    const DEVICE_FILES: [&str; 10] = [
+        "/dev/dri",
+        "/dev/nvidiactl",
+        "/dev/nvidia0",
+        "/dev/kfd",
+        "/dev/dxg",
+        "/dev/mali0",
+        "/dev/kgsl-3d0",
+        "/dev/nvgpu",
+        "/dev/nvhost-gpu",
+        "/dev/nvmap",
+    ];
+    !cfg!(target_os = "linux") || DEVICE_FILES.iter().any(|path| Path::new(path).exists())
 }
