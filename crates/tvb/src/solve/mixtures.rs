@@ -274,7 +274,7 @@ mod tests {
         let error = found("exact", Limit::Bytes(500), &Storage::all()).unwrap_err();
         assert_eq!(
             error.message(),
-            "at most 500 bytes asked for, 544 needed for the smallest basis of method 'exact' (1 atom in 1+4)"
+            "at most 500 bytes asked for, 544 needed for the smallest basis of method 'exact' (1 atom in 1+3)"
         );
         let coarse = [Storage::Coded(Rung::DEFAULT)];
         let error = found("exact", Limit::Error(MaxError::Worst(1e-3)), &coarse).unwrap_err();
