@@ -111,7 +111,10 @@ fn codes_stand_beside_methods() {
     let some = json(&gram, &["--tasks", "b,a", "--keep-sum", "off", "--bits", "1", "--method", "sample", "-m", "1"]);
     let storages: Vec<&str> =
         some["rows"].as_array().expect("rows").iter().filter_map(|r| r["storage"].as_str()).collect();
-    assert_eq!(storages, ["0.25+4", "0.5+4", "1+off", "1+3", "1+4", "1.6+3", "2+3", "3+2", "4+1", "8+off", "f32", "1+off"]);
+    assert_eq!(
+        storages,
+        ["0.25+4", "0.5+4", "1+off", "1+3", "1+4", "1.6+3", "2+3", "3+2", "4+1", "8+off", "f32", "1+off"]
+    );
     assert_eq!(some["tasks"], serde_json::json!(["b", "a"]));
 }
 

@@ -2,7 +2,7 @@
 
 use super::block::Floats;
 use super::panels::{Panels, add_weighted, spread_rows, spread_signs};
-use super::quantise::{Column, Scaling, quantise};
+use super::quantise::{Column, Scaled, Scaling, quantise};
 use super::rotate::{BLOCKS, BlockSums, LINES, rotate, rotate_difference};
 use super::rows::{widen, widen_less_base};
 use super::scratch::Scratch;
@@ -127,47 +127,59 @@ impl CodeChunk<'_> {
                     rotate(simd, spread, signs, y)
                 }
             };
-            let levels = &mut decoded[task * PANEL..][..PANEL];
+            let is_signs = code.rate == Rate::Signs;
+            let levels = &mut decoded[task * PANEL..][..if is_signs { 0 } else { PANEL }];
             let to = Target {
                 words: &mut self.out.words[task * self.words..][..self.words],
                 scales: &mut self.out.scales[task * self.scales..][..self.scales],
             };
-            let scale = coded.column(code.rate, Scaling::Unbiased, y, &sums, levels, to);
+            let scaled = coded.column(code.rate, Scaling::Unbiased, y, &sums, levels, to);
             let energy = sums.energy[..panel.n_blocks].iter().map(|&energy| f64::from(energy)).sum::<f64>();
-            task_scales.push((scale, energy));
             for (kept, lacking) in lacking.chunks_exact_mut(PANEL).enumerate() {
-                add_weighted_difference(simd, code.kept[task * n_kept + kept], y, levels, &scale, lacking);
+                let weight = code.kept[task * n_kept + kept];
+                match is_signs {
+                    true => add_weighted_difference::<S, true>(simd, weight, y, levels, &scaled.scales, lacking),
+                    false => add_weighted_difference::<S, false>(simd, weight, y, levels, &scaled.scales, lacking),
+                }
             }
+            task_scales.push((scaled, energy));
         }
         let (levels, kept_hats) = decoded.split_at_mut(n_tasks * PANEL);
         for (kept, (y, hat)) in lacking.chunks_exact(PANEL).zip(kept_hats.chunks_exact_mut(PANEL)).enumerate() {
             let sums = block_sums(simd, y);
             let words = &mut self.out.words[n_tasks * self.words + kept * self.kept_words..][..self.kept_words];
             let scales = &mut self.out.scales[(n_tasks + kept) * self.scales..][..self.scales];
-            let scale = coded.column(code.kept_rate, Scaling::LeastSquares, y, &sums, hat, Target { words, scales });
+            let to = Target { words, scales };
+            let scaled = coded.column(code.kept_rate, Scaling::LeastSquares, y, &sums, hat, to);
             for line in hat.chunks_exact_mut(BLOCKS) {
-                for (value, scale) in line.iter_mut().zip(scale) {
+                for (value, scale) in line.iter_mut().zip(scaled.scales) {
                     *value *= scale;
                 }
             }
         }
         for task in 0..n_tasks {
-            let (scale, energy) = &task_scales[task];
+            let (scaled, energy) = &task_scales[task];
             let (y, levels) = (&tasks[task * PANEL..][..PANEL], &levels[task * PANEL..][..PANEL]);
-            let measured = &mut self.out.measured[panel.segment * n_tasks + task];
-            measured.energy += energy;
-            match (&code.kept[task * n_kept..][..n_kept], &*kept_hats) {
-                ([], _) => measure::<S, false>(simd, y, levels, scale, 0.0, y, measured),
-                ([weight], shared) => measure::<S, true>(simd, y, levels, scale, *weight, shared, measured),
+            let (weight, shared) = match (&code.kept[task * n_kept..][..n_kept], &*kept_hats) {
+                ([], _) => (0.0, &[][..]),
+                ([weight], shared) => (*weight, shared),
                 (weights, all) => {
                     let shared = &mut spread[..PANEL];
                     shared.fill(0.0);
                     for (&weight, kept_hat) in weights.iter().zip(all.chunks_exact(PANEL)) {
                         add_weighted(simd, weight, kept_hat, shared);
                     }
-                    measure::<S, true>(simd, y, levels, scale, 1.0, shared, measured);
+                    (1.0, &*shared)
                 }
-            }
+            };
+            let along = match (shared.is_empty(), code.rate) {
+                (true, _) => Along::default(),
+                (false, Rate::Signs) => along::<S, true>(simd, y, levels, shared),
+                (false, _) => along::<S, false>(simd, y, levels, shared),
+            };
+            let measured = &mut self.out.measured[panel.segment * n_tasks + task];
+            measured.energy += energy;
+            measured.add(scaled, weight, &along);
         }
     }
 }
@@ -197,15 +209,15 @@ impl<S: Simd> Coded<'_, S> {
         sums: &BlockSums,
         levels: &mut [f32],
         to: Target<'_>,
-    ) -> [f32; BLOCKS] {
+    ) -> Scaled {
         let (simd, panel, part) = (self.simd, self.panel, self.part);
         let mut scales = [0; BLOCKS];
         self.words.resize(MOST_WORDS * BLOCKS, 0);
         let words = &mut self.words[..rate.words() * BLOCKS];
         // Very small and very large blocks are coded in other units, so that no square leaves the range of f32.
         let is_easy = |magnitude: f32| magnitude == 0.0 || EASY.contains(&magnitude);
-        if sums.magnitude.iter().all(|&magnitude| is_easy(magnitude)) {
-            quantise(simd, Column { rate, scaling, part, y, sums, words, scales: &mut scales, levels });
+        let products = if sums.magnitude.iter().all(|&magnitude| is_easy(magnitude)) {
+            quantise(simd, Column { rate, scaling, part, y, sums, words, scales: &mut scales, levels })
         } else {
             let unit = sums.magnitude.map(|magnitude| if is_easy(magnitude) { 1.0 } else { unit_of(magnitude) });
             let scaled = self.scaled.at_least(PANEL);
@@ -215,19 +227,22 @@ impl<S: Simd> Coded<'_, S> {
                 }
             }
             let sums = block_sums(simd, scaled);
-            quantise(simd, Column { rate, scaling, part, y: scaled, sums: &sums, words, scales: &mut scales, levels });
+            let column = Column { rate, scaling, part, y: scaled, sums: &sums, words, scales: &mut scales, levels };
+            let mut products = quantise(simd, column);
             for block in 0..BLOCKS {
                 let scale = scale_from_bits(scales[block]) * unit[block];
                 scales[block] = scale_bits(scale);
+                products.with_y[block] *= unit[block];
             }
-        }
+            products
+        };
         let n_words = rate.words() * panel.n_blocks;
         let out = &mut to.words[rate.words() * panel.blocks_before..][..n_words];
         for (line, out) in words.chunks_exact(BLOCKS).zip(out.chunks_exact_mut(panel.n_blocks)) {
             out.copy_from_slice(&line[..panel.n_blocks]);
         }
         to.scales[panel.blocks_before..][..panel.n_blocks].copy_from_slice(&scales[..panel.n_blocks]);
-        scales.map(scale_from_bits)
+        Scaled { scales: scales.map(scale_from_bits), products }
     }
 }
 
@@ -240,9 +255,9 @@ fn unit_of(magnitude: f32) -> f32 {
     }
 }
 
-/// out += weight·(y − scale·c).
+/// out += weight·(y − scale·c); `levels`, c, are left out where they are y's `SIGNS`.
 #[inline(always)]
-fn add_weighted_difference<S: Simd>(
+fn add_weighted_difference<S: Simd, const SIGNS: bool>(
     simd: S,
     weight: f32,
     y: &[f32],
@@ -253,12 +268,19 @@ fn add_weighted_difference<S: Simd>(
     let per_line = BLOCKS / S::F32_LANES;
     let n = LINES * per_line;
     let weight = simd.splat_f32s(weight);
-    let (y, levels) = (&S::as_simd_f32s(&y[..PANEL]).0[..n], &S::as_simd_f32s(&levels[..PANEL]).0[..n]);
+    let y = &S::as_simd_f32s(&y[..PANEL]).0[..n];
+    let levels = if SIGNS { &[] } else { &S::as_simd_f32s(&levels[..PANEL]).0[..n] };
+    let sign = simd.splat_u32s(1 << 31);
     let (out, scale) = (&mut S::as_mut_simd_f32s(&mut out[..PANEL]).0[..n], S::as_simd_f32s(scale).0);
     for v in 0..per_line {
         for line in 0..LINES {
             let at = line * per_line + v;
-            let hat = simd.mul_f32s(levels[at], scale[v]);
+            let hat = if SIGNS {
+                let bit = simd.and_u32s(simd.transmute_u32s_f32s(y[at]), sign);
+                simd.transmute_f32s_u32s(simd.or_u32s(bit, simd.transmute_u32s_f32s(scale[v])))
+            } else {
+                simd.mul_f32s(levels[at], scale[v])
+            };
             out[at] = simd.add_f32s(out[at], simd.mul_f32s(weight, simd.sub_f32s(y[at], hat)));
         }
     }
@@ -291,49 +313,63 @@ fn block_sums<S: Simd>(simd: S, y: &[f32]) -> BlockSums {
     sums
 }
 
-/// Adds a panel's sums, those of each block formed in f32, with ŷ = scale·c \[+ weight·`shared`\].
+/// Inner products of a panel's shared column ê with a task over each block: ⟨y, ê⟩, ⟨c, ê⟩ and ⟨ê, ê⟩.
+#[derive(Default)]
+struct Along {
+    y: [f32; BLOCKS],
+    levels: [f32; BLOCKS],
+    itself: [f32; BLOCKS],
+}
+
+/// Forms them; `levels` are left out where they are y's `SIGNS`.
 #[inline(always)]
-fn measure<S: Simd, const SHARED: bool>(
-    simd: S,
-    y: &[f32],
-    levels: &[f32],
-    scale: &[f32; BLOCKS],
-    weight: f32,
-    shared: &[f32],
-    measured: &mut Measured,
-) {
+fn along<S: Simd, const SIGNS: bool>(simd: S, y: &[f32], levels: &[f32], shared: &[f32]) -> Along {
     let per_line = BLOCKS / S::F32_LANES;
     let n = LINES * per_line;
     let y = &S::as_simd_f32s(&y[..PANEL]).0[..n];
     let levels = &S::as_simd_f32s(&levels[..PANEL]).0[..n];
-    let (weight, shared) = (simd.splat_f32s(weight), &S::as_simd_f32s(&shared[..PANEL]).0[..n]);
-    let scale = S::as_simd_f32s(scale).0;
-    let zero = simd.splat_f32s(0.0);
+    let shared = &S::as_simd_f32s(&shared[..PANEL]).0[..n];
+    let mut found = Along::default();
+    let with_y = S::as_mut_simd_f32s(&mut found.y).0;
+    let with_levels = S::as_mut_simd_f32s(&mut found.levels).0;
+    let itself = S::as_mut_simd_f32s(&mut found.itself).0;
+    let (zero, sign) = (simd.splat_f32s(0.0), simd.splat_u32s(1 << 31));
     for v in 0..per_line {
-        let (mut all_product, mut all_decoded) = (zero, zero);
-        // Two runs of lines at a time: one chain of additions would be waited for.
-        for p in (0..16).step_by(2) {
-            let (mut product, mut decoded) = ([zero; 2], [zero; 2]);
+        for p in 0..16 {
+            let mut part = [zero; 3];
             for q in 0..16 {
-                for run in 0..2 {
-                    let at = (16 * (p + run) + q) * per_line + v;
-                    let mut hat = simd.mul_f32s(levels[at], scale[v]);
-                    if SHARED {
-                        hat = simd.add_f32s(hat, simd.mul_f32s(weight, shared[at]));
-                    }
-                    product[run] = simd.add_f32s(product[run], simd.mul_f32s(y[at], hat));
-                    decoded[run] = simd.add_f32s(decoded[run], simd.mul_f32s(hat, hat));
-                }
+                let at = (16 * p + q) * per_line + v;
+                let hat = shared[at];
+                part[0] = simd.add_f32s(part[0], simd.mul_f32s(y[at], hat));
+                let signed = if SIGNS {
+                    let bit = simd.and_u32s(simd.transmute_u32s_f32s(y[at]), sign);
+                    simd.transmute_f32s_u32s(simd.xor_u32s(simd.transmute_u32s_f32s(hat), bit))
+                } else {
+                    simd.mul_f32s(levels[at], hat)
+                };
+                part[1] = simd.add_f32s(part[1], signed);
+                part[2] = simd.add_f32s(part[2], simd.mul_f32s(hat, hat));
             }
-            all_product = simd.add_f32s(simd.add_f32s(all_product, product[0]), product[1]);
-            all_decoded = simd.add_f32s(simd.add_f32s(all_decoded, decoded[0]), decoded[1]);
+            with_y[v] = simd.add_f32s(with_y[v], part[0]);
+            with_levels[v] = simd.add_f32s(with_levels[v], part[1]);
+            itself[v] = simd.add_f32s(itself[v], part[2]);
         }
-        for (total, all) in [(&mut measured.product, all_product), (&mut measured.decoded, all_decoded)] {
-            let mut blocks = [0.0f32; BLOCKS];
-            S::as_mut_simd_f32s(&mut blocks).0[0] = all;
-            for &block in &blocks[..S::F32_LANES] {
-                *total += f64::from(block);
-            }
+    }
+    found
+}
+
+impl Measured {
+    /// Adds a panel's blocks with ŷ = s·c + w·ê: ⟨y, ŷ⟩ = s⟨y, c⟩ + w⟨y, ê⟩, ‖ŷ‖² = s²⟨c, c⟩ + 2sw⟨c, ê⟩ + w²⟨ê, ê⟩. The sums of
+    /// each block were formed in f32.
+    fn add(&mut self, scaled: &Scaled, weight: f32, along: &Along) {
+        let weight = f64::from(weight);
+        for block in 0..BLOCKS {
+            let scale = f64::from(scaled.scales[block]);
+            let (with_y, squares) =
+                (f64::from(scaled.products.with_y[block]), f64::from(scaled.products.squares[block]));
+            let [y, levels, itself] = [along.y, along.levels, along.itself].map(|sums| f64::from(sums[block]));
+            self.product += scale * with_y + weight * y;
+            self.decoded += scale * (scale * squares + 2.0 * weight * levels) + weight * weight * itself;
         }
     }
 }

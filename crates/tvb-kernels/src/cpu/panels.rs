@@ -1,6 +1,7 @@
 //! Panels in memory: one thread's buffers, signs and rows spread to where the rotation wants them, and sums of panels.
 
 use super::block::Floats;
+use super::quantise::Scaled;
 use super::rotate::{BLOCKS, LINES};
 use crate::panel::PANEL;
 use crate::signs::sign_word;
@@ -18,7 +19,7 @@ pub(super) struct Panels {
     /// Each column's levels, before its scales; for shared columns what they decode to.
     pub(super) levels: Floats,
     /// The scales of each task's blocks, and its energy.
-    pub(super) scales: Vec<([f32; BLOCKS], f64)>,
+    pub(super) scales: Vec<(Scaled, f64)>,
     pub(super) scaled: Floats,
     pub(super) words: Vec<u32>,
 }

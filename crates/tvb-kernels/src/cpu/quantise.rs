@@ -29,7 +29,7 @@ pub(super) struct Column<'a> {
     /// \[`rate.words()`, 16\].
     pub(super) words: &'a mut [u32],
     pub(super) scales: &'a mut [u16; BLOCKS],
-    /// c: the magnitudes with their signs, before the scale.
+    /// c: the magnitudes with their signs, before the scale. Signs alone may be left out: empty.
     pub(super) levels: &'a mut [f32],
 }
 
@@ -38,15 +38,21 @@ const SIGN: u32 = 1 << 31;
 const TO_INTEGER: f32 = 8_388_608.0;
 
 /// What the scales follow from: ⟨|y|, c⟩ and ⟨c, c⟩ of each block.
-#[derive(Default)]
-struct Products {
-    with_y: [f32; BLOCKS],
-    squares: [f32; BLOCKS],
+#[derive(Clone, Copy, Default)]
+pub(super) struct Products {
+    pub(super) with_y: [f32; BLOCKS],
+    pub(super) squares: [f32; BLOCKS],
 }
 
-/// Codes the column.
+/// A panel's scales as they were stored, and what they followed from.
+pub(super) struct Scaled {
+    pub(super) scales: [f32; BLOCKS],
+    pub(super) products: Products,
+}
+
+/// Codes the column; answers what its scales followed from.
 #[inline(always)]
-pub(super) fn quantise<S: Simd>(simd: S, column: Column<'_>) {
+pub(super) fn quantise<S: Simd>(simd: S, column: Column<'_>) -> Products {
     match column.rate.book() {
         Book::Signs { n_lines: LINES } => signs(simd, column),
         Book::Signs { n_lines } => part(column, n_lines),
@@ -72,14 +78,13 @@ fn scales(scaling: Scaling, energy: &[f32; BLOCKS], products: &Products, out: &m
 }
 
 #[inline(always)]
-fn signs<S: Simd>(simd: S, column: Column<'_>) {
+fn signs<S: Simd>(simd: S, column: Column<'_>) -> Products {
     let per_line = BLOCKS / S::F32_LANES;
     let n = LINES * per_line;
     let Column { scaling, y, sums, words, scales: out, levels, .. } = column;
     let products = Products { with_y: sums.magnitude, squares: [LINES as f32; BLOCKS] };
     scales(scaling, &sums.energy, &products, out);
     let y = &S::as_simd_f32s(&y[..PANEL]).0[..n];
-    let levels = &mut S::as_mut_simd_f32s(&mut levels[..PANEL]).0[..n];
     let lines = &mut S::as_mut_simd_u32s(&mut words[..8 * BLOCKS]).0[..8 * per_line];
     let (sign, shift) = (simd.splat_u32s(SIGN), simd.splat_u32s(1));
     let one = simd.transmute_u32s_f32s(simd.splat_f32s(1.0));
@@ -90,17 +95,25 @@ fn signs<S: Simd>(simd: S, column: Column<'_>) {
                 let at = line * per_line + v;
                 let bit = simd.and_u32s(simd.transmute_u32s_f32s(y[at]), sign);
                 word = simd.or_u32s(simd.wrapping_dyn_shr_u32s(word, shift), bit);
-                levels[at] = simd.transmute_f32s_u32s(simd.or_u32s(bit, one));
             }
             lines[group * per_line + v] = word;
         }
     }
+    // They are what y's signs say: nobody needs them but for a shared column.
+    if !levels.is_empty() {
+        let levels = &mut S::as_mut_simd_f32s(&mut levels[..PANEL]).0[..n];
+        for (level, y) in levels.iter_mut().zip(y) {
+            let bit = simd.and_u32s(simd.transmute_u32s_f32s(*y), sign);
+            *level = simd.transmute_f32s_u32s(simd.or_u32s(bit, one));
+        }
+    }
     keep(out, &mut words[..8 * BLOCKS]);
+    products
 }
 
 /// Signs of some lines; the others decode to nothing. In plain steps: a rate for when nothing else fits.
 #[inline(always)]
-fn part(column: Column<'_>, n_lines: usize) {
+fn part(column: Column<'_>, n_lines: usize) -> Products {
     let Column { scaling, part: (start, step), y, sums, words, scales: out, levels, .. } = column;
     let line_of = |at: usize| (start as usize + at * step as usize) % LINES;
     let mut products = Products { with_y: [0.0; BLOCKS], squares: [n_lines as f32; BLOCKS] };
@@ -121,6 +134,7 @@ fn part(column: Column<'_>, n_lines: usize) {
             levels[at] = 1f32.copysign(y[at]);
         }
     }
+    products
 }
 
 /// A magnitude's level by search among N − 1 bounds, with the bits of its number, the highest first. Macros in place of
@@ -179,7 +193,12 @@ fn inverse_deviations(sums: &BlockSums) -> [f32; BLOCKS] {
 }
 
 #[inline(always)]
-fn search<S: Simd, const N: usize, const BITS: usize>(simd: S, column: Column<'_>, levels: &[f32], bounds: &[f32]) {
+fn search<S: Simd, const N: usize, const BITS: usize>(
+    simd: S,
+    column: Column<'_>,
+    levels: &[f32],
+    bounds: &[f32],
+) -> Products {
     let per_line = BLOCKS / S::F32_LANES;
     let n = LINES * per_line;
     let Column { rate, scaling, y, sums, words, scales: out, levels: signed, .. } = column;
@@ -250,6 +269,7 @@ fn search<S: Simd, const N: usize, const BITS: usize>(simd: S, column: Column<'_
     }
     scales(scaling, &sums.energy, &products, out);
     keep(out, &mut words[..rate.words() * BLOCKS]);
+    products
 }
 
 /// Blocks of zeros have no code, whatever the signs of their zeros.
@@ -285,7 +305,7 @@ fn cell<S: Simd>(simd: S, magnitude: S::f32s, n_cells: usize) -> S::u32s {
 }
 
 #[inline(always)]
-fn compand<S: Simd>(simd: S, column: Column<'_>, levels: &[f32]) {
+fn compand<S: Simd>(simd: S, column: Column<'_>, levels: &[f32]) -> Products {
     let per_line = BLOCKS / S::F32_LANES;
     let n = LINES * per_line;
     let Column { rate, scaling, y, sums, words, scales: out, levels: signed, .. } = column;
@@ -356,4 +376,5 @@ fn compand<S: Simd>(simd: S, column: Column<'_>, levels: &[f32]) {
     }
     scales(scaling, &sums.energy, &products, out);
     keep(out, &mut words[..rate.words() * BLOCKS]);
+    products
 }
