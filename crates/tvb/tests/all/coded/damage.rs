@@ -15,12 +15,12 @@ use tvb_kernels::{Dtype, Rate};
 use tvb_tests::small_models::{Random, contents};
 
 const KINDS: &[Kind] = &[
-    kind("w", &[60, 300], Dtype::F32, 0.1),
+    kind("a", &[60, 300], Dtype::F32, 0.1),
     kind("frozen", &[20, 20], Dtype::F32, 0.0),
     kind("v", &[50], Dtype::F32, 0.1),
     kind("x", &[33, 41], Dtype::F32, 0.1),
 ];
-/// Bytes of the words of the first piece of `w`, at three levels: 64 blocks.
+/// Bytes of the words of the first piece of `a`, which is the first, at three levels: 64 blocks.
 const FIRST_WORDS: usize = 64 * 4 * 13;
 
 /// A basis of three tasks at three levels, the sum kept at three levels, beside its base.
@@ -109,8 +109,8 @@ fn damage_behind_fitting_checksums_is_refused() {
         (&own[..n - 1], "tensor codes: u8 ["),
         (&[], "tensor codes: u8 ["),
         (&with_more, "tensor codes: u8 ["),
-        (&changed(FIRST_WORDS + 1, 0xff), "tensor w.codes: finite scales expected, others found from element 0 on"),
-        (&changed(7, 243), "tensor w.codes: bytes of at most 242 expected, larger ones found from element 0 on"),
+        (&changed(FIRST_WORDS + 1, 0xff), "tensor `a`.codes: finite scales expected, others found from element 0 on"),
+        (&changed(7, 243), "tensor `a`.codes: bytes of at most 242 expected, larger ones found from element 0 on"),
         (&changed(0, 255), "bytes of at most 242"),
     ];
     for (codes, expected) in cases {
@@ -133,7 +133,7 @@ fn damage_behind_fitting_checksums_is_refused() {
     let mut infinite = own.clone();
     infinite[at..at + 2].copy_from_slice(&[0x80, 0x7f]);
     put_codes(folder, 1, &infinite);
-    check(folder, &base, "tensor v: finite values expected");
+    check(folder, &base, "finite values expected");
 }
 
 #[test]
@@ -155,20 +155,17 @@ fn manifests_that_do_not_fit_their_codes_are_refused() {
             &|m| m["coded"]["code"] = "rotated-512".into(),
             "atoms coded as \"rotated-256\" expected, \"rotated-512\" found",
         ),
-        (&|m| m["coded"]["n_kept"] = 4.into(), "fewer than the 4 atoms expected, 4 found"),
-        (&|m| m["coded"]["n_kept"] = u64::MAX.into(), "fewer than the 4 atoms expected"),
+        (&|m| m["coded"]["n_kept"] = 4.into(), "at least one atom expected"),
+        (&|m| m["coded"]["n_kept"] = u64::MAX.into(), "at least one atom expected"),
         (&|m| m["coded"]["n_kept"] = 2.into(), "shape"),
         (&|m| m["coded"]["n_kept"] = 0.into(), "shape"),
         (&|m| drop(m["coded"].as_object_mut().expect("an object").remove("seed")), "seed"),
         (&|m| m["coded"]["seed"] = (-1).into(), "invalid value"),
         (&|m| m["coded"]["seed"] = 1.5.into(), "invalid type"),
         (&|m| m["coded"]["tensors"][0]["shape"] = json!([30, 300]), "tensor codes: u8 ["),
-        (&|m| m["coded"]["tensors"][0]["shape"] = json!([300, 60]), "tensor w: shape [300, 60] expected"),
-        (
-            &|m| m["coded"]["tensors"][0]["shape"] = json!([18_000]),
-            "tensor w: bf16 expected for shape [18000], codes found",
-        ),
-        (&|m| m["coded"]["tensors"][1]["coded"] = true.into(), "tensor v: bf16 expected for shape [50], codes found"),
+        (&|m| m["coded"]["tensors"][0]["shape"] = json!([300, 60]), "shape [300, 60] expected"),
+        (&|m| m["coded"]["tensors"][0]["shape"] = json!([18_000]), "bf16 expected for shape [18000], codes found"),
+        (&|m| m["coded"]["tensors"][1]["coded"] = true.into(), "bf16 expected for shape [50], codes found"),
         (&|m| m["coded"]["tensors"][0]["shape"] = json!([u64::MAX, 2]), "of a size that can be counted"),
         (&|m| m["coded"]["tensors"] = json!([]), "coded tensors: 3 expected, 0 found"),
         (&|m| drop(m.as_object_mut().expect("an object").remove("coded")), "3 tensors expected, 1 found"),

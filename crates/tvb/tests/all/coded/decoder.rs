@@ -276,7 +276,7 @@ fn what_is_recovered_is_what_the_document_says() {
         let basis = coded(&plan, &folder, &words(rate, Some(kept), &["t0 + t1"])).basis;
         let record = basis.manifest.coded.as_ref().expect("codes");
         assert_eq!((basis.manifest.version, record.n_kept, basis.manifest.atoms.len()), (2, 2, 6));
-        assert_eq!(basis.manifest.frozen, ["frozen", "empty", "last"]);
+        assert_eq!(basis.manifest.frozen, ["empty", "frozen", "last"]);
         check(&basis, &folder, rate.name());
     }
     let folder = top.path().join("nothing kept");

@@ -140,7 +140,11 @@ fn coding_stopped_after_any_chunk_ends_with_the_same_bytes() {
                 Some((bookmark, resumed)) => {
                     (CodeFiles::reopen(&folder, rates, &tensors, &resumed).expect("what was left"), Some(bookmark))
                 }
-                None => (CodeFiles::create(&folder, rates, &tensors).expect("files"), None),
+                None => {
+                    std::fs::remove_dir_all(&folder).expect("removed");
+                    std::fs::create_dir(&folder).expect("a folder");
+                    (CodeFiles::create(&folder, rates, &tensors).expect("files"), None)
+                }
             };
             let again = code(&plan, from, &coding, &reads, &mut files, bookmark, &runtime, &Silent, &mut bookmarks);
             let again = again.expect("codes");

@@ -15,9 +15,10 @@ use tvb::solve::Rule;
 use tvb_kernels::{Dtype, Rate};
 use tvb_tests::small_models::{Random, Stored, shapes, values, write_model};
 
-/// Whether what the manifest says of every task is what a look at the originals finds.
+/// Whether what the manifest says of every task is what a look at the originals finds. The coder's noise is that of whole
+/// blocks: in a tensor's last panel it counts what is missing there, `padding` of all elements.
 #[track_caller]
-fn check_measured(basis: &Basis, plan: &Plan, case: &str) {
+fn check_measured(basis: &Basis, plan: &Plan, padding: f64, case: &str) {
     let checks = verify_files(basis, &runtime(), &Silent).expect("an answer");
     assert!(checks.iter().all(|check| check.damage.is_none()), "{case}: {checks:?}");
     let found = verify_errors(basis, plan, &runtime(), &Silent).expect("errors");
@@ -26,30 +27,35 @@ fn check_measured(basis: &Basis, plan: &Plan, case: &str) {
         let Some(found_gain) = found.gain else { continue };
         let found_noise = found.measured - (1.0 - found_gain).powi(2);
         assert!((gain - found_gain).abs() < 1e-5, "{case}, {}: gain {gain}, {found_gain} found", task.name);
-        assert!((noise - found_noise).abs() < 1e-5, "{case}, {}: noise {noise}, {found_noise} found", task.name);
-        assert!((task.relative_error.expect("an error") - found.measured).abs() < 2e-5, "{case}, {}", task.name);
+        let more = noise - found_noise;
+        assert!(
+            (-1e-5..1e-5 + 2.0 * padding * noise).contains(&more),
+            "{case}, {}: noise {noise}, {found_noise} found",
+            task.name
+        );
+        let recorded = task.relative_error.expect("an error");
+        assert!((recorded - found.measured).abs() < 2e-5 + 2.0 * padding * noise, "{case}, {}", task.name);
     }
 }
 
 #[test]
 fn gain_and_noise_are_what_verify_finds() {
-    let top = tempfile::tempdir().expect("a folder");
-    let plan = plan(&write_models(top.path(), ODD, 4, 11));
-    for (index, rate) in Rate::ALL.into_iter().enumerate() {
-        for kept in [None, Some(Rate::Eight)] {
-            let folder = top.path().join(format!("{index}{}", kept.is_some()));
-            let basis = coded(&plan, &folder, &words(rate, kept, &[])).basis;
-            check_measured(&basis, &plan, rate.name());
-            for task in &basis.manifest.tasks {
-                let (gain, noise) = (task.gain.expect("a gain"), task.noise.expect("a noise"));
-                assert!((gain - 1.0).abs() < 0.25 * rate.noise().max(0.01), "{}: gain {gain}", rate.name());
-                assert!(noise < 1.3 * rate.noise() + 1e-4, "{}: noise {noise}", rate.name());
-                if kept.is_none() {
-                    assert!(
-                        (gain - 1.0).abs() < 0.01 && noise > 0.5 * rate.noise() - 1e-4,
-                        "{}: {gain}, {noise}",
-                        rate.name()
-                    );
+    let whole: &[Kind] = &[kind("a", &[100, 256], Dtype::F32, 0.1), kind("b", &[7, 1024], Dtype::F32, 0.02)];
+    for (name, kinds, padding) in [("whole", whole, 0.0), ("odd", ODD, 0.01)] {
+        let top = tempfile::tempdir().expect("a folder");
+        let plan = plan(&write_models(top.path(), kinds, 4, 11));
+        for (index, rate) in Rate::ALL.into_iter().enumerate() {
+            for kept in [None, Some(Rate::Eight)] {
+                let folder = top.path().join(format!("{index}{}", kept.is_some()));
+                let basis = coded(&plan, &folder, &words(rate, kept, &[])).basis;
+                check_measured(&basis, &plan, padding, &format!("{name} {}", rate.name()));
+                for task in &basis.manifest.tasks {
+                    let (gain, noise) = (task.gain.expect("a gain"), task.noise.expect("a noise"));
+                    let case = format!("{name} {}: gain {gain}, noise {noise}", rate.name());
+                    assert!(noise < 1.3 * rate.noise() + 1e-4, "{case}");
+                    if kept.is_none() {
+                        assert!((gain - 1.0).abs() < 0.01 && noise > 0.5 * rate.noise() - 1e-4, "{case}");
+                    }
                 }
             }
         }
@@ -95,9 +101,9 @@ fn huge_tiny_and_constant_deltas_come_back() {
     let n = 70 * 129;
     let constant = |value: f64| vec![value; n];
     let mut spike = vec![0.0; n];
-    spike[1234] = 1e30;
+    spike[1234] = 1e15;
     let runs: [(&str, Vec<Vec<f64>>); 9] = [
-        ("huge", vec![noise(n, 1, 1e30), noise(n, 2, 1e30)]),
+        ("huge", vec![noise(n, 1, 1e15), noise(n, 2, 1e15)]),
         ("tiny", vec![noise(n, 1, 1e-30), noise(n, 2, 1e-30)]),
         ("huge and tiny", vec![noise(n, 1, 1e15), noise(n, 2, 1e-15)]),
         ("constant", vec![constant(0.5), constant(-3.0)]),
@@ -163,12 +169,12 @@ fn every_type_of_input_is_coded() {
         let folder = top.path().join(format!("{dtype:?}"));
         std::fs::create_dir(&folder).expect("a folder");
         let kinds: &[Kind] = &[
-            Kind { dtype, ..kind("w", &[90, 300], Dtype::F32, 0.1) },
+            Kind { dtype, ..kind("w", &[90, 256], Dtype::F32, 0.1) },
             Kind { dtype, ..kind("v", &[40], Dtype::F32, 0.1) },
         ];
         let plan = plan(&write_models(&folder, kinds, 3, 21));
         let basis = coded(&plan, &folder.join("basis"), &words(Rate::Sixteen, Some(Rate::Four), &["t0 - t1"])).basis;
-        check_measured(&basis, &plan, &format!("{dtype:?}"));
+        check_measured(&basis, &plan, 0.0, &format!("{dtype:?}"));
         use_all(&basis, &plan, &folder, &format!("{dtype:?}"));
     }
 }
@@ -204,12 +210,14 @@ fn sharded_folders_are_coded_like_single_files() {
 fn deltas_that_are_not_finite_name_task_and_tensor() {
     let top = tempfile::tempdir().expect("a folder");
     let n = 30 * 300;
-    for (case, value) in [("nan", f64::NAN), ("infinite", f64::INFINITY), ("too large", 3e38)] {
+    for (case, value) in
+        [("nan", f64::NAN), ("infinite", f64::INFINITY), ("too large", 3e38), ("squares too large", 1e30)]
+    {
         for (name, at) in [("w", 4000), ("v", 1)] {
             let folder = top.path().join(format!("{case}-{name}"));
             std::fs::create_dir(&folder).expect("a folder");
             let mut deltas = vec![noise(n, 1, 0.1), noise(n, 2, 0.1)];
-            if name == "v" && case == "too large" {
+            if name == "v" && case.contains("too large") {
                 continue;
             }
             // `v` is a copy of the first elements of `w`.
