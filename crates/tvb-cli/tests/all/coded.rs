@@ -260,7 +260,13 @@ fn a_batch_codes_as_compress_does_and_makes_nothing_twice() {
     run(top.path(), 0, &[&["compress", "-o", "mixed", "--method", "pca", "-m", "2", "--bits", "8"], inputs].concat());
     for (single, output) in [("default", "plain-identity-2"), ("three", "rates-1.6"), ("mixed", "mixed-pca-2-8")] {
         let output = top.path().join("out").join(output);
-        assert!(contents(&top.path().join(single)) == contents(&output), "{single}");
+        // The manifests differ in where the inputs were, which a batch says in full.
+        let files = |folder: &Path| {
+            let mut files = contents(folder);
+            files.remove(Path::new("basis.json"));
+            files
+        };
+        assert!(files(&top.path().join(single)) == files(&output), "{single}");
     }
 
     // Every word about codes makes it another basis.

@@ -248,7 +248,7 @@ pub(super) fn checksum(folder: &Path, index: usize) -> Digest {
 #[track_caller]
 fn check(basis: &tvb::basis::Basis, folder: &Path, case: &str) {
     let n_tasks = basis.n_tasks();
-    let options = RecoverOptions::new((0..n_tasks).collect(), folder.with_extension("recovered"));
+    let options = RecoverOptions::new((0..n_tasks).collect(), folder.join("recovered"));
     let recovered = recover(basis, None, &options, &runtime(), &Silent).expect("task vectors");
     for (path, expected) in recovered.written.iter().zip(tasks(folder)) {
         let found = values_of(path);

@@ -136,11 +136,12 @@ fn huge_tiny_and_constant_deltas_come_back() {
                 }
                 let case = format!("{case}, task {task}, {} bits", rate.name());
                 let (gain, relative) = (product / energy, error / energy);
-                // A tiny task beside a huge one is lost in what they share.
-                if !(case.starts_with("huge and tiny") && task == 1) {
-                    assert!((gain - 1.0).abs() < 0.3, "{case}: gain {gain}");
-                    assert!(relative < 2.0 * rate.noise() + 0.02, "{case}: {relative}");
-                }
+                // What the sum's column has of the others' noise is shared by all: a small task beside a large one feels it.
+                let mean = deltas.iter().flatten().map(|delta| delta * delta).sum::<f64>() / deltas.len() as f64;
+                let felt = mean / energy / deltas.len() as f64;
+                let bound = 2.0 * rate.noise() * (1.0 + felt) + 0.02;
+                assert!((gain - 1.0).abs() < bound.sqrt().max(0.3), "{case}: gain {gain}");
+                assert!(relative < bound, "{case}: {relative}");
             }
         }
     }
@@ -232,7 +233,7 @@ fn deltas_that_are_not_finite_name_task_and_tensor() {
             let error = compress(&plan, &options, &runtime(), &Silent).expect_err(case);
             assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
             assert!(
-                error.message().contains("t1") && error.message().contains(&format!("tensor {name}")),
+                error.message().contains("t1") && error.message().replace('`', "").contains(&format!("tensor {name}")),
                 "{case}: {error}"
             );
             assert_eq!(error.message().lines().count(), 1);
