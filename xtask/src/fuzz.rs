@@ -11,6 +11,7 @@ use std::process::Command;
 const TARGETS: &[&str] = &[
     "basis_coefficients",
     "basis_manifest",
+    "coded_atom",
     "expression",
     "gram_file",
     "job_file",

@@ -92,6 +92,36 @@ fn a_compression_killed_anywhere_leaves_the_old_or_the_new_and_goes_on() {
 }
 
 #[test]
+fn coding_killed_anywhere_goes_on_to_the_same_bytes() {
+    let top = tempfile::tempdir().expect("a folder");
+    let run = write_run(top.path(), SHAPES, 4, 14);
+    let work = top.path().join("work");
+    std::fs::create_dir(&work).expect("a folder");
+    let (output, reference) = (work.join("basis"), top.path().join("reference"));
+    let mut random = Random(number("TVB_KILL_SEED", 14));
+    // Tasks as they are, in one pass; mixtures, after the Gram matrix.
+    for more in [&["--bits", "1.6", "--keep", "task0 + task1"][..], &["-m", "3", "--bits", "2"]] {
+        let code = |output: &Path| {
+            let mut command = tvb();
+            command.args(["compress", "-q", "-j", "2", "--overwrite", "--base"]).arg(&run.base).args(&run.tasks);
+            command.args(more).arg("-o").arg(output).env("TVB_BOOKMARK_SECONDS", "0");
+            command
+        };
+        let length = succeed(&mut code(&reference));
+        let expected = contents(&reference);
+        let _ = std::fs::remove_dir_all(&output);
+        for _ in 0..number("TVB_KILLS", 12_u64).div_ceil(2) {
+            kill(code(&output).spawn().expect("starts"), length, &mut random);
+            let found = contents(&output);
+            assert!(found.is_empty() || found == expected || work.join("basis.partial.old").exists(), "half an output");
+        }
+        succeed(&mut code(&output));
+        assert!(contents(&output) == expected, "{more:?}: other bytes after kills");
+        assert_eq!(names(&work), ["basis"]);
+    }
+}
+
+#[test]
 fn a_gram_file_and_an_edit_killed_anywhere_are_whole_in_the_end() {
     let top = tempfile::tempdir().expect("a folder");
     let run = write_run(top.path(), SHAPES, 4, 2);

@@ -5,6 +5,7 @@
 mod batch;
 mod bench;
 mod cli;
+mod coded;
 mod kills;
 mod loss;
 mod names;

@@ -180,8 +180,9 @@ fn keep_seeds(target: &str, seeds: &[Vec<u8>]) {
     let Some(folder) = std::env::var_os("TVB_SEEDS") else { return };
     let folder = Path::new(&folder).join("corpus").join(target);
     std::fs::create_dir_all(&folder).expect("a folder");
-    for (number, seed) in seeds.iter().enumerate() {
-        std::fs::write(folder.join(format!("seed-{number}")), seed).expect("written");
+    for seed in seeds {
+        // Several tests have seeds for one target.
+        std::fs::write(folder.join(format!("seed-{:032x}", Digest::of(seed).0)), seed).expect("written");
     }
 }
 
@@ -305,6 +306,42 @@ fn readers_refuse_mutilated_files_and_never_panic() {
 }
 
 /// The small files of the published bases, one mutilated at a time.
+#[test]
+fn coded_atoms_that_are_mutilated_are_refused_or_read() {
+    let top = tempfile::tempdir().expect("a folder");
+    let read = |path: &Path| std::fs::read(path).expect("a file");
+    let model = Model { shapes: vec![(vec![40, 30], 0), (vec![5], 1)], n_tasks: 2, n_shards: 1, seed: 4 };
+    let folder = top.path().join("coded");
+    compress(&plan(top.path(), &model), &CompressOptions::new(&folder), &runtime(1), &Silent).expect("a basis");
+    keep_probe("coded", &folder);
+    let manifest = [read(&folder.join("basis.json"))];
+    keep_seeds("basis_manifest", &manifest);
+    let use_it = || {
+        let Ok(basis) = Basis::open(&folder) else { return false };
+        let _ = verify_files(&basis, &runtime(1), &Silent);
+        let edit = Edit { alpha: vec![1.0; basis.n_tasks()], scale: 1.0, rule: Rule::Projected };
+        let _ = edit.predict(&basis);
+        edit.edits(Source::Basis(&basis)).is_ok()
+    };
+    let n_taken = feed("basis with a mutilated manifest of codes", &manifest, |bytes| {
+        std::fs::write(folder.join("basis.json"), resealed(bytes)).expect("written");
+        use_it()
+    });
+    assert!(n_taken > 0, "nothing gets past the checksum");
+    std::fs::write(folder.join("basis.json"), &manifest[0]).expect("written");
+    let mut seeds = Vec::new();
+    for (number, name) in ["atom-00.safetensors", "atom-02.safetensors"].into_iter().enumerate() {
+        let whole = read(&folder.join(name));
+        seeds.push([vec![number as u8], whole.clone()].concat());
+        feed(&format!("coded {name}"), std::slice::from_ref(&whole), |bytes| {
+            std::fs::write(folder.join(name), bytes).expect("written");
+            use_it()
+        });
+        std::fs::write(folder.join(name), whole).expect("written");
+    }
+    keep_seeds("coded_atom", &seeds);
+}
+
 #[test]
 fn published_bases_with_a_mutilated_file_are_refused_or_read() {
     let fixtures = fixture("reference/published");

@@ -317,9 +317,10 @@ pub fn checksum(
 impl Column {
     /// Sets the places for `first_row` of a tensor that begins where the ones before it have ended.
     fn begin(&mut self, tensor: &Laid, first_row: usize) {
-        let before = match tensor.is_coded {
-            true => n_blocks(first_row) * block_bytes(self.rate),
-            false => 2 * first_row,
+        let before = match (tensor.is_coded, self.has_raw) {
+            (true, _) => n_blocks(first_row) * block_bytes(self.rate),
+            (false, true) => 2 * first_row,
+            (false, false) => 0,
         };
         self.pending.at = self.tensor_at + before as u64;
     }

@@ -1,7 +1,7 @@
 //! Atoms that are made from a seed or decoded, written as files for formats that know plain atoms only.
 
 use crate::basis::atoms::plain;
-use crate::basis::{Basis, edits};
+use crate::basis::{Basis, check_read, edits};
 use crate::checkpoint::{Checkpoint, CheckpointWriter, Inputs, OpenOptions};
 use crate::error::{Error, Result};
 use crate::jobs::edit::{EditOutput, writer_for};
@@ -28,7 +28,8 @@ pub(super) fn make_atoms(
     let writers: Vec<CheckpointWriter> =
         (0..n_atoms).map(|index| writer_for(&edits, None, &output(index), &Inputs::none())).collect::<Result<_>>()?;
     let outputs = Outputs { writers: &writers, format: Format::default() };
-    reconstruct(None, edits, outputs, runtime, progress)?;
+    let read = reconstruct(None, edits, outputs, runtime, progress)?;
+    check_read(&read, basis, None)?;
     for writer in writers {
         writer.commit()?;
     }

@@ -66,10 +66,14 @@ impl Coder<'_> {
         let mut measured = Vec::with_capacity(blocks.len() * self.n_own * N_MEASURED);
         for (index, block) in blocks.iter().enumerate() {
             if self.is_coded(block) {
-                for (column, of_column) in codes.measured[index * self.n_own..][..self.n_own].iter().enumerate() {
-                    if !of_column.energy.is_finite() || !of_column.decoded.is_finite() {
-                        return Err(self.too_large(block, column));
-                    }
+                let own = &codes.measured[index * self.n_own..][..self.n_own];
+                // What is shared makes the others not finite too: the one whose own elements are is the one to name.
+                let by_energy = own.iter().position(|of_column| !of_column.energy.is_finite());
+                let bad = by_energy.or_else(|| own.iter().position(|of_column| !of_column.decoded.is_finite()));
+                if let Some(column) = bad {
+                    return Err(self.too_large(block, column));
+                }
+                for of_column in own {
                     measured.extend([of_column.energy, of_column.product, of_column.decoded].map(|sum| sum / ROTATED));
                 }
                 continue;
