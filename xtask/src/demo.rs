@@ -107,7 +107,7 @@ impl Study {
             (seeds, of_measured) = of_measured.split_at(n_seeds.min(of_measured.len()));
             let share = |one: &Stored| one.bytes as f64 / full.bytes as f64;
             if let Some(one) = of_stored.first() {
-                let sizes = (one.bytes, share(one), one.noise);
+                let sizes = (one.bytes, share(one), one.quality);
                 found.push(Found::new((&row.label, row.family, n_tasks), sizes, seeds, originals));
             }
             of_stored = of_stored.get(n_seeds..).unwrap_or_default();

@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn the_rungs_that_meet_it_are_named_and_so_is_what_the_nearest_lacks() {
         let originals = example(&[0.8, 0.8], 0.7, 0.2);
-        let row = |label, bytes, individual: [f64; 2], addition, negated| {
+        let row = |label, bytes: u32, individual: [f64; 2], addition, negated| {
             let measured = [example(&individual, addition, negated)];
             let share = f64::from(bytes) / 1000.0;
             Found::new((label, Family::Coded, 2), (bytes.into(), share, None), &measured, &originals)

@@ -18,10 +18,10 @@ const BOTTOM: f64 = HEIGHT - 56.0;
 const LEAST_SHARE: f64 = 1.0 / 72.0;
 const TICKS: [u32; 7] = [64, 32, 16, 8, 4, 2, 1];
 /// Percent of the fine-tunes' accuracy.
-const LEAST: f64 = 40.0;
+const LEAST: f64 = 20.0;
 const MOST: f64 = 105.0;
 /// Labels of points are at least so far apart.
-const LABEL_GAP: f64 = 30.0;
+const LABEL_GAP: f64 = 24.0;
 
 /// Points that are joined.
 struct Line<'a> {
@@ -99,7 +99,7 @@ fn y(percent: f64) -> f64 {
 
 fn grid(svg: &mut String) {
     let _ = writeln!(svg, "<g stroke=\"#d8dee4\">");
-    for percent in (50..=100).step_by(10) {
+    for percent in (20..=100).step_by(20) {
         let y = y(f64::from(percent));
         let _ = writeln!(svg, "<path d=\"M{LEFT} {y:.1}H{RIGHT}\"/>");
     }
@@ -108,7 +108,7 @@ fn grid(svg: &mut String) {
         let _ = writeln!(svg, "<path d=\"M{x:.1} {TOP}V{BOTTOM}\"/>");
     }
     let _ = writeln!(svg, "</g>\n<path d=\"M{LEFT} {BOTTOM}H{RIGHT}\" stroke=\"#57606a\"/>\n<g fill=\"#57606a\">");
-    for percent in (50..=100).step_by(10) {
+    for percent in (20..=100).step_by(20) {
         let _ = writeln!(
             svg,
             "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{percent} %</text>",
@@ -179,7 +179,7 @@ fn labels(svg: &mut String, rows: &[&Found]) {
             continue;
         }
         let bits = row.label.split(' ').next().unwrap_or_default();
-        let name = if last.is_infinite() { format!("{bits} bits") } else { bits.to_owned() };
+        let name = if last.is_infinite() { format!("{bits} bit") } else { bits.to_owned() };
         let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{:.1}\">{name}</text>", y(row.individual.mean) - 9.0);
         last = x;
     }
@@ -241,7 +241,7 @@ mod tests {
         }
         let rows = [24, 23, 14].map(|divisor| row(&format!("{divisor} bits"), Family::Coded, divisor, 0.9));
         let svg = svg(2, &rows);
-        assert!(svg.contains(">24 bits<") && svg.contains(">14<") && !svg.contains(">23<"));
+        assert!(svg.contains(">24 bit<") && svg.contains(">14<") && !svg.contains(">23<"));
         assert!(!svg.contains("NaN") && svg.ends_with("</svg>\n"));
     }
 }

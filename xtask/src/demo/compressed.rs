@@ -1,7 +1,8 @@
 //! What the demo reads of `tvb compress --json`, which prints one object:
 //!
 //! ```text
-//! tasks[]         noise      ‖τ̂t − gain·τt‖² / ‖τt‖²
+//! tasks[]         gain       ⟨τt, τ̂t⟩ / ‖τt‖²
+//!                 noise      ‖τ̂t − gain·τt‖² / ‖τt‖²
 //! atoms[]         bytes      size of each atom's file
 //! ```
 
@@ -17,6 +18,7 @@ pub(super) struct Compressed {
 
 #[derive(Debug, Deserialize)]
 struct Task {
+    gain: f64,
     noise: f64,
 }
 
@@ -36,9 +38,10 @@ impl Compressed {
         self.atoms.iter().map(|atom| atom.bytes).sum()
     }
 
-    /// Mean over the tasks.
-    pub(super) fn noise(&self) -> f64 {
-        self.tasks.iter().map(|task| task.noise).sum::<f64>() / self.tasks.len().max(1) as f64
+    /// Mean gain and mean noise of the tasks.
+    pub(super) fn quality(&self) -> (f64, f64) {
+        let mean = |value: fn(&Task) -> f64| self.tasks.iter().map(value).sum::<f64>() / self.tasks.len().max(1) as f64;
+        (mean(|task| task.gain), mean(|task| task.noise))
     }
 }
 
@@ -50,11 +53,11 @@ mod tests {
     fn what_is_not_shown_is_ignored() {
         let text = r#"{
             "format": "tvb-basis",
-            "tasks": [{"name": "a", "gain": 1.0, "noise": 0.25}, {"name": "b", "noise": 0.75}],
+            "tasks": [{"name": "a", "gain": 1.0, "noise": 0.25}, {"name": "b", "gain": 0.5, "noise": 0.75}],
             "atoms": [{"file": "atom-00.safetensors", "bytes": 1000}, {"file": "atom-01.safetensors", "bytes": 24}]
         }"#;
         let compressed = Compressed::parse(text).unwrap();
-        assert_eq!((compressed.bytes(), compressed.noise()), (1024, 0.5));
+        assert_eq!((compressed.bytes(), compressed.quality()), (1024, (0.75, 0.5)));
         assert!(Compressed::parse("{}").is_err());
     }
 }

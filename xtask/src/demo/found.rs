@@ -45,7 +45,8 @@ pub(super) struct Found {
     pub(super) bytes: u64,
     /// Of the bytes of the float32 task vectors.
     pub(super) share: f64,
-    pub(super) noise: Option<f64>,
+    /// Mean gain and mean noise of the tasks.
+    pub(super) quality: Option<(f64, f64)>,
     /// Accuracy of the recovered tasks as a part of the fine-tunes', in percent: the mean, and the worst task's.
     pub(super) individual: Spread,
     pub(super) worst: Spread,
@@ -61,7 +62,7 @@ impl Found {
     /// Sets what was measured for each rotation against the originals.
     pub(super) fn new(
         (label, family, n_tasks): (&str, Family, usize),
-        (bytes, share, noise): (u64, f64, Option<f64>),
+        (bytes, share, quality): (u64, f64, Option<(f64, f64)>),
         measured: &[Measured],
         originals: &Measured,
     ) -> Found {
@@ -83,7 +84,7 @@ impl Found {
             n_seeds: measured.len(),
             bytes,
             share,
-            noise,
+            quality,
             individual: over(|kept| kept.iter().sum::<f64>() / kept.len().max(1) as f64),
             worst: over(|kept| kept.iter().copied().fold(f64::INFINITY, f64::min)),
             added: (0..=originals.subsets.len()).map(|index| points(&|one| sums(one, index))).collect(),

@@ -16,8 +16,8 @@ pub(super) struct Stored {
     pub(super) recovered: PathBuf,
     /// What is kept on the disk of all tasks together.
     pub(super) bytes: u64,
-    /// Mean noise of the tasks, where `tvb` measured it.
-    pub(super) noise: Option<f64>,
+    /// Mean gain and mean noise of the tasks, where `tvb` measured them.
+    pub(super) quality: Option<(f64, f64)>,
 }
 
 #[derive(Deserialize)]
@@ -34,20 +34,20 @@ pub(super) fn store(zoo: &Zoo, row: &Row, n_tasks: usize, seed: u64, folder: &Pa
     match &row.how {
         How::Originals => {
             let bytes = f32_bytes()? * n_tasks as u64;
-            Ok(Stored { basis: None, recovered: root().join(CHECKPOINTS), bytes, noise: None })
+            Ok(Stored { basis: None, recovered: root().join(CHECKPOINTS), bytes, quality: None })
         }
         How::Nothing => {
             for task in tasks {
                 let (from, to) = (root().join(checkpoint("base")), recovered.join(format!("{task}.safetensors")));
                 std::fs::copy(&from, &to).map_err(|error| format!("{}: {error}", to.display()))?;
             }
-            Ok(Stored { basis: None, recovered, bytes: 0, noise: None })
+            Ok(Stored { basis: None, recovered, bytes: 0, quality: None })
         }
         How::Control(name) => {
             let mut command = zoo.command(&["control", name, "--zoo", CHECKPOINTS, "--scenario", &n_tasks.to_string()]);
             let kept: Vec<Kept> = said(command.arg("--out").arg(&recovered))?;
             let bytes = kept.first().map_or(0, |kept| kept.bytes);
-            Ok(Stored { basis: None, recovered, bytes, noise: None })
+            Ok(Stored { basis: None, recovered, bytes, quality: None })
         }
         How::Compress(words) => {
             let basis = own.join("basis");
@@ -57,8 +57,8 @@ pub(super) fn store(zoo: &Zoo, row: &Row, n_tasks: usize, seed: u64, folder: &Pa
             let compressed = Compressed::parse(&capture(&mut command)?)?;
             let mut command = zoo.tvb(&["recover", "--overwrite"]);
             capture(command.arg(&basis).arg("--base").arg(checkpoint("base")).arg("-o").arg(&recovered))?;
-            let (bytes, noise) = (compressed.bytes(), Some(compressed.noise()));
-            Ok(Stored { basis: Some(basis), recovered, bytes, noise })
+            let (bytes, quality) = (compressed.bytes(), Some(compressed.quality()));
+            Ok(Stored { basis: Some(basis), recovered, bytes, quality })
         }
     }
 }

@@ -87,6 +87,7 @@ fn table(scenario: &Scenario, is_shown: impl Fn(Family) -> bool) -> String {
     let names = [
         "bytes",
         "of f32",
+        "gain",
         "noise",
         "individual, %",
         "worst task, %",
@@ -100,8 +101,11 @@ fn table(scenario: &Scenario, is_shown: impl Fn(Family) -> bool) -> String {
     out += &format!("|---|{}\n", "---|".repeat(names.len()));
     for found in scenario.rows.iter().filter(|found| is_shown(found.family)) {
         let spread = |value: &Spread, is_signed: bool| shown(value, found.n_seeds, is_signed);
-        let noise = found.noise.map_or("-".to_owned(), |noise| format!("{noise:.3}"));
-        let mut cells = vec![size(found.bytes), format!("1/{:.1}", 1.0 / found.share), noise];
+        let (gain, noise) = match found.quality {
+            Some((gain, noise)) => (format!("{gain:.3}"), format!("{noise:.3}")),
+            None => ("-".to_owned(), "-".to_owned()),
+        };
+        let mut cells = vec![size(found.bytes), format!("1/{:.1}", 1.0 / found.share), gain, noise];
         cells.extend([&found.individual, &found.worst].map(|value| spread(value, false)));
         cells.extend(found.added.iter().map(|value| spread(value, true)));
         cells.push(spread(&found.negated, true));
@@ -150,7 +154,7 @@ mod tests {
     fn scenario() -> Scenario {
         let measured = example(&[0.8, 0.5], 0.7, 0.2);
         let found = |label: &str, family, bytes: u64, seeds: &[Measured]| {
-            Found::new((label, family, 8), (bytes, bytes as f64 / 1e6, Some(0.1)), seeds, &measured)
+            Found::new((label, family, 8), (bytes, bytes as f64 / 1e6, Some((1.0, 0.1))), seeds, &measured)
         };
         let full = found(&originals().label, Family::Reference, 1_000_000, std::slice::from_ref(&measured));
         let coded = [example(&[0.8, 0.49], 0.69, 0.21), example(&[0.8, 0.5], 0.71, 0.21)];
@@ -164,8 +168,8 @@ mod tests {
         let text = markdown(&[scenario()]);
         for line in [
             "| task vectors in f32 | 1.00 MB | 65.0 % | 70.0 % | 80.0 % | 75.0 % | 20.0 % (control 90.0 %) |",
-            "| **2 bits, sum at 3 (default)** | 70.0 kB | 1/14.3 | 0.100 | 99.5 ± 0.5 | 99.0 ± 1.0 | +0.00 ± 1.00 | +0.00 ± 1.00 | +0.00 ± 1.00 | +1.00 ± 0.00 | 90.0 |",
-            "| exact | 500.0 kB | 1/2.0 | 0.100 | 100.0 | 100.0 | +0.00 | +0.00 | +0.00 | +0.00 | 90.0 |",
+            "| **2 bits, sum at 3 (default)** | 70.0 kB | 1/14.3 | 1.000 | 0.100 | 99.5 ± 0.5 | 99.0 ± 1.0 | +0.00 ± 1.00 | +0.00 ± 1.00 | +0.00 ± 1.00 | +1.00 ± 0.00 | 90.0 |",
+            "| exact | 500.0 kB | 1/2.0 | 1.000 | 0.100 | 100.0 | 100.0 | +0.00 | +0.00 | +0.00 | +0.00 | 90.0 |",
         ] {
             assert!(text.contains(line), "{line}\nis not in\n{text}");
         }
