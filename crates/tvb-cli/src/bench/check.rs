@@ -123,14 +123,7 @@ pub(super) fn rows(sum: Sum<'_>, n_rows: usize, row: impl Fn(usize, usize) -> Op
                 expected += term;
                 magnitude += term.abs();
             }
-            let unit = Dtype::F32.unit_roundoff();
-            // Of numbers too small for a full mantissa the last bit is always this large.
-            let (stored, least) = match sum.dtype {
-                Dtype::F16 => (sum.dtype.unit_roundoff(), 2.0f64.powi(-25)),
-                Dtype::Bf16 => (sum.dtype.unit_roundoff(), 1e-30),
-                Dtype::F32 | Dtype::F64 => (unit, 1e-30),
-            };
-            let tolerance = (sum.n_columns + 2) as f64 * unit * magnitude + stored * expected.abs() + least;
+            let tolerance = tolerance(sum.dtype, expected, sum.n_columns + 2, magnitude);
             match row(k, x) {
                 None => return Err(format!("row {x} of output {k} is missing")),
                 Some(found) if is_above((found - expected).abs(), tolerance) => {
@@ -141,6 +134,18 @@ pub(super) fn rows(sum: Sum<'_>, n_rows: usize, row: impl Fn(usize, usize) -> Op
         }
     }
     Ok(())
+}
+
+/// Largest error of a row that is `expected`, formed in f32 of `n_terms` terms that are `magnitude` together, and stored.
+pub(super) fn tolerance(dtype: Dtype, expected: f64, n_terms: usize, magnitude: f64) -> f64 {
+    let unit = Dtype::F32.unit_roundoff();
+    // Of numbers too small for a full mantissa the last bit is always this large.
+    let (stored, least) = match dtype {
+        Dtype::F16 => (dtype.unit_roundoff(), 2.0f64.powi(-25)),
+        Dtype::Bf16 => (dtype.unit_roundoff(), 1e-30),
+        Dtype::F32 | Dtype::F64 => (unit, 1e-30),
+    };
+    n_terms as f64 * unit * magnitude + stored * expected.abs() + least
 }
 
 /// Checks that GU = UΛ, that U is orthogonal, and that eigenvalues fall; `triangle` is G's packed lower triangle.
@@ -174,7 +179,7 @@ pub(super) fn eigh(triangle: &[f64], n: usize, found: &Eigh) -> Result<(), Wrong
 }
 
 /// A NaN is above everything.
-fn is_above(error: f64, tolerance: f64) -> bool {
+pub(super) fn is_above(error: f64, tolerance: f64) -> bool {
     error.is_nan() || error > tolerance
 }
 

@@ -2,7 +2,7 @@
 
 use super::values::Values;
 use tvb::digest::BLOCK_ROWS;
-use tvb_kernels::{Chunk, ChunkLayout, Segment, Slice};
+use tvb_kernels::{Chunk, ChunkLayout, Code, CodeSlice, Codes, Segment, Slice, n_blocks};
 
 /// Rows come in multiples of this, so that every slice lies on a cache line in every format.
 const ROW_MULTIPLE: usize = 64;
@@ -50,6 +50,35 @@ impl Data {
             values.store(at % n_columns, at / n_columns * chunk_rows, out);
         });
         Data { values, n_rows: n_chunks * chunk_rows, layout, bytes }
+    }
+
+    /// The base and, in place of the other columns, what was coded of each chunk.
+    pub(super) fn coded(&self, code: &Code, codes: &[Codes]) -> Data {
+        let chunk_rows = self.chunk_rows();
+        let base_bytes = chunk_rows * self.values.dtype.size();
+        let n_blocks = n_blocks(chunk_rows);
+        let n_tasks = self.layout.n_tasks();
+        let words_of = |rate: tvb_kernels::Rate| 4 * rate.words() * n_blocks;
+        let (own, shared) = (words_of(code.rate), words_of(code.kept_rate));
+        let scales = base_bytes + n_tasks * own + code.n_kept * shared;
+        let slice = |column: usize| CodeSlice {
+            words: base_bytes + column.min(n_tasks) * own + column.saturating_sub(n_tasks) * shared,
+            scales: scales + column * 2 * n_blocks,
+        };
+        let layout = ChunkLayout {
+            n_columns: 1,
+            segments: self.layout.segments.clone(),
+            slices: vec![Slice { offset: 0, dtype: self.values.dtype }],
+            codes: (0..n_tasks + code.n_kept).map(slice).collect(),
+            n_bytes: scales + (n_tasks + code.n_kept) * 2 * n_blocks,
+        };
+        let mut bytes = Vec::with_capacity(codes.len() * layout.n_bytes);
+        for (chunk, codes) in self.chunks().zip(codes) {
+            bytes.extend(&chunk.bytes[..base_bytes]);
+            bytes.extend(codes.words.iter().flat_map(|word| word.to_le_bytes()));
+            bytes.extend(codes.scales.iter().flat_map(|scale| scale.to_le_bytes()));
+        }
+        Data { values: self.values, n_rows: self.n_rows, layout, bytes }
     }
 
     /// Every chunk, in row order.

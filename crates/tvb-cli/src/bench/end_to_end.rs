@@ -1,5 +1,7 @@
 //! From files to files: made-up checkpoints on disk are compressed by the very call that `tvb compress` makes.
 
+mod coded;
+
 use super::check::{self, Sum};
 use super::threads::for_each;
 use super::timing::{Budget, Timed, measure};
@@ -21,7 +23,10 @@ use tvb_kernels::triangle_len;
 /// Shapes of the model's tensors, over and over: a weight and a bias of odd length.
 const SHAPES: [&[usize]; 2] = [&[512, 512], &[777]];
 
-/// Bytes written at a time.
+/// Elements of the smallest matrix.
+const LEAST_MATRIX: usize = 512;
+
+/// Rows written at a time.
 const BLOCK_ROWS: usize = 1 << 18;
 
 /// Files of a base and its fine-tunes in a temporary folder, which goes when this is dropped.
@@ -36,11 +41,11 @@ pub(super) struct Files {
 /// What is timed, checked and hashed.
 #[derive(Debug)]
 pub(super) struct Outcome {
-    /// Whether Gram and atoms are right.
+    /// Whether everything that came out is right.
     pub(super) verdict: std::result::Result<(), check::Wrong>,
-    /// Bytes of the inputs and of the atoms, each once.
+    /// Bytes of what a run reads and writes, each once for each of its jobs.
     pub(super) n_bytes: u64,
-    /// Of the atoms' bytes, from two runs.
+    /// Of what came out, from two runs.
     pub(super) hashes: [Digest; 2],
     /// How long one run takes; the files are in the page cache.
     pub(super) timed: Timed,
@@ -72,8 +77,13 @@ impl Files {
         while left > 0 {
             let shape = SHAPES[tensors.len() % SHAPES.len()];
             let n_rows = shape.iter().product::<usize>();
-            let shape = if n_rows <= left { shape.to_vec() } else { vec![left] };
-            left -= n_rows.min(left);
+            let shape = match left {
+                _ if n_rows <= left => shape.to_vec(),
+                // What is left is a matrix, too, so that there is something to code in a model of any size.
+                _ if left >= LEAST_MATRIX => vec![left / 16, 16],
+                _ => vec![left],
+            };
+            left -= shape.iter().product::<usize>();
             tensors.push(TensorSpec { name: format!("layer.{:04}", tensors.len()), dtype, shape });
         }
         let files = Files { folder, values, n_tasks, tensors };
@@ -115,6 +125,13 @@ impl Files {
         Ok(())
     }
 
+    fn plan(&self) -> Result<Plan> {
+        let open = |column: usize| Checkpoint::open(&self.path(column));
+        let tasks =
+            (1..=self.n_tasks).map(|column| Ok(Task { name: format!("t{column:03}"), checkpoint: open(column)? }));
+        Plan::new(open(0)?, tasks.collect::<Result<_>>()?, &Selection::default())
+    }
+
     /// Compresses the files to `n_atoms` atoms again and again.
     ///
     /// # Errors
@@ -126,10 +143,7 @@ impl Files {
         progress: &dyn Progress,
         budget: Budget,
     ) -> Result<Outcome> {
-        let open = |column: usize| Checkpoint::open(&self.path(column));
-        let tasks =
-            (1..=self.n_tasks).map(|column| Ok(Task { name: format!("t{column:03}"), checkpoint: open(column)? }));
-        let plan = Plan::new(open(0)?, tasks.collect::<Result<_>>()?, &Selection::default())?;
+        let plan = self.plan()?;
         let options = CompressOptions::mixtures(self.folder.path().join("basis"))
             .atoms(n_atoms)
             .dtype(self.values.dtype)
@@ -150,11 +164,8 @@ impl Files {
     /// Compares the Gram and the atoms of a basis with f64 sums over the values that the files were made from.
     fn check(&self, basis: &Basis, n_threads: usize) -> Result<std::result::Result<(), check::Wrong>> {
         let (n_tasks, n_rows) = (self.n_tasks, self.n_rows());
-        let Some(gram) = basis.total_gram() else { return Ok(Err("the basis has no Gram matrix".into())) };
-        let mut triangle = Vec::with_capacity(triangle_len(n_tasks));
-        (0..n_tasks).for_each(|i| triangle.extend((0..=i).map(|j| gram[(i, j)])));
-        if let Err(wrong) = check::gram(&self.values, n_tasks, n_rows, &triangle, n_threads) {
-            return Ok(Err(format!("Gram: {wrong}")));
+        if let Err(wrong) = self.check_gram(basis, n_threads) {
+            return Ok(Err(wrong));
         }
         let encode = &basis.coefficients.encode;
         let n_atoms = basis.n_atoms();
@@ -168,11 +179,20 @@ impl Files {
             subtract_base: true,
             dtype: self.values.dtype,
         };
-        Ok(check::rows(sum, n_rows, |k, x| self.atom_row(&atoms[k], x)).map_err(|wrong| format!("atoms: {wrong}")))
+        Ok(check::rows(sum, n_rows, |k, x| self.row(&atoms[k], x)).map_err(|wrong| format!("atoms: {wrong}")))
     }
 
-    /// Row x of an atom, read from its file.
-    fn atom_row(&self, atom: &Checkpoint, x: usize) -> Option<f64> {
+    fn check_gram(&self, basis: &Basis, n_threads: usize) -> std::result::Result<(), check::Wrong> {
+        let n_tasks = self.n_tasks;
+        let gram = basis.total_gram().ok_or("the basis has no Gram matrix")?;
+        let mut triangle = Vec::with_capacity(triangle_len(n_tasks));
+        (0..n_tasks).for_each(|i| triangle.extend((0..=i).map(|j| gram[(i, j)])));
+        check::gram(&self.values, n_tasks, self.n_rows(), &triangle, n_threads)
+            .map_err(|wrong| format!("Gram: {wrong}"))
+    }
+
+    /// Row x of a checkpoint of these tensors, read from its file.
+    fn row(&self, atom: &Checkpoint, x: usize) -> Option<f64> {
         let mut row = x;
         for tensor in &self.tensors {
             let n_rows: usize = tensor.shape.iter().product();

@@ -2,10 +2,13 @@
 //!
 //! The yardstick is the device's own copy, memory to memory: bytes read and bytes written both count, as they do for
 //! every other stage. *Resident* stages work on data in the device's memory (for the CPU: beyond its caches); `upload` is
-//! the way from host memory to a device, `end-to-end` goes from files to files through [`compress`](tvb::jobs::compress).
+//! the way from host memory to a device, `end-to-end` goes from files to files through [`compress`](tvb::jobs::compress),
+//! and `end-to-end-coded` back again, by adding up all tasks from their codes.
 //! Nothing that was found wrong gets a time.
 
 mod check;
+mod check_codes;
+mod codes;
 mod data;
 mod end_to_end;
 mod moves;

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use tvb::digest::Digest;
 use tvb::error::{Error, Result};
 use tvb::pass::{Runtime, device_error};
-use tvb_kernels::{CpuEngine, Dtype, Engine, Resident, Scratch, Triangles, Work, decode};
+use tvb_kernels::{Codes, CpuEngine, Dtype, Engine, Measured, Resident, Scratch, Triangles, Work, decode};
 
 /// Submits that a GPU is given at once, at most.
 const MOST_TOGETHER: u32 = 64;
@@ -40,6 +40,22 @@ impl StageResult for Triangles {
 
     fn digest(&self) -> Digest {
         Digest::of(bytemuck::cast_slice(&self.values))
+    }
+}
+
+impl StageResult for Codes {
+    fn spoil(&mut self) {
+        self.words.fill(u32::MAX);
+        // NaN as a scale, too.
+        self.scales.fill(u16::MAX);
+        self.measured.fill(Measured { energy: f64::NAN, product: f64::NAN, decoded: f64::NAN });
+    }
+
+    fn digest(&self) -> Digest {
+        let sums: Vec<f64> = self.measured.iter().flat_map(|of| [of.energy, of.product, of.decoded]).collect();
+        let parts: [&[u8]; 3] =
+            [bytemuck::cast_slice(&self.words), bytemuck::cast_slice(&self.scales), bytemuck::cast_slice(&sums)];
+        Digest::of_digests(parts.map(Digest::of))
     }
 }
 

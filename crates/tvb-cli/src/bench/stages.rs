@@ -2,8 +2,9 @@
 
 use super::BenchOptions;
 use super::check::{self, Sum, Wrong};
+use super::check_codes::{self, CodedEdit};
 use super::data::Data;
-use super::end_to_end::Files;
+use super::end_to_end::{Files, Outcome};
 use super::moves::{self, Upload};
 use super::resident::{Loaded, StageResult, cut, digest, row, total_gram};
 use super::timing::{Timed, measure};
@@ -13,7 +14,7 @@ use tvb::error::{ErrorKind, Result};
 use tvb::ops::grams::unpack_triangle;
 use tvb::pass::{Runtime, device_error};
 use tvb::progress::Progress;
-use tvb_kernels::{Base, Columns, Dtype, Engine, Gram, Project, Reconstruct, Work};
+use tvb_kernels::{Base, Code, Codes, Columns, Decode, Dtype, Engine, Gram, Project, Rate, Reconstruct, Work};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +26,10 @@ pub(crate) enum Stage {
     Eigh,
     Project,
     Reconstruct,
+    Code,
+    Decode,
     EndToEnd,
+    EndToEndCoded,
 }
 
 impl Stage {
@@ -38,7 +42,10 @@ impl Stage {
             Stage::Eigh => "eigh",
             Stage::Project => "project",
             Stage::Reconstruct => "reconstruct",
+            Stage::Code => "code",
+            Stage::Decode => "decode",
             Stage::EndToEnd => "end-to-end",
+            Stage::EndToEndCoded => "end-to-end-coded",
         }
     }
 }
@@ -72,8 +79,12 @@ pub(crate) struct Row {
     pub(crate) n_tasks: Option<usize>,
     /// M of a projection, K of a reconstruction.
     pub(crate) n_outputs: Option<usize>,
+    /// Bits of the tasks' own codes; `None` where nothing is coded.
+    pub(crate) bits: Option<Rate>,
     /// d.
     pub(crate) n_rows: Option<usize>,
+    /// Cores that work on codes; `None` on a GPU and for other work.
+    pub(crate) n_cores: Option<usize>,
     /// Bytes read and written, each once; `None` where bytes are not what counts.
     pub(crate) n_bytes: Option<u64>,
     /// What became of it.
@@ -87,6 +98,13 @@ impl Row {
             (Verdict::Right { timed, .. }, Some(n_bytes)) => Some(n_bytes as f64 / timed.seconds / 1e9),
             _ => None,
         }
+    }
+
+    /// Coded elements of all tasks per second and core, in 1e9.
+    pub(crate) fn g_elements_per_s_per_core(&self) -> Option<f64> {
+        let Verdict::Right { timed, .. } = &self.verdict else { return None };
+        let n_elements = (self.n_tasks? * self.n_rows?) as f64;
+        Some(n_elements / timed.seconds / self.n_cores? as f64 / 1e9)
     }
 
     /// Whether the result was right.
@@ -120,7 +138,7 @@ type Measured = Result<(std::result::Result<(), Wrong>, Option<[Digest; 2]>, Tim
 pub(crate) fn run(options: &BenchOptions, runtime: &Runtime, progress: &dyn Progress) -> Result<Report> {
     let n_cases = (options.dtypes.len() * options.task_counts.len()) as u64;
     let size_bytes = options.resident_bytes(&runtime.engine, runtime.memory_bytes);
-    progress.begin("bench", (4 * n_cases + 1) * size_bytes);
+    progress.begin("bench", (9 * n_cases + 1) * size_bytes);
     let mut bench = Bench { options, runtime, progress, size_bytes, rows: Vec::new() };
     bench.moves()?;
     for (at, &dtype) in options.dtypes.iter().enumerate() {
@@ -147,6 +165,15 @@ fn n_atoms(n_tasks: usize) -> usize {
     n_tasks.div_ceil(2)
 }
 
+/// The rates of the tasks' own columns that `code` and `decode` are measured at.
+const RATES: [Rate; 2] = [Rate::Signs, Rate::Four];
+
+/// How T tasks are coded: the sum of all is kept at 3 bits, as `tvb compress` does.
+fn code(rate: Rate, n_tasks: usize) -> Code {
+    let kept = vec![1.0 / (n_tasks as f32).sqrt(); n_tasks];
+    Code { rate, kept_rate: Rate::Eight, kept, n_kept: 1, seed: 0 }
+}
+
 /// Weights of both signs, none of them zero.
 fn weights(n: usize) -> Vec<f32> {
     (0..n).map(|at| ((at * 29) % 17) as f32 / 16.0 - 0.53).collect()
@@ -171,7 +198,8 @@ impl Bench<'_> {
 
     fn row(&self, stage: Stage, n_bytes: Option<u64>) -> Row {
         let verdict = Verdict::Failed(String::new());
-        Row { stage, dtype: None, n_tasks: None, n_outputs: None, n_rows: None, n_bytes, verdict }
+        let n_tasks = None;
+        Row { stage, dtype: None, n_tasks, n_outputs: None, bits: None, n_rows: None, n_cores: None, n_bytes, verdict }
     }
 
     fn moves(&mut self) -> Result<()> {
@@ -246,7 +274,52 @@ impl Bench<'_> {
         };
         let formed = self.work(&reconstruct, &data, |results| check_rows(sum(&weights, 1, false), results));
         let n_bytes = data.n_bytes() + result_bytes(1);
-        self.put(case(self.row(Stage::Reconstruct, Some(n_bytes)), Some(1)), formed)
+        self.put(case(self.row(Stage::Reconstruct, Some(n_bytes)), Some(1)), formed)?;
+        RATES.into_iter().try_for_each(|rate| self.codes(&data, n_tasks, rate))
+    }
+
+    /// `code`, and `decode` from what came out of it.
+    fn codes(&mut self, data: &Data, n_tasks: usize, rate: Rate) -> Result<()> {
+        let (dtype, chunk_rows, n_threads) = (data.values.dtype, data.chunk_rows(), self.runtime.n_threads);
+        let n_cores = match &self.runtime.engine {
+            Engine::Cpu(_) => Some(n_threads.min(data.chunks().len())),
+            Engine::Gpu(_) => None,
+        };
+        let case = |row: Row, n_outputs: Option<usize>| Row {
+            dtype: Some(dtype),
+            n_tasks: Some(n_tasks),
+            n_outputs,
+            bits: Some(rate),
+            n_rows: Some(data.n_rows),
+            n_cores,
+            ..row
+        };
+        let code = code(rate, n_tasks);
+        let mut codes: Option<Vec<Codes>> = None;
+        let coded = self.work(&code, data, |results| {
+            let verdict = check_codes::codes(&data.values, &code, results, chunk_rows, n_threads);
+            codes = verdict.is_ok().then(|| results.to_vec());
+            verdict
+        });
+        let stored = |codes: &Codes| (4 * codes.words.len() + 2 * codes.scales.len()) as u64;
+        let code_bytes = codes.iter().flatten().map(stored).sum::<u64>();
+        self.put(case(self.row(Stage::Code, Some(data.n_bytes() + code_bytes)), None), coded)?;
+
+        let Some(codes) = codes else { return Ok(()) };
+        let from_codes = data.coded(&code, &codes);
+        // A shared column goes into an edit with what the edit has of its direction.
+        let mut weights = weights(n_tasks);
+        weights.push(weights.iter().zip(&code.kept).map(|(weight, kept)| weight * kept).sum());
+        let mut rates = vec![code.rate; n_tasks];
+        rates.push(code.kept_rate);
+        let decode =
+            Decode { rates, weights: weights.clone(), n_outputs: 1, base: Base::Added, dtype: None, seed: code.seed };
+        let edit = CodedEdit { values: &data.values, seed: code.seed, weights: &weights, dtype };
+        let decoded = self.work(&decode, &from_codes, |results| {
+            check_codes::edited(edit, &code, &codes, chunk_rows, |x| row(results, chunk_rows, dtype, 0, x))
+        });
+        let n_bytes = from_codes.n_bytes() + (data.n_rows * dtype.size()) as u64;
+        self.put(case(self.row(Stage::Decode, Some(n_bytes)), Some(1)), decoded)
     }
 
     /// Does `work` twice, has the result checked, and times it where it is right.
@@ -294,18 +367,23 @@ impl Bench<'_> {
         let n_atoms = n_atoms(n_tasks);
         // Half as much as resident data: files are read twice and written.
         let files = Files::write(Values { dtype }, n_tasks, self.size_bytes / 2, self.runtime.n_threads);
-        let budget = self.options.file_budget();
-        let done = files.and_then(|files| {
-            let outcome = files.run(n_atoms, self.runtime, self.progress, budget)?;
-            Ok((outcome, files.n_rows()))
-        });
-        let row = Row {
-            dtype: Some(dtype),
-            n_tasks: Some(n_tasks),
-            n_outputs: Some(n_atoms),
-            n_rows: done.as_ref().ok().map(|(_, n_rows)| *n_rows),
-            ..self.row(Stage::EndToEnd, done.as_ref().ok().map(|(outcome, _)| outcome.n_bytes))
+        let n_rows = files.as_ref().ok().map(Files::n_rows);
+        let (runtime, progress, budget) = (self.runtime, self.progress, self.options.file_budget());
+        let mut put = |stage: Stage, of_stage: (Option<usize>, Option<Rate>), done: Result<Outcome>| {
+            let (n_outputs, bits) = of_stage;
+            let n_bytes = done.as_ref().ok().map(|outcome| outcome.n_bytes);
+            let (dtype, n_tasks) = (Some(dtype), Some(n_tasks));
+            let row = Row { dtype, n_tasks, n_outputs, bits, n_rows, ..self.row(stage, n_bytes) };
+            self.put(row, done.map(|outcome| (outcome.verdict, Some(outcome.hashes), outcome.timed)))
         };
-        self.put(row, done.map(|(outcome, _)| (outcome.verdict, Some(outcome.hashes), outcome.timed)))
+        match files {
+            Ok(files) => {
+                let done = files.run(n_atoms, runtime, progress, budget);
+                put(Stage::EndToEnd, (Some(n_atoms), None), done)?;
+                let done = files.run_coded(&code(Rate::Four, n_tasks), runtime, progress, budget);
+                put(Stage::EndToEndCoded, (None, Some(Rate::Four)), done)
+            }
+            Err(error) => put(Stage::EndToEnd, (Some(n_atoms), None), Err(error)),
+        }
     }
 }

@@ -14,8 +14,9 @@ use tvb_kernels::{AdapterKind, DeviceChoice, Dtype, list_adapters};
 /// Measure every device: each stage checked against f64, then its speed beside the device's own copy bandwidth
 ///
 /// `copy` is the yardstick: memory to memory on the device itself, bytes read and written both counted. `gram`, `eigh`,
-/// `project` and `reconstruct` work on data that lies in the device's memory, `upload` brings it there, `end-to-end`
-/// compresses files in a temporary folder. A result that is not right gets no time, and the command fails.
+/// `project`, `reconstruct`, `code` and `decode` work on data that lies in the device's memory, `upload` brings it there.
+/// `end-to-end` compresses files in a temporary folder to mixtures, `end-to-end-coded` to codes, from which it adds all
+/// tasks up. A result that is not right gets no time, and the command fails.
 ///
 /// Without --device all hardware adapters and the CPU engine are measured; software adapters only with --software.
 #[derive(Clone, Debug, clap::Args)]

@@ -22,7 +22,7 @@ fn check(device: &str, n_moves: usize) {
     assert_eq!((devices.len(), &devices[0]["error"]), (1, &Value::Null));
     let rows = devices[0]["results"].as_array().expect("a list");
     // Two formats by two numbers of tasks; the eigendecomposition once for each number.
-    assert_eq!(rows.len(), n_moves + 2 * 2 * 4 + 2, "{answer:#}");
+    assert_eq!(rows.len(), n_moves + 2 * 2 * 9 + 2, "{answer:#}");
     for row in rows {
         let stage = row["stage"].as_str().expect("a name");
         assert_eq!((&row["status"], &row["problem"]), (&"right".into(), &Value::Null), "{row:#}");
@@ -33,6 +33,9 @@ fn check(device: &str, n_moves: usize) {
         assert_eq!(row["gb_per_s"].is_number(), stage != "eigh", "{row:#}");
         assert_eq!(row["share_of_copy"].is_number(), stage != "eigh", "{row:#}");
         assert_eq!(row["dtype"].is_string(), !is_move && stage != "eigh", "{row:#}");
+        let is_of_codes = ["code", "decode"].contains(&stage);
+        assert_eq!(row["bits"].is_number(), is_of_codes || stage == "end-to-end-coded", "{row:#}");
+        assert_eq!(row["g_elements_per_s_per_core"].is_number(), is_of_codes && device == "cpu", "{row:#}");
     }
     assert_eq!((&rows[0]["stage"], &rows[0]["share_of_copy"]), (&"copy".into(), &1.0.into()));
 }
@@ -66,7 +69,8 @@ fn tables_and_wrong_usage() {
         String::from_utf8(output.stdout).expect("text")
     };
     let (text, markdown) = (measured(&[]), measured(&["--markdown"]));
-    for stage in ["copy", "gram", "eigh", "project", "reconstruct", "end-to-end"] {
+    for stage in ["copy", "gram", "eigh", "project", "reconstruct", "code", "decode", "end-to-end", "end-to-end-coded"]
+    {
         assert!(text.lines().any(|line| line.starts_with(stage)), "{stage} in\n{text}");
         assert!(markdown.lines().any(|line| line.starts_with(&format!("| {stage} |"))), "{stage} in\n{markdown}");
     }

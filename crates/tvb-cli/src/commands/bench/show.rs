@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tvb::pass::Runtime;
 use tvb::{Error, Result};
-use tvb_kernels::{DeviceChoice, Dtype, Engine};
+use tvb_kernels::{DeviceChoice, Dtype, Engine, Rate};
 
 /// A device and what was measured on it.
 pub(crate) struct Measured {
@@ -18,11 +18,12 @@ pub(crate) struct Measured {
     report: Result<Report>,
 }
 
-const HEADINGS: [(&str, Align); 9] = [
+const HEADINGS: [(&str, Align); 10] = [
     ("stage", Align::Left),
     ("dtype", Align::Left),
     ("T", Align::Right),
     ("M", Align::Right),
+    ("bits", Align::Right),
     ("time", Align::Right),
     ("GB/s", Align::Right),
     ("of copy", Align::Right),
@@ -63,7 +64,7 @@ impl Measured {
         format!("{}{driver}", self.name)
     }
 
-    fn cells(&self) -> Vec<[String; 9]> {
+    fn cells(&self) -> Vec<[String; 10]> {
         let Ok(report) = &self.report else { return Vec::new() };
         let cells = |row: &Row| {
             let (time, repeats, result) = match &row.verdict {
@@ -85,6 +86,7 @@ impl Measured {
                 row.dtype.map_or("-", dtype_name).into(),
                 number(row.n_tasks),
                 number(row.n_outputs),
+                row.bits.map_or("-", Rate::name).into(),
                 time,
                 row.gb_per_s().map_or_else(|| "-".into(), |rate| format!("{rate:.2}")),
                 report.share_of_copy(row).map_or_else(|| "-".into(), |share| format!("{:.0} %", 100.0 * share)),
@@ -122,6 +124,7 @@ fn row_json(row: &Row, report: &Report) -> Value {
         "dtype": row.dtype.map(dtype_name),
         "n_tasks": row.n_tasks,
         "n_outputs": row.n_outputs,
+        "bits": row.bits.and_then(|rate| rate.name().parse::<f64>().ok()),
         "n_rows": row.n_rows,
         "bytes": row.n_bytes,
         "status": status,
@@ -130,6 +133,7 @@ fn row_json(row: &Row, report: &Report) -> Value {
         "n_samples": timed.map(|timed| timed.n_samples),
         "gb_per_s": row.gb_per_s(),
         "share_of_copy": report.share_of_copy(row),
+        "g_elements_per_s_per_core": row.g_elements_per_s_per_core(),
         "hash": hash,
         "same_bits_twice": repeats,
     })
@@ -247,7 +251,9 @@ mod tests {
             dtype: None,
             n_tasks: Some(8),
             n_outputs: None,
+            bits: None,
             n_rows: None,
+            n_cores: None,
             n_bytes: Some(1_000_000_000),
             verdict,
         }
