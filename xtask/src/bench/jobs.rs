@@ -108,6 +108,40 @@ impl Jobs {
                 Ok(command)
             }),
         ];
+        let codes = Codes::make(inputs, &self.programs.tvb)?;
+        for (at, bits) in BITS.into_iter().enumerate() {
+            let floor_at = contenders.len();
+            let n_bytes = codes.n_bytes(at)?;
+            let name = format!("floor: read once, write codes of {bits} bits");
+            contenders.push(Contender::new(&name, None, move || floor(1, n_bytes, files())));
+            let compress = || Ok(coded(&self.programs.tvb, inputs, bits, &out.join("basis")));
+            contenders.push(Contender::new(&format!("`tvb compress --bits {bits}`"), Some(floor_at), compress));
+        }
+        for (at, bits) in BITS.into_iter().enumerate() {
+            let (all, own) = (codes.all(at), codes.one(at));
+            let with_base = |columns: Vec<PathBuf>| std::iter::once(inputs.base()).chain(columns).collect::<Vec<_>>();
+            let (all, own) = (with_base(all), with_base(own));
+            let floor_at = contenders.len();
+            let name = format!("floor: read base and codes of {bits} bits, write 1");
+            contenders.push(Contender::new(&name, None, move || floor(1, one, all.clone())));
+            let name = format!("`tvb add` of all from codes of {bits} bits");
+            let (tvb, folder, out) = (&tvb, codes.folder(at), &out);
+            let of_all = folder.clone();
+            contenders.push(Contender::new(&name, Some(floor_at), move || {
+                let mut command = tvb(&["add"]);
+                command.arg(&of_all).arg("--base").arg(inputs.base()).args(["--scale", "0.3", "-o"]);
+                command.arg(out.join("edited.safetensors"));
+                Ok(command)
+            }));
+            let name = format!("floor: read base and one task of {bits} bits, write 1");
+            contenders.push(Contender::new(&name, None, move || floor(1, one, own.clone())));
+            let name = format!("`tvb recover` of one from codes of {bits} bits");
+            contenders.push(Contender::new(&name, Some(floor_at + 2), move || {
+                let mut command = tvb(&["recover"]);
+                command.arg(&folder).arg("task000").arg("--base").arg(inputs.base()).arg("-o").arg(out.join("one"));
+                Ok(command)
+            }));
+        }
         if let Some(python) = python {
             let start = || Ok(peers::torch_start(python, inputs, &out));
             contenders.push(Contender::new("PyTorch script: start-up alone", None, start));
@@ -185,6 +219,59 @@ impl Jobs {
         }
         Ok(table)
     }
+}
+
+/// Coded bases are measured at these.
+const BITS: [&str; 2] = ["1", "2"];
+
+/// Coded bases, made before they are measured.
+struct Codes {
+    folders: Vec<PathBuf>,
+    n_tasks: usize,
+}
+
+impl Codes {
+    fn make(inputs: &Inputs, tvb: &Path) -> Result<Codes> {
+        let folders: Vec<PathBuf> = BITS.iter().map(|bits| inputs.folder.join(format!("coded-{bits}"))).collect();
+        for (bits, folder) in BITS.into_iter().zip(&folders) {
+            run(&mut coded(tvb, inputs, bits, folder))?;
+        }
+        Ok(Codes { folders, n_tasks: inputs.n_tasks })
+    }
+
+    fn folder(&self, at: usize) -> PathBuf {
+        self.folders[at].clone()
+    }
+
+    fn column(&self, at: usize, column: usize) -> PathBuf {
+        let digits = self.n_tasks.max(10).to_string().len();
+        self.folders[at].join(format!("atom-{column:0digits$}.safetensors"))
+    }
+
+    /// The files of all columns.
+    fn all(&self, at: usize) -> Vec<PathBuf> {
+        (0..=self.n_tasks).map(|column| self.column(at, column)).collect()
+    }
+
+    /// Those of the first task: its own and the shared one.
+    fn one(&self, at: usize) -> Vec<PathBuf> {
+        vec![self.column(at, 0), self.column(at, self.n_tasks)]
+    }
+
+    fn n_bytes(&self, at: usize) -> Result<u64> {
+        let size = |path: PathBuf| {
+            std::fs::metadata(&path).map(|found| found.len()).map_err(|error| format!("{}: {error}", path.display()))
+        };
+        self.all(at).into_iter().map(size).sum()
+    }
+}
+
+/// Tasks coded as they are, with the sum kept at 3 bits.
+fn coded(tvb: &Path, inputs: &Inputs, bits: &str, out: &Path) -> Command {
+    let mut command = Command::new(tvb);
+    command.args(["-q", "--device", "cpu", "compress", "--bits", bits, "--base"]).arg(inputs.base());
+    command.args(inputs.tasks()).arg("-o").arg(out);
+    command
 }
 
 fn n_atoms(n_tasks: usize) -> usize {
