@@ -42,7 +42,7 @@ fn put_codes(folder: &Path, index: usize, codes: &[u8]) {
     let path = folder.join(format!("atom-{index:02}.safetensors"));
     let header = json!({ "codes": { "dtype": "U8", "shape": [codes.len()], "data_offsets": [0, codes.len()] } });
     let mut text = header.to_string();
-    while text.len() % 8 != 0 {
+    while !text.len().is_multiple_of(8) {
         text.push(' ');
     }
     let bytes = [&(text.len() as u64).to_le_bytes(), text.as_bytes(), codes].concat();
@@ -143,7 +143,7 @@ fn manifests_that_do_not_fit_their_codes_are_refused() {
     let folder = &basis.folder;
     let good = manifest(folder);
     type Change<'a> = &'a dyn Fn(&mut Value);
-    let cases: [(Change<'_>, &str); 22] = [
+    let cases: [(Change<'_>, &str); 21] = [
         (
             &|m| m["coded"]["bits"] = "7".into(),
             "bits of a code: one of 0.25, 0.5, 1, 1.6, 2, 3, 4, 5, 6, 8 expected, \"7\" found",
@@ -169,7 +169,6 @@ fn manifests_that_do_not_fit_their_codes_are_refused() {
         (&|m| m["coded"]["tensors"][0]["shape"] = json!([u64::MAX, 2]), "of a size that can be counted"),
         (&|m| m["coded"]["tensors"] = json!([]), "coded tensors: 3 expected, 0 found"),
         (&|m| drop(m.as_object_mut().expect("an object").remove("coded")), "encode.model: shape [3, 4] expected"),
-        (&|m| m["groups"][0]["tensors"][0] = "nowhere".into(), "nowhere"),
         (&|m| m["atoms"][0]["file"] = "../atom-00.safetensors".into(), "a name inside the basis folder expected"),
         (&|m| m["version"] = 3.into(), "\"version\": 1 or 2 expected, 3 found"),
     ];
