@@ -105,7 +105,7 @@ impl Examiner {
             question.own_test = question.ask(&own, Split::Test)?;
             Ok(question)
         })?;
-        let of_control = |split| Ok(Evaluator::new(&[], split)?.with_control(split));
+        let of_control = |split| -> Result<Evaluator> { Ok(Evaluator::new(&[], split)?.with_control(split)) };
         let mut control =
             Question { val: of_control(Split::Val)?, test: of_control(Split::Test)?, own_val: 1.0, own_test: 1.0 };
         let untouched = Model::new(&base)?;
