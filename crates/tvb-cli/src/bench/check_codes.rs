@@ -68,6 +68,10 @@ fn measured(found: &[Measured], expected: &[Measured]) -> Result<(), Wrong> {
     Ok(())
 }
 
+/// The part of what tasks lack that a shared column leaves, at most: 0.25 was seen of 256 tasks that are half alike. Codes
+/// that have nothing to do with it leave all.
+const MOST_LEFT: f64 = 0.4;
+
 /// Energies over a piece: of the tasks and of their codes' errors, of what the tasks lack and of what the shared columns
 /// leave of it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -96,9 +100,10 @@ impl Noise {
         if is_above((noise / expected - 1.0).abs(), slack) {
             return Err(format!("the noise of codes is {noise:.4} where about {expected:.4} was expected"));
         }
-        // Errors are less Gaussian than tasks.
+        // Errors are less Gaussian than tasks, the less so the more tasks are alike: where they all are large, what each lacks
+        // adds up, to a few values far beyond the others.
         let (left, expected) = (self.left / self.lacking, code.kept_rate.distortion());
-        if is_above(left / expected, 2.0 + slack) {
+        if is_above(left, MOST_LEFT.max(expected * (2.0 + slack))) {
             return Err(format!(
                 "shared columns leave {left:.4} of what they code where about {expected:.4} was expected"
             ));
