@@ -70,7 +70,8 @@ impl Assessment {
         check_sizes(coefficients, coding, sizes)?;
         let n_tasks = gram.n_tasks();
         let decode = coefficients.decode.view();
-        let added: Vec<f64> = (0..n_tasks).map(|t| coding.noise(&linear::column(decode, t), sizes)).collect();
+        let errors = coding.errors(sizes);
+        let added: Vec<f64> = (0..n_tasks).map(|t| errors.noise(&linear::column(decode, t))).collect();
         let squared_norms: Vec<f64> = self.norms.iter().map(|norm| norm * norm).collect();
         let plus = |values: &[f64], more: &[f64]| values.iter().zip(more).map(|(value, more)| value + more).collect();
         let relative_added = relative(&added, &squared_norms);

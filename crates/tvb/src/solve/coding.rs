@@ -1,22 +1,23 @@
 //! What coding adds to atoms, before anything is coded.
 //!
-//! A coded atom comes back as s + e with noise e that has nothing to do with s: ‖e‖² ≈ ρ‖s‖², ρ a constant of the rate
-//! ([`Rate::noise`]). K orthonormal directions q_k over the atoms are *kept*: Σ_m q_mk·e_m is coded once more, as a shared
+//! A coded atom comes back as s + e, with noise e that has nothing to do with s: ‖e‖² ≈ ρ‖s‖², ρ a constant of the rate
+//! ([`Rate::noise`]). The noise of two atoms has something in common where the atoms are alike (`alike.rs`): C \[M, M\] are its
+//! inner products. K orthonormal directions q_k over the atoms are *kept*: Σ_m q_mk·e_m is coded once more, as a shared
 //! column, and given back to every atom it came from. That column is coded for the least error: it comes back shrunk to 1 − d
 //! of itself, with noise d(1 − d) beside it, d what its rate loses ([`Rate::distortion`]). So an edit of weights w over the
 //! atoms has the noise
 //!
-//! ρ·Σ_m (w − (1 − d)·QQᵀw)_m²·g_m + ρ·d(1 − d)·Σ_k (q_kᵀw)²·Σ_m q_mk²·g_m
+//! uᵀCu + d(1 − d)·Σ_k (q_kᵀw)²·q_kᵀCq_k with u = w − (1 − d)·QQᵀw
 //!
-//! with g_m = ‖s_m‖² over the coded tensors. For atoms of one length and one kept sum this is ρ(g(1 − 2/T) + ḡ/T) + dρḡ/T for a
-//! single task. The few tensors that are not coded are stored in bf16.
+//! For atoms of one length that have nothing in common and one kept sum this is ρ(g(1 − 2/T) + ḡ/T) + dρḡ/T for a single task,
+//! g = ‖s‖² over the coded tensors. The few tensors that are not coded are stored in bf16.
 //!
-//! It takes the errors of atoms for independent, and their weighted sum for Gaussian. The first is not quite so for nearly
-//! parallel atoms at one bit (a twentieth too much is predicted), nor for atoms that are alike below one bit, where all leave
-//! out the same lines (a tenth). The second is not so for sums of few atoms: what little noise they have is up to a sixth
-//! more or a tenth less. At a quarter of a bit a kept sum is half lines that were coded and half lines that were not, far from
-//! Gaussian: its noise is three to six times what is predicted.
+//! It takes what a shared column codes for Gaussian. That is not so for sums of few atoms: what little noise they have is up to a sixth
+//! more or a tenth less. Nor for many atoms that are much alike, whose errors add up where all are large: half alike, 256 of
+//! them leave a quarter of it at 3 bits. At a quarter of a bit a kept sum is half lines that were coded and half lines that
+//! were not: its noise is three to six times what is predicted.
 
+use super::alike::Alike;
 use super::assess::Fidelity;
 use crate::matrix::Matrix;
 use tvb_kernels::Rate;
@@ -78,18 +79,58 @@ impl Coding {
 
     /// The squared length of the noise in an edit of `weights` \[M\] over atoms of these sizes.
     pub fn noise(&self, weights: &[f64], sizes: &AtomSizes) -> f64 {
-        let along: Vec<f64> = (0..self.n_kept()).map(|k| self.along(k, weights)).collect();
-        let (rho, lost) = (self.rate.noise(), self.kept_rate.distortion());
+        self.errors(sizes).noise(weights)
+    }
+
+    /// The errors of atoms of these sizes, for many edits.
+    pub fn errors<'a>(&'a self, sizes: &'a AtomSizes) -> Errors<'a> {
+        let alike = Alike::of(self.rate);
+        let n = sizes.coded.len();
+        let shared = Matrix::from_fn(n, n, |i, j| {
+            let length = (sizes.coded[i] * sizes.coded[j]).sqrt();
+            if i == j { self.rate.noise() * length } else { length * alike.covariance(sizes.alike[(i, j)]) }
+        });
+        let with_kept =
+            Matrix::from_fn(n, self.n_kept(), |m, k| (0..n).map(|j| shared[(m, j)] * self.kept[(j, k)]).sum());
+        let kept = Matrix::from_fn(self.n_kept(), self.n_kept(), |k, l| {
+            (0..n).map(|m| self.kept[(m, k)] * with_kept[(m, l)]).sum()
+        });
+        Errors { coding: self, sizes, shared, with_kept, kept }
+    }
+}
+
+/// What the errors of coded atoms have in common.
+#[derive(Clone, Debug)]
+pub struct Errors<'a> {
+    coding: &'a Coding,
+    sizes: &'a AtomSizes,
+    /// C \[M, M\].
+    shared: Matrix,
+    /// CQ \[M, K\].
+    with_kept: Matrix,
+    /// QᵀCQ \[K, K\].
+    kept: Matrix,
+}
+
+impl Errors<'_> {
+    /// The squared length of the noise in an edit of `weights` \[M\].
+    pub fn noise(&self, weights: &[f64]) -> f64 {
+        let Errors { coding, sizes, shared, with_kept, kept } = self;
+        let n_kept = coding.n_kept();
+        let along: Vec<f64> = (0..n_kept).map(|k| coding.along(k, weights)).collect();
+        let lost = coding.kept_rate.distortion();
+        let used: Vec<usize> = (0..weights.len()).filter(|&m| weights[m] != 0.0).collect();
         let mut noise = 0.0;
-        for (m, (weight, (coded, raw))) in weights.iter().zip(sizes.coded.iter().zip(&sizes.raw)).enumerate() {
-            let kept: f64 = along.iter().enumerate().map(|(k, along)| self.kept[(m, k)] * along).sum();
-            noise += rho * (weight - (1.0 - lost) * kept).powi(2) * coded + BF16_NOISE * weight.powi(2) * raw;
+        for &i in &used {
+            noise += used.iter().map(|&j| weights[i] * weights[j] * shared[(i, j)]).sum::<f64>();
+            noise -= (0..n_kept).map(|k| 2.0 * (1.0 - lost) * weights[i] * with_kept[(i, k)] * along[k]).sum::<f64>();
+            noise += BF16_NOISE * weights[i].powi(2) * sizes.raw[i];
         }
-        for (k, along) in along.iter().enumerate() {
-            let shared: f64 = sizes.coded.iter().enumerate().map(|(m, g)| self.kept[(m, k)].powi(2) * g).sum();
-            noise += rho * lost * (1.0 - lost) * along.powi(2) * shared;
+        for k in 0..n_kept {
+            noise += (0..n_kept).map(|l| (1.0 - lost).powi(2) * along[k] * along[l] * kept[(k, l)]).sum::<f64>();
+            noise += lost * (1.0 - lost) * along[k].powi(2) * kept[(k, k)];
         }
-        noise
+        noise.max(0.0)
     }
 }
 
@@ -100,17 +141,26 @@ pub struct AtomSizes {
     pub coded: Vec<f64>,
     /// Over the others.
     pub raw: Vec<f64>,
+    /// \[M, M\]: cosines of the atoms over the coded tensors.
+    pub alike: Matrix,
 }
 
 impl AtomSizes {
     /// Of atoms S = VB, from the Gram matrices of the coded tensors and of the others \[T, T\] and B \[T, M\].
     pub fn of(coded: &Matrix, raw: &Matrix, encode: &Matrix) -> AtomSizes {
-        let size = |gram: &Matrix, m: usize| {
-            let column: Vec<f64> = (0..encode.n_rows()).map(|t| encode[(t, m)]).collect();
-            super::linear::form(gram.view(), &column, &column).max(0.0)
+        let product = |gram: &Matrix| {
+            let with_tasks = super::linear::product(gram.view(), encode.view());
+            super::linear::product(encode.view().transpose(), with_tasks.as_ref())
         };
-        let all = |gram: &Matrix| (0..encode.n_columns()).map(|m| size(gram, m)).collect();
-        AtomSizes { coded: all(coded), raw: all(raw) }
+        let (coded, raw) = (product(coded), product(raw));
+        let n = encode.n_columns();
+        let diagonal = |gram: &faer::Mat<f64>| -> Vec<f64> { (0..n).map(|m| gram[(m, m)].max(0.0)).collect() };
+        let sizes = diagonal(&coded);
+        let alike = Matrix::from_fn(n, n, |i, j| {
+            let length = (sizes[i] * sizes[j]).sqrt();
+            if length > 0.0 { coded[(i, j)] / length } else { 0.0 }
+        });
+        AtomSizes { raw: diagonal(&raw), coded: sizes, alike }
     }
 }
 
@@ -147,7 +197,7 @@ mod tests {
     use super::*;
 
     fn sizes(coded: [f64; 3]) -> AtomSizes {
-        AtomSizes { coded: coded.to_vec(), raw: vec![0.0; 3] }
+        AtomSizes { coded: coded.to_vec(), raw: vec![0.0; 3], alike: Matrix::identity(3) }
     }
 
     #[test]

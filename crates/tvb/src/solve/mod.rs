@@ -12,7 +12,7 @@
 //! | `weights.rs` | the best W for a B |
 //! | `orthogonal.rs` | the same subspace in coordinates for 16-bit storage |
 //! | `coefficients.rs` | what comes out |
-//! | `coding.rs` | what coding the atoms adds |
+//! | `coding.rs`, `alike.rs` | what coding the atoms adds |
 //! | `assess.rs`, `rounding.rs` | every error, exactly, from G, B and W |
 //! | `assess_coded.rs` | the same with what coding adds |
 //! | `choose.rs`, `ladder.rs`, `mixtures.rs` | which M, which bits, or which of both together is enough |
@@ -26,6 +26,7 @@ pub mod ae;
 pub mod random;
 
 mod adam;
+mod alike;
 mod anchor;
 mod anchored;
 mod assess;

@@ -95,7 +95,7 @@ pub fn pareto_svg(points: &[Pareto]) -> Result<String> {
         title: "Gain of recovered task vectors against storage",
         x: x(),
         y: Axis {
-            label: "gain, ⟨τ, τ̂⟩/‖τ‖²: 1 is right, less is shrunk (solid: the worst task, faint: the mean)",
+            label: "gain, ⟨τ, τ̂⟩/‖τ‖² (solid: the worst task, faint: the mean)",
             from: lowest.max(-1.0),
             to: highest.min(3.0),
             is_log: false,

@@ -145,6 +145,10 @@ fn what_is_predicted_is_what_comes_back() {
     }
     check("alike", &alike, "identity", 8, rung("1+4"));
     check("alike", &alike, "identity", 8, rung("2+3"));
+    // Their errors have a fifth in common at 1 bit.
+    let twins = sharing(D, 4, 4.0, |_| 1.0, 23);
+    check("twins", &twins, "identity", 4, Rung::new(Rate::Signs, None));
+    check("twins", &twins, "identity", 4, Rung::new(Rate::Three, None));
     check("parts", &scaled(gaussian(D, 5, 31), |t| 1.0 + t as f64), "identity", 5, rung("0.5+4"));
     check("one", &gaussian(D, 1, 23), "identity", 1, rung("1+4"));
     let nothing_kept = Rung::new(Rate::Signs, None);
