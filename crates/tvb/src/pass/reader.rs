@@ -17,12 +17,17 @@ use tvb_kernels::{Chunk, ChunkLayout, CodeSlice, Place as Lies, Rate, Segment, S
 /// Reads chunks, one after another, into one reused buffer.
 #[derive(Debug, Default)]
 pub struct ChunkReader {
-    buffer: Vec<u8>,
+    buffer: Vec<Line>,
     layout: ChunkLayout,
     /// [n_blocks, n_digests]
     digests: Vec<Digest>,
     extents: Vec<Extent>,
 }
+
+/// Bytes of a cache line, beginning on one.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Line([u8; ALIGNMENT]);
 
 /// Bytes fetched by one read.
 #[derive(Clone, Copy, Debug)]
@@ -36,8 +41,8 @@ struct Extent {
     file: Option<(usize, u64)>,
 }
 
-/// Slices start at multiples of this unless they continue a longer read; it covers every element size.
-const ALIGNMENT: usize = 16;
+/// Slices start at multiples of this unless they continue a longer read: a cache line, so that no vector lies across two.
+const ALIGNMENT: usize = 64;
 
 impl ChunkReader {
     /// Fetches `blocks` of every column: from where an earlier pass has kept them, or out of the files.
@@ -46,14 +51,15 @@ impl ChunkReader {
     /// Failed: the system cannot read, with the column and the tensor.
     pub fn read(&mut self, plan: &Plan, reads: &Reads, blocks: &[Block]) -> Result<()> {
         self.lay_out(plan, blocks);
-        if self.buffer.len() < self.layout.n_bytes {
-            self.buffer.resize(self.layout.n_bytes, 0);
+        let n_lines = self.layout.n_bytes.div_ceil(ALIGNMENT);
+        if self.buffer.len() < n_lines {
+            self.buffer.resize(n_lines, Line([0; ALIGNMENT]));
         }
         if self.take_kept(plan, reads, blocks) {
             return Ok(());
         }
         for extent in &self.extents {
-            let out = &mut self.buffer[extent.start..extent.start + extent.n_bytes];
+            let out = &mut bytemuck::cast_slice_mut(&mut self.buffer)[extent.start..extent.start + extent.n_bytes];
             let checkpoint = plan.column_checkpoint(extent.column);
             let read = match extent.file {
                 Some((file, offset)) => checkpoint.files()[file].read_at(offset, out),
@@ -85,7 +91,8 @@ impl ChunkReader {
             let mut rest = kept.bytes.as_slice();
             for slice in &self.layout.slices[index * n_columns..(index + 1) * n_columns] {
                 let (column, others) = rest.split_at(blocks[index].n_rows * slice.dtype.size());
-                self.buffer[slice.offset..slice.offset + column.len()].copy_from_slice(column);
+                let buffer: &mut [u8] = bytemuck::cast_slice_mut(&mut self.buffer);
+                buffer[slice.offset..slice.offset + column.len()].copy_from_slice(column);
                 rest = others;
             }
             self.digests.extend_from_slice(&kept.digests);
@@ -99,7 +106,7 @@ impl ChunkReader {
         let n_columns = self.layout.n_columns;
         for (index, block) in blocks.iter().enumerate() {
             let slices = &self.layout.slices[index * n_columns..(index + 1) * n_columns];
-            let column = |slice: &Slice| &self.buffer[slice.offset..slice.offset + block.n_rows * slice.dtype.size()];
+            let column = |slice: &Slice| &self.bytes()[slice.offset..slice.offset + block.n_rows * slice.dtype.size()];
             let n_bytes = slices.iter().map(|slice| column(slice).len()).sum();
             let mut bytes = Vec::with_capacity(n_bytes);
             slices.iter().for_each(|slice| bytes.extend_from_slice(column(slice)));
@@ -200,12 +207,12 @@ impl ChunkReader {
                     ))
                     .hint("make the basis again, or copy it again; `tvb verify` checks all of it")
                 };
-                let scales = &self.buffer[slice.scales..][..n_blocks * 2];
+                let scales = &self.bytes()[slice.scales..][..n_blocks * 2];
                 // Its upper byte is the exponent.
                 if scales.iter().skip(1).step_by(2).any(|exponent| *exponent == u8::MAX) {
                     return Err(rejected("finite scales expected, others"));
                 }
-                let words = &self.buffer[slice.words..][..n_blocks * 4 * column.rate.words()];
+                let words = &self.bytes()[slice.words..][..n_blocks * 4 * column.rate.words()];
                 if column.rate == Rate::Three && words.iter().any(|digits| *digits > MOST_DIGITS) {
                     return Err(rejected(&format!("bytes of at most {MOST_DIGITS} expected, larger ones")));
                 }
@@ -219,21 +226,25 @@ impl ChunkReader {
         self.digests.clear();
         for (index, block) in blocks.iter().enumerate() {
             for slice in &self.layout.slices[index * n_columns..(index + 1) * n_columns] {
-                let bytes = &self.buffer[slice.offset..slice.offset + block.n_rows * slice.dtype.size()];
+                let bytes = &self.bytes()[slice.offset..slice.offset + block.n_rows * slice.dtype.size()];
                 self.digests.push(Digest::of(bytes));
             }
             let n_blocks = n_blocks(block.n_rows);
             for (coded, column) in plan.codes.iter().enumerate() {
                 let slice = self.layout.codes[index * plan.codes.len() + coded];
-                let piece = &self.buffer[slice.words..][..n_blocks * block_bytes(column.rate)];
+                let piece = &self.bytes()[slice.words..][..n_blocks * block_bytes(column.rate)];
                 self.digests.push(Digest::of(piece));
             }
         }
     }
 
+    fn bytes(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.buffer)
+    }
+
     /// The chunk that was read last.
     pub fn chunk(&self) -> Chunk<'_> {
-        Chunk { layout: &self.layout, bytes: &self.buffer[..self.layout.n_bytes] }
+        Chunk { layout: &self.layout, bytes: &self.bytes()[..self.layout.n_bytes] }
     }
 
     /// The same with its blocks and digests, for an operation. `blocks` are those that were read.
