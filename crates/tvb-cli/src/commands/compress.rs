@@ -113,6 +113,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     Answer::add(&mut json, "device", device.as_str());
     Answer::add(&mut json, "seconds", elapsed.as_secs_f64());
     Answer::add(&mut json, "read_bytes", made.read_bytes);
+    Answer::add(&mut json, "stored_bytes", stored_bytes(&made.basis));
+    Answer::add(&mut json, "float32_bytes", made.basis.full_bytes());
+    Answer::add(&mut json, "input_bytes", input_bytes);
     Ok(Answer::new(summary(&made, input_bytes, elapsed, &device), json))
 }
 
@@ -229,12 +232,17 @@ fn summary(made: &Compressed, input_bytes: u64, elapsed: Duration, device: &str)
     text
 }
 
+/// Bytes of all atoms' files.
+fn stored_bytes(basis: &Basis) -> u64 {
+    basis.manifest.atoms.iter().map(|atom| atom.bytes).sum()
+}
+
 /// What the atoms take, and of what.
 fn sizes(basis: &Basis, input_bytes: u64) -> String {
     if basis.manifest.generated.is_some() {
         return "made from a seed wherever they are needed".to_owned();
     }
-    let stored: u64 = basis.manifest.atoms.iter().map(|atom| atom.bytes).sum();
+    let stored = stored_bytes(basis);
     let percent = |share: f64| format!("{:.2}%", 100.0 * share);
     let share = |of: u64| if of > 0 { stored as f64 / of as f64 } else { 0.0 };
     let full = basis.full_bytes();

@@ -70,10 +70,12 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let recovered = recover(&basis, base.as_ref(), &options, &context.runtime()?, &context.progress)?;
     let mut text = String::new();
     let mut rows = Vec::new();
+    let mut drowned = 0;
     for (&task, path) in tasks.iter().zip(&recovered.written) {
         let Some(record) = basis.manifest.tasks.get(task) else { continue };
         let name = &record.name;
         let (gain, noise, error) = scaled(record, args.gain);
+        drowned += usize::from(args.gain == GainName::Unbiased && noise.is_some_and(|noise| noise > 1.0));
         let shown = |value: Option<f64>| value.map_or("unknown".to_owned(), |value| format!("{value:.4}"));
         text.push_str(&format!(
             "{}: {} (gain {}, noise {}, relative error {})\n",
@@ -86,6 +88,12 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         rows.push(json!({
             "task": name, "output": path_json(path), "gain": gain, "noise": noise, "relative_error": error,
         }));
+    }
+    if drowned > 0 {
+        let plural = if drowned == 1 { "" } else { "s" };
+        text.push_str(&format!(
+            "{drowned} task{plural} with more noise than signal: the basis has hardly anything of them to scale\n"
+        ));
     }
     if !recovered.clipped.is_none() {
         text.push_str(&format!("{}\n", recovered.clipped));
