@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use tvb_kernels::{BLOCK, Rate, n_blocks};
 
 /// A vector of more elements than this is coded too: no model's norms and biases are as long, but flattened parameters are.
-const LONGEST_RAW: usize = 1 << 20;
+const LONGEST_RAW: usize = 1 << 16;
 
 /// Whether a tensor of this shape is coded. Tensors of one dimension (norms, biases, scales; sides of 1 do not count) are few
 /// and feel noise most, and a code takes no less than a block: both are stored in bf16.
@@ -114,7 +114,8 @@ mod tests {
             (&[16, 16][..], true),
             (&[768, 3, 16, 16], true),
             (&[1, 1 << 21], true),
-            (&[1 << 20], false),
+            (&[1 << 16], false),
+            (&[(1 << 16) + 1], true),
             (&[768], false),
             (&[1, 1, 768], false),
             (&[8, 8], false),
