@@ -20,8 +20,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use tvb_kernels::{Rate, n_blocks};
 
-/// Bytes that are put together before they are written.
+/// Bytes that are put together before they are written, of one column at most and of all columns.
 const WRITTEN_BYTES: usize = 64 << 10;
+const ALL_WRITTEN_BYTES: usize = 8 << 20;
 
 /// The files of all columns, while they are written.
 #[derive(Debug)]
@@ -55,10 +56,11 @@ struct Column {
 }
 
 /// Bytes that wait to be written at a place.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pending {
     at: u64,
     bytes: Vec<u8>,
+    most_bytes: usize,
 }
 
 impl Pending {
@@ -71,7 +73,7 @@ impl Pending {
 
     fn put(&mut self, bytes: &[u8], file: &OutputFile) -> Result<()> {
         self.bytes.extend_from_slice(bytes);
-        if self.bytes.len() >= WRITTEN_BYTES { self.write(file) } else { Ok(()) }
+        if self.bytes.len() >= self.most_bytes { self.write(file) } else { Ok(()) }
     }
 }
 
@@ -223,7 +225,8 @@ impl CodeFiles {
             let Some(file) = open(&folder.join(&name), layout.file_bytes())? else { return Ok(None) };
             let file = file.one_of(rates.n_columns());
             let header_bytes = layout.header().len() as u64;
-            let (tensor_at, pending) = (header_bytes, Pending::default());
+            let most_bytes = WRITTEN_BYTES.min(ALL_WRITTEN_BYTES / rates.n_columns().max(1));
+            let (tensor_at, pending) = (header_bytes, Pending { at: 0, bytes: Vec::new(), most_bytes });
             columns.push(Column { name, file, rate, has_raw, header_bytes, tensor_at, pending });
         }
         Ok(Some(CodeFiles { tensors, columns }))

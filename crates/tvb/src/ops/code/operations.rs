@@ -46,8 +46,10 @@ impl HostOperation for GramAndCode<'_> {
     type Part = CodedChunk;
     type Buffers = (Scratch, Triangles, Codes);
 
+    /// Codes are small, but rotated panels and their levels are held of every column, two bytes of each row together, and so are
+    /// the codes of chunks that wait for their turn.
     fn n_outputs(&self) -> usize {
-        self.coder.code.n_outputs()
+        self.coder.n_columns()
     }
 
     fn on_chunk(&self, read: ReadChunk<'_>, (scratch, triangles, codes): &mut Self::Buffers) -> Result<CodedChunk> {
