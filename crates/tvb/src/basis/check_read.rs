@@ -5,6 +5,7 @@ use super::open::Basis;
 use crate::checkpoint::Checkpoint;
 use crate::digest::{Digest, fingerprint};
 use crate::error::{Error, Result};
+use crate::ops::decode::CodesRead;
 use crate::ops::reconstruct::Read;
 
 /// Checks what was read against what a basis says of its atoms and, where it knows, of its base.
@@ -46,18 +47,16 @@ fn damaged(atom: &Checkpoint) -> Error {
 
 /// The same for atoms that were read as codes; their few other tensors were read as columns.
 fn check_codes(read: &Read, basis: &Basis) -> Result<()> {
-    let n_files = basis.manifest.atoms.len();
-    let atoms = basis.coded_atoms(0..n_files)?;
-    for (column, task) in atoms.columns.iter().enumerate() {
-        let Some(codes) = read.codes.get(&column) else { continue };
+    let tensors = basis.coded_tensors();
+    for CodesRead { column, task, digests } in &read.codes {
         let raw = read.columns.iter().find(|(read, _)| read.name == task.name);
         let raw_digest = |name: &str| {
             let (task, digests) = raw?;
             digests.get(task.checkpoint.index_of(name)?).copied().flatten()
         };
-        let digest_of = |name: &str| codes.get(name).copied().or_else(|| raw_digest(name));
-        let found = coded::checksum(&task.checkpoint, &atoms.tensors, column < atoms.n_own, digest_of)?;
-        let record = basis.manifest.atoms.get(column);
+        let digest_of = |name: &str| digests.get(name).copied().or_else(|| raw_digest(name));
+        let found = coded::checksum(&task.checkpoint, &tensors, *column < basis.n_atoms(), digest_of)?;
+        let record = basis.manifest.atoms.get(*column);
         if let (Some(found), Some(record)) = (found, record)
             && found != record.checksum
         {

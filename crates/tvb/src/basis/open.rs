@@ -3,7 +3,7 @@
 use super::atoms::plain::stem;
 use super::atoms::{Atoms, ColumnRates, GeneratedAtoms, coded};
 use super::coefficients::{self, StoredCoefficients};
-use super::manifest::{self, CodedRecord, CodedTensor, Manifest};
+use super::manifest::{self, CodedTensor, Manifest};
 use crate::checkpoint::{
     Budget, Charge, Checkpoint, Inputs, OpenOptions, json_cost, read_capped_within, resolve_inside,
 };
@@ -107,7 +107,7 @@ impl Basis {
     pub fn coding(&self) -> Option<Coding> {
         let record = self.manifest.coded.as_ref()?;
         let kept = match record.n_kept {
-            0 => Matrix::from_fn(self.n_atoms(), 0, |_, _| 0.0),
+            0 => Matrix::zeros(self.n_atoms(), 0),
             _ => self.coefficients.kept.clone(),
         };
         let [rate, kept_rate] = [&record.bits, &record.kept_bits].map(|bits| Rate::from_name(bits));
@@ -204,18 +204,20 @@ impl Basis {
             n_own: which.clone().filter(|&column| column < self.n_atoms()).count(),
             rates: which.map(|column| rates.rate_of(column)).collect(),
             seed: record.seed,
-            tensors: self.coded_tensors(record),
+            tensors: self.coded_tensors(),
         })
     }
 
-    fn coded_tensors(&self, record: &CodedRecord) -> Vec<AtomTensor> {
+    /// The tensors of coded atoms, in order; none where they are not coded.
+    pub(super) fn coded_tensors(&self) -> Vec<AtomTensor> {
+        let tensors = self.manifest.coded.as_ref().map_or(&[][..], |record| &record.tensors);
         let tensor = |(name, tensor): (&String, &CodedTensor)| AtomTensor {
             name: name.clone(),
             shape: tensor.shape.clone(),
             number: tensor.number,
             coded: tensor.coded,
         };
-        self.stored_tensors().iter().zip(&record.tensors).map(tensor).collect()
+        self.stored_tensors().iter().zip(tensors).map(tensor).collect()
     }
 
     /// The Gram matrix of all tensors together, where it is known.
@@ -232,7 +234,7 @@ impl Basis {
         let grams = &self.coefficients.grams;
         let total = self.total_gram()?;
         if grams.len() < 2 {
-            let raw = Matrix::from_fn(total.n_rows(), total.n_columns(), |_, _| 0.0);
+            let raw = Matrix::zeros(total.n_rows(), total.n_columns());
             return Some(Parts { coded: total, raw });
         }
         let raw: Vec<&Matrix> = record
@@ -266,7 +268,7 @@ impl Basis {
             let bits = if is_own { &record.bits } else { &record.kept_bits };
             let rate =
                 Rate::from_name(bits).ok_or_else(|| rejected(format!("bits of a code expected, {bits:?} found")))?;
-            return coded::parts(&atom, &self.coded_tensors(record), rate, is_own);
+            return coded::parts(&atom, &self.coded_tensors(), rate, is_own);
         }
         let expected = self.stored_tensors().len();
         if atom.tensors().len() != expected {

@@ -1,11 +1,12 @@
 //! decode: base + weights × coded columns → checkpoints, combined where they are rotated, with one transform back.
 
+use super::in_f32::weight_in_f32;
 use super::outputs::Outputs;
 use super::range::{Input, Origin, RangeCheck, Rows, values_of};
 use crate::checkpoint::Checkpoint;
 use crate::columns::coded::CodedColumn;
 use crate::columns::plan::{Plan, Task};
-use crate::digest::{Digest, TensorDigests};
+use crate::digest::{Digest, TableOfDigests, TensorDigests};
 use crate::error::{Error, Result};
 use crate::pass::{Block, ChunkReader, Done, Folded, Operation, Pass, Reads, Runtime, device_error};
 use crate::progress::Progress;
@@ -89,8 +90,16 @@ impl CodedAtoms {
     }
 }
 
-/// Digests of the codes that were read: for each column that was, of its coded tensors by name.
-pub type CodesRead = HashMap<usize, HashMap<String, Digest>>;
+/// Digests of one column's codes that were read.
+#[derive(Clone, Debug)]
+pub struct CodesRead {
+    /// Its number among the basis' columns.
+    pub column: usize,
+    /// Its file.
+    pub task: Task,
+    /// Of its coded tensors, by name.
+    pub digests: HashMap<String, Digest>,
+}
 
 /// What decoding answers: digests of the base's tensors, by name, and of the codes.
 #[derive(Clone, Debug, Default)]
@@ -98,79 +107,104 @@ pub struct Decoded {
     /// Of the base's tensors that were read, by name.
     pub base: HashMap<String, Digest>,
     /// Of the codes.
-    pub codes: CodesRead,
+    pub codes: Vec<CodesRead>,
 }
 
-/// The columns that some output gives a weight; the first where none does, so that there is something to decode.
-pub fn used_columns(weights: &[Vec<f64>], n_columns: usize) -> Vec<usize> {
-    let is_used = |&column: &usize| weights.iter().any(|output| output[column] != 0.0);
-    let used: Vec<usize> = (0..n_columns).filter(is_used).collect();
-    if used.is_empty() { vec![0] } else { used }
+/// The coded tensors of some outputs, ready to be read and formed.
+#[derive(Clone, Debug)]
+pub struct Decoding<'a> {
+    atoms: &'a CodedAtoms,
+    /// Numbers of the columns that are read.
+    used: Vec<usize>,
+    /// What is read.
+    pub plan: Plan,
+    /// How rows are formed of it.
+    pub work: Decode,
 }
 
-/// Forms the coded tensors of every output and writes them. `weights` are \[n_outputs\]\[n_columns\].
-///
-/// # Errors
-/// Usage: a weight beyond f32, a memory cap that is too low. Rejected: a base of other tensors, codes that do not fit or
-/// hold what no coder writes. Failed: I/O, device. Interrupted.
-pub fn decode(
-    atoms: &CodedAtoms,
-    weights: &[Vec<f64>],
-    base: Option<&Checkpoint>,
-    outputs: Outputs<'_>,
-    range: &RangeCheck,
-    runtime: &Runtime,
-    progress: &dyn Progress,
-) -> Result<Decoded> {
-    let used = used_columns(weights, atoms.columns.len());
-    let stand_in = base.cloned().map_or_else(|| atoms.zeros(), Ok)?;
-    let plan = atoms.plan(stand_in, Vec::new(), &used)?;
-    let at = used.iter().flat_map(|&column| weights.iter().map(move |output| (column, output[column])));
-    let work = Decode {
-        rates: used.iter().map(|&column| atoms.rates[column]).collect(),
-        weights: at.map(|(column, weight)| in_f32(atoms, column, weight)).collect::<Result<_>>()?,
-        n_outputs: weights.len(),
-        base: if base.is_some() { Base::Added } else { Base::Left },
-        dtype: outputs.format.dtype,
-        seed: atoms.seed,
-    };
-    let n_digests = plan.n_digests();
-    let mut table = TensorDigests::new(n_digests);
-    let fold = |Folded { blocks, digests, .. }: Folded<'_, ()>| {
-        for (block, columns) in blocks.iter().zip(digests.chunks_exact(n_digests)) {
-            table.push(block.tensor, columns);
+impl<'a> Decoding<'a> {
+    /// For outputs of `weights` \[n_outputs\]\[n_columns\], stored as `dtype` or as the base is.
+    ///
+    /// # Errors
+    /// Usage: a weight beyond f32. Rejected: a base of other tensors, codes that do not fit.
+    pub fn new(
+        atoms: &'a CodedAtoms,
+        weights: &[Vec<f64>],
+        base: Option<&Checkpoint>,
+        dtype: Option<Dtype>,
+    ) -> Result<Decoding<'a>> {
+        let is_used = |&column: &usize| weights.iter().any(|output| output[column] != 0.0);
+        let mut used: Vec<usize> = (0..atoms.columns.len()).filter(is_used).collect();
+        if used.is_empty() {
+            // So that there is something to decode.
+            used.push(0);
         }
-        Ok(())
-    };
-    let reads = Reads::new();
-    let operation = WriteDecoded { plan: &plan, work, outputs, range, reads: &reads };
-    Pass::over(&plan, runtime, &reads).run(&operation, runtime, progress, fold)?;
-    let table = table.finish(plan.tensors.len());
-    let by_name = |column: usize| -> HashMap<String, Digest> {
-        plan.tensors.iter().map(|tensor| tensor.name.clone()).zip(table.column(column)).collect()
-    };
-    let codes = used.iter().enumerate().map(|(index, &column)| (column, by_name(1 + index)));
-    Ok(Decoded { base: if base.is_some() { by_name(0) } else { HashMap::new() }, codes: codes.collect() })
+        let stand_in = base.cloned().map_or_else(|| atoms.zeros(), Ok)?;
+        let plan = atoms.plan(stand_in, Vec::new(), &used)?;
+        let path = |column: usize| shown_path(atoms.columns[column].checkpoint.path());
+        let at = used.iter().flat_map(|&column| weights.iter().map(move |output| (column, output[column])));
+        let in_f32 = |(column, weight)| weight_in_f32(weight, || format!("{}: its weight", path(column)));
+        let work = Decode {
+            rates: used.iter().map(|&column| atoms.rates[column]).collect(),
+            weights: at.map(in_f32).collect::<Result<_>>()?,
+            n_outputs: weights.len(),
+            base: if base.is_some() { Base::Added } else { Base::Left },
+            dtype,
+            seed: atoms.seed,
+        };
+        Ok(Decoding { atoms, used, plan, work })
+    }
+
+    /// What a table of digests \[n_tensors, n_digests\] of what was read says of the codes.
+    pub(super) fn codes_read(&self, table: &TableOfDigests) -> Vec<CodesRead> {
+        let of_column = |(index, &column): (usize, &usize)| CodesRead {
+            column,
+            task: self.atoms.columns[column].clone(),
+            digests: digests_by_name(&self.plan, table, 1 + index),
+        };
+        self.used.iter().enumerate().map(of_column).collect()
+    }
+
+    /// Forms the coded tensors of every output and writes them.
+    ///
+    /// # Errors
+    /// Usage: a memory cap that is too low. Rejected: codes that hold what no coder writes. Failed: I/O, device.
+    /// Interrupted.
+    pub fn run(
+        self,
+        outputs: Outputs<'_>,
+        range: &RangeCheck,
+        runtime: &Runtime,
+        progress: &dyn Progress,
+    ) -> Result<Decoded> {
+        let plan = &self.plan;
+        let n_digests = plan.n_digests();
+        let mut table = TensorDigests::new(n_digests);
+        let fold = |Folded { blocks, digests, .. }: Folded<'_, ()>| {
+            for (block, columns) in blocks.iter().zip(digests.chunks_exact(n_digests)) {
+                table.push(block.tensor, columns);
+            }
+            Ok(())
+        };
+        let reads = Reads::new();
+        let operation = WriteDecoded { plan, work: &self.work, outputs, range, reads: &reads };
+        Pass::over(plan, runtime, &reads).run(&operation, runtime, progress, fold)?;
+        let table = table.finish(plan.tensors.len());
+        let is_read = self.work.base == Base::Added;
+        let base = if is_read { digests_by_name(plan, &table, 0) } else { HashMap::new() };
+        Ok(Decoded { base, codes: self.codes_read(&table) })
+    }
 }
 
-/// A column's weight as the engines take it.
-fn in_f32(atoms: &CodedAtoms, column: usize, weight: f64) -> Result<f32> {
-    let narrow = weight as f32;
-    if narrow.is_finite() {
-        return Ok(narrow);
-    }
-    Err(Error::usage(format!(
-        "{}: its weight comes to {weight:e}: at most ±{:.1e} expected",
-        shown_path(atoms.columns[column].checkpoint.path()),
-        f32::MAX
-    ))
-    .hint("use a smaller --scale or smaller weights"))
+/// One column's digests, by the tensors' names.
+pub(super) fn digests_by_name(plan: &Plan, table: &TableOfDigests, column: usize) -> HashMap<String, Digest> {
+    plan.tensors.iter().map(|tensor| tensor.name.clone()).zip(table.column(column)).collect()
 }
 
 /// The operation: rows of the edits, written where they belong.
 struct WriteDecoded<'a> {
     plan: &'a Plan,
-    work: Decode,
+    work: &'a Decode,
     outputs: Outputs<'a>,
     range: &'a RangeCheck,
     reads: &'a Reads,
@@ -205,7 +239,7 @@ impl Operation for WriteDecoded<'_> {
     type Part = ();
 
     fn work(&self) -> &Decode {
-        &self.work
+        self.work
     }
 
     fn finish(&self, done: Done<'_>, rows: &mut Vec<u8>) -> Result<()> {

@@ -8,6 +8,7 @@ pub mod generate;
 pub mod generated;
 pub mod gram;
 pub mod grams;
+mod in_f32;
 pub mod measure;
 pub mod outputs;
 pub mod products;

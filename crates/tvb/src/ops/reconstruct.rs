@@ -6,14 +6,15 @@
 //! them before anything is kept. Whether the files are still those that were opened is asked here, and whether every value
 //! that was written is finite.
 
-use super::decode::{CodedAtoms, CodesRead, decode, used_columns};
+use super::decode::{CodedAtoms, CodesRead, Decoding, digests_by_name};
 use super::generate::GeneratedEdits;
 use super::generated::RawColumns;
+use super::in_f32::weight_in_f32;
 use super::outputs::{Format, Outputs};
 use super::range::{Clipped, Input, Origin, RangeCheck, Rows, values_of};
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::columns::plan::{Plan, Task};
-use crate::digest::{BLOCK_ROWS, Digest, TensorDigests};
+use crate::digest::{BLOCK_ROWS, Digest, TableOfDigests, TensorDigests};
 use crate::error::{Error, Result};
 use crate::pass::{Block, ChunkReader, Done, Folded, Operation, Pass, Reads, Runtime};
 use crate::progress::Progress;
@@ -59,12 +60,6 @@ impl Edits {
         }
     }
 
-    /// Bytes that decoding reads.
-    fn coded_bytes(&self, atoms: &CodedAtoms, base: Option<&Checkpoint>) -> Result<u64> {
-        let stand_in = base.cloned().map_or_else(|| atoms.zeros(), Ok)?;
-        Ok(atoms.plan(stand_in, Vec::new(), &used_columns(&self.weights, atoms.columns.len()))?.n_bytes())
-    }
-
     /// λ times a bare edit that was written before.
     pub fn from_delta(delta: Checkpoint, scale: f64) -> Edits {
         Edits {
@@ -83,7 +78,7 @@ pub struct Read {
     /// For each column that was read, of its tensors in its own file order; `None` for one that was not read.
     pub columns: Vec<(Task, Vec<Option<Digest>>)>,
     /// Of the codes that were read.
-    pub codes: CodesRead,
+    pub codes: Vec<CodesRead>,
     /// What was written as the largest finite value of its type.
     pub clipped: Clipped,
 }
@@ -110,7 +105,7 @@ pub fn reconstruct(
             progress.begin("reconstruct", raw.n_bytes() + rest_bytes);
             let generated = GeneratedEdits { raw, weights: &edits.weights };
             let base = generated.form(base, outputs, &range, runtime, progress)?;
-            Read { base, columns: Vec::new(), codes: CodesRead::new(), clipped: Clipped::default() }
+            Read { base, ..Read::default() }
         }
         Source::Coded(atoms) => {
             let coded = Coded { atoms, edits: &edits };
@@ -191,17 +186,8 @@ impl Stored<'_> {
 
     /// A column's weight as the engines take it.
     fn in_f32(&self, column: usize, weight: f64) -> Result<f32> {
-        let narrow = weight as f32;
-        if narrow.is_finite() {
-            return Ok(narrow);
-        }
         let Task { name, checkpoint } = &self.tasks[column];
-        Err(Error::usage(format!(
-            "{}: the weight of {name} comes to {weight:e}: at most ±{:.1e} expected",
-            checkpoint.path().display(),
-            f32::MAX
-        ))
-        .hint("use a smaller --scale or smaller weights"))
+        weight_in_f32(weight, || format!("{}: the weight of {name}", checkpoint.path().display()))
     }
 }
 
@@ -227,7 +213,8 @@ impl Coded<'_> {
         let own: Vec<Task> = atoms.columns.iter().take(atoms.n_own).cloned().collect();
         let own_weights = edits.weights.iter().map(|output| output[..atoms.n_own].to_vec()).collect();
         let raw = Edits { source: Source::Deltas(own.clone()), weights: own_weights, tensors: raw_names };
-        let coded_bytes = edits.coded_bytes(atoms, base)?;
+        let decoding = Decoding::new(atoms, &edits.weights, base, outputs.format.dtype)?;
+        let coded_bytes = decoding.plan.n_bytes();
         let mut read = Read::default();
         if !raw.tensors.is_empty() {
             let stored = Stored { kind: Columns::Deltas, origin: None, tasks: &own, edits: &raw };
@@ -239,7 +226,7 @@ impl Coded<'_> {
         } else {
             progress.begin("reconstruct", coded_bytes + rest_bytes);
         }
-        let decoded = decode(atoms, &edits.weights, base, outputs, range, runtime, progress)?;
+        let decoded = decoding.run(outputs, range, runtime, progress)?;
         read.base.extend(decoded.base);
         read.codes = decoded.codes;
         Ok(read)
@@ -339,15 +326,18 @@ fn run(
     let operation = WriteEdits { plan, work, outputs, range, reads: &reads };
     Pass::over(plan, runtime, &reads).run(&operation, runtime, progress, fold)?;
     let table = table.finish(plan.tensors.len());
-    let base = plan.tensors.iter().map(|tensor| tensor.name.clone()).zip(table.column(0)).collect();
-    let columns = (1..n_columns).map(|column| {
-        let mut by_place = vec![None; plan.column_checkpoint(column).tensors().len()];
-        for (tensor, digest) in plan.tensors.iter().zip(table.column(column)) {
-            by_place[tensor.columns[column] as usize] = Some(digest);
-        }
-        (plan.tasks[column - 1].clone(), by_place)
-    });
-    Ok(Read { base, columns: columns.collect(), codes: CodesRead::new(), clipped: Clipped::default() })
+    let base = digests_by_name(plan, &table, 0);
+    let columns = (1..n_columns).map(|column| digests_by_place(plan, &table, column));
+    Ok(Read { base, columns: columns.collect(), ..Read::default() })
+}
+
+/// One column's digests by the places of its tensors in its file.
+pub(super) fn digests_by_place(plan: &Plan, table: &TableOfDigests, column: usize) -> (Task, Vec<Option<Digest>>) {
+    let mut by_place = vec![None; plan.column_checkpoint(column).tensors().len()];
+    for (tensor, digest) in plan.tensors.iter().zip(table.column(column)) {
+        by_place[tensor.columns[column] as usize] = Some(digest);
+    }
+    (plan.tasks[column - 1].clone(), by_place)
 }
 
 /// The tensors of the base that no column edits.

@@ -3,8 +3,8 @@
 //! All of a column is one tensor of bytes, so that small models of many tensors do not pay for their names once for every
 //! task: the stored tensors one after another, those that are coded in pieces of 16,384 elements, so that one read fetches
 //! what a block of the base needs, the others in bf16. Where a tensor begins is known when the ones before it have ended: those
-//! that turned out to be frozen take no room. The header comes last, into the room that was left for it. Coded atoms are not sharded: the limits that shards
-//! are for are those of programs that load them whole.
+//! that turned out to be frozen take no room. The header comes last, into the room that was left for it. Coded atoms are not
+//! sharded: the limits that shards are for are those of programs that load them whole.
 
 use super::plain::stem;
 use crate::basis::manifest::AtomRecord;

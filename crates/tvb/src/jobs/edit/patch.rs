@@ -12,7 +12,7 @@ use crate::digest::{Digest, TableOfDigests, fingerprint};
 use crate::error::{Error, Result};
 use crate::jobs::compress::check_room;
 use crate::matrix::Matrix;
-use crate::ops::code::{CodedEdit, code_edit, edit_tensors};
+use crate::ops::code::{CodedEdit, EditParts};
 use crate::ops::{GramTensor, Grams, Origin, Per};
 use crate::pass::Runtime;
 use crate::progress::Progress;
@@ -41,13 +41,14 @@ pub fn write_patch(
 ) -> Result<Basis> {
     edit.check(source)?;
     let edits = edit.edits(source)?;
-    let tensors = edit_tensors(&edits)?;
+    let parts = EditParts::of(&edits)?;
+    let tensors = parts.tensors();
     let inputs = output.protect.clone().with(&source.inputs());
     let staged = StagedOutput::folder(&output.target, output.existing, Leftover::Clear, &inputs)?;
     let rates = ColumnRates { rate, n_own: 1, kept_rate: rate, n_kept: 0 };
     check_room(&output.target, CodeFiles::n_bytes(rates, &tensors)?)?;
     let mut files = CodeFiles::create(staged.path(), rates, &tensors)?;
-    let coded = code_edit(&edits, rate, seed, &mut files, runtime, progress)?;
+    let coded = parts.code(rate, seed, &mut files, runtime, progress)?;
     if let Source::Basis(basis) = source {
         check_read(&coded.read, basis, None)?;
     }
@@ -62,8 +63,8 @@ pub fn write_patch(
     let coefficients = as_they_are(1);
     let gram = Gram::new(grams.total())?.over(grams.n_moved_rows());
     let assessment = assess(&gram, &coefficients)?;
-    let coding = Coding { rate, kept_rate: rate, kept: Matrix::from_fn(1, 0, |_, _| 0.0), seed };
-    let raw = Matrix::from_fn(1, 1, |_, _| 0.0);
+    let coding = Coding { rate, kept_rate: rate, kept: Matrix::zeros(1, 0), seed };
+    let raw = Matrix::zeros(1, 1);
     let sizes = crate::solve::Parts { coded: grams.total(), raw }.sizes(&coefficients);
     let assessment = assessment.coded(&gram, &coefficients, &coding, &sizes)?;
     let solution = Solution {

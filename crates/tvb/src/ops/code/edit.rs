@@ -4,22 +4,23 @@ use super::operations::FormAndCode;
 use super::part::{CodedChunk, Coder, N_MEASURED};
 use super::run::Measured;
 use super::sink::CodeSink;
+use crate::checkpoint::Checkpoint;
 use crate::columns::plan::{Plan, Task};
-use crate::digest::{Digest, TableOfDigests, TensorDigests};
+use crate::digest::{TableOfDigests, TensorDigests};
 use crate::error::{Error, Result};
-use crate::ops::decode::{CodedAtoms, CodesRead, used_columns};
-use crate::ops::reconstruct::{Edits, Read, Source};
+use crate::ops::decode::{Decoding, digests_by_name};
+use crate::ops::in_f32::weight_in_f32;
+use crate::ops::reconstruct::{Edits, Read, Source, digests_by_place};
 use crate::pass::{Folded, Pass, Reads, Runtime, TotalSums};
 use crate::progress::Progress;
-use std::collections::HashMap;
-use tvb_kernels::{Base, Code, Columns, CpuEngine, Decode, Dtype, Rate, Reconstruct, Work};
+use tvb_kernels::{Base, Code, Columns, CpuEngine, Dtype, Rate, Reconstruct, Work};
 
 /// An edit that was coded.
 #[derive(Clone, Debug)]
 pub struct CodedEdit {
     /// What came out of it.
     pub measured: Measured,
-    /// For each tensor of [`edit_tensors`], whether the edit moves it; others were dropped.
+    /// For each of [`EditParts::tensors`], whether the edit moves it; others were dropped.
     pub moved: Vec<bool>,
     /// [n_moved, 1]: digests of what was written.
     pub digests: TableOfDigests,
@@ -27,108 +28,117 @@ pub struct CodedEdit {
     pub read: Read,
 }
 
-/// What is read for some of the tensors, and how their rows are formed.
-struct Part<W> {
-    plan: Plan,
-    work: W,
+/// What has to be read for an edit, in the order in which it is coded: of coded atoms the coded tensors, then the others.
+#[derive(Debug)]
+pub struct EditParts<'a>(Vec<Part<'a>>);
+
+#[derive(Debug)]
+enum Part<'a> {
+    Rows(Plan, Reconstruct),
+    Codes(Decoding<'a>),
 }
 
-enum AnyPart {
-    Rows(Part<Reconstruct>),
-    Codes(Part<Decode>),
-}
-
-/// The tensors of an edit and their shapes, in the order in which they are coded.
-///
-/// # Errors
-/// Rejected: columns that do not fit each other. Usage: an edit of atoms that are made from a seed.
-pub fn edit_tensors(edits: &Edits) -> Result<Vec<(String, Vec<usize>)>> {
-    let tensors = parts(edits)?.into_iter().flat_map(|part| match part {
-        AnyPart::Rows(Part { plan, .. }) => plan.tensors,
-        AnyPart::Codes(Part { plan, .. }) => plan.tensors,
-    });
-    Ok(tensors.map(|tensor| (tensor.name, tensor.shape)).collect())
-}
-
-/// Forms the first of `edits` in f32, codes it at `rate` and hands it to `sink`, whose tensors are those of [`edit_tensors`].
-///
-/// # Errors
-/// Usage: a weight beyond f32, a memory cap that is too low. Rejected: columns that do not fit each other or were damaged, an
-/// edit that is too large to be coded. Failed: I/O, device. Interrupted.
-pub fn code_edit(
-    edits: &Edits,
-    rate: Rate,
-    seed: u64,
-    sink: &mut dyn CodeSink,
-    runtime: &Runtime,
-    progress: &dyn Progress,
-) -> Result<CodedEdit> {
-    let parts = parts(edits)?;
-    let n_bytes = parts.iter().map(|part| match part {
-        AnyPart::Rows(part) => part.plan.n_bytes(),
-        AnyPart::Codes(part) => part.plan.n_bytes(),
-    });
-    progress.begin("code", n_bytes.sum());
-    let mut coded = CodedEdit {
-        measured: Measured::default(),
-        moved: Vec::new(),
-        digests: TableOfDigests { n_columns: 1, digests: Vec::new() },
-        read: Read::default(),
-    };
-    for part in parts {
-        match part {
-            AnyPart::Rows(part) => {
-                let found = run(&part, rate, seed, coded.moved.len(), sink, runtime, progress, &mut coded)?;
-                coded.read.base.extend(found.by_name(&part.plan, 0));
-                let columns = (1..part.plan.n_columns()).map(|column| found.of_column(&part.plan, column));
-                coded.read.columns.extend(columns);
-            }
-            AnyPart::Codes(part) => {
-                let found = run(&part, rate, seed, coded.moved.len(), sink, runtime, progress, &mut coded)?;
-                let Source::Coded(atoms) = &edits.source else { continue };
-                let used = used_columns(&edits.weights, atoms.columns.len());
-                let by_column =
-                    used.iter().enumerate().map(|(at, &column)| (column, found.by_name(&part.plan, at + 1)));
-                coded.read.codes = by_column.collect::<CodesRead>();
-            }
+impl Part<'_> {
+    fn plan(&self) -> &Plan {
+        match self {
+            Part::Rows(plan, _) => plan,
+            Part::Codes(decoding) => &decoding.plan,
         }
     }
-    progress.finish();
-    Ok(coded)
 }
 
-/// Digests of what one part has read.
-struct Found(TableOfDigests);
-
-impl Found {
-    fn by_name(&self, plan: &Plan, column: usize) -> HashMap<String, Digest> {
-        plan.tensors.iter().map(|tensor| tensor.name.clone()).zip(self.0.column(column)).collect()
+impl<'a> EditParts<'a> {
+    /// Of the first of `edits`.
+    ///
+    /// # Errors
+    /// Usage: a weight beyond f32, an edit of atoms that are made from a seed. Rejected: columns that do not fit each other.
+    pub fn of(edits: &'a Edits) -> Result<EditParts<'a>> {
+        let weights = edits.weights.first().map_or(&[][..], Vec::as_slice);
+        let parts = match &edits.source {
+            Source::Checkpoints { origin, tasks } => {
+                vec![rows(origin.clone(), tasks, weights, &edits.tensors, Columns::Checkpoints)?]
+            }
+            Source::Deltas(tasks) => {
+                let first = tasks.first().ok_or_else(|| Error::usage("an edit of nothing: nothing to code"))?;
+                vec![rows(first.checkpoint.clone(), tasks, weights, &edits.tensors, Columns::Deltas)?]
+            }
+            Source::Coded(atoms) => {
+                let decoding = Decoding::new(atoms, &[weights.to_vec()], None, Some(Dtype::F32))?;
+                let mut parts = vec![Part::Codes(decoding)];
+                let raw = atoms.names(false);
+                if !raw.is_empty() {
+                    let own: Vec<Task> = atoms.columns.iter().take(atoms.n_own).cloned().collect();
+                    parts.push(rows(atoms.zeros()?, &own, &weights[..atoms.n_own], &raw, Columns::Deltas)?);
+                }
+                parts
+            }
+            Source::Generated(_) => {
+                return Err(Error::usage("bits for an edit of random atoms: they are made from a seed")
+                    .hint("leave out --bits: the bare edit is written in the base's type"));
+            }
+        };
+        Ok(EditParts(parts))
     }
 
-    /// A column's digests by their places in its file.
-    fn of_column(&self, plan: &Plan, column: usize) -> (Task, Vec<Option<Digest>>) {
-        let mut by_place = vec![None; plan.column_checkpoint(column).tensors().len()];
-        for (tensor, digest) in plan.tensors.iter().zip(self.0.column(column)) {
-            if let Some(place) = by_place.get_mut(tensor.columns[column] as usize) {
-                *place = Some(digest);
+    /// The tensors of the edit and their shapes, in order.
+    pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+        let planned = self.0.iter().flat_map(|part| &part.plan().tensors);
+        planned.map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect()
+    }
+
+    /// Forms the edit in f32, codes it at `rate` and hands it to `sink`, whose tensors are [`tensors`](Self::tensors).
+    ///
+    /// # Errors
+    /// Usage: a memory cap that is too low. Rejected: damaged columns, an edit that is too large to be coded. Failed: I/O,
+    /// device. Interrupted.
+    pub fn code(
+        &self,
+        rate: Rate,
+        seed: u64,
+        sink: &mut dyn CodeSink,
+        runtime: &Runtime,
+        progress: &dyn Progress,
+    ) -> Result<CodedEdit> {
+        progress.begin("code", self.0.iter().map(|part| part.plan().n_bytes()).sum());
+        let mut coded = CodedEdit {
+            measured: Measured::default(),
+            moved: Vec::new(),
+            digests: TableOfDigests { n_columns: 1, digests: Vec::new() },
+            read: Read::default(),
+        };
+        for part in &self.0 {
+            match part {
+                Part::Rows(plan, work) => {
+                    let table = run(plan, work, rate, seed, sink, runtime, progress, &mut coded)?;
+                    coded.read.base.extend(digests_by_name(plan, &table, 0));
+                    let columns = (1..plan.n_columns()).map(|column| digests_by_place(plan, &table, column));
+                    coded.read.columns.extend(columns);
+                }
+                Part::Codes(decoding) => {
+                    let Decoding { plan, work, .. } = decoding;
+                    let table = run(plan, work, rate, seed, sink, runtime, progress, &mut coded)?;
+                    coded.read.codes = decoding.codes_read(&table);
+                }
             }
         }
-        (plan.tasks[column - 1].clone(), by_place)
+        progress.finish();
+        Ok(coded)
     }
 }
 
+/// Codes one part, adds what came of it to `coded`, and answers the digests of what was read.
 #[expect(clippy::too_many_arguments, reason = "a pass' usual company, and what is coded")]
 fn run<W: Work<Output = Vec<u8>>>(
-    part: &Part<W>,
+    plan: &Plan,
+    work: &W,
     rate: Rate,
     seed: u64,
-    first_tensor: usize,
     sink: &mut dyn CodeSink,
     runtime: &Runtime,
     progress: &dyn Progress,
     coded: &mut CodedEdit,
-) -> Result<Found> {
-    let Part { plan, work } = part;
+) -> Result<TableOfDigests> {
+    let first_tensor = coded.moved.len();
     let name = |_: usize| "the edit".to_owned();
     let code = || Code { rate, kept_rate: rate, kept: Vec::new(), n_kept: 0, seed };
     let coder = || Coder { plan, code: code(), n_own: 1, name: &name };
@@ -167,66 +177,20 @@ fn run<W: Work<Output = Vec<u8>>>(
     let stays = written.column(0).zip(&moved).filter(|(_, moved)| **moved).map(|(digest, _)| digest);
     coded.digests.digests.extend(stays);
     coded.moved.extend(moved);
-    Ok(Found(inputs.finish(plan.tensors.len())))
-}
-
-/// What has to be read, in the order in which it is coded: of coded atoms the coded tensors, then the others.
-fn parts(edits: &Edits) -> Result<Vec<AnyPart>> {
-    let weights = edits.weights.first().map_or(&[][..], Vec::as_slice);
-    match &edits.source {
-        Source::Checkpoints { origin, tasks } => {
-            Ok(vec![rows(origin.clone(), tasks, weights, &edits.tensors, Columns::Checkpoints)?])
-        }
-        Source::Deltas(tasks) => {
-            let first = tasks.first().ok_or_else(|| Error::usage("an edit of nothing: nothing to code"))?;
-            Ok(vec![rows(first.checkpoint.clone(), tasks, weights, &edits.tensors, Columns::Deltas)?])
-        }
-        Source::Coded(atoms) => {
-            let mut parts = vec![AnyPart::Codes(codes(atoms, weights)?)];
-            let raw = atoms.names(false);
-            if !raw.is_empty() {
-                let own: Vec<Task> = atoms.columns.iter().take(atoms.n_own).cloned().collect();
-                parts.push(rows(atoms.zeros()?, &own, &weights[..atoms.n_own], &raw, Columns::Deltas)?);
-            }
-            Ok(parts)
-        }
-        Source::Generated(_) => Err(Error::usage("bits for an edit of random atoms: they are made from a seed")
-            .hint("leave out --bits: the bare edit is written in the base's type")),
-    }
+    Ok(inputs.finish(plan.tensors.len()))
 }
 
 fn rows(
-    origin: crate::checkpoint::Checkpoint,
+    origin: Checkpoint,
     tasks: &[Task],
     weights: &[f64],
     tensors: &[String],
     columns: Columns,
-) -> Result<AnyPart> {
+) -> Result<Part<'static>> {
     let plan = Plan::of_columns(origin, tasks.to_vec(), tensors)?;
-    let weights = weights.iter().map(|weight| in_f32(*weight)).collect::<Result<_>>()?;
+    let name = |column: usize| tasks.get(column).map_or("a column", |task| task.name.as_str());
+    let in_f32 = |(column, weight): (usize, &f64)| weight_in_f32(*weight, || format!("the weight of {}", name(column)));
+    let weights = weights.iter().enumerate().map(in_f32).collect::<Result<_>>()?;
     let work = Reconstruct { weights, n_outputs: 1, columns, base: Base::Left, dtype: Some(Dtype::F32) };
-    Ok(AnyPart::Rows(Part { plan, work }))
-}
-
-fn codes(atoms: &CodedAtoms, weights: &[f64]) -> Result<Part<Decode>> {
-    let used = used_columns(&[weights.to_vec()], atoms.columns.len());
-    let plan = atoms.plan(atoms.zeros()?, Vec::new(), &used)?;
-    let work = Decode {
-        rates: used.iter().map(|&column| atoms.rates[column]).collect(),
-        weights: used.iter().map(|&column| in_f32(weights[column])).collect::<Result<_>>()?,
-        n_outputs: 1,
-        base: Base::Left,
-        dtype: Some(Dtype::F32),
-        seed: atoms.seed,
-    };
-    Ok(Part { plan, work })
-}
-
-fn in_f32(weight: f64) -> Result<f32> {
-    let narrow = weight as f32;
-    if narrow.is_finite() {
-        Ok(narrow)
-    } else {
-        Err(Error::usage(format!("a weight comes to {weight:e}: at most ±{:.1e} expected", f32::MAX)))
-    }
+    Ok(Part::Rows(plan, work))
 }

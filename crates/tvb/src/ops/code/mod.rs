@@ -10,6 +10,6 @@ mod part;
 mod run;
 mod sink;
 
-pub use edit::{CodedEdit, code_edit, edit_tensors};
+pub use edit::{CodedEdit, EditParts};
 pub use run::{Coded, CodedFrom, Measured, Resumed, code, find_code_bookmark};
 pub use sink::{CodeSink, Piece};

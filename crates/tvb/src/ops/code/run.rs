@@ -233,20 +233,20 @@ pub fn code(
     let pass = Pass { plan: &setup.plan, grid: setup.grid.clone().after(state.n_folded), reads };
     let same = coder(&task_name);
     let fold = |folded: Folded<'_, CodedChunk>| fold_chunk(&setup, &same, &mut state, sink, bookmarks, folded);
-    match (from, &runtime.engine) {
-        (CodedFrom::Tasks(None), _) => {
-            let engine = if let Engine::Cpu(engine) = &runtime.engine { *engine } else { CpuEngine::new() };
+    // For what is done on the host whatever the device.
+    let engine = if let Engine::Cpu(engine) = &runtime.engine { *engine } else { CpuEngine::new() };
+    match from {
+        CodedFrom::Tasks(None) => {
             let operation = GramAndCode { coder: coder(&task_name), reads, engine };
             pass.visit(&operation, runtime, progress, fold)?;
         }
-        (CodedFrom::Tasks(Some(_)), _) => {
+        CodedFrom::Tasks(Some(_)) => {
             pass.run(&CodeTasks { coder: coder(&task_name), reads }, runtime, progress, fold)?;
         }
-        (CodedFrom::Mixtures(_, encode), engine) => {
+        CodedFrom::Mixtures(_, encode) => {
             let at = (0..encode.n_rows()).flat_map(|t| (0..n_own).map(move |m| (t, m)));
             let encode = at.map(|at| encode_in_f32(plan, encode, at)).collect::<Result<_>>()?;
             let work = Project { encode, n_atoms: n_own, dtype: Dtype::F32 };
-            let engine = if let Engine::Cpu(engine) = engine { *engine } else { CpuEngine::new() };
             let operation = FormAndCode { coder: coder(&atom_name), work, engine, first_tensor: None };
             pass.run(&operation, runtime, progress, fold)?;
         }
