@@ -52,6 +52,8 @@ const F32: u32 = 0u;
 const F16: u32 = 1u;
 const BF16: u32 = 2u;
 const MIXED: u32 = 3u;
+// f32 that is a difference from the base already. Where a column has any, FORMAT is MIXED.
+const DELTA: u32 = 4u;
 // 1 where a word holds two elements, whatever the slice.
 const PAIRED: u32 = u32(FORMAT == F16 || FORMAT == BF16);
 
@@ -81,7 +83,7 @@ fn from_f16(half: u32) -> f32 {
 // Element `row` of a slice, exactly.
 fn load(slice: Slice, row: u32) -> f32 {
     let dtype = select(FORMAT, slice.dtype, FORMAT == MIXED);
-    if (dtype == F32) {
+    if (dtype == F32 || dtype == DELTA) {
         return bitcast<f32>(chunk[(slice.offset_bytes >> 2u) + row]);
     }
     let byte = slice.offset_bytes + 2u * row;
@@ -90,6 +92,11 @@ fn load(slice: Slice, row: u32) -> f32 {
         return from_f16(half);
     }
     return bitcast<f32>(half << 16u);
+}
+
+// Whether the base is still to be taken off a slice.
+fn is_whole(slice: Slice) -> bool {
+    return FORMAT != MIXED || slice.dtype != DELTA;
 }
 
 // Elements `row`, which is even, and `next`, which is the one behind it or `row` again. Where PAIRED, always the one behind
@@ -192,8 +199,9 @@ fn combine(group: u32, thread: u32) {
                 for (var c = 0u; c < TOGETHER; c += 1u) {
                     // Beyond the last column, that one is read again and not used.
                     let at = min(column + c, params.n_columns - 1u);
-                    let stored = load_pair(slices[first_slice + 1u + at], row, next);
-                    values[c] = select(stored, stored - base, params.subtract_base == 1u);
+                    let slice = slices[first_slice + 1u + at];
+                    let stored = load_pair(slice, row, next);
+                    values[c] = select(stored, stored - base, params.subtract_base == 1u && is_whole(slice));
                 }
                 for (var c = 0u; c < TOGETHER; c += 1u) {
                     if (column + c < params.n_columns) {

@@ -51,6 +51,8 @@ const F32: u32 = 0u;
 const F16: u32 = 1u;
 const BF16: u32 = 2u;
 const MIXED: u32 = 3u;
+// f32 that is a difference from the base already. Where a column has any, FORMAT is MIXED.
+const DELTA: u32 = 4u;
 // 1 where a word holds two elements, whatever the slice.
 const PAIRED: u32 = u32(FORMAT == F16 || FORMAT == BF16);
 
@@ -80,7 +82,7 @@ fn from_f16(half: u32) -> f32 {
 // Element `row` of a slice, exactly.
 fn load(slice: Slice, row: u32) -> f32 {
     let dtype = select(FORMAT, slice.dtype, FORMAT == MIXED);
-    if (dtype == F32) {
+    if (dtype == F32 || dtype == DELTA) {
         return bitcast<f32>(chunk[(slice.offset_bytes >> 2u) + row]);
     }
     let byte = slice.offset_bytes + 2u * row;
@@ -89,6 +91,11 @@ fn load(slice: Slice, row: u32) -> f32 {
         return from_f16(half);
     }
     return bitcast<f32>(half << 16u);
+}
+
+// Whether the base is still to be taken off a slice.
+fn is_whole(slice: Slice) -> bool {
+    return FORMAT != MIXED || slice.dtype != DELTA;
 }
 
 // Elements `row`, which is even, and `next`, which is the one behind it or `row` again. Where PAIRED, always the one behind

@@ -60,6 +60,8 @@ const F32: u32 = 0u;
 const F16: u32 = 1u;
 const BF16: u32 = 2u;
 const MIXED: u32 = 3u;
+// f32 that is a difference from the base already. Where a column has any, FORMAT is MIXED.
+const DELTA: u32 = 4u;
 // 1 where a word holds two elements, whatever the slice.
 const PAIRED: u32 = u32(FORMAT == F16 || FORMAT == BF16);
 
@@ -89,7 +91,7 @@ fn from_f16(half: u32) -> f32 {
 // Element `row` of a slice, exactly.
 fn load(slice: Slice, row: u32) -> f32 {
     let dtype = select(FORMAT, slice.dtype, FORMAT == MIXED);
-    if (dtype == F32) {
+    if (dtype == F32 || dtype == DELTA) {
         return bitcast<f32>(chunk[(slice.offset_bytes >> 2u) + row]);
     }
     let byte = slice.offset_bytes + 2u * row;
@@ -98,6 +100,11 @@ fn load(slice: Slice, row: u32) -> f32 {
         return from_f16(half);
     }
     return bitcast<f32>(half << 16u);
+}
+
+// Whether the base is still to be taken off a slice.
+fn is_whole(slice: Slice) -> bool {
+    return FORMAT != MIXED || slice.dtype != DELTA;
 }
 
 // Elements `row`, which is even, and `next`, which is the one behind it or `row` again. Where PAIRED, always the one behind
@@ -162,7 +169,8 @@ fn stage(run: Run, start: u32, first: u32, place: u32, thread: u32) {
         let base = load_step(slices[first_slice], here, next);
         for (var task = group; task < TILE; task += n_groups) {
             let column = min(first + task, params.n_tasks - 1u) + 1u;
-            let delta = load_step(slices[first_slice + column], here, next) - base;
+            let slice = slices[first_slice + column];
+            let delta = load_step(slice, here, next) - select(vec2<f32>(0.0), base, is_whole(slice));
             let wanted = inside & vec2<bool>(first + task < params.n_tasks);
             memory[place + row * STRIDE + task] = select(0.0, delta.x, wanted.x);
             if (STEP_ROWS == 2u) {

@@ -12,7 +12,7 @@ const N_ROWS: usize = 16_384;
 /// A chunk of `n_columns` columns of one format; values are small and differ everywhere.
 fn chunk(n_columns: usize, dtype: Dtype) -> (ChunkLayout, Vec<u8>) {
     let column_bytes = N_ROWS * dtype.size();
-    let slices = (0..n_columns).map(|column| Slice { offset: column * column_bytes, dtype });
+    let slices = (0..n_columns).map(|column| Slice::new(column * column_bytes, dtype));
     let layout = ChunkLayout {
         n_columns,
         segments: vec![Segment::new(N_ROWS)],
@@ -73,7 +73,7 @@ fn decode(criterion: &mut Criterion) {
         let layout = ChunkLayout {
             n_columns: 1,
             segments: layout.segments,
-            slices: vec![Slice { offset: 0, dtype: Dtype::F32 }],
+            slices: vec![Slice::new(0, Dtype::F32)],
             codes: (0..=n_tasks).map(slice).collect(),
             n_bytes: bytes.len(),
         };

@@ -3,8 +3,9 @@
 use crate::args::Context;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use tvb::checkpoint::{Budget, Checkpoint, OpenOptions, raise_open_file_limit};
-use tvb::columns::plan::{Plan, Selection, Task};
+use tvb::checkpoint::{Budget, OpenOptions};
+use tvb::columns::open::open_columns;
+use tvb::columns::plan::{Plan, Selection};
 use tvb::columns::tasks::TaskSource;
 use tvb::{Error, Result};
 
@@ -63,14 +64,8 @@ impl SelectionArgs {
     }
 
     fn open(&self, base: &Path, sources: &[TaskSource], budget: &Budget) -> Result<Plan> {
-        raise_open_file_limit();
         let options = OpenOptions { key: self.key.clone(), budget: budget.clone() };
-        let open = |path: &Path| Checkpoint::open_with(path, &options);
-        let base = open(base).map_err(|error| error.context("base"))?;
-        let tasks = sources.iter().map(|source| {
-            let checkpoint = open(&source.path).map_err(|error| error.context(format!("task {}", source.name)))?;
-            Ok(Task { name: source.name.clone(), checkpoint })
-        });
+        let (base, tasks) = open_columns(base, sources, &options)?;
         let mut selection = Selection::all().skip_mismatched(self.skip_mismatched);
         if let Some(pattern) = &self.include {
             selection = selection.include(pattern)?;
@@ -78,7 +73,7 @@ impl SelectionArgs {
         if let Some(pattern) = &self.exclude {
             selection = selection.exclude(pattern)?;
         }
-        Plan::new(base, tasks.collect::<Result<_>>()?, &selection)
+        Plan::new(base, tasks, &selection)
     }
 }
 

@@ -38,7 +38,7 @@ fn one_row(engine: &CpuEngine, rate: Rate, n_tasks: usize) {
     let layout = ChunkLayout {
         n_columns: n_tasks + 1,
         segments: vec![Segment::new(ROWS)],
-        slices: (0..=n_tasks).map(|at| Slice { offset: at * column_bytes, dtype: Dtype::F32 }).collect(),
+        slices: (0..=n_tasks).map(|at| Slice::new(at * column_bytes, Dtype::F32)).collect(),
         n_bytes: (n_tasks + 1) * column_bytes,
         ..ChunkLayout::default()
     };
@@ -67,7 +67,7 @@ fn one_row(engine: &CpuEngine, rate: Rate, n_tasks: usize) {
         let layout = ChunkLayout {
             n_columns: 1,
             segments: vec![Segment::new(ROWS)],
-            slices: vec![Slice { offset: 0, dtype: Dtype::F32 }],
+            slices: vec![Slice::new(0, Dtype::F32)],
             codes: (0..n_columns).chain([n_tasks]).map(code_slice).collect(),
             n_bytes: stored.len(),
         };

@@ -27,7 +27,7 @@ fn one_row(engine: &CpuEngine, dtype: Dtype, n_tasks: usize) {
     let layout = ChunkLayout {
         n_columns,
         segments: vec![Segment::new(n_rows)],
-        slices: (0..n_columns).map(|at| Slice { offset: at * column_bytes, dtype }).collect(),
+        slices: (0..n_columns).map(|at| Slice::new(at * column_bytes, dtype)).collect(),
         n_bytes: n_columns * column_bytes,
         ..ChunkLayout::default()
     };

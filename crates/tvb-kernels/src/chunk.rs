@@ -115,6 +115,21 @@ pub struct Slice {
     pub offset: usize,
     /// How the elements are stored there (little-endian).
     pub dtype: Dtype,
+    /// Whether they are differences from the base already, as an adapter's are: nothing is subtracted from them then, whatever
+    /// the other columns hold. Stored in f32.
+    pub is_delta: bool,
+}
+
+impl Slice {
+    /// Rows of a checkpoint, or of an atom.
+    pub const fn new(offset: usize, dtype: Dtype) -> Slice {
+        Slice { offset, dtype, is_delta: false }
+    }
+
+    /// Rows in f32 that are differences already.
+    pub const fn of_delta(offset: usize) -> Slice {
+        Slice { offset, dtype: Dtype::F32, is_delta: true }
+    }
 }
 
 /// The shape of a chunk: what lies where in its bytes.

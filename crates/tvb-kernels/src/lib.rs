@@ -26,7 +26,7 @@
 //! let layout = ChunkLayout {
 //!     n_columns: 3,
 //!     segments: vec![Segment::new(3)],
-//!     slices: (0..3).map(|column| Slice { offset: column * 12, dtype: Dtype::F32 }).collect(),
+//!     slices: (0..3).map(|column| Slice::new(column * 12, Dtype::F32)).collect(),
 //!     codes: Vec::new(),
 //!     n_bytes: bytes.len(),
 //! };
@@ -67,7 +67,7 @@ mod work;
 
 pub use chunk::{Chunk, ChunkLayout, CodeSlice, Columns, Dtype, Segment, Slice};
 pub use code::{Code, Codes, Measured};
-pub use cpu::{CpuEngine, Scratch, convert, count_non_finite, decode, locate_non_finite};
+pub use cpu::{CpuEngine, Factors, Scratch, convert, count_non_finite, decode, form_low_rank, locate_non_finite};
 pub use decode::Decode;
 pub use device::{AdapterFacts, AdapterKind, Backend, DeviceChoice, choose, list_adapters};
 pub use eigh::Eigh;

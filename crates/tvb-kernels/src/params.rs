@@ -27,7 +27,7 @@ shared_struct! {
     Slice {
         /// Bytes from the chunk's start.
         offset_bytes,
-        /// [`F32`], [`F16`] or [`BF16`].
+        /// [`F32`], [`F16`], [`BF16`] or [`DELTA`].
         dtype,
     }
 }
@@ -218,5 +218,7 @@ pub(crate) const F32: u32 = 0;
 pub(crate) const F16: u32 = 1;
 /// `Slice::dtype` and `Run::dtype` of bf16.
 pub(crate) const BF16: u32 = 2;
+/// `Slice::dtype` of f32 that is a difference already.
+pub(crate) const DELTA: u32 = 4;
 /// The shaders' FORMAT where slices differ.
 pub(crate) const MIXED: u32 = 3;

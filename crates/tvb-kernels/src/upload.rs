@@ -17,11 +17,9 @@ pub fn staged_layout(layout: &ChunkLayout) -> Result<ChunkLayout, KernelError> {
     let mut n_bytes = 0usize;
     for column in 0..layout.n_columns {
         for (at, segment) in layout.segments.iter().enumerate() {
-            let dtype = match layout.slice(at, column).dtype {
-                Dtype::F64 => Dtype::F32,
-                dtype => dtype,
-            };
-            staged.slices[at * layout.n_columns + column] = Slice { offset: n_bytes, dtype };
+            let Slice { dtype, is_delta, .. } = layout.slice(at, column);
+            let dtype = if dtype == Dtype::F64 { Dtype::F32 } else { dtype };
+            staged.slices[at * layout.n_columns + column] = Slice { offset: n_bytes, dtype, is_delta };
             let more = segment.n_rows.checked_mul(dtype.size()).and_then(|bytes| bytes.checked_next_multiple_of(4));
             n_bytes = more.and_then(|more| n_bytes.checked_add(more)).ok_or_else(too_large)?;
         }

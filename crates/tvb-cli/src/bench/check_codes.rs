@@ -289,7 +289,7 @@ mod tests {
     fn coded(code: &Code, n_rows: usize) -> Vec<Codes> {
         let mut bytes = vec![0; (N_TASKS + 1) * 4 * n_rows];
         bytes.chunks_exact_mut(4 * n_rows).enumerate().for_each(|(column, out)| VALUES.store(column, 0, out));
-        let slices = (0..=N_TASKS).map(|column| Slice { offset: column * 4 * n_rows, dtype: Dtype::F32 });
+        let slices = (0..=N_TASKS).map(|column| Slice::new(column * 4 * n_rows, Dtype::F32));
         let layout = ChunkLayout {
             n_columns: N_TASKS + 1,
             segments: vec![Segment { n_rows, place: Place::default() }],
@@ -360,7 +360,7 @@ mod tests {
         let layout = ChunkLayout {
             n_columns: 1,
             segments: vec![Segment { n_rows, place: Place::default() }],
-            slices: vec![Slice { offset: 0, dtype: Dtype::F32 }],
+            slices: vec![Slice::new(0, Dtype::F32)],
             codes: (0..=N_TASKS).map(place).collect(),
             n_bytes: bytes.len(),
         };

@@ -40,7 +40,7 @@ impl Data {
         let layout = ChunkLayout {
             n_columns,
             segments: vec![Segment::new(chunk_rows)],
-            slices: (0..n_columns).map(|at| Slice { offset: at * column_bytes, dtype: values.dtype }).collect(),
+            slices: (0..n_columns).map(|at| Slice::new(at * column_bytes, values.dtype)).collect(),
             n_bytes: n_columns * column_bytes,
             ..ChunkLayout::default()
         };
@@ -68,7 +68,7 @@ impl Data {
         let layout = ChunkLayout {
             n_columns: 1,
             segments: self.layout.segments.clone(),
-            slices: vec![Slice { offset: 0, dtype: self.values.dtype }],
+            slices: vec![Slice::new(0, self.values.dtype)],
             codes: (0..n_tasks + code.n_kept).map(slice).collect(),
             n_bytes: scales + (n_tasks + code.n_kept) * 2 * n_blocks,
         };

@@ -74,7 +74,7 @@ impl Upload {
         let most = usize::try_from(most_slot_bytes).unwrap_or(usize::MAX);
         let slot_bytes = SLOT_BYTES.min(n_bytes / 2).min(most).max(4096) / 64 * 64;
         let start = slot_bytes - 2 * SEEN_ROWS * 4;
-        let slice = |column: usize| Slice { offset: start + column * SEEN_ROWS * 4, dtype: Dtype::F32 };
+        let slice = |column: usize| Slice::new(start + column * SEEN_ROWS * 4, Dtype::F32);
         let layout = ChunkLayout {
             n_columns: 2,
             segments: vec![Segment::new(SEEN_ROWS)],

@@ -98,11 +98,11 @@ impl Block {
         base[n_rows..].fill(0.0);
         let columns = self.columns.at_least(n_tasks * stride);
         for (at, rows) in columns.chunks_exact_mut(stride).enumerate() {
-            let (bytes, dtype) = (range.bytes(chunk, at + 1), chunk.layout.slice(range.segment, at + 1).dtype);
+            let (bytes, slice) = (range.bytes(chunk, at + 1), chunk.layout.slice(range.segment, at + 1));
             let (rows, padding) = rows[..n_padded].split_at_mut(n_rows);
             match kind {
-                Columns::Checkpoints => widen_less_base(bytes, dtype, base, rows),
-                Columns::Deltas => widen(bytes, dtype, rows),
+                Columns::Checkpoints if !slice.is_delta => widen_less_base(bytes, slice.dtype, base, rows),
+                Columns::Checkpoints | Columns::Deltas => widen(bytes, slice.dtype, rows),
             }
             padding.fill(0.0);
         }
@@ -118,10 +118,10 @@ impl Block {
         let (base, columns) = (&mut self.base_f64, &mut self.columns_f64);
         widen_f64(range.bytes(chunk, 0), chunk.layout.slice(range.segment, 0).dtype, base);
         for (at, rows) in columns.chunks_exact_mut(n_rows).enumerate() {
-            let (bytes, dtype) = (range.bytes(chunk, at + 1), chunk.layout.slice(range.segment, at + 1).dtype);
+            let (bytes, slice) = (range.bytes(chunk, at + 1), chunk.layout.slice(range.segment, at + 1));
             match kind {
-                Columns::Checkpoints => widen_f64_less_base(bytes, dtype, base, rows),
-                Columns::Deltas => widen_f64(bytes, dtype, rows),
+                Columns::Checkpoints if !slice.is_delta => widen_f64_less_base(bytes, slice.dtype, base, rows),
+                Columns::Checkpoints | Columns::Deltas => widen_f64(bytes, slice.dtype, rows),
             }
         }
         DecodedF64 { base, columns }

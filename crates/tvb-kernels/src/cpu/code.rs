@@ -6,7 +6,7 @@ use super::quantise::{Column, Scaled, Scaling, quantise};
 use super::rotate::{BLOCKS, BlockSums, LINES, rotate, rotate_difference};
 use super::rows::{widen, widen_less_base};
 use super::scratch::Scratch;
-use crate::chunk::{Chunk, Dtype, Segment};
+use crate::chunk::{Chunk, Dtype, Segment, Slice};
 use crate::code::{Code, Codes, Measured};
 use crate::error::KernelError;
 use crate::panel::{PANEL, n_blocks, scale_bits, scale_from_bits};
@@ -91,26 +91,29 @@ impl CodeChunk<'_> {
     fn panel<S: Simd>(&mut self, simd: S, panel: Panel, part: (u32, u32)) {
         let code = self.code;
         let (n_tasks, n_kept) = (self.chunk.layout.n_tasks(), code.n_kept);
-        let Panels { base, rows, spread, signs, rotated, levels: decoded, scales: task_scales, scaled, words } =
+        let Panels { base, zeros, rows, spread, signs, rotated, levels: decoded, scales: task_scales, scaled, words } =
             &mut *self.panels;
         let rotated = rotated.at_least((n_tasks + n_kept) * PANEL);
         let decoded = decoded.at_least((n_tasks + n_kept) * PANEL);
         let (tasks, lacking) = rotated.split_at_mut(n_tasks * PANEL);
         lacking.fill(0.0);
+        let nothing = &zeros.at_least(PANEL)[..panel.n_rows];
         let base = &mut base.at_least(PANEL)[..panel.n_rows];
         let slice = |column: usize| {
             let slice = self.chunk.layout.slice(panel.segment, column);
             let size = slice.dtype.size();
-            (&self.chunk.bytes[slice.offset + panel.start * size..][..panel.n_rows * size], slice.dtype)
+            (&self.chunk.bytes[slice.offset + panel.start * size..][..panel.n_rows * size], slice)
         };
-        let (bytes, dtype) = slice(0);
+        let (bytes, Slice { dtype, .. }) = slice(0);
         widen(bytes, dtype, base);
+        let base = &*base;
         let rows = rows.at_least(PANEL);
         let spread = spread.at_least(PANEL);
         task_scales.clear();
         let mut coded = Coded { simd, part, panel, scaled, words };
         for task in 0..n_tasks {
-            let (bytes, dtype) = slice(task + 1);
+            let (bytes, Slice { dtype, is_delta, .. }) = slice(task + 1);
+            let base = if is_delta { nothing } else { base };
             let y = &mut tasks[task * PANEL..][..PANEL];
             let floats = if dtype == Dtype::F32 { bytemuck::try_cast_slice::<u8, f32>(bytes).ok() } else { None };
             let sums = match (panel.n_rows, floats) {

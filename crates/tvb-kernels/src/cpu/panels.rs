@@ -11,6 +11,8 @@ use pulp::Simd;
 #[derive(Default)]
 pub(super) struct Panels {
     pub(super) base: Floats,
+    /// Never written: the base of rows that are differences already.
+    pub(super) zeros: Floats,
     pub(super) rows: Floats,
     pub(super) spread: Floats,
     pub(super) signs: Vec<u32>,

@@ -164,7 +164,7 @@ mod tests {
         let layout = ChunkLayout {
             n_columns: n_tasks + 1,
             segments: vec![Segment::new(1); n_segments],
-            slices: vec![Slice { offset: 0, dtype: Dtype::F32 }; n_segments * (n_tasks + 1)],
+            slices: vec![Slice::new(0, Dtype::F32); n_segments * (n_tasks + 1)],
             n_bytes: 4,
             ..ChunkLayout::default()
         };

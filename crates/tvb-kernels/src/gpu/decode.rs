@@ -175,7 +175,7 @@ mod tests {
         ChunkLayout {
             n_columns: 1,
             segments: rows.iter().map(|&n_rows| Segment::new(n_rows)).collect(),
-            slices: vec![ChunkSlice { offset: 0, dtype }; rows.len()],
+            slices: vec![ChunkSlice::new(0, dtype); rows.len()],
             codes: vec![CodeSlice { words: 0, scales: 0 }; rows.len() * n_columns],
             n_bytes: 1 << 20,
         }

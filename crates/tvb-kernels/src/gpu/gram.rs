@@ -271,7 +271,7 @@ mod tests {
         ChunkLayout {
             n_columns: n_tasks + 1,
             segments: rows.iter().map(|&n_rows| Segment::new(n_rows)).collect(),
-            slices: vec![Slice { offset: 0, dtype: Dtype::F32 }; rows.len() * (n_tasks + 1)],
+            slices: vec![Slice::new(0, Dtype::F32); rows.len() * (n_tasks + 1)],
             n_bytes: 1 << 24,
             ..ChunkLayout::default()
         }

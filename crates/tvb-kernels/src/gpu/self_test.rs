@@ -158,7 +158,7 @@ fn case(n_tasks: usize, rows: &[usize], format: Format) -> (ChunkLayout, Vec<u8>
     let mut layout = ChunkLayout {
         n_columns,
         segments: rows.iter().map(|&n_rows| Segment::new(n_rows)).collect(),
-        slices: vec![Slice { offset: 0, dtype: Dtype::F32 }; rows.len() * n_columns],
+        slices: vec![Slice::new(0, Dtype::F32); rows.len() * n_columns],
         n_bytes: 0,
         ..ChunkLayout::default()
     };
@@ -172,7 +172,7 @@ fn case(n_tasks: usize, rows: &[usize], format: Format) -> (ChunkLayout, Vec<u8>
                 Format::Mixed => [Dtype::F32, Dtype::F16, Dtype::Bf16][(column + segment) % 3],
             };
             bytes.resize(bytes.len().next_multiple_of(dtype.size()), 0);
-            layout.slices[segment * n_columns + column] = Slice { offset: bytes.len(), dtype };
+            layout.slices[segment * n_columns + column] = Slice::new(bytes.len(), dtype);
             for row in 0..n_rows {
                 // Multiples of 1/64 between −2 and 2: exact in every format.
                 let value = ((row * 37 + column * 101 + row * column * 11) % 257) as f32 / 64.0 - 2.0;

@@ -1,6 +1,6 @@
 //! The tables that shaders read beside a chunk's bytes, laid one after another in one buffer.
 
-use crate::chunk::{ChunkLayout, Dtype};
+use crate::chunk::{ChunkLayout, Dtype, Slice};
 use crate::error::KernelError;
 use crate::limits::BINDING_ALIGNMENT;
 use crate::params;
@@ -45,8 +45,17 @@ pub(super) fn slices(layout: &ChunkLayout) -> Result<Vec<params::Slice>, KernelE
     layout
         .slices
         .iter()
-        .map(|slice| Ok(params::Slice { offset_bytes: slice.offset as u32, dtype: dtype_code(slice.dtype)? }))
+        .map(|slice| Ok(params::Slice { offset_bytes: slice.offset as u32, dtype: slice_code(*slice)? }))
         .collect()
+}
+
+/// The number of a slice's format in the shaders.
+fn slice_code(slice: Slice) -> Result<u32, KernelError> {
+    match (slice.is_delta, slice.dtype) {
+        (true, Dtype::F32) => Ok(params::DELTA),
+        (true, _) => Err(KernelError::NotOnGpu),
+        (false, dtype) => dtype_code(dtype),
+    }
 }
 
 /// A format's number in the shaders.

@@ -36,7 +36,7 @@ impl Format {
         let on_words = slices.iter().all(|slice| slice.offset.is_multiple_of(4));
         let Some(first) = slices.first().filter(|_| on_words) else { return Format::Mixed };
         match first.dtype {
-            _ if slices.iter().any(|slice| slice.dtype != first.dtype) => Format::Mixed,
+            _ if slices.iter().any(|slice| slice.is_delta || slice.dtype != first.dtype) => Format::Mixed,
             Dtype::F32 => Format::F32,
             Dtype::F16 => Format::F16,
             Dtype::Bf16 => Format::Bf16,
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn slices_have_a_format_where_all_have_it_and_start_on_words() {
         let of = |slices: &[(usize, Dtype)]| {
-            Format::of(&slices.iter().map(|&(offset, dtype)| Slice { offset, dtype }).collect::<Vec<_>>())
+            Format::of(&slices.iter().map(|&(offset, dtype)| Slice::new(offset, dtype)).collect::<Vec<_>>())
         };
         assert_eq!(of(&[(0, Dtype::F32), (12, Dtype::F32)]), Format::F32);
         assert_eq!(of(&[(0, Dtype::Bf16), (8, Dtype::Bf16)]), Format::Bf16);

@@ -21,7 +21,7 @@ fn long_columns_stay_within_1e_7() {
     let values: Vec<Vec<f32>> =
         columns.iter().map(|mean| (0..n_rows).map(|_| mean + 0.01 * random.signed() as f32 * mean).collect()).collect();
     let bytes: Vec<u8> = values.iter().flatten().flat_map(|value| value.to_le_bytes()).collect();
-    let slices = (0..4).map(|at| Slice { offset: at * n_rows * 4, dtype: Dtype::F32 }).collect();
+    let slices = (0..4).map(|at| Slice::new(at * n_rows * 4, Dtype::F32)).collect();
     let layout = ChunkLayout {
         n_columns: 4,
         segments: vec![Segment::new(n_rows)],
@@ -125,7 +125,7 @@ proptest! {
                 layout.segments.push(Segment::new(n_rows));
                 layout.slices.extend(slices.iter().map(|slice| Slice {
                     offset: slice.offset + start * slice.dtype.size(),
-                    dtype: slice.dtype,
+                    ..*slice
                 }));
             }
         }

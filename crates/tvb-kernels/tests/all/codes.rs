@@ -43,7 +43,7 @@ pub(crate) fn made(segments: &[usize], n_tasks: usize, delta: impl Fn(usize, usi
         let place = Place { tensor: tensor as u32 + 5, first_row: 3 * PANEL as u64 };
         layout.segments.push(Segment { n_rows: n, place });
         for column in 0..=n_tasks {
-            layout.slices.push(Slice { offset: (column * n_rows + start) * 4, dtype: Dtype::F32 });
+            layout.slices.push(Slice::new((column * n_rows + start) * 4, Dtype::F32));
         }
         start += n;
     }
@@ -254,7 +254,7 @@ pub(crate) fn with_codes(made: &Made, code: &Code, codes: &Codes) -> (ChunkLayou
     let mut layout = ChunkLayout { n_columns: 1, segments: segments.clone(), ..ChunkLayout::default() };
     let (mut row, mut before) = (0, 0);
     for (segment, &n_blocks) in segments.iter().zip(&blocks) {
-        layout.slices.push(Slice { offset: 4 * row, dtype: Dtype::F32 });
+        layout.slices.push(Slice::new(4 * row, Dtype::F32));
         let mut column_at = 0;
         for (column, rate) in rates.iter().enumerate() {
             let words = words_at + 4 * (column_at + before * rate.words());

@@ -280,7 +280,7 @@ fn coded(segments: &[usize], rates: &[Rate], base: Formats, codes_first: bool) -
                     Formats::Mixed => [Dtype::F32, Dtype::Bf16, Dtype::F16][at % 3],
                 };
                 bytes.resize(bytes.len().next_multiple_of(dtype.size()), 0xff);
-                layout.slices.push(Slice { offset: bytes.len(), dtype });
+                layout.slices.push(Slice::new(bytes.len(), dtype));
                 bytes.extend((0..n_rows).flat_map(|_| store(random.signed(), dtype).0));
             }
         }

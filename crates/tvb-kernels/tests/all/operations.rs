@@ -235,9 +235,7 @@ fn plain_f32(columns: &[&[f32]]) -> (tvb_kernels::ChunkLayout, Vec<u8>) {
     let layout = tvb_kernels::ChunkLayout {
         n_columns: columns.len(),
         segments: vec![tvb_kernels::Segment::new(n_rows)],
-        slices: (0..columns.len())
-            .map(|at| tvb_kernels::Slice { offset: at * n_rows * 4, dtype: Dtype::F32 })
-            .collect(),
+        slices: (0..columns.len()).map(|at| tvb_kernels::Slice::new(at * n_rows * 4, Dtype::F32)).collect(),
         n_bytes: columns.len() * n_rows * 4,
         ..tvb_kernels::ChunkLayout::default()
     };

@@ -33,13 +33,13 @@ impl Part {
 /// A chunk of these segments, `gap` bytes or a few more between slices.
 fn chunk(parts: &[Part], n_tasks: usize, gap: usize) -> Made {
     let n_columns = n_tasks + 1;
-    let mut slices = vec![Slice { offset: 0, dtype: Dtype::F32 }; parts.len() * n_columns];
+    let mut slices = vec![Slice::new(0, Dtype::F32); parts.len() * n_columns];
     let mut bytes = Vec::new();
     for column in 0..n_columns {
         for (at, part) in parts.iter().enumerate() {
             let dtype = part.dtype(column);
             bytes.resize((bytes.len() + gap).next_multiple_of(dtype.size()), 0xff);
-            slices[at * n_columns + column] = Slice { offset: bytes.len(), dtype };
+            slices[at * n_columns + column] = Slice::new(bytes.len(), dtype);
             bytes.extend(part.bytes(column));
         }
     }

@@ -29,7 +29,15 @@ pub(crate) fn read_tensor(files: &[DataFile], tensor: &Tensor, byte_offset: u64,
             let view = View { offset: *offset, shape: &tensor.shape, strides, size: tensor.dtype.size() };
             gather::gather(view, byte_offset, out, &mut |at, bytes| file.read_at(at, bytes))
         }
-        Place::Zeros => {
+        Place::LowRank(factors) => {
+            let n_elements = factors.n_rows() as u64 * factors.n_columns() as u64;
+            if n_elements != tensor.n_elements() as u64 || !byte_offset.is_multiple_of(4) {
+                return Err(Error::failed(format!("tensor {}: its factors are of another size", shown(&tensor.name))));
+            }
+            factors.read(byte_offset, out);
+            Ok(())
+        }
+        Place::Zeros | Place::Unmoved => {
             out.fill(0);
             Ok(())
         }

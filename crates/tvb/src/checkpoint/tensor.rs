@@ -1,7 +1,7 @@
 //! One named tensor of a checkpoint: what the header says about it and where its bytes are.
 
 use super::limits::RANK_MAX;
-use super::{Dtype, HeldBytes};
+use super::{Dtype, HeldBytes, LowRank};
 
 /// One named tensor: what its header says and where its bytes are.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +39,10 @@ pub enum Place {
     Held(HeldBytes),
     /// Nowhere: every byte is 0.
     Zeros,
+    /// The difference from the base, formed from two factors where it is read; f32, row-major.
+    LowRank(LowRank),
+    /// The difference from the base, which is none: every byte is 0. What an adapter leaves alone.
+    Unmoved,
 }
 
 /// An entry of a PyTorch state dict that is no tensor.
@@ -51,6 +55,11 @@ pub struct NotTensor {
 }
 
 impl Tensor {
+    /// Whether it is a difference from the base rather than a tensor of a checkpoint.
+    pub fn is_delta(&self) -> bool {
+        matches!(self.place, Place::LowRank(_) | Place::Unmoved)
+    }
+
     /// Number of elements; validated against overflow when the header was read.
     pub fn n_elements(&self) -> usize {
         self.shape.iter().product()
@@ -74,7 +83,7 @@ impl Place {
     pub(crate) fn sort_key(&self) -> (usize, u64) {
         match self {
             Place::Contiguous { file, offset } | Place::Strided { file, offset, .. } => (*file, *offset),
-            Place::Held(_) | Place::Zeros => (usize::MAX, u64::MAX),
+            Place::Held(_) | Place::Zeros | Place::LowRank(_) | Place::Unmoved => (usize::MAX, u64::MAX),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use super::coded::{CodedColumn, block_bytes};
 use super::tasks::TaskSource;
-use crate::checkpoint::{Checkpoint, Dtype, Inputs, Tensor};
+use crate::checkpoint::{Checkpoint, Dtype, Inputs, OpenOptions, Tensor};
 use crate::error::{Error, Result};
 use crate::shown::shown_path;
 use regex::Regex;
@@ -14,19 +14,12 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
 
+pub use super::tasks::Task;
+
 /// Mismatches listed in full before the rest become a count.
 const MISMATCHES_LISTED: usize = 20;
 /// A parsed pattern takes a hundred times its length.
 const PATTERN_BYTES_MAX: usize = 64 << 10;
-
-/// One fine-tuned checkpoint under the name its task goes by.
-#[derive(Clone, Debug)]
-pub struct Task {
-    /// Unique among the tasks of a run.
-    pub name: String,
-    /// The fine-tune θt.
-    pub checkpoint: Checkpoint,
-}
 
 /// Which tensors take part: all, unless told otherwise.
 #[derive(Clone, Debug, Default)]
@@ -175,13 +168,8 @@ impl Plan {
     /// name, any mismatch. Failed: I/O.
     pub fn open<T: AsRef<OsStr>>(base: impl AsRef<Path>, tasks: impl IntoIterator<Item = T>) -> Result<Plan> {
         let tasks: Vec<T> = tasks.into_iter().collect();
-        let base = Checkpoint::open(base.as_ref()).map_err(|error| error.context("base"))?;
-        let open = |source: TaskSource| {
-            let checkpoint = Checkpoint::open(&source.path);
-            let checkpoint = checkpoint.map_err(|error| error.context(format!("task {}", source.name)))?;
-            Ok(Task { name: source.name, checkpoint })
-        };
-        let tasks = TaskSource::parse_all(&tasks)?.into_iter().map(open).collect::<Result<_>>()?;
+        let sources = TaskSource::parse_all(&tasks)?;
+        let (base, tasks) = super::open::open_columns(base.as_ref(), &sources, &OpenOptions::default())?;
         Plan::new(base, tasks, &Selection::all())
     }
 

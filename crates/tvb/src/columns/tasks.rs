@@ -2,7 +2,7 @@
 //!
 //! Names stand in expressions, tables and file names, so they are unique and free of what cannot be written there.
 
-use crate::checkpoint::shown;
+use crate::checkpoint::{Checkpoint, shown};
 use crate::error::{Error, Result};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -22,6 +22,15 @@ pub struct TaskSource {
     pub name: String,
     /// A checkpoint file or folder.
     pub path: PathBuf,
+}
+
+/// One fine-tuned checkpoint under the name its task goes by.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// Unique among the tasks of a run.
+    pub name: String,
+    /// The fine-tune θt; for an adapter, what it adds to the base, under the base's names.
+    pub checkpoint: Checkpoint,
 }
 
 impl TaskSource {

@@ -16,7 +16,9 @@ const DOUBTFUL: f64 = 1.0 / (1_u128 << 102) as f64;
 /// are the base itself over this block: nothing of theirs can be lost.
 pub(super) fn is_doubtful(triangle: &[f64], layout: &ChunkLayout, segment: usize, digests: &[Digest]) -> bool {
     let is_base = |column: usize| {
-        digests.get(column) == digests.first() && layout.slice(segment, column).dtype == layout.slice(segment, 0).dtype
+        let slice = layout.slice(segment, column);
+        let same = digests.get(column) == digests.first() && slice.dtype == layout.slice(segment, 0).dtype;
+        same && !slice.is_delta
     };
     triangle.iter().any(|value| !value.is_finite())
         || (0..layout.n_tasks()).any(|task| is_small(triangle, layout, segment, task) && !is_base(task + 1))

@@ -2,6 +2,7 @@
 
 use super::exact_gram::{SecondLook, is_doubtful, look_again};
 use super::grams::{GramTensor, Grams, Origin, Per};
+use crate::checkpoint::Place;
 use crate::columns::plan::Plan;
 use crate::digest::{Digest, TableOfDigests, fingerprint};
 use crate::error::{Error, Result};
@@ -182,8 +183,11 @@ pub(super) fn assemble(plan: &Plan, per: Per, triangles: Vec<f64>, digests: Tabl
     let frozen = |index: usize| {
         let planned = &plan.tensors[index];
         let columns = digests.tensor(index);
-        let dtype = |column| plan.column_tensor(planned, column).dtype;
-        let same = (1..=n_tasks).all(|column| columns[column] == columns[0] && dtype(column) == dtype(0));
+        let tensor = |column| plan.column_tensor(planned, column);
+        let is_base = |column: usize| {
+            columns[column] == columns[0] && tensor(column).dtype == tensor(0).dtype && !tensor(column).is_delta()
+        };
+        let same = (1..=n_tasks).all(|column| is_base(column) || tensor(column).place == Place::Unmoved);
         let still = per == Per::Tensor && {
             let triangle = &triangles[index * len..(index + 1) * len];
             (0..n_tasks).all(|task| triangle[triangle_len(task) + task] == 0.0)

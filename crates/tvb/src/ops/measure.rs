@@ -122,9 +122,10 @@ impl HostOperation for Measure<'_> {
             let base = decode_rows(read.chunk, segment, 0);
             for (task, recovered) in buffers.rows.chunks_exact(4 * block.n_rows.max(1)).enumerate() {
                 let tuned = decode_rows(read.chunk, segment, task + 1);
+                let is_delta = read.chunk.layout.slice(segment, task + 1).is_delta;
                 let (mut error, mut norm, mut product) = (0.0, 0.0, 0.0);
                 for ((tuned, base), recovered) in tuned.iter().zip(&base).zip(recovered.as_chunks::<4>().0) {
-                    let delta = f64::from(tuned - base);
+                    let delta = f64::from(if is_delta { *tuned } else { tuned - base });
                     let recovered = f64::from(f32::from_le_bytes(*recovered));
                     error += (recovered - delta).powi(2);
                     norm += delta * delta;

@@ -268,9 +268,10 @@ impl WriteEdits<'_> {
                     Columns::Checkpoints => format!("{} ({path})", self.plan.column_name(column)),
                     Columns::Deltas => path.to_string(),
                 };
+                let is_whole = *columns == Columns::Checkpoints && !chunk.layout.slice(0, column).is_delta;
                 let values = values(column);
                 for ((exact, value), origin) in exact.iter_mut().zip(&values).zip(&origin) {
-                    let delta = if *columns == Columns::Checkpoints { value - origin } else { *value };
+                    let delta = if is_whole { value - origin } else { *value };
                     *exact += weight * delta;
                 }
                 inputs.push(Input { name, values, is_base: false });

@@ -15,7 +15,9 @@ pub fn decode_deltas(chunk: Chunk<'_>, segment: usize, n_tasks: usize) -> Vec<Ve
     let base = decode_rows(chunk, segment, 0);
     let delta = |task| {
         let mut rows = decode_rows(chunk, segment, task + 1);
-        rows.iter_mut().zip(&base).for_each(|(tuned, base)| *tuned -= base);
+        if !chunk.layout.slice(segment, task + 1).is_delta {
+            rows.iter_mut().zip(&base).for_each(|(tuned, base)| *tuned -= base);
+        }
         rows
     };
     (0..n_tasks).map(delta).collect()

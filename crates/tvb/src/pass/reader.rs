@@ -126,7 +126,7 @@ impl ChunkReader {
             place: Lies { tensor: plan.tensors[block.tensor].number, first_row: block.first_row as u64 },
         }));
         layout.slices.clear();
-        layout.slices.resize(blocks.len() * n_columns, Slice { offset: 0, dtype: tvb_kernels::Dtype::F32 });
+        layout.slices.resize(blocks.len() * n_columns, Slice::new(0, tvb_kernels::Dtype::F32));
         self.extents.clear();
         let mut end: usize = 0;
         for column in 0..n_columns {
@@ -139,7 +139,7 @@ impl ChunkReader {
                     Place::Contiguous { file, offset } => {
                         Some((*file, offset + (block.first_row * dtype.size()) as u64))
                     }
-                    Place::Strided { .. } | Place::Held(_) | Place::Zeros => None,
+                    _ => None,
                 };
                 if continues
                     && end.is_multiple_of(dtype.size().min(ALIGNMENT))
@@ -152,7 +152,8 @@ impl ChunkReader {
                     self.extents.push(Extent { column, block: index, start: end, n_bytes, file });
                 }
                 continues = file.is_some();
-                layout.slices[index * n_columns + column] = Slice { offset: end, dtype };
+                layout.slices[index * n_columns + column] =
+                    Slice { is_delta: tensor.is_delta(), ..Slice::new(end, dtype) };
                 end += n_bytes;
             }
         }

@@ -99,7 +99,7 @@ fn a_full_device_gives_up_its_last_chunks() {
     let layout = |n_rows: usize| ChunkLayout {
         n_columns: 2,
         segments: vec![Segment::new(n_rows), Segment::new(n_rows)],
-        slices: (0..4).map(|at| Slice { offset: at * n_rows * 4, dtype: Dtype::F32 }).collect(),
+        slices: (0..4).map(|at| Slice::new(at * n_rows * 4, Dtype::F32)).collect(),
         n_bytes: 4 * n_rows * 4,
         ..ChunkLayout::default()
     };

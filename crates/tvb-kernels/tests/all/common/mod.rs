@@ -64,9 +64,12 @@ impl Made {
         Chunk { layout: &self.layout, bytes: &self.bytes }
     }
 
-    /// δ of one task in one segment: formed in f32, as the kernels do.
+    /// δ of one task in one segment: formed in f32, as the kernels do, or as it is stored.
     pub(crate) fn deltas(&self, segment: usize, task: usize) -> Vec<f64> {
         let columns = &self.values[segment];
+        if self.layout.slice(segment, task + 1).is_delta {
+            return columns[task + 1].clone();
+        }
         columns[task + 1].iter().zip(&columns[0]).map(|(&x, &z)| f64::from(x as f32 - z as f32)).collect()
     }
 }
@@ -105,7 +108,7 @@ pub(crate) fn make(case: &Case) -> Made {
     };
     let base: Vec<Vec<f64>> =
         case.segments.iter().map(|&n_rows| (0..n_rows).map(|_| random.signed()).collect()).collect();
-    let mut slices = vec![Slice { offset: 0, dtype: Dtype::F32 }; n_columns * case.segments.len()];
+    let mut slices = vec![Slice::new(0, Dtype::F32); n_columns * case.segments.len()];
     for column in 0..n_columns {
         for (at, base) in base.iter().enumerate() {
             let dtype = match case.formats {
@@ -114,11 +117,13 @@ pub(crate) fn make(case: &Case) -> Made {
             };
             let gap = if case.misaligned { 1 + random.below(7) } else { 0 };
             made.bytes.resize((made.bytes.len() + gap).next_multiple_of(dtype.size()), 0xff);
-            slices[at * n_columns + column] = Slice { offset: made.bytes.len(), dtype };
+            let is_delta =
+                matches!(case.formats, Formats::Mixed) && column > 0 && dtype == Dtype::F32 && random.below(2) == 1;
+            slices[at * n_columns + column] = Slice { is_delta, ..Slice::new(made.bytes.len(), dtype) };
             let mut values = Vec::with_capacity(base.len());
             for &z in base {
-                let value = if column == 0 { z } else { z + 0.03 * random.signed() };
-                let (raw, exact) = store(value, dtype);
+                let delta = if column == 0 { 0.0 } else { 0.03 * random.signed() };
+                let (raw, exact) = store(if is_delta { delta } else { z + delta }, dtype);
                 made.bytes.extend(raw);
                 values.push(exact);
             }
@@ -160,17 +165,12 @@ pub(crate) fn reference_rows(made: &Made, work: &Reconstruct, segment: usize, ou
                 let value = columns[column + 1][row];
                 let weight = f64::from(work.weights[column * work.n_outputs + output]);
                 if weight != 0.0 {
-                    let term = match work.columns {
-                        Columns::Checkpoints => value - columns[0][row],
-                        Columns::Deltas => value,
-                    };
-                    sum += weight * term;
+                    let is_whole =
+                        work.columns == Columns::Checkpoints && !made.layout.slice(segment, column + 1).is_delta;
+                    let base = if is_whole { columns[0][row] } else { 0.0 };
+                    sum += weight * (value - base);
                     // The difference is rounded once in f32, and an f64 input before it.
-                    let size = if work.columns == Columns::Checkpoints {
-                        value.abs() + columns[0][row].abs()
-                    } else {
-                        value.abs()
-                    };
+                    let size = value.abs() + base.abs();
                     magnitude += (weight * size).abs();
                 }
             }

@@ -2,7 +2,8 @@
 
 use super::job::Job;
 use crate::checkpoint::{Budget, Checkpoint, OpenOptions, raise_open_file_limit};
-use crate::columns::plan::{Plan, Selection, Task};
+use crate::columns::open::open_columns;
+use crate::columns::plan::{Plan, Selection};
 use crate::columns::tasks::{self, TaskSource};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -66,7 +67,11 @@ impl Inputs {
     /// As [`Checkpoint::open_with`].
     pub fn open(&self, path: &Path, budget: &Budget) -> Result<Checkpoint> {
         raise_open_file_limit();
-        Checkpoint::open_with(path, &OpenOptions { key: self.key.clone(), budget: budget.clone() })
+        Checkpoint::open_with(path, &self.options(budget))
+    }
+
+    fn options(&self, budget: &Budget) -> OpenOptions {
+        OpenOptions { key: self.key.clone(), budget: budget.clone() }
     }
 
     /// Opens every header and matches them.
@@ -82,13 +87,8 @@ impl Inputs {
         if let Some(pattern) = &self.exclude {
             selection = selection.exclude(pattern).map_err(rejected("exclude"))?;
         }
-        let base = self.open(&self.base, budget).map_err(|error| error.context("base"))?;
-        let tasks = self.tasks.iter().map(|source| {
-            let checkpoint =
-                self.open(&source.path, budget).map_err(|error| error.context(format!("task {}", source.name)))?;
-            Ok(Task { name: source.name.clone(), checkpoint })
-        });
-        Plan::new(base, tasks.collect::<Result<_>>()?, &selection)
+        let (base, tasks) = open_columns(&self.base, &self.tasks, &self.options(budget))?;
+        Plan::new(base, tasks, &selection)
     }
 }
 

@@ -201,7 +201,8 @@ fn part(vector: &Tensor, first: usize, n_elements: usize) -> Option<Place> {
             let offset = offset.checked_add(skipped as u64)?;
             Place::Strided { file: *file, offset, strides: strides.clone() }
         }
-        Place::Zeros => Place::Zeros,
+        Place::Zeros | Place::Unmoved => vector.place.clone(),
+        Place::LowRank(_) => return None,
         Place::Held(bytes) => Place::Held(bytes.part((first * size) as u64, ((end - first) * size) as u64)?),
     })
 }

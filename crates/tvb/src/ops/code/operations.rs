@@ -103,8 +103,8 @@ impl<W: Work<Output = Vec<u8>>> Operation for FormAndCode<'_, W> {
         let mut slices = Vec::with_capacity(done.blocks.len() * (n_own + 1));
         let mut before = 0;
         for segment in &done.layout.segments {
-            slices.push(Slice { offset: zeros_at, dtype: Dtype::F32 });
-            slices.extend((0..n_own).map(|own| Slice { offset: 4 * (own * n_rows + before), dtype: Dtype::F32 }));
+            slices.push(Slice::new(zeros_at, Dtype::F32));
+            slices.extend((0..n_own).map(|own| Slice::new(4 * (own * n_rows + before), Dtype::F32)));
             before += segment.n_rows;
         }
         let layout = ChunkLayout {

@@ -18,7 +18,7 @@ const D: usize = 24 * 4096;
 fn laid_out(columns: &[Vec<f32>]) -> (ChunkLayout, Vec<u8>) {
     let n_rows = columns[0].len();
     let segment = Segment { n_rows, place: Place { tensor: 3, first_row: 0 } };
-    let slice = |column: usize| Slice { offset: column * n_rows * 4, dtype: Dtype::F32 };
+    let slice = |column: usize| Slice::new(column * n_rows * 4, Dtype::F32);
     let bytes: Vec<u8> = columns.iter().flatten().flat_map(|value| value.to_le_bytes()).collect();
     let layout = ChunkLayout {
         n_columns: columns.len(),
