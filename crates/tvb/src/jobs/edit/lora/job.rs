@@ -1,0 +1,87 @@
+//! An edit as an adapter from end to end: what it changes, where it is cut, what that loses, and the folder.
+
+use super::config::{Common, Config};
+use super::dense::{Whole, prefixes};
+use super::gather::{Gathered, Used, gather, nothing};
+use super::layout::specs;
+use super::recompress::Work;
+use super::report::AdapterReport;
+use crate::checkpoint::{
+    Checkpoint, Dtype, Existing, Form, Leftover, OutputKind, SafetensorsLayout, SafetensorsWriter, StagedOutput, TensorSpec,
+    check_output,
+};
+use crate::error::{Error, Result};
+use crate::jobs::card::adapter_card;
+use crate::jobs::edit::output::EditOutput;
+use crate::jobs::edit::weights::{Edit, Source};
+use crate::pass::Runtime;
+use crate::progress::Progress;
+use crate::shown::shown_path;
+use crate::solve::{Cut, Cuttable};
+use std::path::Path;
+
+/// Forms an edit of adapters and writes it as one adapter, in the layout that PEFT reads. `base` is needed where adapters give
+/// tensors whole and `source` is a basis. Of `output` its target, type (f32 where none is given), command, what to do with an
+/// existing folder and what to leave alone count.
+///
+/// # Errors
+/// Usage: a cut that makes no sense, weights beyond f32. Rejected: an output that exists, columns that are no adapters, an edit
+/// of nothing, factors that the type cannot hold, inputs that were written to meanwhile. Failed: I/O. Interrupted.
+pub fn write_adapter(
+    source: Source<'_>,
+    edit: &Edit,
+    cut: Cut,
+    base: Option<&Checkpoint>,
+    output: &EditOutput,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+) -> Result<AdapterReport> {
+    cut.check()?;
+    let dtype = output.dtype.unwrap_or(tvb_kernels::Dtype::F32);
+    let inputs = base.iter().fold(output.protect.clone().with(&source.inputs()), |all, base| all.with(&base.inputs()));
+    check_output(OutputKind::Folder, &output.target, output.existing, &inputs)?;
+    let edits = edit.edits(source)?;
+    let used = Used::of(&edits)?;
+    let base = base.or(used.origin);
+    let gathered = gather(&edits, &used)?;
+    if let Some(change) = gathered.changes.iter().find(|change| change.tensor.contains('/')) {
+        return Err(Error::rejected(format!("tensor {}: adapters of one model expected, of a pipeline found", crate::shown::shown(&change.tensor)))
+            .hint("name the component that the adapters belong to as the base, such as PIPELINE/unet"));
+    }
+    let whole = Whole::of(&gathered, base)?;
+    let work = Work { changes: &gathered.changes, target: &output.target, runtime, progress };
+    let spectra = work.spectra()?;
+    let ranks = cut.ranks(&cuttable(&gathered, &spectra));
+    if ranks.iter().all(|rank| *rank == 0) {
+        // PEFT takes no adapter without a module.
+        return Err(nothing());
+    }
+    let names = gathered.changes.iter().map(|change| change.module.name.clone());
+    let mut report = AdapterReport::of(names.zip(&ranks).zip(spectra).map(|((name, rank), values)| (name, *rank, values)));
+    report.whole = whole.tensors.iter().map(|(_, own)| own.clone()).collect();
+    let all = tensors(&gathered, &ranks, &whole, base, output);
+    report.bytes = all.iter().map(TensorSpec::n_bytes).sum::<Result<u64>>()?;
+    say(&report, &output.target, progress);
+
+    let staged = StagedOutput::folder(&output.target, output.existing, Leftover::Clear, &inputs)?;
+    let layout = SafetensorsLayout::new(&all, &Default::default())?;
+    let writer = SafetensorsWriter::create(&staged.path().join("adapter_model.safetensors"), layout)?;
+    let lost = work.write(&ranks, dtype, &writer)?;
+    report.rounding = Some(relative(lost, &report, &writer, &gathered));
+    if let Some(base) = base.filter(|_| !whole.tensors.is_empty()) {
+        let first = all.len() - whole.tensors.len();
+        whole.write(base, &used, output.dtype, first, &writer)?;
+        base.check_unchanged()?;
+    }
+    for (task, _) in &used.columns {
+        task.checkpoint.check_unchanged()?;
+    }
+    writer.finish()?;
+    let config = config(&gathered, &ranks, &whole, base, &used, runtime);
+    let text = format!("{:#}\n", config.json());
+    put(staged.path(), "adapter_config.json", &text)?;
+    let card = adapter_card(config.common.base_model.as_deref(), base, source, edit, &output.command);
+    put(staged.path(), "README.md", &card)?;
+    staged.commit()?;
+    Ok(report)
+}
