@@ -5,7 +5,7 @@ use super::budget::Charge;
 use crate::error::{Error, Result};
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tvb_kernels::Factors;
 
 /// Two factors in memory. Clones share them.
@@ -22,6 +22,7 @@ struct Parts {
     rank: usize,
     n_columns: usize,
     scale: f64,
+    identity: OnceLock<u128>,
     _charge: Charge,
 }
 
@@ -53,7 +54,9 @@ impl LowRank {
         }
         let charge = budget.charge(path, "the factors of an adapter", 4 * (left.len() + right.len()) as u64)?.settled();
         let n_columns = right.len() / rank;
-        Ok(LowRank { parts: Arc::new(Parts { left, right, rank, n_columns, scale, _charge: charge }) })
+        Ok(LowRank {
+            parts: Arc::new(Parts { left, right, rank, n_columns, scale, identity: OnceLock::new(), _charge: charge }),
+        })
     }
 
     /// \[n, r\], row-major.
@@ -84,6 +87,11 @@ impl LowRank {
     /// s.
     pub fn scale(&self) -> f64 {
         self.parts.scale
+    }
+
+    /// What tells its right factor from others, worked out by `of` once for all clones.
+    pub(crate) fn identity(&self, of: impl FnOnce(&LowRank) -> u128) -> u128 {
+        *self.parts.identity.get_or_init(|| of(self))
     }
 
     /// Forms elements of the matrix, row-major, from element `first` on.
