@@ -5,7 +5,7 @@ use super::budget::Charge;
 use crate::error::{Error, Result};
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tvb_kernels::Factors;
 
 /// Two factors in memory. Clones share them.
@@ -45,6 +45,7 @@ struct Parts {
     rank: usize,
     n_columns: usize,
     scale: f64,
+    identity: OnceLock<u128>,
     _charge: Charge,
 }
 
@@ -76,7 +77,7 @@ impl LowRank {
         }
         let charge = budget.charge(path, "the factors of an adapter", 4 * (left.len() + right.len()) as u64)?.settled();
         let n_columns = right.len() / rank;
-        let parts = Parts { left, right, rank, n_columns, scale, _charge: charge };
+        let parts = Parts { left, right, rank, n_columns, scale, identity: OnceLock::new(), _charge: charge };
         Ok(LowRank { parts: Arc::new(parts), module: None })
     }
 
@@ -119,6 +120,11 @@ impl LowRank {
     /// s.
     pub fn scale(&self) -> f64 {
         self.parts.scale
+    }
+
+    /// What tells its right factor from others, worked out by `of` once for all clones.
+    pub(crate) fn identity(&self, of: impl FnOnce(&LowRank) -> u128) -> u128 {
+        *self.parts.identity.get_or_init(|| of(self))
     }
 
     /// Forms elements of the matrix, row-major, from element `first` on.

@@ -9,7 +9,7 @@ use super::reads::Reads;
 use crate::checkpoint::Place;
 use crate::columns::coded::{CODES, block_bytes};
 use crate::columns::plan::Plan;
-use crate::digest::Digest;
+use crate::digest::{Digest, of_factors, of_unmoved};
 use crate::error::{Error, Result};
 use crate::shown::{shown, shown_path};
 use tvb_kernels::{Chunk, ChunkLayout, CodeSlice, Place as Lies, Rate, Segment, Slice, n_blocks};
@@ -226,9 +226,16 @@ impl ChunkReader {
         let n_columns = self.layout.n_columns;
         self.digests.clear();
         for (index, block) in blocks.iter().enumerate() {
-            for slice in &self.layout.slices[index * n_columns..(index + 1) * n_columns] {
-                let bytes = &self.bytes()[slice.offset..slice.offset + block.n_rows * slice.dtype.size()];
-                self.digests.push(Digest::of(bytes));
+            for column in 0..n_columns {
+                let digest = match &plan.column_tensor(&plan.tensors[block.tensor], column).place {
+                    Place::LowRank(factors) => of_factors(factors, block.first_row, block.n_rows),
+                    Place::Unmoved => of_unmoved(block.n_rows),
+                    _ => {
+                        let slice = self.layout.slice(index, column);
+                        Digest::of(&self.bytes()[slice.offset..slice.offset + block.n_rows * slice.dtype.size()])
+                    }
+                };
+                self.digests.push(digest);
             }
             let n_blocks = n_blocks(block.n_rows);
             for (coded, column) in plan.codes.iter().enumerate() {
