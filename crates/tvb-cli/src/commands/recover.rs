@@ -95,9 +95,6 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
             "{drowned} task{plural} with more noise than signal: the basis has hardly anything of them to scale\n"
         ));
     }
-    if !recovered.clipped.is_none() {
-        text.push_str(&format!("{}\n", recovered.clipped));
-    }
     Ok(Answer::new(text, json!({ "recovered": rows, "clipped": recovered.clipped })))
 }
 

@@ -11,4 +11,5 @@ mod loss;
 mod names;
 mod numbers;
 mod plan;
+mod streams;
 mod sweep;

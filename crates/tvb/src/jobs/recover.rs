@@ -8,7 +8,7 @@ use crate::checkpoint::{
 use crate::columns::tasks::check_name;
 use crate::error::{Error, Result};
 use crate::jobs::card::model_card;
-use crate::jobs::edit::{Edit, EditOutput, Source, writer_for};
+use crate::jobs::edit::{COSINE_MIN, Edit, EditOutput, Source, writer_for};
 use crate::ops::outputs::{Format, Outputs};
 use crate::ops::range::Clipped;
 use crate::ops::reconstruct::reconstruct;
@@ -123,6 +123,7 @@ pub fn recover(
 ) -> Result<Recovered> {
     let job = Recovery { basis, base, options, names: basis.task_names(), inputs: inputs(basis, base) };
     let targets = job.targets()?;
+    job.warn_of_far(progress);
     let folder = &options.folder;
     let clipped;
     if folder.exists() || folder.is_symlink() {
@@ -199,6 +200,26 @@ impl Recovery<'_> {
             shown_path(&self.basis.folder),
             shown(name)
         )))
+    }
+
+    /// Warns of tasks of which the basis gives something else, by what its manifest says of them.
+    fn warn_of_far(&self, progress: &dyn Progress) {
+        let cosine = |&task: &usize| {
+            let record = self.basis.manifest.tasks.get(task)?;
+            let (gain, noise) = (record.gain?, record.noise?);
+            let cosine = gain / (gain * gain + noise.max(0.0)).sqrt();
+            (cosine < COSINE_MIN).then_some((cosine, &record.name))
+        };
+        let far: Vec<(f64, &String)> = self.options.tasks.iter().filter_map(cosine).collect();
+        if let Some((cosine, name)) = far.iter().min_by(|a, b| a.0.total_cmp(&b.0)) {
+            progress.warn(&format!(
+                "{}: {} of {} tasks come out with a cosine below {COSINE_MIN} to the originals, the worst is {} with {cosine:.4}",
+                shown_path(&self.basis.folder),
+                far.len(),
+                self.options.tasks.len(),
+                shown(name)
+            ));
+        }
     }
 
     fn single(&self, task: usize) -> Result<Edit> {
