@@ -36,7 +36,7 @@ const SCHEMA: &str = r#"The job file is TOML; paths are relative to it:
   [[job.after]]
   negate = { task = "MNIST", output = "out/{job}-{method}-m{m}-negated.safetensors" }
 
-Further keys of a job: include, exclude, skip_mismatched, key, balance, coordinates, seed, weights = { NAME = 2.0 },
+Further keys of a job: include, exclude, skip_mismatched, key, base_model, balance, coordinates, seed, weights = { NAME = 2.0 },
 restarts, eigengap, paper, steps, lr, tau, anneal, batch_columns, grad_clip, weight_decay, encoder, w_activation,
 init (as the flags of `tvb compress`),
 and overwrite = true. Steps: add (tasks, rule), negate (task), analogy (tasks = [A, B, C]), apply (expression), each

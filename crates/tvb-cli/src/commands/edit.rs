@@ -15,6 +15,7 @@ use tvb::basis::Basis;
 use tvb::checkpoint::{Checkpoint, Existing, OpenOptions};
 use tvb::columns::plan::Plan;
 use tvb::columns::tasks::TaskSource;
+use tvb::jobs::card::check_model_id;
 use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source, write_patch};
 use tvb::shown::{path_json, shown_path};
 use tvb::solve::{Fidelity, Rule};
@@ -38,6 +39,9 @@ pub(crate) struct EditArgs {
     /// Write the largest finite value of a type in place of a value beyond it, which is an error otherwise
     #[arg(long)]
     pub clip: bool,
+    /// The base's name on the Hugging Face hub, for the model card
+    #[arg(long, value_name = "ID", value_parser = model_id)]
+    pub base_model: Option<String>,
     /// Write the bare edit, without the base
     #[arg(long)]
     pub delta: bool,
@@ -345,7 +349,8 @@ fn run(
         .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
         .delta(args.delta)
         .force(args.force)
-        .command(command_line());
+        .command(command_line())
+        .base_model(args.base_model.clone());
     let runtime = context.runtime()?;
     let started = Instant::now();
     if let Some(rate) = args.bits {
@@ -393,6 +398,14 @@ fn stored_rounding(basis: &Basis, fidelity: &Fidelity) -> Option<f64> {
     let stored = basis.manifest.atoms.first().and_then(|atom| atom.dtype.float());
     let found = tvb::solve::STORAGE_DTYPES.iter().zip(fidelity.rounding).find(|(dtype, _)| Some(**dtype) == stored);
     Some(found.map_or(0.0, |(_, rounding)| rounding))
+}
+
+/// A model's name on the hub, checked while the command line is read.
+pub(crate) fn model_id(text: &str) -> std::result::Result<String, String> {
+    match check_model_id(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(error) => Err(error.message().to_owned()),
+    }
 }
 
 /// The command as it was typed, quoted where a shell needs it.

@@ -2,7 +2,9 @@
 
 use crate::args::Context;
 use crate::commands::compress::DtypeName;
-use crate::commands::edit::{Opened, OriginalsArgs, RuleName, addition, check_alone, command_line, open_base, split};
+use crate::commands::edit::{
+    Opened, OriginalsArgs, RuleName, addition, check_alone, command_line, model_id, open_base, split,
+};
 use crate::output::{Align, Answer, Table};
 use serde_json::json;
 use std::ffi::OsString;
@@ -73,6 +75,9 @@ struct SweepArgs {
     /// The base checkpoint θ0
     #[arg(long, value_name = "PATH")]
     base: PathBuf,
+    /// The base's name on the Hugging Face hub, for the model card
+    #[arg(long, value_name = "ID", value_parser = model_id)]
+    base_model: Option<String>,
     /// The folder for the results and the best candidate
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
@@ -192,6 +197,7 @@ fn options(args: &SweepArgs, budget: &Budget) -> Result<SweepOptions> {
         .clip(args.clip)
         .force(args.force)
         .command(command_line())
+        .base_model(args.base_model.clone())
         .protect(inputs))
 }
 

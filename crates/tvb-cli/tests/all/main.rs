@@ -4,6 +4,7 @@
 
 mod batch;
 mod bench;
+mod cards;
 mod cli;
 mod coded;
 mod kills;

@@ -39,6 +39,8 @@ pub struct RecoverOptions {
     pub force: bool,
     /// The command line, for model cards.
     pub command: String,
+    /// The base's name on the Hugging Face hub, for model cards; `None` takes what its files say.
+    pub base_model: Option<String>,
     /// Scale every task so that its gain is 1: for mixtures, which shrink tasks. It makes their noise larger.
     pub unbiased: bool,
 }
@@ -55,6 +57,7 @@ impl RecoverOptions {
             existing,
             force: false,
             command: String::new(),
+            base_model: None,
             unbiased: false,
         }
     }
@@ -87,6 +90,12 @@ impl RecoverOptions {
     #[must_use]
     pub fn force(self, force: bool) -> RecoverOptions {
         RecoverOptions { force, ..self }
+    }
+
+    /// Sets the base's name on the Hugging Face hub, which [`check_model_id`](crate::jobs::card::check_model_id) takes.
+    #[must_use]
+    pub fn base_model(self, id: Option<String>) -> RecoverOptions {
+        RecoverOptions { base_model: id, ..self }
     }
 
     /// Sets the command line, for model cards.
@@ -273,7 +282,8 @@ impl Recovery<'_> {
             check_read(&read, basis, base.filter(|_| !options.force))?;
             for (writer, &task) in writers.into_iter().zip(tasks) {
                 if let Some(base) = base {
-                    writer.add_card(&model_card(base, Source::Basis(basis), &self.single(task)?, &options.command))?;
+                    let (edit, id) = (self.single(task)?, options.base_model.as_deref());
+                    writer.add_card(&model_card(base, Source::Basis(basis), &edit, &options.command, id))?;
                 }
                 // Its files are closed; only its lock stays open.
                 staged.push(writer.finish()?);

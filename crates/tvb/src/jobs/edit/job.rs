@@ -63,7 +63,7 @@ impl EditJob<'_> {
         }
         for writer in writers {
             if let Some(base) = base {
-                let card = model_card(base, source, edit, &output.command);
+                let card = model_card(base, source, edit, &output.command, output.base_model.as_deref());
                 writer.add_card(&card)?;
             }
             writer.commit()?;
