@@ -17,7 +17,7 @@
 //! | `assess_coded.rs` | the same with what coding adds |
 //! | `choose.rs`, `ladder.rs`, `mixtures.rs` | which M, which bits, or which of both together is enough |
 //! | `recompress.rs`, `cut.rs` | a weighted sum of low-rank matrices as one, and the rank it is cut at |
-| `table.rs` | every M, method and rung side by side |
+//! | `table.rs` | every M, method and rung side by side |
 //!
 //! Every method sees G/tr G, or with `balance` the Gram of the tasks scaled to one length. A task of length g then is g
 //! times its scaled self, so a mixture b of the scaled tasks is the mixture b/g of the true ones (`Problem`). The best

@@ -1,6 +1,7 @@
 //! `adapter_config.json`: exactly the modules that an edit changes, each at its rank and at scale 1.
 
 use crate::checkpoint::Budget;
+use crate::checkpoint::names::ADAPTER_CONFIG;
 use crate::columns::plan::Task;
 use regex::escape;
 use serde_json::{Map, Value, json};
@@ -119,11 +120,10 @@ impl Common {
 /// What one adapter's configuration says. It was read and checked when the adapter was opened, so what cannot be read now is
 /// left out here.
 fn read(task: &Task, budget: &Budget) -> Option<Common> {
-    const CONFIG: &str = "adapter_config.json";
     const CONFIG_BYTES_MAX: u64 = 16 << 20;
     let path = task.checkpoint.path();
     let folder = if path.is_dir() { path } else { path.parent()? };
-    let path = crate::checkpoint::resolve_inside(folder, CONFIG).ok()?;
+    let path = crate::checkpoint::resolve_inside(folder, ADAPTER_CONFIG).ok()?;
     let read = crate::checkpoint::read_capped_within(&path, "an adapter's configuration", CONFIG_BYTES_MAX, budget);
     let (text, _charge) = read.ok()?;
     let parsed: Value = serde_json::from_slice(&text).ok()?;

@@ -7,16 +7,17 @@ use super::layout::specs;
 use super::recompress::Work;
 use super::report::AdapterReport;
 use crate::checkpoint::{
-    Checkpoint, Dtype, Existing, Form, Leftover, OutputKind, SafetensorsLayout, SafetensorsWriter, StagedOutput, TensorSpec,
+    Checkpoint, Dtype, Form, Leftover, OutputKind, SafetensorsLayout, SafetensorsWriter, StagedOutput, TensorSpec,
     check_output,
 };
+use crate::checkpoint::names::{ADAPTER_CONFIG, CARD};
 use crate::error::{Error, Result};
-use crate::jobs::card::adapter_card;
+use crate::jobs::card::{adapter_card, check_model_id};
 use crate::jobs::edit::output::EditOutput;
 use crate::jobs::edit::weights::{Edit, Source};
 use crate::pass::Runtime;
 use crate::progress::Progress;
-use crate::shown::shown_path;
+use crate::shown::{shown, shown_path};
 use crate::solve::{Cut, Cuttable};
 use std::path::Path;
 
@@ -44,10 +45,7 @@ pub fn write_adapter(
     let used = Used::of(&edits)?;
     let base = base.or(used.origin);
     let gathered = gather(&edits, &used)?;
-    if let Some(change) = gathered.changes.iter().find(|change| change.tensor.contains('/')) {
-        return Err(Error::rejected(format!("tensor {}: adapters of one model expected, of a pipeline found", crate::shown::shown(&change.tensor)))
-            .hint("name the component that the adapters belong to as the base, such as PIPELINE/unet"));
-    }
+    refuse_pipeline(&gathered)?;
     let whole = Whole::of(&gathered, base)?;
     let work = Work { changes: &gathered.changes, target: &output.target, runtime, progress };
     let spectra = work.spectra()?;
@@ -67,7 +65,7 @@ pub fn write_adapter(
     let layout = SafetensorsLayout::new(&all, &Default::default())?;
     let writer = SafetensorsWriter::create(&staged.path().join("adapter_model.safetensors"), layout)?;
     let lost = work.write(&ranks, dtype, &writer)?;
-    report.rounding = Some(relative(lost, &report, &writer, &gathered));
+    report.rounding = Some(lost.sqrt() / report.norm);
     if let Some(base) = base.filter(|_| !whole.tensors.is_empty()) {
         let first = all.len() - whole.tensors.len();
         whole.write(base, &used, output.dtype, first, &writer)?;
@@ -79,9 +77,82 @@ pub fn write_adapter(
     writer.finish()?;
     let config = config(&gathered, &ranks, &whole, base, &used, runtime);
     let text = format!("{:#}\n", config.json());
-    put(staged.path(), "adapter_config.json", &text)?;
-    let card = adapter_card(config.common.base_model.as_deref(), base, source, edit, &output.command);
-    put(staged.path(), "README.md", &card)?;
+    put(staged.path(), ADAPTER_CONFIG, &text)?;
+    let id = output.base_model.clone().or(config.common.base_model.clone().filter(|id| check_model_id(id).is_ok()));
+    let card = adapter_card(base, source, edit, &output.command, id.as_deref(), &report.line());
+    put(staged.path(), CARD, &card)?;
     staged.commit()?;
     Ok(report)
+}
+
+/// One adapter is one of one model.
+fn refuse_pipeline(gathered: &Gathered) -> Result<()> {
+    match gathered.changes.iter().find(|change| change.tensor.contains('/')) {
+        None => Ok(()),
+        Some(change) => Err(Error::rejected(format!(
+            "tensor {}: adapters of one model expected, one of a pipeline's component found",
+            shown(&change.tensor)
+        ))
+        .hint("name the component that the adapters belong to as the base, such as PIPELINE/unet")),
+    }
+}
+
+fn cuttable<'a>(gathered: &Gathered, spectra: &'a [Vec<f64>]) -> Vec<Cuttable<'a>> {
+    let each = gathered.changes.iter().zip(spectra).map(|(change, values)| {
+        let (n, m) = change.size();
+        Cuttable { values, n_numbers: n.saturating_add(m) }
+    });
+    each.collect()
+}
+
+/// Every tensor of the adapter: A and B of the modules whose rank is not 0, then those that are saved whole.
+fn tensors(
+    gathered: &Gathered,
+    ranks: &[usize],
+    whole: &Whole,
+    base: Option<&Checkpoint>,
+    output: &EditOutput,
+) -> Vec<TensorSpec> {
+    let dtype = output.dtype.map(Dtype::from);
+    let kept = gathered.changes.iter().zip(ranks).filter(|(_, rank)| **rank > 0);
+    let factors = kept.flat_map(|(change, rank)| specs(change, *rank, dtype.unwrap_or(Dtype::F32)));
+    factors.chain(whole.specs(base, dtype)).collect()
+}
+
+/// Says what the cut loses before anything is written.
+fn say(report: &AdapterReport, target: &Path, progress: &dyn Progress) {
+    if report.is_far() {
+        let percent = 100.0 * report.error;
+        progress.warn(&format!(
+            "{}: the cut loses {percent:.1} % of the edit's norm: {}",
+            shown_path(target),
+            report.line()
+        ));
+    }
+}
+
+fn config(
+    gathered: &Gathered,
+    ranks: &[usize],
+    whole: &Whole,
+    base: Option<&Checkpoint>,
+    used: &Used<'_>,
+    runtime: &Runtime,
+) -> Config {
+    let kept = || gathered.changes.iter().zip(ranks).filter(|(_, rank)| **rank > 0);
+    let names = base.iter().flat_map(|base| base.tensors()).flat_map(|tensor| prefixes(&tensor.name));
+    let tasks: Vec<_> = used.columns.iter().map(|(task, _)| *task).collect();
+    Config {
+        ranks: kept().map(|(change, rank)| (change.module.name.clone(), *rank)).collect(),
+        all_modules: names.map(|name| gathered.rule.apply(name)).collect(),
+        fan_in_fan_out: kept().any(|(change, _)| change.module.form == Form::Transposed),
+        modules_to_save: whole.modules.clone(),
+        has_biases: whole.has_biases,
+        common: Common::of(&tasks, &runtime.budget),
+    }
+}
+
+fn put(folder: &Path, name: &str, text: &str) -> Result<()> {
+    let path = folder.join(name);
+    std::fs::write(&path, text).map_err(|error| Error::io("writing", &path, &error))
 }

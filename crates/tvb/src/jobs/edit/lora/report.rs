@@ -26,6 +26,8 @@ pub struct AdapterReport {
     pub kept_energy: f64,
     /// ‖Δ − Δ_K‖/‖Δ‖ over all modules: what the cut loses.
     pub error: f64,
+    /// ‖Δ‖ over all modules.
+    pub norm: f64,
     /// What storing the factors adds to it, as a share of ‖Δ‖; `None` before they are written.
     pub rounding: Option<f64>,
     /// Tensors that are saved whole.
@@ -45,6 +47,7 @@ impl AdapterReport {
             modules: Vec::new(),
             kept_energy: 1.0,
             error: 0.0,
+            norm: 0.0,
             rounding: None,
             whole: Vec::new(),
             bytes: 0,
@@ -58,6 +61,7 @@ impl AdapterReport {
             let error = if own > 0.0 { (own_lost / own).sqrt() } else { 0.0 };
             report.modules.push(ModuleReport { module, rank, full_rank: values.len(), error });
         }
+        report.norm = all.sqrt();
         if all > 0.0 {
             report.kept_energy = 1.0 - lost / all;
             report.error = (lost / all).sqrt();
