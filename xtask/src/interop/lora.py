@@ -41,7 +41,7 @@ def work(*names):
 
 
 def tvb(*words):
-    return subprocess.run([TVB, *words, "--json", "--device", "cpu"], capture_output=True, text=True)
+    return subprocess.run([TVB, words[0], "--json", "--device", "cpu", *words[1:]], capture_output=True, text=True)
 
 
 def gpt2():
@@ -108,7 +108,13 @@ def load_base(name, make):
 
 
 def state(model):
-    return {key: value.detach().double() for key, value in model.state_dict().items() if value.is_floating_point()}
+    """Its float tensors, tied ones once."""
+    found, places = {}, set()
+    for key, value in model.state_dict().items():
+        if value.is_floating_point() and value.data_ptr() not in places:
+            places.add(value.data_ptr())
+            found[key] = value.detach().double()
+    return found
 
 
 def merged(name, make, adapter):

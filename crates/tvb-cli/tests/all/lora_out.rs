@@ -74,7 +74,7 @@ fn models(with_head: bool) -> TempDir {
 
 fn run(folder: &Path, words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tvb"));
-    command.args(words).args(["--device", "cpu"]).current_dir(folder).stdin(Stdio::null());
+    command.args(["--device", "cpu"]).args(words).current_dir(folder).stdin(Stdio::null());
     command.env_remove("TVB_DEVICE").env_remove("WGPU_BACKEND").env_remove("TVB_LOG");
     command.output().expect("tvb runs")
 }
