@@ -2,6 +2,7 @@
 
 use super::gather::Change;
 use crate::checkpoint::{Dtype, Form, TensorSpec};
+use crate::matrix::Matrix;
 use crate::solve::Product;
 
 /// What PEFT puts before every name.
@@ -38,7 +39,6 @@ pub(super) fn values(change: &Change, product: &Product) -> [Vec<f64>; 2] {
 
 /// The product that A and B as they were stored stand for.
 pub(super) fn product(change: &Change, rank: usize, a: &[f64], b: &[f64]) -> Product {
-    use crate::matrix::Matrix;
     let long = a.len() / rank.max(1);
     let a = Matrix::from_fn(long, rank, |i, k| a.get(k * long + i).copied().unwrap_or(0.0));
     let b = Matrix::of_rows(b.len() / rank.max(1), rank, b);
@@ -52,7 +52,6 @@ pub(super) fn product(change: &Change, rank: usize, a: &[f64], b: &[f64]) -> Pro
 mod tests {
     use super::*;
     use crate::checkpoint::{Budget, LowRank, Module};
-    use crate::matrix::Matrix;
 
     fn change(form: Form, shape: &[usize]) -> Change {
         let (n, m) = (shape[0], shape[1..].iter().product::<usize>());
