@@ -13,6 +13,9 @@ pub(super) struct Panels {
     pub(super) base: Floats,
     /// Never written: the base of rows that are differences already.
     pub(super) zeros: Floats,
+    /// Factors as floats, and rows formed from them.
+    pub(super) factors: Floats,
+    pub(super) formed: Floats,
     pub(super) rows: Floats,
     pub(super) spread: Floats,
     pub(super) signs: Vec<u32>,
