@@ -15,6 +15,7 @@ use tvb::basis::Basis;
 use tvb::checkpoint::{Checkpoint, Existing, OpenOptions};
 use tvb::columns::plan::Plan;
 use tvb::columns::tasks::TaskSource;
+use tvb::jobs::card::check_model_id;
 use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source, write_patch};
 use tvb::shown::{path_json, shown_path};
 use tvb::solve::{Fidelity, Rule};
@@ -38,6 +39,9 @@ pub(crate) struct EditArgs {
     /// Write the largest finite value of a type in place of a value beyond it, which is an error otherwise
     #[arg(long)]
     pub clip: bool,
+    /// The base's name on the Hugging Face hub, for the model card
+    #[arg(long, value_name = "ID", value_parser = model_id)]
+    pub base_model: Option<String>,
     /// Write the bare edit, without the base
     #[arg(long)]
     pub delta: bool,
@@ -84,6 +88,9 @@ pub(crate) struct AddArgs {
     /// The basis folder
     #[arg(required_unless_present = "from_checkpoints")]
     pub basis: Option<PathBuf>,
+    /// More than a basis: to say what to do with it
+    #[arg(hide = true)]
+    pub more: Vec<OsString>,
     /// A task to add, with its weight (default: all tasks, weight 1)
     #[arg(long = "task", value_name = "NAME[:WEIGHT]", allow_hyphen_values = true)]
     pub tasks: Vec<String>,
@@ -98,7 +105,7 @@ pub(crate) struct AddArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct NegateArgs {
     /// The basis folder, then the task; the task alone with --from-checkpoints
-    #[arg(value_name = "BASIS TASK", num_args = 1..=2, required = true)]
+    #[arg(value_name = "BASIS TASK", num_args = 1.., required = true)]
     pub words: Vec<OsString>,
     #[command(flatten)]
     pub edit: EditArgs,
@@ -108,7 +115,7 @@ pub(crate) struct NegateArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct AnalogyArgs {
     /// The basis folder, then tasks A, B and C; the tasks alone with --from-checkpoints
-    #[arg(value_name = "BASIS A B C", num_args = 3..=4, required = true)]
+    #[arg(value_name = "BASIS A B C", num_args = 3.., required = true)]
     pub words: Vec<OsString>,
     #[command(flatten)]
     pub edit: EditArgs,
@@ -118,15 +125,26 @@ pub(crate) struct AnalogyArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ApplyArgs {
     /// The basis folder, then the expression; the expression alone with --from-checkpoints
-    #[arg(value_name = "BASIS EXPRESSION", num_args = 1..=2, required = true)]
+    #[arg(value_name = "BASIS EXPRESSION", num_args = 1.., required = true)]
     pub words: Vec<OsString>,
     #[command(flatten)]
     pub edit: EditArgs,
 }
 
 pub(crate) fn add(args: &AddArgs, context: &Context) -> Result<Answer> {
+    check_alone(args.basis.as_deref(), &args.more)?;
     let (chosen, rule) = addition(&args.tasks, args.rule, args.basis.is_some())?;
     run(args.basis.clone(), &args.edit, rule, context, |names| arithmetic::addition(names, &chosen))
+}
+
+/// One basis, and no further words.
+pub(crate) fn check_alone(basis: Option<&Path>, more: &[OsString]) -> Result<()> {
+    let (Some(basis), [first, ..]) = (basis, more) else { return Ok(()) };
+    let error = Error::usage(format!("one basis folder expected, {} found behind it", shown_path(first.as_ref())));
+    Err(match is_checkpoint(basis) || is_checkpoint(first.as_ref()) {
+        true => error.hint(FROM_CHECKPOINTS),
+        false => error.hint("--task NAME chooses tasks"),
+    })
 }
 
 /// The tasks that were chosen with their weights, and how atoms are combined.
@@ -184,7 +202,11 @@ pub(crate) fn split<const N: usize>(
         Ok(rest) => Ok((basis, rest)),
         Err(_) if from_originals => Err(Error::usage(format!("{N} words expected, {} found", words.len()))
             .hint("with --from-checkpoints no basis folder is named")),
-        Err(_) => Err(Error::usage(format!("a basis folder and {N} words expected, {} words found", words.len()))),
+        Err(_) => {
+            let error = Error::usage(format!("{} words expected, a basis folder first, {} found", N + 1, words.len()));
+            let is_one = words.iter().any(|word| is_checkpoint(Path::new(word)));
+            Err(if is_one { error.hint(FROM_CHECKPOINTS) } else { error })
+        }
     }
 }
 
@@ -207,7 +229,13 @@ impl Opened {
             Some(_) if !originals.from_checkpoints.is_empty() => {
                 Err(Error::usage("a basis folder or --from-checkpoints expected, both found"))
             }
-            Some(folder) => Ok(Opened::Basis(Box::new(open_basis(folder, context)?))),
+            Some(folder) => {
+                let basis = open_basis(folder, context).map_err(|error| match is_checkpoint(folder) {
+                    true => error.hint(FROM_CHECKPOINTS),
+                    false => error,
+                })?;
+                Ok(Opened::Basis(Box::new(basis)))
+            }
             None => {
                 let base = base.ok_or_else(|| {
                     Error::usage("no base given")
@@ -243,9 +271,28 @@ pub(crate) fn open_base(path: &Path, key: Option<&str>, context: &Context) -> Re
 
 /// Opens a basis folder.
 pub(crate) fn open_basis(folder: &Path, context: &Context) -> Result<Basis> {
-    let (folder, budget) = (folder.to_owned(), context.budget.clone());
-    context.unless_stopped(move |_| Basis::open_within(&folder, &budget))
+    let (path, budget) = (folder.to_owned(), context.budget.clone());
+    context.unless_stopped(move |_| Basis::open_within(&path, &budget)).map_err(|error| match is_checkpoint(folder) {
+        true => error.hint("this is a checkpoint: `tvb compress --base BASE FINE-TUNES… -o BASIS` makes a basis"),
+        false => error,
+    })
 }
+
+/// Whether a path that should be a basis looks like a checkpoint, by its names alone.
+fn is_checkpoint(path: &Path) -> bool {
+    const ENDINGS: [&str; 6] = ["safetensors", "bin", "pt", "pth", "ckpt", "tar"];
+    let is_one = |path: &Path| path.extension().and_then(|end| end.to_str()).is_some_and(|end| ENDINGS.contains(&end));
+    match std::fs::read_dir(path) {
+        Ok(_) if Basis::is_at(path) => false,
+        Ok(entries) => entries.take(NAMES_MAX).flatten().any(|entry| is_one(&entry.path())),
+        Err(_) => path.is_file() && is_one(path),
+    }
+}
+
+/// Names of a folder that are looked at for a hint.
+const NAMES_MAX: usize = 1_000;
+/// What to do where a checkpoint stands in a basis' place.
+const FROM_CHECKPOINTS: &str = "edits straight from checkpoints: --base BASE --from-checkpoints [NAME=]PATH…; `tvb compress` makes a basis of them";
 
 fn run(
     basis: Option<PathBuf>,
@@ -292,6 +339,7 @@ fn run(
         "dry_run": args.dry_run,
     });
     if args.dry_run {
+        edit.warn_if_far(source, &context.progress)?;
         text.push_str(&format!("would write {}\n", shown_path(&args.output)));
         return Ok(Answer::new(text, json));
     }
@@ -301,12 +349,9 @@ fn run(
         .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
         .delta(args.delta)
         .force(args.force)
-        .command(command_line());
+        .command(command_line())
+        .base_model(args.base_model.clone());
     let runtime = context.runtime()?;
-    // Said before anything is written, for whoever wants to stop here; once more with the answer.
-    if !text.is_empty() {
-        tvb::progress::Progress::note(&context.progress, text.trim_end());
-    }
     let started = Instant::now();
     if let Some(rate) = args.bits {
         let patch = write_patch(source, &edit, rate, 0, &output, &runtime, &context.progress)?;
@@ -339,9 +384,6 @@ fn run(
         units::duration(elapsed),
         runtime.device_name()
     ));
-    if !clipped.is_none() {
-        text.push_str(&format!("{clipped}\n"));
-    }
     Answer::add(&mut json, "clipped", json!(clipped));
     Answer::add(&mut json, "seconds", elapsed.as_secs_f64());
     Answer::add(&mut json, "device", runtime.device_name());
@@ -356,6 +398,14 @@ fn stored_rounding(basis: &Basis, fidelity: &Fidelity) -> Option<f64> {
     let stored = basis.manifest.atoms.first().and_then(|atom| atom.dtype.float());
     let found = tvb::solve::STORAGE_DTYPES.iter().zip(fidelity.rounding).find(|(dtype, _)| Some(**dtype) == stored);
     Some(found.map_or(0.0, |(_, rounding)| rounding))
+}
+
+/// A model's name on the hub, checked while the command line is read.
+pub(crate) fn model_id(text: &str) -> std::result::Result<String, String> {
+    match check_model_id(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(error) => Err(error.message().to_owned()),
+    }
 }
 
 /// The command as it was typed, quoted where a shell needs it.

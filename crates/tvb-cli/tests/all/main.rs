@@ -4,6 +4,7 @@
 
 mod batch;
 mod bench;
+mod cards;
 mod cli;
 mod coded;
 mod kills;
@@ -11,4 +12,5 @@ mod loss;
 mod names;
 mod numbers;
 mod plan;
+mod streams;
 mod sweep;

@@ -14,6 +14,8 @@ pub(crate) const INDEX_END: &str = ".index.json";
 pub(crate) const CONFIG: &str = "config.json";
 /// The model card of an edited folder.
 pub(crate) const CARD: &str = "README.md";
+/// How every model card of this program begins.
+pub(crate) const CARD_BEGINS: &str = "---\ntags:\n- merge\n- task-arithmetic\n";
 /// What every model card of this program has in its title.
 pub(crate) const CARD_WORDS: &str = ", edited by task arithmetic";
 /// Files beside the weights that an edited copy of a folder needs as they are.

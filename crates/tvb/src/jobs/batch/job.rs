@@ -4,6 +4,7 @@ use super::after::After;
 use super::reading::{keys, read_both};
 use crate::columns::tasks::check_name;
 use crate::error::{Error, Result};
+use crate::jobs::card::check_model_id;
 use crate::jobs::compress::CodingWords;
 use crate::jobs::method_options::MethodOptions;
 use crate::jobs::values::{counts, dtypes, numbers, rate_or_off, rates, texts};
@@ -28,6 +29,7 @@ pub(super) struct JobKeys {
     exclude: Option<String>,
     skip_mismatched: bool,
     key: Option<String>,
+    base_model: Option<String>,
     #[serde(deserialize_with = "texts")]
     method: Vec<String>,
     #[serde(deserialize_with = "counts")]
@@ -67,6 +69,8 @@ pub struct Job {
     pub skip_mismatched: bool,
     /// Where in a PyTorch file the state dict lies.
     pub key: Option<String>,
+    /// The base's name on the Hugging Face hub, for model cards.
+    pub base_model: Option<String>,
     /// Names of methods; each is one that there is.
     pub methods: Vec<String>,
     /// What the methods are told; the path of the initial A is as written.
@@ -119,6 +123,9 @@ impl Job {
         if let Some(ratio) = keys.ratio.iter().find(|ratio| !(**ratio > 0.0 && **ratio <= 1.0)) {
             return Err(Error::rejected(format!("{place}, ratio: above 0 and at most 1 expected, {ratio} found")));
         }
+        if let Some(id) = &keys.base_model {
+            check_model_id(id).map_err(|error| Error::rejected(format!("{place}, base_model: {}", error.message())))?;
+        }
         let is_mixed = !(keys.method.is_empty() && keys.m.is_empty() && keys.ratio.is_empty());
         if !is_mixed && !keys.dtype.is_empty() {
             return Err(Error::rejected(format!(
@@ -148,6 +155,7 @@ impl Job {
             exclude: keys.exclude,
             skip_mismatched: keys.skip_mismatched,
             key: keys.key,
+            base_model: keys.base_model,
             methods,
             options,
             ratios: if keys.m.is_empty() { or_default(keys.ratio, 0.5) } else { keys.ratio },

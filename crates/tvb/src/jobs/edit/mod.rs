@@ -9,4 +9,4 @@ mod weights;
 pub use job::EditJob;
 pub use output::{EditOutput, writer_for};
 pub use patch::write_patch;
-pub use weights::{Edit, Source};
+pub use weights::{COSINE_MIN, Edit, Source};

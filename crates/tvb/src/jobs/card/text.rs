@@ -1,16 +1,27 @@
-//! The model card of an edited folder: where it came from, and the command that makes it again.
+//! The text of a model card.
 //!
 //! Names come from files and the card is rendered as a web page, so every name is a code span, in which Markdown, HTML and
 //! links are plain text.
 
+use super::front_matter::Value;
+use super::origin::Origin;
 use crate::checkpoint::Checkpoint;
+use crate::checkpoint::names::CARD_BEGINS;
 use crate::jobs::edit::{Edit, Source};
 use crate::shown::{escaped, escaped_lines};
 use crate::solve::Rule;
 use std::fmt::Write;
 
-/// README.md of an edited checkpoint, in the form the Hugging Face hub reads.
-pub fn model_card(base: &Checkpoint, source: Source<'_>, edit: &Edit, command: &str) -> String {
+/// README.md of an edited checkpoint, in the form the Hugging Face hub reads. `base_model` is the base's name on the hub, where the
+/// user says it; see [`check_model_id`](super::check_model_id).
+pub fn model_card(
+    base: &Checkpoint,
+    source: Source<'_>,
+    edit: &Edit,
+    command: &str,
+    base_model: Option<&str>,
+) -> String {
+    let origin = Origin::of(base, base_model);
     let base_name = base.path().file_name().map_or_else(|| "base".into(), |name| name.to_string_lossy().into_owned());
     let (from, names) = match source {
         Source::Basis(basis) => (
@@ -27,13 +38,16 @@ pub fn model_card(base: &Checkpoint, source: Source<'_>, edit: &Edit, command: &
             plan.tasks.iter().map(|task| task.name.clone()).collect(),
         ),
     };
-    let mut card = format!(
-        "---\nbase_model: {}\nbase_model_relation: merge\nlibrary_name: {}\ntags:\n- merge\n- task-arithmetic\n---\n\n",
-        yaml_string(&base_name),
-        if base.path().join("config.json").is_file() { "transformers" } else { "safetensors" },
-    );
+    let mut card = front_matter(&origin);
     let _ = writeln!(card, "# {}, edited by task arithmetic\n", code(&base_name));
     let _ = writeln!(card, "This checkpoint is the base plus an edit formed from {from} by {}.\n", crate::TOOL);
+    match &origin.id {
+        Some(id) => {
+            let _ = writeln!(card, "The base is {} on the hub.\n", code(id));
+        }
+        // The hub takes no local path for `base_model`.
+        None => card.push_str("The base's name on the hub is not known here, so this card names no `base_model`.\n\n"),
+    }
     match edit.rule {
         Rule::Projected => {
             let _ = writeln!(card, "| task | weight |\n|---|---|");
@@ -54,6 +68,30 @@ pub fn model_card(base: &Checkpoint, source: Source<'_>, edit: &Edit, command: &
     card.push_str("Method: *Task Vector Bases: A Unified and Scalable Framework for Compressed Task Arithmetic*, ");
     card.push_str("[arXiv:2502.01015](https://arxiv.org/abs/2502.01015).\n");
     card
+}
+
+/// What the hub reads: only what is known to be true.
+fn front_matter(origin: &Origin) -> String {
+    let mut text = String::from(CARD_BEGINS);
+    if let Some(id) = &origin.id {
+        let _ = writeln!(text, "base_model: {}\nbase_model_relation: merge", yaml_string(id));
+    }
+    if let Some(library) = &origin.library {
+        let _ = writeln!(text, "library_name: {}", yaml_string(library));
+    }
+    for (key, value) in &origin.fields {
+        match value {
+            Value::One(word) => {
+                let _ = writeln!(text, "{key}: {}", yaml_string(word));
+            }
+            Value::List(words) => {
+                let _ = writeln!(text, "{key}:");
+                words.iter().for_each(|word| text.push_str(&format!("- {}\n", yaml_string(word))));
+            }
+        }
+    }
+    text.push_str("---\n\n");
+    text
 }
 
 /// A YAML double-quoted string.
