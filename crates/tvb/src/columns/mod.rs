@@ -3,4 +3,10 @@
 pub mod tasks;
 pub mod open;
 pub mod coded;
+pub mod patterns;
+pub mod rename;
+pub mod selection;
+pub mod names;
+pub mod matching;
+pub mod mismatches;
 pub mod plan;

@@ -27,6 +27,8 @@ pub(super) struct JobKeys {
     include: Option<String>,
     exclude: Option<String>,
     skip_mismatched: bool,
+    #[serde(deserialize_with = "texts")]
+    rename: Vec<String>,
     key: Option<String>,
     #[serde(deserialize_with = "texts")]
     method: Vec<String>,
@@ -65,6 +67,8 @@ pub struct Job {
     pub exclude: Option<String>,
     /// Leave out what does not match.
     pub skip_mismatched: bool,
+    /// Rules for the names of the tasks' tensors, one after the other.
+    pub rename: Vec<String>,
     /// Where in a PyTorch file the state dict lies.
     pub key: Option<String>,
     /// Names of methods; each is one that there is.
@@ -147,6 +151,7 @@ impl Job {
             include: keys.include,
             exclude: keys.exclude,
             skip_mismatched: keys.skip_mismatched,
+            rename: keys.rename,
             key: keys.key,
             methods,
             options,
