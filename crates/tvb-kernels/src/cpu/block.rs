@@ -6,6 +6,7 @@
 //! Rows beyond the last are zeros, so that kernels run over whole vectors and their sums do not change. Columns start on
 //! cache lines; the gap keeps columns off each other's cache sets, which they would share at a stride of a power of two.
 
+use super::floats::Floats;
 use super::low_rank::form_rows;
 use super::rows::{widen, widen_f64, widen_f64_less_base, widen_less_base};
 use crate::chunk::{Chunk, Columns};
@@ -14,27 +15,6 @@ use crate::chunk::{Chunk, Columns};
 pub(super) const ROW_MULTIPLE: usize = 64;
 /// Floats between one column's rows and the next one's.
 const GAP: usize = 16;
-
-/// Sixteen floats on a cache line of their own.
-#[derive(Clone, Copy, Default, bytemuck::Zeroable, bytemuck::Pod)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
-
-/// Floats that start on a cache line.
-#[derive(Default)]
-pub(super) struct Floats(Vec<Line>);
-
-impl Floats {
-    /// At least `n` floats, whatever they hold.
-    #[inline(always)]
-    pub(super) fn at_least(&mut self, n: usize) -> &mut [f32] {
-        let n_lines = n.div_ceil(16);
-        if self.0.len() < n_lines {
-            self.0.resize(n_lines, Line::default());
-        }
-        &mut bytemuck::cast_slice_mut(&mut self.0[..n_lines])[..n]
-    }
-}
 
 /// Which rows of a chunk a block holds.
 #[derive(Clone, Copy)]

@@ -1,6 +1,6 @@
 //! code: a chunk's task vectors into codes, panel by panel; see [`crate::code`].
 
-use super::block::Floats;
+use super::floats::Floats;
 use super::low_rank::form_rows;
 use super::panels::{Panels, add_weighted, spread_rows, spread_signs};
 use super::quantise::{Column, Scaled, Scaling, quantise};

@@ -6,7 +6,7 @@
 //! Numerics: f32; products are added one after another in the order of k, each rounded, then the sum is multiplied by s. No two
 //! steps are fused, so that all machines form the same bits, which digests are taken of.
 
-use super::block::Floats;
+use super::floats::Floats;
 use crate::chunk::{Chunk, FactorSlice};
 use pulp::{Arch, Simd, WithSimd};
 

@@ -1,6 +1,6 @@
 //! Panels in memory: one thread's buffers, signs and rows spread to where the rotation wants them, and sums of panels.
 
-use super::block::Floats;
+use super::floats::Floats;
 use super::quantise::Scaled;
 use super::rotate::{BLOCKS, LINES};
 use crate::panel::PANEL;
