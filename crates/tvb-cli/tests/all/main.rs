@@ -10,6 +10,7 @@ mod coded;
 mod kills;
 mod lora_out;
 mod loss;
+mod matching;
 mod names;
 mod numbers;
 mod plan;

@@ -166,15 +166,23 @@ impl<'a> Paths<'a> {
                     tensor.shape,
                     shown(&tensor.name)
                 ),
-                None => format!("module {}: shape {} expected, no such tensor in the base", shown(&module.path), shape_in_words(module)),
+                None => format!(
+                    "module {}: shape {} expected, no such tensor in the base",
+                    shown(&module.path),
+                    shape_in_words(module)
+                ),
             })
             .collect();
         let n_more = lines.len().saturating_sub(LISTED);
         let n = lines.len();
         let listed = lines.into_iter().take(LISTED);
-        Error::rejected(format!("{n} of {} modules of the adapter have no place in {}", modules.len(), self.base.path().display()))
-            .below(listed.chain((n_more > 0).then(|| format!("… and {n_more} more"))))
-            .hint("name the model that the adapter was trained on as the base, in the layout that its names follow")
+        Error::rejected(format!(
+            "{n} of {} modules of the adapter have no place in {}",
+            modules.len(),
+            self.base.path().display()
+        ))
+        .below(listed.chain((n_more > 0).then(|| format!("… and {n_more} more"))))
+        .hint("name the model that the adapter was trained on as the base, in the layout that its names follow")
     }
 }
 
@@ -190,7 +198,7 @@ fn shape_in_words(module: &Module) -> String {
         shape.truncate(2);
         shape.extend(middle.shape.get(2..).unwrap_or_default());
     }
-    format!("{shape:?}")
+    format!("[{}]", shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", "))
 }
 
 /// How many words all paths begin with; one is left of each.

@@ -194,7 +194,8 @@ mod tests {
             let found = read(name).unwrap_or_else(|| panic!("{name}"));
             assert_eq!((found.path.as_str(), found.role, found.prefix), (path, role, prefix), "{name}");
         }
-        for unknown in ["x.lora_diag.weight", "x.hada_w1_a", "base_model.model.e.token_adapter.trainable_tokens_delta"] {
+        for unknown in ["x.lora_diag.weight", "x.hada_w1_a", "base_model.model.e.token_adapter.trainable_tokens_delta"]
+        {
             assert_eq!(read(unknown), None, "{unknown}");
         }
     }

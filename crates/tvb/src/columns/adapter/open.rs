@@ -63,8 +63,11 @@ impl Parsed {
     ) -> Result<Vec<Tensor>> {
         if module.magnitude.is_some() {
             let name = shown(&module.path);
-            return Err(Error::rejected(format!("{}: module {name}: DoRA, which is no product of factors", path.display()))
-                .hint("merge it with PEFT's `merge_and_unload()` and name the merged model"));
+            return Err(Error::rejected(format!(
+                "{}: module {name}: DoRA, which is no product of factors",
+                path.display()
+            ))
+            .hint("merge it with PEFT's `merge_and_unload()` and name the merged model"));
         }
         let turn = match turns(module, &tensor.shape)[..] {
             [turn] => turn,
@@ -121,11 +124,12 @@ impl Parsed {
         }
         let turn = if self.fan_in_fan_out { Turn::Transposed } else { Turn::Not };
         if known.iter().any(|(_, other)| *other != turn) {
-            return Err(self.rejected(format!(
-                "module {}: its weight is square, others lie both ways: whether it is transposed is unknown",
-                shown(&module.path)
-            ))
-            .hint("merge it with PEFT's `merge_and_unload()` and name the merged model"));
+            return Err(self
+                .rejected(format!(
+                    "module {}: its weight is square, others lie both ways: whether it is transposed is unknown",
+                    shown(&module.path)
+                ))
+                .hint("merge it with PEFT's `merge_and_unload()` and name the merged model"));
         }
         Ok(turn)
     }
