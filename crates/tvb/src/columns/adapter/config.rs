@@ -152,15 +152,8 @@ fn not_lora(kind: &str) -> Error {
 /// What changes the meaning of the factors, or the base below them.
 fn refuse_variants(entries: &Entries) -> Result<()> {
     const MERGE: &str = "merge it with PEFT's `merge_and_unload()` and name the merged model";
-    const HARMLESS: [&str; 7] = [
-        "use_rslora",
-        "use_dora",
-        "loftq_config",
-        "eva_config",
-        "corda_config",
-        "lora_ga_config",
-        "runtime_config",
-    ];
+    const HARMLESS: [&str; 7] =
+        ["use_rslora", "use_dora", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "runtime_config"];
     let is_set = |value: &Value| match value {
         Value::Null | Value::Bool(false) => false,
         Value::Array(list) => !list.is_empty(),
@@ -203,7 +196,8 @@ mod tests {
 
     #[test]
     fn scales_follow_patterns_as_in_peft() {
-        let patterns = r#", "rank_pattern": {"v_proj": 2, "layers\\.1\\.q": 4}, "alpha_pattern": {"q": 32, "a.v_proj": 1}"#;
+        let patterns =
+            r#", "rank_pattern": {"v_proj": 2, "layers\\.1\\.q": 4}, "alpha_pattern": {"q": 32, "a.v_proj": 1}"#;
         let plain = config(patterns).unwrap();
         for (path, rank, scale) in
             [("k", 8, 2.0), ("a.v_proj", 2, 0.5), ("b.v_proj", 2, 8.0), ("layers.1.q", 4, 8.0), ("xq", 8, 2.0)]

@@ -83,7 +83,10 @@ impl Found {
                 adapter.path.display()
             ))
             .hint(match &adapter.parsed.base_model {
-                Some(base) => format!("name the model it was trained on: {}; adapters are tasks: NAME=PATH", crate::shown::shown(base)),
+                Some(base) => format!(
+                    "name the model it was trained on: {}; adapters are tasks: NAME=PATH",
+                    crate::shown::shown(base)
+                ),
                 None => "name the model it was trained on; adapters are tasks: NAME=PATH".to_owned(),
             })),
         }

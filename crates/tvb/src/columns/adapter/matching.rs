@@ -107,7 +107,7 @@ impl<'a> Paths<'a> {
         let has_part = base.tensors().iter().any(|tensor| is_inside(&tensor.name));
         let (mut paths, mut by_path) = (Vec::new(), HashMap::<String, Vec<usize>>::new());
         for (index, tensor) in base.tensors().iter().enumerate() {
-            let path = tensor.name.strip_suffix(".weight").or_else(|| tensor.name.strip_suffix(".in_proj_weight"));
+            let path = tensor.name.strip_suffix(".weight");
             let Some(path) = path.filter(|_| tensor.dtype.float().is_some()) else { continue };
             if has_part && !is_inside(&tensor.name) {
                 continue;
@@ -166,15 +166,23 @@ impl<'a> Paths<'a> {
                     tensor.shape,
                     shown(&tensor.name)
                 ),
-                None => format!("module {}: shape {} expected, no such tensor in the base", shown(&module.path), shape_in_words(module)),
+                None => format!(
+                    "module {}: shape {} expected, no such tensor in the base",
+                    shown(&module.path),
+                    shape_in_words(module)
+                ),
             })
             .collect();
         let n_more = lines.len().saturating_sub(LISTED);
         let n = lines.len();
         let listed = lines.into_iter().take(LISTED);
-        Error::rejected(format!("{n} of {} modules of the adapter have no place in {}", modules.len(), self.base.path().display()))
-            .below(listed.chain((n_more > 0).then(|| format!("… and {n_more} more"))))
-            .hint("name the model that the adapter was trained on as the base, in the layout that its names follow")
+        Error::rejected(format!(
+            "{n} of {} modules of the adapter have no place in {}",
+            modules.len(),
+            self.base.path().display()
+        ))
+        .below(listed.chain((n_more > 0).then(|| format!("… and {n_more} more"))))
+        .hint("name the model that the adapter was trained on as the base, in the layout that its names follow")
     }
 }
 

@@ -125,7 +125,9 @@ impl Parsed {
             let module = module(&file, prefix, path, partial, &mut scales).map_err(at)?;
             if is_dora && module.magnitude.is_none() {
                 let path = shown(&module.path);
-                return Err(at(Error::rejected(format!("module {path}: `lora_magnitude_vector` expected with DoRA, none found"))));
+                return Err(at(Error::rejected(format!(
+                    "module {path}: `lora_magnitude_vector` expected with DoRA, none found"
+                ))));
             }
             parsed.modules.push(module);
         }
@@ -189,7 +191,9 @@ fn module(
     let down = partial.take(&[Role::Down, Role::EmbeddingDown]);
     let up = partial.take(&[Role::Up, Role::EmbeddingUp]);
     let (Some((role, down)), Some((up_role, up))) = (down, up) else {
-        return Err(bad("two factors expected, A (`lora_A`, `lora_down`) and B (`lora_B`, `lora_up`), not both found".into()));
+        return Err(bad(
+            "two factors expected, A (`lora_A`, `lora_down`) and B (`lora_B`, `lora_up`), not both found".into()
+        ));
     };
     let is_embedding = role == Role::EmbeddingDown;
     let mut one = |role| partial.take(&[role]).map(|(_, tensor)| tensor);
@@ -259,8 +263,11 @@ fn scalar(file: &Checkpoint, tensor: &Tensor) -> Result<f64> {
 }
 
 fn without_config(file: &Checkpoint) -> Error {
-    Error::rejected(format!("{}: an adapter without its `adapter_config.json`: its scale is unknown", file.path().display()))
-        .hint("name the folder that PEFT's `save_pretrained` wrote, or put the configuration beside the file")
+    Error::rejected(format!(
+        "{}: an adapter without its `adapter_config.json`: its scale is unknown",
+        file.path().display()
+    ))
+    .hint("name the folder that PEFT's `save_pretrained` wrote, or put the configuration beside the file")
 }
 
 /// `N tensors: WHY`, and their names.
