@@ -28,6 +28,7 @@ mod opened;
 mod output_file;
 mod read;
 mod regular;
+mod rescaled;
 mod safetensors;
 mod shown;
 mod side_files;
@@ -35,6 +36,7 @@ mod staged;
 mod tensor;
 mod tied;
 pub mod torch;
+mod widen;
 
 pub use budget::Budget;
 pub(crate) use budget::Charge;
@@ -53,6 +55,7 @@ pub use open::OpenOptions;
 pub use opened::Checkpoint;
 pub use output_file::{OutputFile, free_bytes};
 pub(crate) use regular::{open_regular, refuse_named_pipe};
+pub use rescaled::{Axis, Rescaled};
 pub use safetensors::{
     SHARD_BYTES, SafetensorsHeader, SafetensorsLayout, SafetensorsWriter, ShardPlan, ShardedWriter, TensorSpec,
     in_aligned_order, index_json,
@@ -63,6 +66,7 @@ pub use staged::{
 };
 pub(crate) use staged::{has_no_locks, open_itself, say_without_lock, true_place};
 pub use tensor::{NotTensor, Place, Tensor};
+pub(crate) use widen::{f32s, f64s};
 
 #[cfg(test)]
 mod tests;

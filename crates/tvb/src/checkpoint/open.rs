@@ -114,15 +114,26 @@ impl Checkpoint {
         finish(self.path(), self.layout().clone(), self.inner.files.clone(), tensors, rest)
     }
 
-    /// The same files under other names: `tensors` are its own, renamed, or such as lie in no file. `path` is what the user named.
+    /// The same files under other names: `tensors` are its own, renamed, or such as lie in no file. What tensors are made of may
+    /// also lie in the files of `beside`, whose numbers follow. `path` is what the user named, `notes` what was assumed.
     ///
     /// # Errors
     /// Rejected: two tensors of one name, or too little memory.
-    pub(crate) fn with_places(&self, path: &Path, tensors: Vec<Tensor>) -> Result<Checkpoint> {
+    pub(crate) fn with_places(
+        &self,
+        path: &Path,
+        tensors: Vec<Tensor>,
+        beside: Option<&Checkpoint>,
+        notes: Vec<String>,
+    ) -> Result<Checkpoint> {
         let cost: u64 = tensors.iter().map(|tensor| Tensor::cost(&tensor.name, tensor.shape.len())).sum();
         let charge = self.budget().charge(path, "its tensors", cost)?;
-        let rest = Rest { charges: vec![charge.settled()], ..Rest::default() };
-        finish(path, self.layout().clone(), self.inner.files.clone(), tensors, rest)
+        let rest = Rest { charges: vec![charge.settled()], notes, ..Rest::default() };
+        let files = match beside {
+            Some(beside) => self.files().iter().chain(beside.files()).cloned().collect(),
+            None => self.inner.files.clone(),
+        };
+        finish(path, self.layout().clone(), files, tensors, rest)
     }
 
     /// The same checkpoint with other names, one for each of [`tensors`](Checkpoint::tensors) in their order; without those whose
@@ -144,6 +155,7 @@ impl Checkpoint {
             index: self.inner.index.clone(),
             metadata: self.inner.metadata.clone(),
             charges: vec![charge.settled()],
+            notes: self.inner.notes.clone(),
             ..Rest::default()
         };
         finish(self.path(), self.layout().clone(), self.inner.files.clone(), tensors, rest)
@@ -251,6 +263,7 @@ struct Rest {
     not_tensors: Vec<NotTensor>,
     metadata: BTreeMap<String, String>,
     charges: Vec<Charge>,
+    notes: Vec<String>,
 }
 
 /// Puts the files together: places get their file's number.
@@ -298,7 +311,7 @@ fn finish(
         }
         tensors.push(tensor);
     }
-    let Rest { index, not_tensors, metadata, charges } = rest;
+    let Rest { index, not_tensors, metadata, charges, notes } = rest;
     let path = path.to_owned();
     let budget = files.first().map(|file| file.budget().clone()).unwrap_or_default();
     let inner = Inner {
@@ -312,6 +325,7 @@ fn finish(
         not_tensors,
         metadata,
         budget,
+        notes,
         _charges: charges,
     };
     Ok(Checkpoint { inner: Arc::new(inner) })

@@ -78,7 +78,11 @@ pub fn under_base_names(base: &Checkpoint, tasks: Vec<Task>, renames: &[Rename])
         let checkpoint = task.checkpoint.under_names(&names)?;
         found.tasks.push(Task { checkpoint, ..task });
     }
+    let of_opening =
+        |task: &Task| task.checkpoint.notes().iter().map(|note| format!("task {}: {note}", task.name)).collect();
+    let of_opening: Vec<Vec<String>> = found.tasks.iter().map(of_opening).collect();
     found.notes = told.into_iter().map(|(changes, names)| format!("{}: {changes}", tasks_in_words(&names))).collect();
+    found.notes.extend(of_opening.concat());
     Ok(found)
 }
 

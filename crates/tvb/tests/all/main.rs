@@ -11,6 +11,7 @@ mod hostile;
 mod interop;
 mod kept;
 mod kept_on_device;
+mod lora;
 mod numbers;
 mod numbers_on_gpu;
 mod properties;

@@ -107,7 +107,7 @@ impl<'a> Paths<'a> {
         let has_part = base.tensors().iter().any(|tensor| is_inside(&tensor.name));
         let (mut paths, mut by_path) = (Vec::new(), HashMap::<String, Vec<usize>>::new());
         for (index, tensor) in base.tensors().iter().enumerate() {
-            let path = tensor.name.strip_suffix(".weight").or_else(|| tensor.name.strip_suffix(".in_proj_weight"));
+            let path = tensor.name.strip_suffix(".weight");
             let Some(path) = path.filter(|_| tensor.dtype.float().is_some()) else { continue };
             if has_part && !is_inside(&tensor.name) {
                 continue;

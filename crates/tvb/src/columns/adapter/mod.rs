@@ -8,6 +8,7 @@ mod config;
 mod values;
 mod parsed;
 mod factors;
+mod dora;
 mod matching;
 mod open;
 mod found;

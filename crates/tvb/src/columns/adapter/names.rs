@@ -52,7 +52,9 @@ pub(super) const PREFIXES: [(&str, &[&str]); 5] = [
 ];
 
 /// Words in names of adapters of other kinds, and what those are called.
-const OTHER_KINDS: [(&str, &str); 14] = [
+const OTHER_KINDS: [(&str, &str); 15] = [
+    // Programs that read it divide by the lengths of other things.
+    ("dora_scale", "LyCORIS's DoRA"),
     ("hada_w", "LoHa"),
     ("lokr_w", "LoKr"),
     ("lokr_t", "LoKr"),
@@ -77,7 +79,7 @@ pub(super) fn other_kind(name: &str) -> Option<&'static str> {
 
 /// Whether only adapters have tensors of such names.
 pub(super) fn is_adapters(name: &str) -> bool {
-    let could_be = name.contains("lora") || name.ends_with(".dora_scale");
+    let could_be = name.contains("lora");
     let is = |role| !matches!(role, Role::Replacement | Role::BaseCopy | Role::Ignored | Role::Alpha);
     other_kind(name).is_some() || (could_be && read(name).is_some_and(|name| is(name.role)))
 }
@@ -90,12 +92,14 @@ pub(super) fn read(name: &str) -> Option<Name> {
     let name = name.strip_prefix("base_model.model.").unwrap_or(name);
     let words: Vec<&str> = name.split('.').collect();
     let (n_path, role, adapter) = role(&words)?;
-    let mut path: Vec<&str> = words.get(..n_path)?.to_vec();
+    let path: Vec<&str> = words.get(..n_path)?.to_vec();
     if matches!(role, Role::Replacement | Role::BaseCopy | Role::Ignored) {
         return Some(Name { path: replacement(&path), role, adapter: None, prefix: None });
     }
-    // Layers inside a wrapped one have its name in their path.
-    path.retain(|word| *word != "base_layer");
+    // Layers inside a wrapped one: PEFT adds the `out_proj` of `nn.MultiheadAttention` twice, and parameters have no path.
+    if path.contains(&"base_layer") {
+        return None;
+    }
     let mut path = path.join(".");
     if let Some((start, last)) = path.rsplit_once('.').filter(|(_, last)| last.ends_with("_lora")) {
         // The first form that diffusers had: processor.to_q_lora stands for to_q.
@@ -127,7 +131,7 @@ fn role<'a>(words: &[&'a str]) -> Option<(usize, Role, Option<&'a str>)> {
         [.., "lora_embedding_A"] => return found(1, Role::EmbeddingDown),
         [.., "lora_embedding_B"] => return found(1, Role::EmbeddingUp),
         [.., "lora_magnitude_vector", "weight"] => return found(2, Role::Magnitude),
-        [.., "lora_magnitude_vector"] | [.., "dora_scale"] => return found(1, Role::Magnitude),
+        [.., "lora_magnitude_vector"] => return found(1, Role::Magnitude),
         [.., "alpha"] => return found(1, Role::Alpha),
         _ => {}
     }
@@ -176,7 +180,6 @@ mod tests {
             ("base_model.model.wte.lora_embedding_A", "wte", Role::EmbeddingDown, None),
             ("base_model.model.wte.lora_embedding_B.default", "wte", Role::EmbeddingUp, None),
             ("base_model.model.q.lora_magnitude_vector", "q", Role::Magnitude, None),
-            ("base_model.model.attn.base_layer.out_proj.lora_A.weight", "attn.out_proj", Role::Down, None),
             ("base_model.model.q.base_layer.bias", "q.bias", Role::Replacement, None),
             ("base_model.model.q.base_layer.weight", "q.weight", Role::BaseCopy, None),
             ("base_model.model.score.weight", "score.weight", Role::Replacement, None),
@@ -185,7 +188,6 @@ mod tests {
             ("base_model.model.score.original_module.bias", "score.original_module.bias", Role::Ignored, None),
             ("lora_unet_mid_block_0_proj.lora_up.weight", "mid_block_0_proj", Role::Up, Some("lora_unet_")),
             ("lora_te1_text_model_fc1.alpha", "text_model_fc1", Role::Alpha, Some("lora_te1_")),
-            ("lora_unet_x.dora_scale", "x", Role::Magnitude, Some("lora_unet_")),
             ("unet.a.attn1.to_q.lora.down.weight", "unet.a.attn1.to_q", Role::Down, None),
             ("unet.a.attn1.processor.to_out_lora.up.weight", "unet.a.attn1.to_out.0", Role::Up, None),
             ("text_encoder.q_proj.lora_linear_layer.up.weight", "text_encoder.q_proj", Role::Up, None),
@@ -194,8 +196,13 @@ mod tests {
             let found = read(name).unwrap_or_else(|| panic!("{name}"));
             assert_eq!((found.path.as_str(), found.role, found.prefix), (path, role, prefix), "{name}");
         }
-        for unknown in ["x.lora_diag.weight", "x.hada_w1_a", "base_model.model.e.token_adapter.trainable_tokens_delta"]
-        {
+        for unknown in [
+            "x.lora_diag.weight",
+            "x.hada_w1_a",
+            "x.dora_scale",
+            "base_model.model.a.base_layer.o.lora_A.weight",
+            "base_model.model.e.token_adapter.trainable_tokens_delta",
+        ] {
             assert_eq!(read(unknown), None, "{unknown}");
         }
     }

@@ -1,5 +1,6 @@
 //! An adapter against its base: a column under the base's names and shapes.
 
+use super::dora;
 use super::factors::{self, Turn};
 use super::matching::{self, Way};
 use super::parsed::{Module, Parsed, Writer, listing};
@@ -49,7 +50,10 @@ impl Parsed {
         let mut rest: Vec<Tensor> = places.into_values().collect();
         rest.sort_by(|a, b| a.name.cmp(&b.name));
         tensors.extend(rest);
-        self.file.with_places(path, tensors)
+        let mut notes = self.notes.clone();
+        notes.extend(self.note_on_base(base));
+        let is_dora = self.modules.iter().any(|module| module.magnitude.is_some());
+        self.file.with_places(path, tensors, is_dora.then_some(base), notes)
     }
 
     /// What becomes of one module's weight, and of its bias.
@@ -61,19 +65,15 @@ impl Parsed {
         base: &Checkpoint,
         path: &Path,
     ) -> Result<Vec<Tensor>> {
-        if module.magnitude.is_some() {
-            let name = shown(&module.path);
-            return Err(Error::rejected(format!(
-                "{}: module {name}: DoRA, which is no product of factors",
-                path.display()
-            ))
-            .hint("merge it with PEFT's `merge_and_unload()` and name the merged model"));
-        }
         let turn = match turns(module, &tensor.shape)[..] {
             [turn] => turn,
             _ => self.turn_of_square(module, others, base)?,
         };
-        let place = Place::LowRank(factors::low_rank(self, module, turn)?.of_module(self.module_of(module, tensor, turn)));
+        let factors = factors::low_rank(self, module, turn)?;
+        let place = match &module.magnitude {
+            Some(magnitude) => dora::place(self, module, magnitude, factors, turn, base, tensor)?,
+            None => Place::LowRank(factors.of_module(self.module_of(module, tensor, turn))),
+        };
         let mut made = vec![Tensor { dtype: Dtype::F32, place, ..tensor.clone() }];
         if let Some(bias) = &module.up_bias {
             let name = tensor.name.strip_suffix("weight").map(|start| format!("{start}bias")).unwrap_or_default();
@@ -187,6 +187,16 @@ impl Parsed {
             first = end;
         }
         Ok(true)
+    }
+
+    /// A base of another name is often a copy of the right one, and sometimes it is not.
+    fn note_on_base(&self, base: &Checkpoint) -> Option<String> {
+        let trained_on = self.base_model.as_deref()?.trim_end_matches(['/', '\\']);
+        let name = |text: &str| text.rsplit(['/', '\\']).next().unwrap_or_default().to_lowercase();
+        let own = base.path().to_string_lossy().to_lowercase();
+        let is_told = !name(trained_on).is_empty() && !own.contains(&name(trained_on));
+        is_told
+            .then(|| format!("trained on {}, the base is {}", shown(trained_on), crate::shown::shown_path(base.path())))
     }
 
     fn rejected(&self, why: String) -> Error {

@@ -101,6 +101,13 @@ pub(super) fn gather(edits: &Edits, used: &Used<'_>) -> Result<Gathered> {
             let factors = match &tensor.place {
                 Place::Unmoved => continue,
                 Place::LowRank(factors) if tensor.shape.len() >= 2 => factors,
+                Place::Rescaled { .. } => {
+                    return Err(Error::rejected(format!(
+                        "{}: a product of factors expected, DoRA found, which no plain adapter holds",
+                        at()
+                    ))
+                    .hint("-o OUT writes the edited checkpoint"));
+                }
                 _ => {
                     is_dense = true;
                     continue;
