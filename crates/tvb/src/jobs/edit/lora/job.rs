@@ -51,7 +51,7 @@ pub fn write_adapter(
     let base = base.or(used.origin);
     let gathered = gather(&edits, &used)?;
     refuse_pipeline(&gathered)?;
-    let whole = Whole::of(&gathered, base)?;
+    let whole = Whole::of(&gathered, &edits, base)?;
     let work = Work { changes: &gathered.changes, target: &output.target, runtime, progress };
     let spectra = work.spectra()?;
     let ranks = cut.ranks(&cuttable(&gathered, &spectra));
@@ -62,7 +62,7 @@ pub fn write_adapter(
     let names = gathered.changes.iter().map(|change| change.module.name.clone());
     let mut report =
         AdapterReport::of(names.zip(&ranks).zip(spectra).map(|((name, rank), values)| (name, *rank, values)));
-    report.whole = whole.tensors.iter().map(|(_, own)| own.clone()).collect();
+    report.whole = whole.tensors.iter().map(|tensor| tensor.own.clone()).collect();
     let all = tensors(&gathered, &ranks, &whole, base, output);
     report.bytes = all.iter().map(TensorSpec::n_bytes).sum::<Result<u64>>()?;
     say(&report, &output.target, progress);
