@@ -73,7 +73,7 @@ pub fn describe(described: &Described<'_>, atoms: Vec<AtomRecord>, coefficients:
         checksum: UNSEALED,
         tool: crate::TOOL.into(),
         method: MethodRecord { name: method.name().into(), options: method_options(solved, method) },
-        base: BaseRecord { source: grams.base.source.clone(), fingerprint: Some(grams.base.fingerprint) },
+        base: BaseRecord { source: grams.base.source.clone(), fingerprint: grams.base_fingerprint() },
         tasks: tasks.collect(),
         stored: StoredTensors {
             name: StoredTensors::NAME.into(),

@@ -87,7 +87,7 @@ pub struct MethodRecord {
 pub struct BaseRecord {
     /// Where it was.
     pub source: String,
-    /// Digest of its tensors that took part; unknown for imported bases.
+    /// Digest of its tensors that took part; unknown for imported bases, and where adapters did not need it.
     pub fingerprint: Option<Digest>,
 }
 
