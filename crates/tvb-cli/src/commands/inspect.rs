@@ -1,4 +1,4 @@
-//! `tvb inspect`: what a basis, a Gram file or a checkpoint holds.
+//! `tvb inspect`: what a basis, a Gram file, a checkpoint or an adapter holds.
 
 use crate::args::Context;
 use crate::output::{Align, Answer, Table};
@@ -6,15 +6,16 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tvb::basis::{Basis, gram_file};
 use tvb::checkpoint::{Budget, Checkpoint, OpenOptions};
+use tvb::columns::adapter::{Adapter, Found, Writer};
 use tvb::matrix::Matrix;
 use tvb::ops::{Grams, Per};
 use tvb::shown::{escaped, path_json, shown_path};
 use tvb::{Result, units};
 
-/// Say what a basis, a Gram file or a checkpoint holds
+/// Say what a basis, a Gram file, a checkpoint or an adapter holds
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A basis folder, a Gram file, or a checkpoint
+    /// A basis folder, a Gram file, a checkpoint, or an adapter (LoRA)
     pub path: PathBuf,
 }
 
@@ -29,7 +30,10 @@ fn inspect(path: &Path, budget: &Budget) -> Result<Answer> {
         return Ok(Answer::new(basis_text(&basis), basis_json(&basis)));
     }
     let options = OpenOptions { budget: budget.clone(), ..OpenOptions::default() };
-    let checkpoint = Checkpoint::open_with(path, &options)?;
+    let checkpoint = match Found::at(path, &options)? {
+        Found::Checkpoint(checkpoint) => checkpoint,
+        Found::Adapter(adapter) => return Ok(Answer::new(adapter_text(path, &adapter), adapter_json(path, &adapter))),
+    };
     if checkpoint.metadata().get("format").is_some_and(|format| format == gram_file::FORMAT) {
         let grams = gram_file::read_within(path, budget)?;
         return Ok(Answer::new(gram_text(path, &grams), gram_json(&grams)?));
@@ -160,6 +164,52 @@ fn gram_json(grams: &Grams) -> Result<Value> {
         "effective_rank": crate::output::finite(gram.spectrum().effective_rank()),
         "epsilon": gram.epsilon(),
     }))
+}
+
+fn adapter_text(path: &Path, adapter: &Adapter) -> String {
+    let mut table = Table::new([("module", Align::Left), ("rank", Align::Right), ("scale", Align::Right)]);
+    let modules = adapter.modules();
+    for module in &modules {
+        table.row([module.path.clone(), module.rank.to_string(), format!("{:.4}", module.scale)]);
+    }
+    let writer = match adapter.writer() {
+        Writer::Peft => "PEFT",
+        Writer::Kohya => "kohya",
+        Writer::Diffusers => "diffusers",
+    };
+    let kind = if modules.iter().any(|module| module.is_dora) { "DoRA" } else { "LoRA" };
+    let n_replaced = adapter.replacements().count();
+    let mut text = format!(
+        "{}: an adapter ({kind}, as {writer} writes it) of {} modules, {n_replaced} tensors replaced\n",
+        shown_path(path),
+        modules.len(),
+    );
+    if let Some(base) = adapter.base_model() {
+        text.push_str(&format!("trained on {}\n", escaped(base)));
+    }
+    text.push_str(&table.to_string());
+    for name in adapter.replacements() {
+        text.push_str(&format!("replaced: {}\n", escaped(name)));
+    }
+    for note in adapter.notes() {
+        text.push_str(&format!("note: {}\n", escaped(note)));
+    }
+    text
+}
+
+fn adapter_json(path: &Path, adapter: &Adapter) -> Value {
+    let modules: Vec<Value> = adapter
+        .modules()
+        .iter()
+        .map(|m| json!({ "path": m.path, "rank": m.rank, "scale": m.scale, "dora": m.is_dora }))
+        .collect();
+    json!({
+        "path": path_json(path),
+        "base_model": adapter.base_model(),
+        "modules": modules,
+        "replaced": adapter.replacements().collect::<Vec<_>>(),
+        "notes": adapter.notes(),
+    })
 }
 
 fn checkpoint_text(checkpoint: &Checkpoint) -> String {

@@ -26,12 +26,14 @@ mod opened;
 mod output_file;
 mod read;
 mod regular;
+mod rescaled;
 mod safetensors;
 mod shown;
 mod side_files;
 mod staged;
 mod tensor;
 pub mod torch;
+mod widen;
 
 pub use budget::Budget;
 pub(crate) use budget::Charge;
@@ -49,6 +51,7 @@ pub use open::OpenOptions;
 pub use opened::Checkpoint;
 pub use output_file::{OutputFile, free_bytes};
 pub(crate) use regular::{open_regular, refuse_named_pipe};
+pub use rescaled::{Axis, Rescaled};
 pub use safetensors::{
     SHARD_BYTES, SafetensorsHeader, SafetensorsLayout, SafetensorsWriter, ShardPlan, ShardedWriter, TensorSpec,
     in_aligned_order, index_json,
@@ -59,6 +62,7 @@ pub use staged::{
 };
 pub(crate) use staged::{has_no_locks, open_itself, say_without_lock, true_place};
 pub use tensor::{NotTensor, Place, Tensor};
+pub(crate) use widen::{f32s, f64s};
 
 #[cfg(test)]
 mod tests;

@@ -119,6 +119,28 @@ impl Checkpoint {
         finish(self.path(), self.layout().clone(), self.inner.files.clone(), tensors, rest)
     }
 
+    /// The same files under other names: `tensors` are its own, renamed, or such as lie in no file. What tensors are made of may
+    /// also lie in the files of `beside`, whose numbers follow. `path` is what the user named, `notes` what was assumed.
+    ///
+    /// # Errors
+    /// Rejected: two tensors of one name, or too little memory.
+    pub(crate) fn with_places(
+        &self,
+        path: &Path,
+        tensors: Vec<Tensor>,
+        beside: Option<&Checkpoint>,
+        notes: Vec<String>,
+    ) -> Result<Checkpoint> {
+        let cost: u64 = tensors.iter().map(|tensor| Tensor::cost(&tensor.name, tensor.shape.len())).sum();
+        let charge = self.budget().charge(path, "its tensors", cost)?;
+        let rest = Rest { charges: vec![charge.settled()], notes, ..Rest::default() };
+        let files = match beside {
+            Some(beside) => self.files().iter().chain(beside.files()).cloned().collect(),
+            None => self.inner.files.clone(),
+        };
+        finish(path, self.layout().clone(), files, tensors, rest)
+    }
+
     /// Tensors of these names and shapes in f32 that are zero: what stands in for a base where there is none. `path` is for
     /// messages.
     ///
@@ -221,6 +243,7 @@ struct Rest {
     not_tensors: Vec<NotTensor>,
     metadata: BTreeMap<String, String>,
     charges: Vec<Charge>,
+    notes: Vec<String>,
 }
 
 /// Puts the files together: places get their file's number.
@@ -268,7 +291,7 @@ fn finish(
         }
         tensors.push(tensor);
     }
-    let Rest { index, not_tensors, metadata, charges } = rest;
+    let Rest { index, not_tensors, metadata, charges, notes } = rest;
     let path = path.to_owned();
     let budget = files.first().map(|file| file.budget().clone()).unwrap_or_default();
     let inner = Inner {
@@ -282,6 +305,7 @@ fn finish(
         not_tensors,
         metadata,
         budget,
+        notes,
         _charges: charges,
     };
     Ok(Checkpoint { inner: Arc::new(inner) })

@@ -29,6 +29,8 @@ pub(super) struct Inner {
     pub(super) not_tensors: Vec<NotTensor>,
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) budget: Budget,
+    /// What was assumed when it was opened.
+    pub(super) notes: Vec<String>,
     /// What all of it takes of the budget, given back with it.
     pub(super) _charges: Vec<Charge>,
 }
@@ -102,6 +104,11 @@ impl Checkpoint {
     /// Failed where the system cannot read or the file has shrunk; names the file, or the tensor.
     pub fn read(&self, tensor: &Tensor, byte_offset: u64, out: &mut [u8]) -> Result<()> {
         read_tensor(&self.inner.files, tensor, byte_offset, out)
+    }
+
+    /// What was assumed when it was opened, a line each.
+    pub fn notes(&self) -> &[String] {
+        &self.inner.notes
     }
 
     /// What its headers were charged to; for others that are opened beside it.

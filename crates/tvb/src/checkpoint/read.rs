@@ -1,7 +1,9 @@
 //! A tensor's bytes, wherever they are: in one piece, scattered over the file, or in memory.
 
 use super::gather::{self, View};
+use super::rescaled::Rescaled;
 use super::shown::shown;
+use super::widen::f64s;
 use super::{DataFile, Place, Tensor};
 use crate::error::{Error, Result};
 
@@ -37,6 +39,7 @@ pub(crate) fn read_tensor(files: &[DataFile], tensor: &Tensor, byte_offset: u64,
             factors.read(byte_offset, out);
             Ok(())
         }
+        Place::Rescaled { base, by } => read_rescaled(files, tensor, base, by, byte_offset, out),
         Place::Zeros | Place::Unmoved => {
             out.fill(0);
             Ok(())
@@ -49,4 +52,38 @@ pub(crate) fn read_tensor(files: &[DataFile], tensor: &Tensor, byte_offset: u64,
             Ok(())
         }
     }
+}
+
+/// The base's values are read a piece at a time.
+fn read_rescaled(
+    files: &[DataFile],
+    tensor: &Tensor,
+    base: &Tensor,
+    by: &Rescaled,
+    byte_offset: u64,
+    out: &mut [u8],
+) -> Result<()> {
+    const PIECE: usize = 1 << 16;
+    let is_whole = byte_offset.is_multiple_of(4) && out.len().is_multiple_of(4);
+    let n = tensor.n_elements();
+    if !is_whole || by.n_elements() != n || base.n_elements() != n || matches!(base.place, Place::Rescaled { .. }) {
+        return Err(Error::failed(format!("tensor {}: its factors are of another size", shown(&tensor.name))));
+    }
+    let size = base.dtype.size();
+    let mut first = (byte_offset / 4) as usize;
+    let (mut bytes, mut values) = (vec![0; PIECE * size], vec![0.0; PIECE]);
+    for out in out.chunks_mut(4 * PIECE) {
+        let n = out.len() / 4;
+        let bytes = bytes.get_mut(..n * size).unwrap_or_default();
+        let values = values.get_mut(..n).unwrap_or_default();
+        read_tensor(files, base, (first * size) as u64, bytes)?;
+        let floats = f64s(bytes, base.dtype)
+            .ok_or_else(|| Error::failed(format!("tensor {}: its base is no float", shown(&tensor.name))))?;
+        by.form(first, &floats, values);
+        for (out, value) in out.as_chunks_mut::<4>().0.iter_mut().zip(values) {
+            *out = value.to_le_bytes();
+        }
+        first += n;
+    }
+    Ok(())
 }

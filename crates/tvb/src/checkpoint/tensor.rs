@@ -1,7 +1,7 @@
 //! One named tensor of a checkpoint: what the header says about it and where its bytes are.
 
 use super::limits::RANK_MAX;
-use super::{Dtype, HeldBytes, LowRank};
+use super::{Dtype, HeldBytes, LowRank, Rescaled};
 
 /// One named tensor: what its header says and where its bytes are.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +43,13 @@ pub enum Place {
     LowRank(LowRank),
     /// The difference from the base, which is none: every byte is 0. What an adapter leaves alone.
     Unmoved,
+    /// The base's tensor, moved and rescaled where it is read; f32, row-major.
+    Rescaled {
+        /// Where the base's values are.
+        base: Box<Tensor>,
+        /// What is made of them.
+        by: Rescaled,
+    },
 }
 
 /// An entry of a PyTorch state dict that is no tensor.
@@ -83,6 +90,7 @@ impl Place {
     pub(crate) fn sort_key(&self) -> (usize, u64) {
         match self {
             Place::Contiguous { file, offset } | Place::Strided { file, offset, .. } => (*file, *offset),
+            Place::Rescaled { base, .. } => base.place.sort_key(),
             Place::Held(_) | Place::Zeros | Place::LowRank(_) | Place::Unmoved => (usize::MAX, u64::MAX),
         }
     }

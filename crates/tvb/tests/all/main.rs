@@ -12,6 +12,7 @@ mod hostile;
 mod interop;
 mod kept;
 mod kept_on_device;
+mod lora;
 mod numbers;
 mod numbers_on_gpu;
 mod properties;
