@@ -1,9 +1,12 @@
 //! The inputs that several commands take: a base, fine-tunes, and which tensors take part.
 
 use crate::args::Context;
+use crate::output::Answer;
+use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use tvb::checkpoint::{Budget, OpenOptions};
+use tvb::columns::left_out::{LeftOut, Share};
 use tvb::columns::open::open_columns;
 use tvb::columns::plan::{Plan, Selection};
 use tvb::columns::tasks::TaskSource;
@@ -39,6 +42,10 @@ pub(crate) struct SelectionArgs {
     /// Leave out tensors that do not match instead of stopping
     #[arg(long)]
     pub skip_mismatched: bool,
+    /// Change the names of the tasks' tensors before they are matched, as sed does: s/REGEX/REPLACEMENT/, or NAME:s/…/…/ for
+    /// one task; again for another rule
+    #[arg(long, value_name = "RULE", value_parser = rule)]
+    pub rename: Vec<String>,
     /// The key of a PyTorch file under which its state dict lies; dots separate nested keys
     #[arg(long, value_name = "KEY")]
     pub key: Option<String>,
@@ -60,7 +67,9 @@ impl SelectionArgs {
     /// Opens `base` and every source and matches them.
     pub(crate) fn plan(&self, base: &Path, sources: Vec<TaskSource>, context: &Context) -> Result<Plan> {
         let (selection, base, budget) = (self.clone(), base.to_owned(), context.budget.clone());
-        context.unless_stopped(move |_| selection.open(&base, &sources, &budget))
+        let plan = context.unless_stopped(move |_| selection.open(&base, &sources, &budget))?;
+        plan.tell(&context.progress);
+        Ok(plan)
     }
 
     fn open(&self, base: &Path, sources: &[TaskSource], budget: &Budget) -> Result<Plan> {
@@ -73,6 +82,9 @@ impl SelectionArgs {
         if let Some(pattern) = &self.exclude {
             selection = selection.exclude(pattern)?;
         }
+        for rule in &self.rename {
+            selection = selection.rename(rule)?;
+        }
         Plan::new(base, tasks, &selection)
     }
 }
@@ -83,4 +95,23 @@ fn pattern(text: &str) -> std::result::Result<String, String> {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(error.message().to_owned()),
     }
+}
+
+/// The same for a rule of names.
+fn rule(text: &str) -> std::result::Result<String, String> {
+    match Selection::all().rename(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(error.message().to_owned()),
+    }
+}
+
+/// What takes no part, for programs.
+pub(crate) fn left_out_json(left_out: &LeftOut) -> Value {
+    let share = |share: &Share| json!({ "n_tensors": share.n_tensors, "n_parameters": share.n_parameters, "of": share.of, "share": share.share() });
+    let task = left_out.task.as_ref().map(|task| {
+        let mut object = share(&task.share);
+        Answer::add(&mut object, "name", task.name.as_str());
+        object
+    });
+    json!({ "base": share(&left_out.base), "task": task })
 }

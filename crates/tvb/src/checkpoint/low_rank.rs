@@ -12,6 +12,29 @@ use tvb_kernels::Factors;
 #[derive(Clone)]
 pub struct LowRank {
     parts: Arc<Parts>,
+    module: Option<Arc<Module>>,
+}
+
+/// The module whose weight two factors change, as an adapter knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Module {
+    /// As PEFT calls it, in the whole model: `transformer.h.0.attn.c_attn`, without `base_model.model.` and `.weight`.
+    pub name: String,
+    /// What it does with its weight.
+    pub form: Form,
+}
+
+/// What a module does with its weight, on which depends how an adapter's A and B lie in the left and the right factor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// \[out, in\], as `torch.nn.Linear` keeps it: left = B, right = A.
+    Linear,
+    /// \[in, out\], as GPT-2's `Conv1D` keeps it (`fan_in_fan_out`): left = Aᵀ, right = Bᵀ.
+    Transposed,
+    /// \[entries, width\] of `torch.nn.Embedding`: left = Aᵀ, right = Bᵀ of `lora_embedding_A` and `lora_embedding_B`.
+    Embedding,
+    /// \[out, in, kernel…\]: left = B, right = A with its \[in, kernel…\] in one row.
+    Convolution,
 }
 
 struct Parts {
@@ -54,9 +77,19 @@ impl LowRank {
         }
         let charge = budget.charge(path, "the factors of an adapter", 4 * (left.len() + right.len()) as u64)?.settled();
         let n_columns = right.len() / rank;
-        Ok(LowRank {
-            parts: Arc::new(Parts { left, right, rank, n_columns, scale, identity: OnceLock::new(), _charge: charge }),
-        })
+        let parts = Parts { left, right, rank, n_columns, scale, identity: OnceLock::new(), _charge: charge };
+        Ok(LowRank { parts: Arc::new(parts), module: None })
+    }
+
+    /// Says whose weight the factors change.
+    #[must_use]
+    pub fn of_module(self, module: Module) -> LowRank {
+        LowRank { module: Some(Arc::new(module)), ..self }
+    }
+
+    /// Whose weight the factors change, where that is known.
+    pub fn module(&self) -> Option<&Module> {
+        self.module.as_deref()
     }
 
     /// \[n, r\], row-major.

@@ -9,12 +9,14 @@
 
 mod budget;
 mod capped;
+mod config;
 mod data_file;
 mod dtype;
 mod edited;
 #[allow(clippy::indexing_slicing, reason = "ranges inside a shape that the header's check has bounded")]
 mod gather;
 mod held;
+mod hub;
 mod index;
 mod json;
 mod layout;
@@ -32,12 +34,14 @@ mod shown;
 mod side_files;
 mod staged;
 mod tensor;
+mod tied;
 pub mod torch;
 mod widen;
 
 pub use budget::Budget;
 pub(crate) use budget::Charge;
 pub(crate) use capped::{read_capped, read_capped_or_pipe, read_capped_within};
+pub use config::Config;
 pub use data_file::{DataFile, FileStamp, raise_open_file_limit};
 pub use dtype::Dtype;
 pub use edited::CheckpointWriter;
@@ -46,7 +50,7 @@ pub use index::ShardIndex;
 pub(crate) use index::resolve as resolve_inside;
 pub(crate) use json::{EntryValue, cost as json_cost, for_each_entry};
 pub use layout::Layout;
-pub use low_rank::LowRank;
+pub use low_rank::{Form, LowRank, Module};
 pub use open::OpenOptions;
 pub use opened::Checkpoint;
 pub use output_file::{OutputFile, free_bytes};

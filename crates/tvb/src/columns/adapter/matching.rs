@@ -198,7 +198,7 @@ fn shape_in_words(module: &Module) -> String {
         shape.truncate(2);
         shape.extend(middle.shape.get(2..).unwrap_or_default());
     }
-    format!("{shape:?}")
+    format!("[{}]", shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", "))
 }
 
 /// How many words all paths begin with; one is left of each.

@@ -4,6 +4,7 @@ use super::after::After;
 use super::reading::{keys, read_both};
 use crate::columns::tasks::check_name;
 use crate::error::{Error, Result};
+use crate::jobs::card::check_model_id;
 use crate::jobs::compress::CodingWords;
 use crate::jobs::method_options::MethodOptions;
 use crate::jobs::values::{counts, dtypes, numbers, rate_or_off, rates, texts};
@@ -27,7 +28,10 @@ pub(super) struct JobKeys {
     include: Option<String>,
     exclude: Option<String>,
     skip_mismatched: bool,
+    #[serde(deserialize_with = "texts")]
+    rename: Vec<String>,
     key: Option<String>,
+    base_model: Option<String>,
     #[serde(deserialize_with = "texts")]
     method: Vec<String>,
     #[serde(deserialize_with = "counts")]
@@ -65,8 +69,12 @@ pub struct Job {
     pub exclude: Option<String>,
     /// Leave out what does not match.
     pub skip_mismatched: bool,
+    /// Rules for the names of the tasks' tensors, one after the other.
+    pub rename: Vec<String>,
     /// Where in a PyTorch file the state dict lies.
     pub key: Option<String>,
+    /// The base's name on the Hugging Face hub, for model cards.
+    pub base_model: Option<String>,
     /// Names of methods; each is one that there is.
     pub methods: Vec<String>,
     /// What the methods are told; the path of the initial A is as written.
@@ -119,6 +127,9 @@ impl Job {
         if let Some(ratio) = keys.ratio.iter().find(|ratio| !(**ratio > 0.0 && **ratio <= 1.0)) {
             return Err(Error::rejected(format!("{place}, ratio: above 0 and at most 1 expected, {ratio} found")));
         }
+        if let Some(id) = &keys.base_model {
+            check_model_id(id).map_err(|error| Error::rejected(format!("{place}, base_model: {}", error.message())))?;
+        }
         let is_mixed = !(keys.method.is_empty() && keys.m.is_empty() && keys.ratio.is_empty());
         if !is_mixed && !keys.dtype.is_empty() {
             return Err(Error::rejected(format!(
@@ -147,7 +158,9 @@ impl Job {
             include: keys.include,
             exclude: keys.exclude,
             skip_mismatched: keys.skip_mismatched,
+            rename: keys.rename,
             key: keys.key,
+            base_model: keys.base_model,
             methods,
             options,
             ratios: if keys.m.is_empty() { or_default(keys.ratio, 0.5) } else { keys.ratio },

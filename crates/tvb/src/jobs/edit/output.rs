@@ -24,6 +24,8 @@ pub struct EditOutput {
     pub force: bool,
     /// The command line, for the model card.
     pub command: String,
+    /// The base's name on the Hugging Face hub, for model cards; `None` takes what its files say.
+    pub base_model: Option<String>,
     /// What the output must leave alone beside the files it is made from.
     pub protect: Inputs,
 }
@@ -39,6 +41,7 @@ impl EditOutput {
             delta: false,
             force: false,
             command: String::new(),
+            base_model: None,
             protect: Inputs::none(),
         }
     }
@@ -82,6 +85,12 @@ impl EditOutput {
     #[must_use]
     pub fn protect(self, protect: Inputs) -> EditOutput {
         EditOutput { protect, ..self }
+    }
+
+    /// Sets the base's name on the Hugging Face hub, which [`check_model_id`](crate::jobs::card::check_model_id) takes.
+    #[must_use]
+    pub fn base_model(self, id: Option<String>) -> EditOutput {
+        EditOutput { base_model: id, ..self }
     }
 
     /// Sets the command line, for the model card.
