@@ -24,6 +24,8 @@ use tvb_kernels::triangle_len;
 const TILE: usize = 512;
 /// Rows of a factor that are multiplied at once.
 const SLAB: usize = 1024;
+/// Bytes that a tile takes at most.
+pub(super) const MOST_TILE_BYTES: u64 = 16 * (TILE * TILE + TILE * SLAB) as u64;
 /// Multiplications and additions of some milliseconds.
 const QUICK: u128 = 1 << 28;
 

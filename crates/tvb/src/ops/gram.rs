@@ -1,7 +1,7 @@
 //! Pass 1: chunks → per-tensor Gram matrices in f64, with the digests of everything that was read.
 
 use super::exact_gram::{SecondLook, is_doubtful, look_again};
-use super::factor_gram::{add_factor_grams, by_factors, with_digests};
+use super::factor_gram::{MOST_TILE_BYTES, add_factor_grams, by_factors, with_digests};
 use super::grams::{GramTensor, Grams, Origin, Per};
 use crate::checkpoint::Place;
 use crate::columns::plan::Plan;
@@ -129,6 +129,9 @@ pub fn gram_from(
     add_factor_grams(plan, &factored, &mut sums, slot_of, runtime, progress)?;
     Ok(assemble(plan, per, sums, with_digests(plan, &factored, &digests)))
 }
+
+/// The least memory cap that Gram matrices from factors work with.
+pub const FACTORS_BYTES: u64 = MOST_TILE_BYTES;
 
 /// Whether any tensor of a plan is read to form its Gram matrix: those that all tasks know by factors may not be.
 pub fn reads_rows(plan: &Plan) -> bool {
