@@ -7,6 +7,7 @@ use tvb::checkpoint::{Budget, OpenOptions};
 use tvb::columns::open::open_columns;
 use tvb::columns::plan::{Plan, Selection};
 use tvb::columns::tasks::TaskSource;
+use tvb::progress::Progress;
 use tvb::{Error, Result};
 
 /// A base and fine-tunes, as typed.
@@ -39,6 +40,10 @@ pub(crate) struct SelectionArgs {
     /// Leave out tensors that do not match instead of stopping
     #[arg(long)]
     pub skip_mismatched: bool,
+    /// Change the names of the tasks' tensors before they are matched, as sed does: s/REGEX/REPLACEMENT/, or NAME:s/…/…/ for
+    /// one task; again for another rule
+    #[arg(long, value_name = "RULE", value_parser = rule)]
+    pub rename: Vec<String>,
     /// The key of a PyTorch file under which its state dict lies; dots separate nested keys
     #[arg(long, value_name = "KEY")]
     pub key: Option<String>,
@@ -60,7 +65,9 @@ impl SelectionArgs {
     /// Opens `base` and every source and matches them.
     pub(crate) fn plan(&self, base: &Path, sources: Vec<TaskSource>, context: &Context) -> Result<Plan> {
         let (selection, base, budget) = (self.clone(), base.to_owned(), context.budget.clone());
-        context.unless_stopped(move |_| selection.open(&base, &sources, &budget))
+        let plan = context.unless_stopped(move |_| selection.open(&base, &sources, &budget))?;
+        plan.notes.iter().for_each(|note| context.progress.note(note));
+        Ok(plan)
     }
 
     fn open(&self, base: &Path, sources: &[TaskSource], budget: &Budget) -> Result<Plan> {
@@ -73,6 +80,9 @@ impl SelectionArgs {
         if let Some(pattern) = &self.exclude {
             selection = selection.exclude(pattern)?;
         }
+        for rule in &self.rename {
+            selection = selection.rename(rule)?;
+        }
         Plan::new(base, tasks, &selection)
     }
 }
@@ -80,6 +90,14 @@ impl SelectionArgs {
 /// Checked while the command line is read, before anything is opened.
 fn pattern(text: &str) -> std::result::Result<String, String> {
     match Selection::all().include(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(error.message().to_owned()),
+    }
+}
+
+/// The same for a rule of names.
+fn rule(text: &str) -> std::result::Result<String, String> {
+    match Selection::all().rename(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(error.message().to_owned()),
     }

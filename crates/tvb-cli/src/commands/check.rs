@@ -96,5 +96,6 @@ fn json(plan: &Plan) -> Value {
         "memory_bytes": memory_bytes(plan),
         "carried": plan.carried,
         "skipped": plan.skipped,
+        "notes": plan.notes,
     })
 }

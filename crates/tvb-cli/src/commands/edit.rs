@@ -3,6 +3,7 @@
 use crate::args::Context;
 use crate::coding::parse_rate;
 use crate::commands::compress::DtypeName;
+use crate::commands::lora::LoraArgs;
 use crate::inputs::SelectionArgs;
 use crate::output::Answer;
 use crate::output::finite;
@@ -16,7 +17,7 @@ use tvb::checkpoint::{Checkpoint, Existing, OpenOptions};
 use tvb::columns::plan::Plan;
 use tvb::columns::tasks::TaskSource;
 use tvb::jobs::card::check_model_id;
-use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source, write_patch};
+use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source, write_adapter, write_patch};
 use tvb::shown::{path_json, shown_path};
 use tvb::solve::{Fidelity, Rule};
 use tvb::{Error, Rate, Result, arithmetic, units};
@@ -28,8 +29,10 @@ pub(crate) struct EditArgs {
     #[arg(long, value_name = "PATH")]
     pub base: Option<PathBuf>,
     /// The edited checkpoint: a .safetensors file, or a folder
-    #[arg(short, long, value_name = "OUT")]
-    pub output: PathBuf,
+    #[arg(short, long, value_name = "OUT", required_unless_present = "lora_out")]
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub lora: LoraArgs,
     /// Factor λ of the whole edit
     #[arg(long, default_value_t = 1.0, value_name = "X", allow_negative_numbers = true)]
     pub scale: f64,
@@ -304,6 +307,8 @@ fn run(
     if !args.scale.is_finite() {
         return Err(Error::usage(format!("--scale: a finite number expected, {} found", args.scale)));
     }
+    let target = args.output.as_ref().or(args.lora.lora_out.as_ref());
+    let target = target.ok_or_else(|| Error::usage("no output given").hint("-o OUT, or --lora-out DIR"))?;
     let from = Opened::new(basis.as_deref(), args.base.as_deref(), &args.originals, context)?;
     let (source, names) = (from.source(), from.names());
     let edit = Edit { alpha: weights(&names)?, scale: args.scale, rule };
@@ -328,7 +333,7 @@ fn run(
         )
     });
     let mut json = json!({
-        "output": path_json(&args.output),
+        "output": path_json(target),
         "weights": names.iter().zip(&edit.alpha).filter(|(_, weight)| **weight != 0.0)
             .map(|(name, weight)| (name.clone(), json!(weight * edit.scale))).collect::<serde_json::Map<String, Value>>(),
         "scale": args.scale,
@@ -340,10 +345,10 @@ fn run(
     });
     if args.dry_run {
         edit.warn_if_far(source, &context.progress)?;
-        text.push_str(&format!("would write {}\n", shown_path(&args.output)));
+        text.push_str(&format!("would write {}\n", shown_path(target)));
         return Ok(Answer::new(text, json));
     }
-    let output = EditOutput::new(&args.output)
+    let output = EditOutput::new(target)
         .dtype(args.dtype.map(DtypeName::kernel))
         .clip(args.clip)
         .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
@@ -353,6 +358,14 @@ fn run(
         .base_model(args.base_model.clone());
     let runtime = context.runtime()?;
     let started = Instant::now();
+    if args.lora.lora_out.is_some() {
+        let adapter = write_adapter(source, &edit, args.lora.cut(), base.as_ref(), &output, &runtime, &context.progress)?;
+        let elapsed = units::duration(started.elapsed());
+        text.push_str(&format!("{}: a LoRA adapter of {}; written in {elapsed}\n", shown_path(target), adapter.line()));
+        Answer::add(&mut json, "adapter", serde_json::to_value(&adapter).unwrap_or_default());
+        Answer::add(&mut json, "seconds", started.elapsed().as_secs_f64());
+        return Ok(Answer::new(text, json));
+    }
     if let Some(rate) = args.bits {
         let patch = write_patch(source, &edit, rate, 0, &output, &runtime, &context.progress)?;
         let elapsed = started.elapsed();
@@ -362,7 +375,7 @@ fn run(
         let shown = |value: Option<f64>| value.map_or("unknown".to_owned(), |value| format!("{value:.4}"));
         text.push_str(&format!(
             "{}: a patch of {} at {} bits (gain {}, noise {} of the edit), written in {} on {}\n",
-            shown_path(&args.output),
+            shown_path(target),
             units::bytes(bytes),
             rate.name(),
             shown(gain),
@@ -380,7 +393,7 @@ fn run(
     let elapsed = started.elapsed();
     text.push_str(&format!(
         "{}: written in {} on {}\n",
-        shown_path(&args.output),
+        shown_path(target),
         units::duration(elapsed),
         runtime.device_name()
     ));

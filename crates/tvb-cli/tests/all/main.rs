@@ -9,6 +9,7 @@ mod cli;
 mod coded;
 mod kills;
 mod loss;
+mod matching;
 mod names;
 mod numbers;
 mod plan;

@@ -44,7 +44,7 @@ pub use index::ShardIndex;
 pub(crate) use index::resolve as resolve_inside;
 pub(crate) use json::{EntryValue, cost as json_cost, for_each_entry};
 pub use layout::Layout;
-pub use low_rank::LowRank;
+pub use low_rank::{Form, LowRank, Module};
 pub use open::OpenOptions;
 pub use opened::Checkpoint;
 pub use output_file::{OutputFile, free_bytes};

@@ -114,6 +114,41 @@ impl Checkpoint {
         finish(self.path(), self.layout().clone(), self.inner.files.clone(), tensors, rest)
     }
 
+    /// The same files under other names: `tensors` are its own, renamed, or such as lie in no file. `path` is what the user named.
+    ///
+    /// # Errors
+    /// Rejected: two tensors of one name, or too little memory.
+    pub(crate) fn with_places(&self, path: &Path, tensors: Vec<Tensor>) -> Result<Checkpoint> {
+        let cost: u64 = tensors.iter().map(|tensor| Tensor::cost(&tensor.name, tensor.shape.len())).sum();
+        let charge = self.budget().charge(path, "its tensors", cost)?;
+        let rest = Rest { charges: vec![charge.settled()], ..Rest::default() };
+        finish(path, self.layout().clone(), self.inner.files.clone(), tensors, rest)
+    }
+
+    /// The same checkpoint with other names, one for each of [`tensors`](Checkpoint::tensors) in their order; without those whose
+    /// name is `None`.
+    ///
+    /// # Errors
+    /// Rejected: two tensors of one name, too little memory.
+    pub fn under_names(&self, names: &[Option<String>]) -> Result<Checkpoint> {
+        let named = self.tensors().iter().zip(names);
+        let tensors = named.filter_map(|(tensor, name)| Some(Tensor { name: name.clone()?, ..tensor.clone() }));
+        self.view_of(tensors.collect())
+    }
+
+    /// The same files with these tensors, which are this checkpoint's under other names or parts of them.
+    fn view_of(&self, tensors: Vec<Tensor>) -> Result<Checkpoint> {
+        let cost: u64 = tensors.iter().map(|tensor| Tensor::cost(&tensor.name, tensor.shape.len())).sum();
+        let charge = self.budget().charge(self.path(), "its tensors", cost)?;
+        let rest = Rest {
+            index: self.inner.index.clone(),
+            metadata: self.inner.metadata.clone(),
+            charges: vec![charge.settled()],
+            ..Rest::default()
+        };
+        finish(self.path(), self.layout().clone(), self.inner.files.clone(), tensors, rest)
+    }
+
     /// Tensors of these names and shapes in f32 that are zero: what stands in for a base where there is none. `path` is for
     /// messages.
     ///

@@ -4,87 +4,24 @@
 //! and why. Every mismatch is found here and listed together, so that nobody waits twenty minutes for the first.
 
 use super::coded::{CodedColumn, block_bytes};
+use super::matching::{UnderBaseNames, under_base_names};
+use super::mismatches::{Mismatch, Mismatches, mismatch_error};
 use super::tasks::TaskSource;
 use crate::checkpoint::{Checkpoint, Dtype, Inputs, OpenOptions, Tensor};
 use crate::error::{Error, Result};
 use crate::shown::shown_path;
-use regex::Regex;
-use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::fmt;
 use std::path::Path;
 
+pub use super::selection::Selection;
 pub use super::tasks::Task;
-
-/// Mismatches listed in full before the rest become a count.
-const MISMATCHES_LISTED: usize = 20;
-/// A parsed pattern takes a hundred times its length.
-const PATTERN_BYTES_MAX: usize = 64 << 10;
-
-/// Which tensors take part: all, unless told otherwise.
-#[derive(Clone, Debug, Default)]
-pub struct Selection {
-    include: Option<Regex>,
-    exclude: Option<Regex>,
-    skip_mismatched: bool,
-}
-
-impl Selection {
-    /// Every float tensor, and every mismatch is an error.
-    pub fn all() -> Selection {
-        Selection::default()
-    }
-
-    /// Only tensors in whose name the regular expression matches somewhere.
-    ///
-    /// # Errors
-    /// Usage: not a regular expression.
-    pub fn include(mut self, pattern: &str) -> Result<Selection> {
-        self.include = Some(regex(pattern)?);
-        Ok(self)
-    }
-
-    /// No tensor in whose name the regular expression matches somewhere.
-    ///
-    /// # Errors
-    /// Usage: not a regular expression.
-    pub fn exclude(mut self, pattern: &str) -> Result<Selection> {
-        self.exclude = Some(regex(pattern)?);
-        Ok(self)
-    }
-
-    /// Leave out what does not match between base and fine-tunes instead of stopping.
-    #[must_use]
-    pub fn skip_mismatched(mut self, skip: bool) -> Selection {
-        self.skip_mismatched = skip;
-        self
-    }
-
-    fn takes(&self, name: &str) -> bool {
-        self.include.as_ref().is_none_or(|re| re.is_match(name))
-            && !self.exclude.as_ref().is_some_and(|re| re.is_match(name))
-    }
-}
-
-/// The message is one line: the library's own draws the pattern over several.
-fn regex(pattern: &str) -> Result<Regex> {
-    if pattern.len() > PATTERN_BYTES_MAX {
-        let n_bytes = pattern.len();
-        return Err(Error::usage(format!("a pattern of at most {PATTERN_BYTES_MAX} bytes expected, {n_bytes} found")));
-    }
-    Regex::new(pattern).map_err(|error| {
-        let text = error.to_string();
-        let reason = text.lines().last().unwrap_or_default().trim().trim_start_matches("error: ");
-        Error::usage(format!("not a regular expression: {pattern:?}: {reason}")).caused_by(error)
-    })
-}
 
 /// Headers of a base and its fine-tunes, matched.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The base θ0: column 0.
     pub base: Checkpoint,
-    /// The fine-tunes θt: columns 1..=T, in the order given.
+    /// The fine-tunes θt under the base's names: columns 1..=T, in the order given.
     pub tasks: Vec<Task>,
     /// The tensors that take part, in the base's file order.
     pub tensors: Vec<PlannedTensor>,
@@ -94,6 +31,8 @@ pub struct Plan {
     pub skipped: Vec<Skipped>,
     /// Columns that are read as codes, after the others.
     pub codes: Vec<CodedColumn>,
+    /// What was matched otherwise than by equal names, a line each, for whoever made the inputs.
+    pub notes: Vec<String>,
 }
 
 /// A tensor that takes part.
@@ -120,46 +59,6 @@ pub struct Skipped {
     pub reason: String,
 }
 
-/// One disagreement between a fine-tune and the base.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Mismatch {
-    task: String,
-    tensor: String,
-    what: String,
-}
-
-/// Every disagreement is counted, and no more of them are kept than anybody will hear of: many checkpoints of many tensors
-/// can disagree in each.
-struct Mismatches {
-    n: usize,
-    kept: Vec<Mismatch>,
-    /// Tensors to be left out, where mismatches are skipped.
-    tensors: Option<HashSet<String>>,
-}
-
-impl Mismatches {
-    fn new(selection: &Selection) -> Mismatches {
-        Mismatches { n: 0, kept: Vec::new(), tensors: selection.skip_mismatched.then(HashSet::new) }
-    }
-
-    fn add(&mut self, task: &str, tensor: &str, what: impl FnOnce() -> String) {
-        self.n += 1;
-        let is_kept = match &mut self.tensors {
-            Some(tensors) => tensors.insert(tensor.to_owned()),
-            None => self.kept.len() < MISMATCHES_LISTED,
-        };
-        if is_kept {
-            self.kept.push(Mismatch { task: task.to_owned(), tensor: tensor.to_owned(), what: what() });
-        }
-    }
-}
-
-impl fmt::Display for Mismatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "task {}, tensor {}: {}", self.task, self.tensor, self.what)
-    }
-}
-
 impl Plan {
     /// Opens a base and its fine-tunes, each written `NAME=PATH` or `PATH`, and matches every float tensor.
     ///
@@ -180,10 +79,14 @@ impl Plan {
     /// lists the first twenty mismatches and counts the rest.
     pub fn new(base: Checkpoint, tasks: Vec<Task>, selection: &Selection) -> Result<Plan> {
         check_task_names(&tasks)?;
-        let prefixes: Vec<&str> = tasks.iter().map(|task| wrapper_prefix(&task.checkpoint, &base)).collect();
+        let UnderBaseNames { tasks, nameless, notes } = under_base_names(&base, tasks, selection.renames())?;
         let mut mismatches = Mismatches::new(selection);
-        find_extra_tensors(&base, &tasks, &prefixes, selection, &mut mismatches);
-        let mut plan = Plan::of_nothing(base, tasks);
+        find_extra_tensors(&base, &tasks, selection, &mut mismatches);
+        for (task, tensor) in nameless.iter().filter(|(_, tensor)| selection.takes(tensor)) {
+            let task = tasks.get(*task).map_or("", |task| task.name.as_str());
+            mismatches.add(task, tensor, || "another tensor has this name in the base's manner".into());
+        }
+        let mut plan = Plan { notes, ..Plan::of_nothing(base, tasks) };
         let base = plan.base.clone();
         for (index, tensor) in base.tensors().iter().enumerate() {
             if tensor.dtype.float().is_none() {
@@ -191,7 +94,7 @@ impl Plan {
             } else if !selection.takes(&tensor.name) {
                 plan.skipped.push(Skipped { name: tensor.name.clone(), reason: "not selected".into() });
             } else {
-                plan.match_tensor(index, tensor, &prefixes, &mut mismatches);
+                plan.match_tensor(index, tensor, &mut mismatches);
             }
         }
         if mismatches.n > 0 {
@@ -214,7 +117,15 @@ impl Plan {
 
     /// No tensor yet.
     fn of_nothing(base: Checkpoint, tasks: Vec<Task>) -> Plan {
-        Plan { base, tasks, tensors: Vec::new(), carried: Vec::new(), skipped: Vec::new(), codes: Vec::new() }
+        Plan {
+            base,
+            tasks,
+            tensors: Vec::new(),
+            carried: Vec::new(),
+            skipped: Vec::new(),
+            codes: Vec::new(),
+            notes: Vec::new(),
+        }
     }
 
     /// A plan over chosen tensors of `base` in its file order, every one of them in every column with the same shape.
@@ -223,7 +134,6 @@ impl Plan {
     /// Rejected: every mismatch, listed.
     pub fn of_columns(base: Checkpoint, columns: Vec<Task>, names: &[String]) -> Result<Plan> {
         let mut plan = Plan::of_nothing(base, columns);
-        let prefixes: Vec<&str> = plan.tasks.iter().map(|task| wrapper_prefix(&task.checkpoint, &plan.base)).collect();
         let mut mismatches = Mismatches::new(&Selection::all());
         let base = plan.base.clone();
         let mut chosen = Vec::with_capacity(names.len());
@@ -235,17 +145,17 @@ impl Plan {
         }
         chosen.sort_unstable_by_key(|(index, _)| *index);
         for (index, tensor) in chosen {
-            plan.match_tensor(index, tensor, &prefixes, &mut mismatches);
+            plan.match_tensor(index, tensor, &mut mismatches);
         }
         if mismatches.n == 0 { Ok(plan) } else { Err(mismatch_error(&plan.base, &mismatches)) }
     }
 
-    fn match_tensor(&mut self, index: usize, tensor: &Tensor, prefixes: &[&str], mismatches: &mut Mismatches) {
+    fn match_tensor(&mut self, index: usize, tensor: &Tensor, mismatches: &mut Mismatches) {
         let mut columns = vec![index as u32];
         let n_before = mismatches.n;
-        for (task, prefix) in self.tasks.iter().zip(prefixes) {
+        for task in &self.tasks {
             let mut mismatch = |what: &dyn Fn() -> String| mismatches.add(&task.name, &tensor.name, what);
-            let found = task.checkpoint.index_of(&format!("{prefix}{}", tensor.name));
+            let found = task.checkpoint.index_of(&tensor.name);
             match found.and_then(|index| Some((index, task.checkpoint.tensors().get(index)?))) {
                 None => mismatch(&|| format!("missing from {}", shown_path(task.checkpoint.path()))),
                 Some((found_index, found)) => {
@@ -371,15 +281,6 @@ impl Plan {
     }
 }
 
-/// `module.` is what data-parallel training puts before every name; it is dropped where the base has none.
-fn wrapper_prefix(checkpoint: &Checkpoint, base: &Checkpoint) -> &'static str {
-    const WRAPPER: &str = "module.";
-    let wrapped = |checkpoint: &Checkpoint| {
-        !checkpoint.tensors().is_empty() && checkpoint.tensors().iter().all(|tensor| tensor.name.starts_with(WRAPPER))
-    };
-    if wrapped(checkpoint) && !wrapped(base) { WRAPPER } else { "" }
-}
-
 fn check_task_names(tasks: &[Task]) -> Result<()> {
     if tasks.is_empty() {
         return Err(Error::usage("no task given").hint("name at least one fine-tune: NAME=PATH or PATH"));
@@ -401,76 +302,12 @@ fn check_task_names(tasks: &[Task]) -> Result<()> {
 }
 
 /// Float tensors that a fine-tune has and the base lacks.
-fn find_extra_tensors(
-    base: &Checkpoint,
-    tasks: &[Task],
-    prefixes: &[&str],
-    selection: &Selection,
-    mismatches: &mut Mismatches,
-) {
-    for (task, prefix) in tasks.iter().zip(prefixes) {
+fn find_extra_tensors(base: &Checkpoint, tasks: &[Task], selection: &Selection, mismatches: &mut Mismatches) {
+    for task in tasks {
         for tensor in task.checkpoint.tensors() {
-            let name = tensor.name.strip_prefix(prefix).unwrap_or(&tensor.name);
-            if tensor.dtype.float().is_some() && selection.takes(name) && base.get(name).is_none() {
-                mismatches.add(&task.name, name, || "not in the base".into());
+            if tensor.dtype.float().is_some() && selection.takes(&tensor.name) && base.get(&tensor.name).is_none() {
+                mismatches.add(&task.name, &tensor.name, || "not in the base".into());
             }
-        }
-    }
-}
-
-fn mismatch_error(base: &Checkpoint, mismatches: &Mismatches) -> Error {
-    let n_more = mismatches.n - mismatches.kept.len();
-    let listed = mismatches.kept.iter().map(Mismatch::to_string);
-    Error::rejected(format!(
-        "{}: {} {} between the base and the fine-tunes",
-        shown_path(base.path()),
-        mismatches.n,
-        if mismatches.n == 1 { "mismatch" } else { "mismatches" }
-    ))
-    .below(listed.chain((n_more > 0).then(|| format!("… and {n_more} more"))))
-    .hint("--skip-mismatched leaves these tensors out; --exclude REGEX chooses by name")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ErrorKind;
-
-    #[test]
-    fn a_selection_takes_what_is_included_and_not_excluded() {
-        let selection = Selection::all().include("^h\\.").unwrap().exclude("bias$").unwrap();
-        for (name, taken) in [("h.0.weight", true), ("h.0.bias", false), ("emb.weight", false)] {
-            assert_eq!(selection.takes(name), taken, "{name}");
-        }
-        assert!(Selection::all().takes("emb.weight"));
-    }
-
-    #[test]
-    fn a_long_pattern_is_refused_before_it_is_parsed() {
-        let error = Selection::all().include(&"(a|b)".repeat(20_000)).unwrap_err();
-        assert_eq!(error.message(), "a pattern of at most 65536 bytes expected, 100000 found");
-    }
-
-    /// Mismatches are counted, not kept.
-    #[test]
-    fn no_more_mismatches_are_kept_than_will_be_told() {
-        let mut all = Mismatches::new(&Selection::all());
-        let mut skipped = Mismatches::new(&Selection::all().skip_mismatched(true));
-        for n in 0..1000 {
-            for mismatches in [&mut all, &mut skipped] {
-                mismatches.add(&format!("t{n}"), &format!("w{}", n % 50), || "missing".into());
-            }
-        }
-        assert_eq!((all.n, all.kept.len()), (1000, MISMATCHES_LISTED));
-        assert_eq!((skipped.n, skipped.kept.len()), (1000, 50));
-        assert_eq!(skipped.kept[49].task, "t49");
-    }
-
-    #[test]
-    fn a_bad_pattern_is_a_usage_error_on_one_line() {
-        for error in [Selection::all().include("a(").unwrap_err(), Selection::all().exclude("a(").unwrap_err()] {
-            assert_eq!(error.kind(), ErrorKind::Usage);
-            assert_eq!(error.message(), "not a regular expression: \"a(\": unclosed group");
         }
     }
 }

@@ -209,6 +209,10 @@ pub fn inputs_key(plan: &Plan) -> Digest {
             let stored = plan.column_tensor(tensor, column);
             field(stored.name.as_bytes());
             field(stored.dtype.safetensors_name().as_bytes());
+            // The same name can be given to another tensor of the same file.
+            let (file, offset) = stored.place.sort_key();
+            field(&(file as u64).to_le_bytes());
+            field(&offset.to_le_bytes());
             stored.shape.iter().for_each(|n| field(&(*n as u64).to_le_bytes()));
         }
     }

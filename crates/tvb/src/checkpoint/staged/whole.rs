@@ -74,7 +74,8 @@ fn basis_stranger(folder: &Path, names: &[&str]) -> Option<String> {
 }
 
 fn checkpoint_stranger(folder: &Path, names: &[&str]) -> Option<String> {
-    let is_side = |name: &str| name == names::CONFIG || names::SIDE_FILES.contains(&name);
+    let is_side =
+        |name: &str| [names::CONFIG, names::ADAPTER_CONFIG].contains(&name) || names::SIDE_FILES.contains(&name);
     let index = names
         .iter()
         .find(|name| name.strip_suffix(names::INDEX_END).is_some_and(|weights| weights.ends_with(".safetensors")));

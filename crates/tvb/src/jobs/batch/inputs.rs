@@ -21,6 +21,8 @@ pub struct Inputs {
     pub exclude: Option<String>,
     /// Leave out what does not match.
     pub skip_mismatched: bool,
+    /// Rules for the names of the tasks' tensors.
+    pub rename: Vec<String>,
     /// Where in a PyTorch file the state dict lies.
     pub key: Option<String>,
 }
@@ -47,6 +49,7 @@ impl Inputs {
             include: job.include.clone(),
             exclude: job.exclude.clone(),
             skip_mismatched: job.skip_mismatched,
+            rename: job.rename.clone(),
             key: job.key.clone(),
         })
     }
@@ -86,6 +89,9 @@ impl Inputs {
         }
         if let Some(pattern) = &self.exclude {
             selection = selection.exclude(pattern).map_err(rejected("exclude"))?;
+        }
+        for rule in &self.rename {
+            selection = selection.rename(rule).map_err(rejected("rename"))?;
         }
         let (base, tasks) = open_columns(&self.base, &self.tasks, &self.options(budget))?;
         Plan::new(base, tasks, &selection)

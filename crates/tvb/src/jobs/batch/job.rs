@@ -28,6 +28,8 @@ pub(super) struct JobKeys {
     include: Option<String>,
     exclude: Option<String>,
     skip_mismatched: bool,
+    #[serde(deserialize_with = "texts")]
+    rename: Vec<String>,
     key: Option<String>,
     base_model: Option<String>,
     #[serde(deserialize_with = "texts")]
@@ -67,6 +69,8 @@ pub struct Job {
     pub exclude: Option<String>,
     /// Leave out what does not match.
     pub skip_mismatched: bool,
+    /// Rules for the names of the tasks' tensors, one after the other.
+    pub rename: Vec<String>,
     /// Where in a PyTorch file the state dict lies.
     pub key: Option<String>,
     /// The base's name on the Hugging Face hub, for model cards.
@@ -154,6 +158,7 @@ impl Job {
             include: keys.include,
             exclude: keys.exclude,
             skip_mismatched: keys.skip_mismatched,
+            rename: keys.rename,
             key: keys.key,
             base_model: keys.base_model,
             methods,

@@ -6,4 +6,4 @@ mod origin;
 mod text;
 
 pub use origin::check_model_id;
-pub use text::model_card;
+pub use text::{adapter_card, model_card};

@@ -23,22 +23,8 @@ pub fn model_card(
 ) -> String {
     let origin = Origin::of(base, base_model);
     let base_name = base.path().file_name().map_or_else(|| "base".into(), |name| name.to_string_lossy().into_owned());
-    let (from, names) = match source {
-        Source::Basis(basis) => (
-            format!(
-                "a task vector basis of {} tasks in {} atoms (method {})",
-                basis.n_tasks(),
-                basis.manifest.n_vectors(),
-                code(&basis.manifest.method.name)
-            ),
-            basis.task_names(),
-        ),
-        Source::Checkpoints(plan) => (
-            "the fine-tuned checkpoints themselves".to_owned(),
-            plan.tasks.iter().map(|task| task.name.clone()).collect(),
-        ),
-    };
-    let mut card = front_matter(&origin);
+    let from = formed_from(source);
+    let mut card = front_matter(&origin, "merge");
     let _ = writeln!(card, "# {}, edited by task arithmetic\n", code(&base_name));
     let _ = writeln!(card, "This checkpoint is the base plus an edit formed from {from} by {}.\n", crate::TOOL);
     match &origin.id {
@@ -48,6 +34,57 @@ pub fn model_card(
         // The hub takes no local path for `base_model`.
         None => card.push_str("The base's name on the hub is not known here, so this card names no `base_model`.\n\n"),
     }
+    card.push_str(&made_of(source, edit, command));
+    card
+}
+
+/// README.md of an edit that was written as a LoRA adapter; `base_model` as in [`model_card`], `loss` is a line of what the edit
+/// lost.
+pub fn adapter_card(
+    base: Option<&Checkpoint>,
+    source: Source<'_>,
+    edit: &Edit,
+    command: &str,
+    base_model: Option<&str>,
+    loss: &str,
+) -> String {
+    let mut origin = match base {
+        Some(base) => Origin::of(base, base_model),
+        None => Origin { id: base_model.map(str::to_owned), library: None, fields: Vec::new() },
+    };
+    origin.library = Some("peft".to_owned());
+    let name = base.and_then(|base| base.path().file_name());
+    let name = name.map(|name| name.to_string_lossy().into_owned()).or_else(|| origin.id.clone());
+    let mut card = front_matter(&origin, "adapter");
+    let _ = writeln!(card, "# {}, edited by task arithmetic\n", code(name.as_deref().unwrap_or("base")));
+    let from = formed_from(source);
+    let _ = writeln!(card, "This LoRA adapter is an edit of the base formed from {from} by {}.\n", crate::TOOL);
+    let _ = writeln!(card, "Load it with `peft.PeftModel.from_pretrained(base, FOLDER)`; its scale is 1.\n");
+    let _ = writeln!(card, "Recompressed: {}\n", code(loss));
+    card.push_str(&made_of(source, edit, command));
+    card
+}
+
+/// What an edit is formed from, in words.
+fn formed_from(source: Source<'_>) -> String {
+    match source {
+        Source::Basis(basis) => format!(
+            "a task vector basis of {} tasks in {} atoms (method {})",
+            basis.n_tasks(),
+            basis.manifest.n_vectors(),
+            code(&basis.manifest.method.name)
+        ),
+        Source::Checkpoints(_) => "the fine-tuned checkpoints themselves".to_owned(),
+    }
+}
+
+/// The weights of the tasks, the command and the method.
+fn made_of(source: Source<'_>, edit: &Edit, command: &str) -> String {
+    let names: Vec<String> = match source {
+        Source::Basis(basis) => basis.task_names(),
+        Source::Checkpoints(plan) => plan.tasks.iter().map(|task| task.name.clone()).collect(),
+    };
+    let mut card = String::new();
     match edit.rule {
         Rule::Projected => {
             let _ = writeln!(card, "| task | weight |\n|---|---|");
@@ -71,10 +108,10 @@ pub fn model_card(
 }
 
 /// What the hub reads: only what is known to be true.
-fn front_matter(origin: &Origin) -> String {
+fn front_matter(origin: &Origin, relation: &str) -> String {
     let mut text = String::from(CARD_BEGINS);
     if let Some(id) = &origin.id {
-        let _ = writeln!(text, "base_model: {}\nbase_model_relation: merge", yaml_string(id));
+        let _ = writeln!(text, "base_model: {}\nbase_model_relation: {relation}", yaml_string(id));
     }
     if let Some(library) = &origin.library {
         let _ = writeln!(text, "library_name: {}", yaml_string(library));

@@ -2,11 +2,13 @@
 //! edited checkpoint itself.
 
 mod job;
+mod lora;
 mod output;
 mod patch;
 mod weights;
 
 pub use job::EditJob;
+pub use lora::{AdapterReport, ModuleReport, write_adapter};
 pub use output::{EditOutput, writer_for};
 pub use patch::write_patch;
 pub use weights::{COSINE_MIN, Edit, Source};
