@@ -1,13 +1,15 @@
 //! The inputs that several commands take: a base, fine-tunes, and which tensors take part.
 
 use crate::args::Context;
+use crate::output::Answer;
+use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use tvb::checkpoint::{Budget, OpenOptions};
+use tvb::columns::left_out::{LeftOut, Share};
 use tvb::columns::open::open_columns;
 use tvb::columns::plan::{Plan, Selection};
 use tvb::columns::tasks::TaskSource;
-use tvb::progress::Progress;
 use tvb::{Error, Result};
 
 /// A base and fine-tunes, as typed.
@@ -66,7 +68,7 @@ impl SelectionArgs {
     pub(crate) fn plan(&self, base: &Path, sources: Vec<TaskSource>, context: &Context) -> Result<Plan> {
         let (selection, base, budget) = (self.clone(), base.to_owned(), context.budget.clone());
         let plan = context.unless_stopped(move |_| selection.open(&base, &sources, &budget))?;
-        plan.notes.iter().for_each(|note| context.progress.note(note));
+        plan.tell(&context.progress);
         Ok(plan)
     }
 
@@ -101,4 +103,15 @@ fn rule(text: &str) -> std::result::Result<String, String> {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(error.message().to_owned()),
     }
+}
+
+/// What takes no part, for programs.
+pub(crate) fn left_out_json(left_out: &LeftOut) -> Value {
+    let share = |share: &Share| json!({ "n_tensors": share.n_tensors, "n_parameters": share.n_parameters, "of": share.of, "share": share.share() });
+    let task = left_out.task.as_ref().map(|task| {
+        let mut object = share(&task.share);
+        Answer::add(&mut object, "name", task.name.as_str());
+        object
+    });
+    json!({ "base": share(&left_out.base), "task": task })
 }

@@ -1,7 +1,7 @@
 //! `tvb check`: do these checkpoints fit together, and what will compressing them need? Headers only.
 
 use crate::args::Context;
-use crate::inputs::InputArgs;
+use crate::inputs::{InputArgs, left_out_json};
 use crate::output::{Align, Answer, Table};
 use serde_json::{Value, json};
 use tvb::columns::plan::Plan;
@@ -96,6 +96,7 @@ fn json(plan: &Plan) -> Value {
         "memory_bytes": memory_bytes(plan),
         "carried": plan.carried,
         "skipped": plan.skipped,
+        "left_out": left_out_json(&plan.left_out),
         "notes": plan.notes,
     })
 }

@@ -2,7 +2,7 @@
 
 use crate::args::Context;
 use crate::coding::CodingArgs;
-use crate::inputs::InputArgs;
+use crate::inputs::{InputArgs, left_out_json};
 use crate::output::{Align, Answer, Table};
 use crate::solving::{MethodArgs, SizeArgs};
 use clap::ValueEnum;
@@ -185,6 +185,7 @@ fn dry_run(plan: Plan, options: CompressOptions, context: &Context) -> Result<An
         "write_bytes": forecast.write_bytes,
         "free_bytes": forecast.free_bytes,
         "skipped": plan.skipped,
+        "left_out": left_out_json(&plan.left_out),
         "output": path_json(&options.output),
     });
     Ok(Answer::new(text, json))

@@ -4,7 +4,7 @@ use crate::args::Context;
 use crate::coding::parse_rate;
 use crate::commands::compress::DtypeName;
 use crate::commands::lora::LoraArgs;
-use crate::inputs::SelectionArgs;
+use crate::inputs::{SelectionArgs, left_out_json};
 use crate::output::Answer;
 use crate::output::finite;
 use clap::ValueEnum;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tvb::basis::Basis;
 use tvb::checkpoint::{Checkpoint, Existing, OpenOptions};
-use tvb::columns::plan::Plan;
+use tvb::columns::plan::{LeftOut, Plan};
 use tvb::columns::tasks::TaskSource;
 use tvb::jobs::card::check_model_id;
 use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source, write_adapter, write_patch};
@@ -257,6 +257,13 @@ impl Opened {
         }
     }
 
+    fn left_out(&self) -> &LeftOut {
+        match self {
+            Opened::Basis(basis) => &basis.manifest.left_out,
+            Opened::Originals(plan) => &plan.left_out,
+        }
+    }
+
     pub(crate) fn names(&self) -> Vec<String> {
         match self {
             Opened::Basis(basis) => basis.task_names(),
@@ -272,8 +279,15 @@ pub(crate) fn open_base(path: &Path, key: Option<&str>, context: &Context) -> Re
     context.unless_stopped(move |_| Checkpoint::open_with(&path, &options)).map_err(|error| error.context("base"))
 }
 
-/// Opens a basis folder.
+/// Opens a basis folder, and says what takes no part in it.
 pub(crate) fn open_basis(folder: &Path, context: &Context) -> Result<Basis> {
+    let basis = read_basis(folder, context)?;
+    basis.manifest.left_out.tell(&basis.manifest.skipped, &context.progress);
+    Ok(basis)
+}
+
+/// Opens a basis folder.
+pub(crate) fn read_basis(folder: &Path, context: &Context) -> Result<Basis> {
     let (path, budget) = (folder.to_owned(), context.budget.clone());
     context.unless_stopped(move |_| Basis::open_within(&path, &budget)).map_err(|error| match is_checkpoint(folder) {
         true => error.hint("this is a checkpoint: `tvb compress --base BASE FINE-TUNES… -o BASIS` makes a basis"),
@@ -337,6 +351,7 @@ fn run(
         "weights": names.iter().zip(&edit.alpha).filter(|(_, weight)| **weight != 0.0)
             .map(|(name, weight)| (name.clone(), json!(weight * edit.scale))).collect::<serde_json::Map<String, Value>>(),
         "scale": args.scale,
+        "left_out": left_out_json(from.left_out()),
         "predicted": prediction.map(|(fidelity, rounding)| json!({
             "cosine": fidelity.cosine, "norm_ratio": finite(fidelity.norm_ratio),
             "gain": finite(fidelity.gain()), "noise": finite(fidelity.noise()), "rounding": rounding.map(finite),

@@ -1,7 +1,7 @@
 //! `tvb gram`: the Gram file, so that every later solve costs milliseconds.
 
 use crate::args::Context;
-use crate::inputs::InputArgs;
+use crate::inputs::{InputArgs, left_out_json};
 use crate::output::Answer;
 use serde_json::json;
 use std::path::PathBuf;
@@ -54,6 +54,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
             "n_parameters": plan.n_rows(),
             "n_tensors": grams.tensors.len(),
             "frozen": grams.tensors.iter().filter(|tensor| tensor.frozen).map(|tensor| &tensor.name).collect::<Vec<_>>(),
+            "left_out": left_out_json(&plan.left_out),
             "read_bytes": plan.n_bytes(),
             "seconds": seconds.as_secs_f64(),
             "device": runtime.device_name(),

@@ -1,6 +1,7 @@
 //! `tvb inspect`: what a basis, a Gram file or a checkpoint holds.
 
 use crate::args::Context;
+use crate::inputs::left_out_json;
 use crate::output::{Align, Answer, Table};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -99,6 +100,9 @@ fn basis_text(basis: &Basis) -> String {
             text.push_str(&format!("{label}: {value:.4}\n"));
         }
     }
+    if let Some(line) = manifest.left_out.line(&manifest.skipped) {
+        text.push_str(&format!("{line}\n"));
+    }
     for note in &manifest.notes {
         text.push_str(&format!("note: {}\n", escaped(note)));
     }
@@ -117,6 +121,7 @@ pub(crate) fn basis_json(basis: &Basis) -> Value {
         "eigenvalues": coefficients.eigenvalues,
     }]);
     Answer::add(&mut json, "solution", solution);
+    Answer::add(&mut json, "left_out", left_out_json(&basis.manifest.left_out));
     Answer::add(&mut json, "gram", basis.total_gram().map(|gram| json!(rows(&gram))));
     json
 }
@@ -153,6 +158,7 @@ fn gram_json(grams: &Grams) -> Result<Value> {
         "per": grams.per,
         "skipped": grams.skipped,
         "carried": grams.carried,
+        "left_out": left_out_json(&grams.left_out),
         "gram": rows(gram.matrix()),
         "norms": gram.norms(),
         "cosines": rows(&gram.cosines()),

@@ -99,6 +99,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let plot = args.plot.as_deref().map(|path| StagedOutput::file(path, existing, &inputs)).transpose()?;
     let (path, budget) = (args.gram.clone(), context.budget.clone());
     let grams = context.unless_stopped(move |_| gram_file::read_within(&path, &budget))?;
+    grams.left_out.tell(&grams.skipped, &context.progress);
     let names: Vec<String> = grams.tasks.iter().map(|task| task.name.clone()).collect();
     let n_rows = grams.n_moved_rows();
     let mut gram = Gram::new(grams.total())?.over(n_rows);

@@ -1,7 +1,7 @@
 //! `tvb verify`: is a basis what it was, and as good as it says?
 
 use crate::args::Context;
-use crate::commands::edit::open_basis;
+use crate::commands::edit::{open_basis, read_basis};
 use crate::inputs::SelectionArgs;
 use crate::output::{Align, Answer, Table};
 use serde_json::json;
@@ -28,7 +28,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
-    let basis = open_basis(&args.basis, context)?;
+    // With the originals it is said of these.
+    let basis = match args.base {
+        Some(_) => read_basis(&args.basis, context)?,
+        None => open_basis(&args.basis, context)?,
+    };
     let runtime = context.runtime()?;
     let files = verify_files(&basis, &runtime, &context.progress)?;
     let damaged: Vec<&str> = files.iter().filter(|file| file.damage.is_some()).map(|file| file.file.as_str()).collect();

@@ -8,6 +8,7 @@ mod cards;
 mod cli;
 mod coded;
 mod kills;
+mod lora_out;
 mod loss;
 mod matching;
 mod names;

@@ -151,3 +151,85 @@ fn a_batch_renames_too() {
     run(here, 0, "add made --base base.safetensors -o made.safetensors");
     assert_eq!(tensors(&here.join("made.safetensors")), tensors(&here.join("plain-coded.safetensors")));
 }
+
+/// What is left out is said by every command, with its share, and warned of where it is much.
+#[test]
+fn what_is_left_out_is_said_with_its_share() {
+    let top = TempDir::new().expect("a folder");
+    let here = top.path();
+    let shapes = encoder();
+    let (base, tasks) = plain_run(here, &shapes);
+    // Another vocabulary: 960 of 2,184 parameters.
+    let mut other = shapes.clone();
+    other[0].shape = vec![41, 24];
+    let mut values = tasks[1].clone();
+    values[0].extend([0.5; 24]);
+    write_model(here, "other", &other, &values, 1);
+    let inputs = "--base base.safetensors a.safetensors b=other.safetensors --skip-mismatched";
+    let line = "left out: 1 tensor, 44.0 % of the base's parameters (`embeddings.word.weight`: task b: shape [40, 24] \
+                expected, [41, 24] found)";
+    let share = |said: &Said| said.json["left_out"]["base"]["share"].as_f64();
+    let from = "--base base.safetensors --skip-mismatched -o o.safetensors --overwrite --from-checkpoints a.safetensors \
+                b=other.safetensors";
+    for command in [
+        format!("check {inputs}"),
+        format!("gram {inputs} -o g.gram"),
+        "plan --gram g.gram".to_owned(),
+        format!("compress {inputs} -o made"),
+        format!("add {from}"),
+        "add made --base base.safetensors -o o.safetensors --overwrite".to_owned(),
+        "recover made --base base.safetensors -o recovered".to_owned(),
+        format!("verify made {inputs}"),
+        "verify made".to_owned(),
+    ] {
+        let said = run(here, 0, &command);
+        assert!(said.err.contains(line) && said.err.to_lowercase().contains("warn"), "{command}: {}", said.err);
+        if !["plan", "recover", "verify"].iter().any(|word| command.starts_with(word)) {
+            assert!(
+                share(&said).is_some_and(|share| (share - 960.0 / 2184.0).abs() < 1e-9),
+                "{command}: {}",
+                said.json
+            );
+        }
+        let quiet = run(
+            here,
+            0,
+            &format!(
+                "{} -q",
+                command
+                    .replace(" made", " made")
+                    .replace("-o made", "-o made2")
+                    .replace("-o g.gram", "-o g2.gram")
+                    .replace("-o recovered", "-o recovered2")
+            ),
+        );
+        assert!(quiet.err.contains(line), "{command} -q: {}", quiet.err);
+    }
+    assert!(tensors(&here.join("o.safetensors"))["embeddings.word.weight"].1 == bytes(&base[0]));
+
+    // A norm of 24 parameters is little of the base, and no warning.
+    let said = run(
+        here,
+        0,
+        "check --base base.safetensors a.safetensors b.safetensors --exclude ^encoder.layer.0.dense.bias$",
+    );
+    assert!(said.err.contains("1 tensor, 1.1 % of"), "{}", said.err);
+    // A head that the base lacks.
+    let mut headed = shapes.clone();
+    headed.push(Shape { name: "classifier.weight".into(), shape: vec![3, 24], stored: Stored::F32 });
+    let mut values = tasks[1].clone();
+    values.push(vec![0.25; 72]);
+    write_model(here, "headed", &headed, &values, 1);
+    run(here, 3, "check --base base.safetensors a.safetensors headed.safetensors");
+    let said = run(here, 0, "check --base base.safetensors a.safetensors headed.safetensors --skip-mismatched");
+    assert!(
+        said.err.contains("1 tensor, 3.2 % of the parameters of task `headed` (no place in the base)"),
+        "{}",
+        said.err
+    );
+    assert_eq!(said.json["left_out"]["task"]["n_parameters"], 72);
+}
+
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}

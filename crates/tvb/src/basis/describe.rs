@@ -92,6 +92,7 @@ pub fn describe(described: &Described<'_>, atoms: Vec<AtomRecord>, coefficients:
         frozen: grams.tensors.iter().filter(|tensor| tensor.frozen).map(|tensor| tensor.name.clone()).collect(),
         skipped: grams.skipped.clone(),
         carried: grams.carried.clone(),
+        left_out: grams.left_out.clone(),
         loss: Some(assessment.loss),
         spectral_bound: Some(assessment.spectral_bound),
         relative_loss: Some(assessment.relative_loss),

@@ -8,7 +8,7 @@ use super::manifest::StoredTensors;
 use super::matrix_file::MatrixFile;
 use super::seal;
 use crate::checkpoint::{Budget, Dtype, SafetensorsLayout, Tensor, TensorSpec};
-use crate::columns::plan::Skipped;
+use crate::columns::left_out::{LeftOut, Skipped};
 use crate::columns::tasks::check_names;
 use crate::digest::{Digest, TableOfDigests};
 use crate::error::{Error, ErrorKind, Result};
@@ -41,6 +41,8 @@ struct Record {
     per: Per,
     skipped: Vec<Skipped>,
     carried: Vec<String>,
+    #[serde(default)]
+    left_out: LeftOut,
 }
 
 /// The sealed bytes of a Gram file.
@@ -59,6 +61,7 @@ pub fn to_bytes(grams: &Grams) -> Result<Vec<u8>> {
         per: grams.per,
         skipped: grams.skipped.clone(),
         carried: grams.carried.clone(),
+        left_out: grams.left_out.clone(),
     };
     let gram = full_matrices(&grams.triangles, n);
     let digests: Vec<u8> = grams.digests.digests.iter().flat_map(|digest| digest.0.to_le_bytes()).collect();
@@ -201,6 +204,7 @@ fn parse(file: &mut MatrixFile<'_>) -> Result<Grams> {
         digests: TableOfDigests { n_columns: n + 1, digests },
         skipped: record.skipped,
         carried: record.carried,
+        left_out: record.left_out,
     })
 }
 

@@ -4,7 +4,7 @@ use super::head::{Head, Scalar};
 use super::seal;
 use crate::checkpoint::Dtype;
 use crate::columns::coded::is_coded;
-use crate::columns::plan::Skipped;
+use crate::columns::left_out::{LeftOut, Skipped};
 use crate::columns::tasks::check_names;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -59,6 +59,9 @@ pub struct Manifest {
     pub skipped: Vec<Skipped>,
     /// Tensors that only the base supplies.
     pub carried: Vec<String>,
+    /// How much of the base and of the tasks takes no part; nothing in an older basis, which did not count.
+    #[serde(default)]
+    pub left_out: LeftOut,
     /// tr((I−C)ᵀG(I−C))/T²; unknown for imported bases.
     pub loss: Option<f64>,
     /// The least loss any B and W of this many atoms can have.

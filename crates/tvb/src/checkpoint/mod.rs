@@ -9,12 +9,14 @@
 
 mod budget;
 mod capped;
+mod config;
 mod data_file;
 mod dtype;
 mod edited;
 #[allow(clippy::indexing_slicing, reason = "ranges inside a shape that the header's check has bounded")]
 mod gather;
 mod held;
+mod hub;
 mod index;
 mod json;
 mod layout;
@@ -31,11 +33,13 @@ mod shown;
 mod side_files;
 mod staged;
 mod tensor;
+mod tied;
 pub mod torch;
 
 pub use budget::Budget;
 pub(crate) use budget::Charge;
 pub(crate) use capped::{read_capped, read_capped_or_pipe, read_capped_within};
+pub use config::Config;
 pub use data_file::{DataFile, FileStamp, raise_open_file_limit};
 pub use dtype::Dtype;
 pub use edited::CheckpointWriter;

@@ -18,9 +18,9 @@ const TASKS_TOLD: usize = 3;
 pub struct UnderBaseNames {
     /// The tasks, in order.
     pub tasks: Vec<Task>,
-    /// Tensors that found no name of their own, by the task's position and their name in its file: two names are one in the
-    /// base's manner.
-    pub nameless: Vec<(usize, String)>,
+    /// Float tensors that found no name of their own, since two names are one in the base's manner: the task's position, their name
+    /// in its file, and their elements.
+    pub nameless: Vec<(usize, String, usize)>,
     /// What was done, a line each.
     pub notes: Vec<String>,
 }
@@ -72,8 +72,9 @@ pub fn under_base_names(base: &Checkpoint, tasks: Vec<Task>, renames: &[Rename])
             None if changes.is_empty() => {}
             None => told.push((changes, vec![task.name.clone()])),
         }
-        let nameless = own.iter().zip(&names).filter(|(_, name)| name.is_none());
-        found.nameless.extend(nameless.map(|(tensor, _)| (index, tensor.name.to_owned())));
+        let nameless = task.checkpoint.tensors().iter().zip(&names);
+        let nameless = nameless.filter(|(tensor, name)| name.is_none() && tensor.dtype.float().is_some());
+        found.nameless.extend(nameless.map(|(tensor, _)| (index, tensor.name.clone(), tensor.n_elements())));
         let checkpoint = task.checkpoint.under_names(&names)?;
         found.tasks.push(Task { checkpoint, ..task });
     }

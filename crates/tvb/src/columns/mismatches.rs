@@ -15,6 +15,7 @@ const MISMATCHES_LISTED: usize = 20;
 pub(super) struct Mismatch {
     pub(super) task: String,
     pub(super) tensor: String,
+    pub(super) n_elements: usize,
     pub(super) what: String,
 }
 
@@ -32,14 +33,16 @@ impl Mismatches {
         Mismatches { n: 0, kept: Vec::new(), tensors: selection.skip_mismatched.then(HashSet::new) }
     }
 
-    pub(super) fn add(&mut self, task: &str, tensor: &str, what: impl FnOnce() -> String) {
+    /// `n_elements` is 0 where the tensor is nowhere.
+    pub(super) fn add(&mut self, task: &str, tensor: (&str, usize), what: impl FnOnce() -> String) {
+        let (tensor, n_elements) = tensor;
         self.n += 1;
         let is_kept = match &mut self.tensors {
             Some(tensors) => tensors.insert(tensor.to_owned()),
             None => self.kept.len() < MISMATCHES_LISTED,
         };
         if is_kept {
-            self.kept.push(Mismatch { task: task.to_owned(), tensor: tensor.to_owned(), what: what() });
+            self.kept.push(Mismatch { task: task.to_owned(), tensor: tensor.to_owned(), n_elements, what: what() });
         }
     }
 }
@@ -76,7 +79,7 @@ mod tests {
         let mut skipped = Mismatches::new(&Selection::all().skip_mismatched(true));
         for n in 0..1000 {
             for mismatches in [&mut all, &mut skipped] {
-                mismatches.add(&format!("t{n}"), &format!("w{}", n % 50), || "missing".into());
+                mismatches.add(&format!("t{n}"), (&format!("w{}", n % 50), 1), || "missing".into());
             }
         }
         assert_eq!((all.n, all.kept.len()), (1000, MISMATCHES_LISTED));

@@ -10,4 +10,5 @@ pub mod selection;
 pub mod names;
 pub mod matching;
 pub mod mismatches;
+pub mod left_out;
 pub mod plan;

@@ -4,15 +4,18 @@
 //! and why. Every mismatch is found here and listed together, so that nobody waits twenty minutes for the first.
 
 use super::coded::{CodedColumn, block_bytes};
+use super::left_out::{Share, TaskShare};
 use super::matching::{UnderBaseNames, under_base_names};
 use super::mismatches::{Mismatch, Mismatches, mismatch_error};
 use super::tasks::TaskSource;
 use crate::checkpoint::{Checkpoint, Dtype, Inputs, OpenOptions, Tensor};
 use crate::error::{Error, Result};
+use crate::progress::Progress;
 use crate::shown::shown_path;
 use std::ffi::OsStr;
 use std::path::Path;
 
+pub use super::left_out::{LeftOut, Skipped};
 pub use super::selection::Selection;
 pub use super::tasks::Task;
 
@@ -33,6 +36,8 @@ pub struct Plan {
     pub codes: Vec<CodedColumn>,
     /// What was matched otherwise than by equal names, a line each, for whoever made the inputs.
     pub notes: Vec<String>,
+    /// How much of the base and of the tasks takes no part.
+    pub left_out: LeftOut,
 }
 
 /// A tensor that takes part.
@@ -48,15 +53,6 @@ pub struct PlannedTensor {
     pub number: u32,
     /// For each column (base first) the index into that checkpoint's tensors.
     pub columns: Vec<u32>,
-}
-
-/// A float tensor that was left out.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Skipped {
-    /// Its name in the base (or in the fine-tune, where the base lacks it).
-    pub name: String,
-    /// Why.
-    pub reason: String,
 }
 
 impl Plan {
@@ -82,9 +78,9 @@ impl Plan {
         let UnderBaseNames { tasks, nameless, notes } = under_base_names(&base, tasks, selection.renames())?;
         let mut mismatches = Mismatches::new(selection);
         find_extra_tensors(&base, &tasks, selection, &mut mismatches);
-        for (task, tensor) in nameless.iter().filter(|(_, tensor)| selection.takes(tensor)) {
+        for (task, tensor, n_elements) in nameless.iter().filter(|(_, tensor, _)| selection.takes(tensor)) {
             let task = tasks.get(*task).map_or("", |task| task.name.as_str());
-            mismatches.add(task, tensor, || "another tensor has this name in the base's manner".into());
+            mismatches.add(task, (tensor, *n_elements), || "another tensor has this name in the base's manner".into());
         }
         let mut plan = Plan { notes, ..Plan::of_nothing(base, tasks) };
         let base = plan.base.clone();
@@ -92,7 +88,7 @@ impl Plan {
             if tensor.dtype.float().is_none() {
                 plan.carried.push(tensor.name.clone());
             } else if !selection.takes(&tensor.name) {
-                plan.skipped.push(Skipped { name: tensor.name.clone(), reason: "not selected".into() });
+                plan.skipped.push(skipped(&tensor.name, tensor.n_elements(), "not selected".into()));
             } else {
                 plan.match_tensor(index, tensor, &mut mismatches);
             }
@@ -112,6 +108,7 @@ impl Plan {
             ))
             .hint("check --include and --exclude, and that base and fine-tunes are the same model"));
         }
+        plan.left_out = plan.count_left_out(&nameless);
         Ok(plan)
     }
 
@@ -125,6 +122,7 @@ impl Plan {
             skipped: Vec::new(),
             codes: Vec::new(),
             notes: Vec::new(),
+            left_out: LeftOut::default(),
         }
     }
 
@@ -140,7 +138,7 @@ impl Plan {
         for name in names {
             match base.index_of(name).and_then(|index| Some((index, base.tensors().get(index)?))) {
                 Some(found) => chosen.push(found),
-                None => mismatches.add("base", name, || format!("missing from {}", base.path().display())),
+                None => mismatches.add("base", (name, 0), || format!("missing from {}", base.path().display())),
             }
         }
         chosen.sort_unstable_by_key(|(index, _)| *index);
@@ -154,7 +152,8 @@ impl Plan {
         let mut columns = vec![index as u32];
         let n_before = mismatches.n;
         for task in &self.tasks {
-            let mut mismatch = |what: &dyn Fn() -> String| mismatches.add(&task.name, &tensor.name, what);
+            let mut mismatch =
+                |what: &dyn Fn() -> String| mismatches.add(&task.name, (&tensor.name, tensor.n_elements()), what);
             let found = task.checkpoint.index_of(&tensor.name);
             match found.and_then(|index| Some((index, task.checkpoint.tensors().get(index)?))) {
                 None => mismatch(&|| format!("missing from {}", shown_path(task.checkpoint.path()))),
@@ -182,10 +181,42 @@ impl Plan {
         }
     }
 
+    /// What takes no part, counted from what does.
+    fn count_left_out(&self, nameless: &[(usize, String, usize)]) -> LeftOut {
+        let floats = |checkpoint: &Checkpoint| -> u64 {
+            let all = checkpoint.tensors().iter().filter(|tensor| tensor.dtype.float().is_some());
+            all.map(|tensor| tensor.n_elements() as u64).sum()
+        };
+        let of = floats(&self.base);
+        let n_tensors = self.skipped.iter().filter(|skipped| self.base.get(&skipped.name).is_some()).count();
+        let base = Share { n_tensors: n_tensors as u64, n_parameters: of.saturating_sub(self.n_rows()), of };
+        let of_task = |(index, task): (usize, &Task)| {
+            let mut share = Share { of: floats(&task.checkpoint), ..Share::default() };
+            let extra = task.checkpoint.tensors().iter();
+            let extra = extra.filter(|tensor| tensor.dtype.float().is_some() && self.base.get(&tensor.name).is_none());
+            let extra = extra.map(|tensor| (tensor.n_elements() as u64, 0));
+            let nameless = nameless.iter().filter(|(task, ..)| *task == index).map(|(_, _, n)| (*n as u64, *n as u64));
+            for (n_elements, not_counted) in extra.chain(nameless) {
+                share.n_tensors += 1;
+                share.n_parameters += n_elements;
+                share.of += not_counted;
+            }
+            TaskShare { name: task.name.clone(), share }
+        };
+        let tasks = self.tasks.iter().enumerate().map(of_task).filter(|task| task.share.n_tensors > 0);
+        LeftOut { base, task: tasks.max_by(|a, b| a.share.share().total_cmp(&b.share.share())) }
+    }
+
+    /// Tells whoever made the inputs what was matched, and what was left out.
+    pub fn tell(&self, progress: &dyn Progress) {
+        self.notes.iter().for_each(|note| progress.note(note));
+        self.left_out.tell(&self.skipped, progress);
+    }
+
     fn skip(&mut self, mismatches: Vec<Mismatch>) {
         for mismatch in mismatches {
             let reason = format!("task {}: {}", mismatch.task, mismatch.what);
-            self.skipped.push(Skipped { name: mismatch.tensor, reason });
+            self.skipped.push(skipped(&mismatch.tensor, mismatch.n_elements, reason));
         }
     }
 
@@ -281,6 +312,10 @@ impl Plan {
     }
 }
 
+fn skipped(name: &str, n_elements: usize, reason: String) -> Skipped {
+    Skipped { name: name.to_owned(), reason, n_elements: n_elements as u64 }
+}
+
 fn check_task_names(tasks: &[Task]) -> Result<()> {
     if tasks.is_empty() {
         return Err(Error::usage("no task given").hint("name at least one fine-tune: NAME=PATH or PATH"));
@@ -306,7 +341,7 @@ fn find_extra_tensors(base: &Checkpoint, tasks: &[Task], selection: &Selection, 
     for task in tasks {
         for tensor in task.checkpoint.tensors() {
             if tensor.dtype.float().is_some() && selection.takes(&tensor.name) && base.get(&tensor.name).is_none() {
-                mismatches.add(&task.name, &tensor.name, || "not in the base".into());
+                mismatches.add(&task.name, (&tensor.name, tensor.n_elements()), || "not in the base".into());
             }
         }
     }

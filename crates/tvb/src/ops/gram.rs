@@ -213,6 +213,7 @@ pub(super) fn assemble(plan: &Plan, per: Per, triangles: Vec<f64>, digests: Tabl
         triangles,
         skipped: plan.skipped.clone(),
         carried: plan.carried.clone(),
+        left_out: plan.left_out.clone(),
         digests,
     }
 }

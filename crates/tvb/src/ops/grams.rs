@@ -3,7 +3,7 @@
 use super::dtype_name;
 use crate::checkpoint::Dtype;
 use crate::columns::coded::is_coded;
-use crate::columns::plan::Skipped;
+use crate::columns::left_out::{LeftOut, Skipped};
 use crate::digest::{Digest, TableOfDigests};
 use crate::matrix::Matrix;
 use crate::pass::add_to;
@@ -75,6 +75,8 @@ pub struct Grams {
     pub skipped: Vec<Skipped>,
     /// Tensors that only the base supplies.
     pub carried: Vec<String>,
+    /// How much of the base and of the tasks takes no part.
+    pub left_out: LeftOut,
 }
 
 impl Grams {
@@ -172,6 +174,7 @@ mod tests {
             digests: TensorDigests::new(3).finish(0),
             skipped: Vec::new(),
             carried: Vec::new(),
+            left_out: LeftOut::default(),
         };
         let (coded, raw) = grams.parted();
         assert_eq!(coded, Matrix::from_rows(&[[4.0, 1.0], [1.0, 5.0]]).unwrap());

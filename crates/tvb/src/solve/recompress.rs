@@ -237,11 +237,8 @@ mod tests {
         Factors { left: noise(n * rank, seed), right: noise(rank * m, seed + 1000), rank, weight }
     }
 
-    fn terms(factors: &[Factors]) -> Vec<Term<'_>> {
-        let term = |of| {
-            let Factors { left, right, rank, weight } = of;
-            Term { left, right, rank: *rank, weight: *weight }
-        };
+    fn terms<'a>(factors: &'a [Factors]) -> Vec<Term<'a>> {
+        let term = |of: &'a Factors| Term { left: &of.left, right: &of.right, rank: of.rank, weight: of.weight };
         factors.iter().map(term).collect()
     }
 

@@ -2,9 +2,9 @@
 
 use super::factors::{self, Turn};
 use super::matching::{self, Way};
-use super::parsed::{Module, Parsed, listing};
+use super::parsed::{Module, Parsed, Writer, listing};
 use super::values;
-use crate::checkpoint::{Checkpoint, Dtype, Place, Tensor, shown};
+use crate::checkpoint::{self, Checkpoint, Dtype, Form, Place, Tensor, shown};
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -73,7 +73,7 @@ impl Parsed {
             [turn] => turn,
             _ => self.turn_of_square(module, others, base)?,
         };
-        let place = Place::LowRank(factors::low_rank(self, module, turn)?);
+        let place = Place::LowRank(factors::low_rank(self, module, turn)?.of_module(self.module_of(module, tensor, turn)));
         let mut made = vec![Tensor { dtype: Dtype::F32, place, ..tensor.clone() }];
         if let Some(bias) = &module.up_bias {
             let name = tensor.name.strip_suffix("weight").map(|start| format!("{start}bias")).unwrap_or_default();
@@ -88,6 +88,19 @@ impl Parsed {
             made.push(Tensor { dtype: Dtype::F32, place, ..expected.clone() });
         }
         Ok(made)
+    }
+
+    /// Whose weight it is: as PEFT calls it, or as the base does where the adapter has another way of writing.
+    fn module_of(&self, module: &Module, tensor: &Tensor, turn: Turn) -> checkpoint::Module {
+        let in_base = tensor.name.rsplit_once('.').map_or("", |(module, _)| module);
+        let name = if self.writer == Writer::Peft { &module.path } else { in_base };
+        let form = match turn {
+            Turn::Transposed if module.is_embedding => Form::Embedding,
+            Turn::Transposed => Form::Transposed,
+            Turn::Not if tensor.shape.len() > 2 => Form::Convolution,
+            Turn::Not => Form::Linear,
+        };
+        checkpoint::Module { name: name.to_owned(), form }
     }
 
     /// Which way the factors of a square matrix lie: its shape does not say.

@@ -282,7 +282,7 @@ impl Runner<'_> {
     fn read(&self, inputs: &Rc<Inputs>) -> Result<Opened> {
         let (named, budget) = (Inputs::clone(inputs), self.runtime.budget.clone());
         let plan = unless_cancelled(self.progress, move |_| named.plan(&budget))?;
-        plan.notes.iter().for_each(|note| self.progress.note(note));
+        plan.tell(self.progress);
         let gram_path = gram_path(&self.batch.work, &plan);
         let grams = match gram_file::read_within(&gram_path, &self.runtime.budget) {
             Ok(grams) => grams,

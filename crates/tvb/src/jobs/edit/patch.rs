@@ -115,11 +115,12 @@ fn grams(source: Source<'_>, coded: &CodedEdit, tensors: &[(String, Vec<usize>)]
     let name = target.file_name().and_then(|name| name.to_str()).filter(|name| check_name(name).is_ok());
     let origin =
         |name: &str, source: &str, fingerprint| Origin { name: name.into(), source: source.into(), fingerprint };
-    let (base, skipped, carried, mut still) = match source {
+    let (base, skipped, carried, left_out, mut still) = match source {
         Source::Basis(basis) => {
             let manifest = &basis.manifest;
             let base = origin("base", &manifest.base.source, manifest.base.fingerprint.unwrap_or_default());
-            (base, manifest.skipped.clone(), manifest.carried.clone(), manifest.frozen.clone())
+            let left_out = manifest.left_out.clone();
+            (base, manifest.skipped.clone(), manifest.carried.clone(), left_out, manifest.frozen.clone())
         }
         Source::Checkpoints(plan) => {
             let digests = tensors.iter().filter_map(|(name, _)| {
@@ -127,7 +128,7 @@ fn grams(source: Source<'_>, coded: &CodedEdit, tensors: &[(String, Vec<usize>)]
                 Some((name.as_str(), tensor.dtype, tensor.shape.as_slice(), *coded.read.base.get(name)?))
             });
             let base = origin("base", &plan.base.path().display().to_string(), fingerprint(digests));
-            (base, plan.skipped.clone(), plan.carried.clone(), Vec::new())
+            (base, plan.skipped.clone(), plan.carried.clone(), plan.left_out.clone(), Vec::new())
         }
     };
     let of_edit = tensors.iter().zip(&coded.moved).map(|((name, shape), moved)| GramTensor {
@@ -147,5 +148,6 @@ fn grams(source: Source<'_>, coded: &CodedEdit, tensors: &[(String, Vec<usize>)]
         digests: TableOfDigests { n_columns: 2, digests: Vec::new() },
         skipped,
         carried,
+        left_out,
     })
 }

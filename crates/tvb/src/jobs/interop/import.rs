@@ -97,6 +97,7 @@ fn describe(folder: &Path, published: Published, plan: &Plan, atoms: Vec<AtomRec
         coefficients: crate::basis::manifest::FileRecord { file: String::new(), checksum: Digest::default() },
         frozen: Vec::new(),
         skipped: Vec::new(),
+        left_out: Default::default(),
         carried: Vec::new(),
         loss: None,
         spectral_bound: None,
@@ -139,6 +140,7 @@ fn open_atoms(folder: &Path, published: &Published, budget: &Budget) -> Result<(
                     skipped.push(Skipped {
                         name: name.into(),
                         reason: format!("{} in the published basis", tensor.dtype),
+                        n_elements: 0,
                     });
                 }
                 None => {}

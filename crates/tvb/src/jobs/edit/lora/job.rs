@@ -2,10 +2,12 @@
 
 use super::config::{Common, Config};
 use super::dense::{Whole, prefixes};
+use super::digests;
 use super::gather::{Gathered, Used, gather, nothing};
 use super::layout::specs;
 use super::recompress::Work;
 use super::report::AdapterReport;
+use crate::basis::check_read;
 use crate::checkpoint::{
     Checkpoint, Dtype, Form, Leftover, OutputKind, SafetensorsLayout, SafetensorsWriter, StagedOutput, TensorSpec,
     check_output,
@@ -43,6 +45,9 @@ pub fn write_adapter(
     check_output(OutputKind::Folder, &output.target, output.existing, &inputs)?;
     let edits = edit.edits(source)?;
     let used = Used::of(&edits)?;
+    if let Source::Basis(basis) = source {
+        check_read(&digests::read(&used)?, basis, None)?;
+    }
     let base = base.or(used.origin);
     let gathered = gather(&edits, &used)?;
     refuse_pipeline(&gathered)?;
@@ -77,10 +82,10 @@ pub fn write_adapter(
     writer.finish()?;
     let config = config(&gathered, &ranks, &whole, base, &used, runtime);
     let text = format!("{:#}\n", config.json());
-    put(staged.path(), ADAPTER_CONFIG, &text)?;
+    staged.put(ADAPTER_CONFIG, &text)?;
     let id = output.base_model.clone().or(config.common.base_model.clone().filter(|id| check_model_id(id).is_ok()));
     let card = adapter_card(base, source, edit, &output.command, id.as_deref(), &report.line());
-    put(staged.path(), CARD, &card)?;
+    staged.put(CARD, &card)?;
     staged.commit()?;
     Ok(report)
 }
@@ -150,9 +155,4 @@ fn config(
         has_biases: whole.has_biases,
         common: Common::of(&tasks, &runtime.budget),
     }
-}
-
-fn put(folder: &Path, name: &str, text: &str) -> Result<()> {
-    let path = folder.join(name);
-    std::fs::write(&path, text).map_err(|error| Error::io("writing", &path, &error))
 }

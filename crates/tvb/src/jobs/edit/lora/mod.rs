@@ -4,6 +4,7 @@ mod names;
 mod gather;
 mod layout;
 mod config;
+mod digests;
 mod dense;
 mod report;
 mod recompress;
