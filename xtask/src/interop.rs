@@ -1,66 +1,79 @@
-//! `cargo xtask interop`: `tvb` and PyTorch exchange files, which must say the same on both sides.
+//! `cargo xtask interop`: `tvb` and the libraries of its users exchange files, which must say the same on both sides.
 //!
-//! `interop.py` writes checkpoints with today's PyTorch and checks at the end; between the two `tvb` compresses, imports,
-//! exports, edits and recovers, as a user would. The default tests need no Python: they run on committed fixtures.
+//! First the table of cases, in `interop/table.py`: files that transformers, PyTorch, PEFT, diffusers and open_clip wrote are
+//! edited and compared with PyTorch arithmetic, or refused. Then `interop/exchange.py` writes checkpoints with today's PyTorch and
+//! checks at the end; between the two `tvb` compresses, imports, exports, edits and recovers, as a user would. The default
+//! tests need no Python: they run on committed fixtures.
 
-use crate::process::{Result, cargo, root, run as run_command, succeeds, target};
-use std::path::{Path, PathBuf};
+mod python;
+
+use crate::process::{Result, cargo, root, run as run_command, target};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// The Python half.
-const SCRIPT: &str = "xtask/src/interop.py";
+/// The Python half of the exchange.
+const EXCHANGE: &str = "xtask/src/interop/exchange.py";
+/// The table of cases.
+const TABLE: &str = "xtask/src/interop/table.py";
 /// Bases that the reference code wrote, and the run folder that they were made from.
 const FIXTURES: &str = "tests/fixtures/reference";
-/// What the script imports.
-const IMPORTS: &str = "import torch, numpy, safetensors.torch";
-/// What PyTorch needs on a machine without a graphics card. Its own list of dependencies adds gigabytes of CUDA libraries.
-const PACKAGES: &[&str] = &[
-    "torch",
-    "numpy",
-    "safetensors",
-    "typing_extensions",
-    "sympy",
-    "mpmath",
-    "networkx",
-    "jinja2",
-    "MarkupSafe",
-    "fsspec",
-    "filelock",
-    "packaging",
-];
 
-/// Where builds of PyTorch for CPUs are.
-const CPU_INDEX: &str = "https://download.pytorch.org/whl/cpu";
-/// A network that is not there shall be noticed soon.
-const PATIENCE: &[&str] = &["--timeout", "20", "--retries", "1"];
-
-/// Exchange files with real PyTorch, both ways, and compare (installs PyTorch under target/ on the first run)
+/// Exchange files with PyTorch, transformers, PEFT, diffusers and open_clip, and compare (installs them under target/ on the first
+/// run)
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A Python with torch, numpy and safetensors, in place of an environment of our own
+    /// A Python with torch, numpy and safetensors, in place of an environment of our own; cases of other libraries are skipped
+    /// where it lacks them
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
     /// A built tvb, in place of building one
     #[arg(long, value_name = "PATH")]
     tvb: Option<PathBuf>,
+    /// Only cases of the table whose title, or the name of whose file, matches
+    #[arg(long, value_name = "REGEX")]
+    only: Option<String>,
+    /// The table.json of another run: what that tvb did is a column of its own
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let python = match &args.python {
         Some(python) => python.clone(),
-        None => environment()?,
+        None => python::environment()?,
     };
     let tvb = match &args.tvb {
         Some(tvb) => tvb.clone(),
         None => build()?,
     };
     let work = root().join("target/interop");
+    // It may be the table of the last run, which lies where this one's goes.
+    let read = |path: &PathBuf| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+    let against = args.against.as_ref().map(read).transpose()?;
     if work.exists() {
         std::fs::remove_dir_all(&work).map_err(|error| format!("{}: {error}", work.display()))?;
     }
     std::fs::create_dir_all(&work).map_err(|error| format!("{}: {error}", work.display()))?;
+    // It runs elsewhere; a bare name is looked up.
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let python = if python.components().count() > 1 { absolute(&python) } else { python };
+    let mut table = Command::new(&python);
+    table.current_dir(root()).env("PYTHONDONTWRITEBYTECODE", "1").arg(TABLE).arg(absolute(&tvb)).arg(&work);
+    if let Some(only) = &args.only {
+        table.arg("--only").arg(only);
+    }
+    if let Some(against) = against {
+        let path = work.join("against.json");
+        std::fs::write(&path, against).map_err(|error| format!("{}: {error}", path.display()))?;
+        table.arg("--against").arg(path);
+    }
+    let table = run_command(&mut table);
+    println!("the table: {}", work.join("table.md").display());
+    if args.only.is_some() {
+        return table;
+    }
     let script =
-        |what: &str| run_command(Command::new(&python).current_dir(root()).args([SCRIPT, what, FIXTURES]).arg(&work));
+        |what: &str| run_command(Command::new(&python).current_dir(root()).args([EXCHANGE, what, FIXTURES]).arg(&work));
     script("write")?;
     for line in commands() {
         let words = line
@@ -70,11 +83,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     script("check")?;
     // The decoder in docs/format.md: the default tests run it where they find a Python with numpy, and here there is one.
-    // It runs elsewhere; a bare name is looked up.
-    let python = if python.components().count() > 1 { std::path::absolute(&python).unwrap_or(python) } else { python };
     let mut decoder =
         cargo(["test", "--locked", "--package", "tvb-cli", "--test", "all", "the_decoder_in_the_document"]);
-    run_command(decoder.env("TVB_PYTHON", &python))
+    run_command(decoder.env("TVB_PYTHON", &python))?;
+    table
 }
 
 /// What `tvb` does between the two halves of the script.
@@ -110,40 +122,3 @@ fn build() -> Result<PathBuf> {
     Ok(target().join("debug/tvb"))
 }
 
-/// A virtual environment with PyTorch, made on the first run.
-fn environment() -> Result<PathBuf> {
-    let folder = root().join("target/interop-venv");
-    let python = folder.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
-    let works = |python: &Path| python.to_str().is_some_and(|python| succeeds(python, &["-c", IMPORTS]));
-    if works(&python) {
-        return Ok(python);
-    }
-    let system = if cfg!(windows) { "python" } else { "python3" };
-    if !succeeds(system, &["-c", "import venv, ensurepip"]) {
-        return Err(format!(
-            "no {system} with the venv module (Debian, Ubuntu: `apt-get install python3-venv`); or --python PATH names one \
-             that has torch, numpy and safetensors"
-        ));
-    }
-    run_command(Command::new(system).args(["-m", "venv"]).arg(&folder))?;
-    let pip = |words: &[&str]| {
-        let mut command = Command::new(&python);
-        command.args(["-m", "pip", "install", "-q", "--disable-pip-version-check"]).args(PATIENCE).args(words);
-        run_command(&mut command)
-    };
-    let no_network = |error: String| {
-        format!(
-            "{error}\n       PyTorch could not be installed; without a network, --python PATH names a Python that has it"
-        )
-    };
-    // The build for CPUs is a fifth of the other, and its index may be out of reach where PyPI is not.
-    if pip(&["--no-deps", "torch", "--index-url", CPU_INDEX]).is_err() {
-        eprintln!("{CPU_INDEX} cannot be had: taking the package index's own build");
-    }
-    pip(&[&["--no-deps"], PACKAGES].concat()).map_err(no_network)?;
-    if !works(&python) {
-        eprintln!("this build of PyTorch needs its CUDA libraries even without a graphics card: installing them");
-        pip(&["torch"]).map_err(no_network)?;
-    }
-    if works(&python) { Ok(python) } else { Err(format!("{}: `{IMPORTS}` fails", python.display())) }
-}

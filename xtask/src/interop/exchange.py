@@ -1,6 +1,6 @@
-"""The Python half of `cargo xtask interop`: `write` makes checkpoints with real PyTorch, `check` reads what tvb made.
+"""The exchange of `cargo xtask interop`: `write` makes checkpoints with real PyTorch, `check` reads what tvb made.
 
-    python interop.py write|check FIXTURES WORK
+    python exchange.py write|check FIXTURES WORK
 """
 
 import json

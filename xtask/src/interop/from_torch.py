@@ -36,7 +36,7 @@ def wrapped(title, writer, wrap, base_too=False, announced=None):
             said(place.said, announced)
         right = expected(base, tunes)
         if base_too:
-            prefix = next(iter(found)).split("0.weight")[0]
+            prefix = next(name for name in found if name.endswith("0.weight")).removesuffix("0.weight")
             found = {name.removeprefix(prefix): value for name, value in found.items()}
             found.pop("n_averaged", None)
         return same(found, right)

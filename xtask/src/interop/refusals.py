@@ -89,7 +89,7 @@ def _(place):
     base_of(place, {name: torch.zeros(shape) for name, shape in shapes.items()})
     for index in (0, 1):
         save_file({name: torch.randn(shape) for name, shape in shapes.items()}, place(f"tune{index}.safetensors"))
-    return refused(place.add("base.safetensors", ["tune0.safetensors", "tune1.safetensors"]), "lora")
+    return refused(place.add("base.safetensors", ["tune0.safetensors", "tune1.safetensors"]), "adapter")
 
 
 @case("a folder with weights of TensorFlow alone", "by hand", "refused")

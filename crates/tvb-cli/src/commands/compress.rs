@@ -135,7 +135,7 @@ fn storage(args: &Args, names: &[String]) -> Result<CompressOptions> {
         if size.is_some() && args.coding.bits.is_some() {
             return Err(Error::usage("--bits and a budget: a budget chooses the bits").hint("leave one of them out"));
         }
-        let options = CompressOptions::new(&args.output).coding(Some(coding));
+        let options = CompressOptions::new(&args.output).coding(Some(coding)).keep_factors(!args.coding.is_any());
         return Ok(match size {
             Some(size) => options.size(size),
             None => options,

@@ -1,6 +1,6 @@
 //! Whether what was read while edits were formed is what a basis says of its atoms and its base.
 
-use super::atoms::{coded, plain};
+use super::atoms::{coded, factors, plain};
 use super::open::Basis;
 use crate::checkpoint::Checkpoint;
 use crate::digest::{Digest, fingerprint};
@@ -18,6 +18,14 @@ pub fn check_read(read: &Read, basis: &Basis, base: Option<&Checkpoint>) -> Resu
     for (task, digests) in columns {
         let record = (0..n_atoms).find(|&index| plain::stem(index, n_atoms) == task.name);
         let Some(record) = record.and_then(|index| basis.manifest.atoms.get(index)) else { continue };
+        if basis.manifest.factors.is_some() {
+            let digest_of = |name: &str| digests.get(task.checkpoint.index_of(name)?).copied().flatten();
+            let found = factors::checksum(&task.checkpoint, basis.stored_tensors(), digest_of)?;
+            match found {
+                Some(found) if found != record.checksum => return Err(damaged(&task.checkpoint)),
+                _ => continue,
+            }
+        }
         let Some(digests) = digests.iter().copied().collect::<Option<Vec<Digest>>>() else { continue };
         if plain::checksum(&task.checkpoint, digests.into_iter())? != record.checksum {
             return Err(damaged(&task.checkpoint));

@@ -1,8 +1,8 @@
 //! Fills in `basis.json` from the Gram matrices and what the solver found.
 
 use super::manifest::{
-    AdditionRecord, AtomRecord, BaseRecord, CODE, CodedRecord, CodedTensor, FORMAT, Fidelity, FileRecord, GENERATOR,
-    GeneratedRecord, Manifest, MethodRecord, PLAIN_VERSION, StoredTensors, TaskRecord, VERSION,
+    AdditionRecord, AtomRecord, BaseRecord, CODE, CODED_VERSION, CodedRecord, CodedTensor, FORMAT, Fidelity, FileRecord, GENERATOR,
+    FactorTensor, FactorsRecord, GeneratedRecord, Manifest, MethodRecord, PLAIN_VERSION, StoredTensors, TaskRecord, VERSION,
 };
 use super::seal::UNSEALED;
 use crate::columns::coded::is_coded;
@@ -25,6 +25,8 @@ pub struct Described<'a> {
     pub dtype: Dtype,
     /// How they are coded, where they are.
     pub codes: Option<DescribedCodes<'a>>,
+    /// Whether they are adapters, of which the factors are stored.
+    pub are_factors: bool,
 }
 
 /// What coded atoms are described by.
@@ -42,7 +44,7 @@ pub struct DescribedCodes<'a> {
 
 /// The manifest of a basis whose files are written.
 pub fn describe(described: &Described<'_>, atoms: Vec<AtomRecord>, coefficients: FileRecord) -> Manifest {
-    let Described { grams, solved, method, dtype, ref codes } = *described;
+    let Described { grams, solved, method, dtype, ref codes, are_factors } = *described;
     let assessment = &solved.assessment;
     let measured = |task: usize| {
         let codes = codes.as_ref().filter(|codes| codes.of_tasks)?;
@@ -66,14 +68,18 @@ pub fn describe(described: &Described<'_>, atoms: Vec<AtomRecord>, coefficients:
     let stored = grams.tensors.iter().filter(|tensor| !tensor.frozen);
     let fidelity = |of: crate::solve::Fidelity| Fidelity { cosine: of.cosine, norm_ratio: of.norm_ratio };
     let mut notes = solved.coefficients.notes.clone();
-    notes.extend(rounding_note(described));
+    notes.extend(rounding_note(described).filter(|_| !are_factors));
     Manifest {
         format: FORMAT.into(),
-        version: if codes.is_some() { VERSION } else { PLAIN_VERSION },
+        version: match codes {
+            _ if are_factors => VERSION,
+            Some(_) => CODED_VERSION,
+            None => PLAIN_VERSION,
+        },
         checksum: UNSEALED,
         tool: crate::TOOL.into(),
         method: MethodRecord { name: method.name().into(), options: method_options(solved, method) },
-        base: BaseRecord { source: grams.base.source.clone(), fingerprint: Some(grams.base.fingerprint) },
+        base: BaseRecord { source: grams.base.source.clone(), fingerprint: grams.base_fingerprint() },
         tasks: tasks.collect(),
         stored: StoredTensors {
             name: StoredTensors::NAME.into(),
@@ -85,9 +91,12 @@ pub fn describe(described: &Described<'_>, atoms: Vec<AtomRecord>, coefficients:
             generator: GENERATOR.into(),
             seed: generated.seed,
             n_atoms: generated.mix.n_columns(),
-            shapes: stored.map(|tensor| tensor.shape.clone()).collect(),
+            shapes: stored.clone().map(|tensor| tensor.shape.clone()).collect(),
         }),
         coded: codes.as_ref().map(|codes| coded_record(codes, grams)),
+        factors: are_factors.then(|| FactorsRecord {
+            tensors: stored.map(|tensor| FactorTensor { shape: tensor.shape.clone() }).collect(),
+        }),
         coefficients,
         frozen: grams.tensors.iter().filter(|tensor| tensor.frozen).map(|tensor| tensor.name.clone()).collect(),
         skipped: grams.skipped.clone(),

@@ -19,7 +19,9 @@ pub const FILE_NAME: &str = crate::checkpoint::names::MANIFEST;
 /// What [`Manifest::format`] must say.
 pub const FORMAT: &str = "tvb-basis";
 /// The version this program writes, and the newest it reads.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
+/// What a basis of codes is.
+pub const CODED_VERSION: u32 = 2;
 /// What a basis without codes is: programs of the first version read it.
 pub const PLAIN_VERSION: u32 = 1;
 
@@ -51,6 +53,9 @@ pub struct Manifest {
     /// How the atoms are coded; `None` where they are stored as floats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coded: Option<CodedRecord>,
+    /// The tensors of atoms that are adapters, of which the factors are stored; `None` for others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub factors: Option<FactorsRecord>,
     /// The coefficients' file.
     pub coefficients: FileRecord,
     /// Tensors no task moved: zero in every atom, not stored.
@@ -90,7 +95,7 @@ pub struct MethodRecord {
 pub struct BaseRecord {
     /// Where it was.
     pub source: String,
-    /// Digest of its tensors that took part; unknown for imported bases.
+    /// Digest of its tensors that took part; unknown for imported bases, and where adapters did not need it.
     pub fingerprint: Option<Digest>,
 }
 
@@ -202,6 +207,20 @@ pub struct CodedRecord {
     pub tensors: Vec<CodedTensor>,
 }
 
+/// Atoms that are adapters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FactorsRecord {
+    /// The stored tensors, in their order.
+    pub tensors: Vec<FactorTensor>,
+}
+
+/// A stored tensor of a basis of adapters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FactorTensor {
+    /// Its shape.
+    pub shape: Vec<usize>,
+}
+
 /// A stored tensor of a coded basis.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CodedTensor {
@@ -286,7 +305,7 @@ impl Manifest {
         let is_known = (PLAIN_VERSION..=VERSION).any(|version| head.version == Some(Scalar::Number(version.into())));
         if !is_known {
             return Err(rejected(format!(
-                "\"version\": {PLAIN_VERSION} or {VERSION} expected, {} found",
+                "\"version\": {PLAIN_VERSION} to {VERSION} expected, {} found",
                 shown(head.version.as_ref())
             ))
             .hint("use the tvb that wrote it, or a newer one"));
@@ -308,6 +327,7 @@ impl Manifest {
         }
         manifest.check_counts().map_err(rejected)?;
         manifest.check_coded().map_err(rejected)?;
+        manifest.check_factors().map_err(rejected)?;
         let method = &manifest.method.name;
         if Method::parse(method).is_err() {
             return Err(rejected(format!("\"method\": {method:?} is not known to this program"))
@@ -372,6 +392,20 @@ impl Manifest {
             }
             None => Ok(()),
         }
+    }
+
+    /// Whether the description of adapters fits the rest.
+    fn check_factors(&self) -> std::result::Result<(), String> {
+        let Some(factors) = &self.factors else { return Ok(()) };
+        let (expected, found) = (self.stored.tensors.len(), factors.tensors.len());
+        if expected != found || self.generated.is_some() || self.coded.is_some() {
+            return Err(format!("factors of {expected} tensors and nothing else expected, of {found} found"));
+        }
+        if self.atoms.iter().any(|atom| !atom.shards.is_empty() || atom.dtype != Dtype::F32) {
+            return Err("one file of f32 for each adapter expected".into());
+        }
+        let shapes = factors.tensors.iter().map(|tensor| tensor.shape.as_slice());
+        countable_rows(shapes).map(drop).ok_or_else(|| "tensors of a size that can be counted expected".into())
     }
 
     fn check_counts(&self) -> std::result::Result<(), String> {

@@ -1,7 +1,7 @@
 //! Opening a basis: its small files are read and checked at once, its atoms when they are needed.
 
 use super::atoms::plain::stem;
-use super::atoms::{Atoms, ColumnRates, GeneratedAtoms, coded};
+use super::atoms::{Atoms, ColumnRates, GeneratedAtoms, coded, factors};
 use super::coefficients::{self, StoredCoefficients};
 use super::manifest::{self, CodedTensor, Manifest};
 use crate::checkpoint::{
@@ -139,6 +139,9 @@ impl Basis {
         let manifest = &self.manifest;
         let n_tasks = self.n_tasks();
         let plural = if n_tasks == 1 { "" } else { "s" };
+        if manifest.factors.is_some() {
+            return format!("{n_tasks} adapter{plural}, their factors as they are");
+        }
         let Some(coded) = &manifest.coded else {
             return format!("{n_tasks} task{plural} in {} atoms ({})", manifest.n_vectors(), manifest.method.name);
         };
@@ -158,9 +161,11 @@ impl Basis {
 
     /// Bytes of all task vectors' stored tensors in f32; `None` where the atoms' headers cannot be read.
     pub fn full_bytes(&self) -> Option<u64> {
-        let n_rows: u64 = match &self.manifest.coded {
-            Some(coded) => coded.tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>() as u64).sum(),
-            None => self.open_atom(0).ok()?.tensors().iter().map(|tensor| tensor.n_elements() as u64).sum(),
+        let n_elements = |shape: &Vec<usize>| shape.iter().product::<usize>() as u64;
+        let n_rows: u64 = match (&self.manifest.coded, &self.manifest.factors) {
+            (Some(coded), _) => coded.tensors.iter().map(|tensor| n_elements(&tensor.shape)).sum(),
+            (None, Some(factors)) => factors.tensors.iter().map(|tensor| n_elements(&tensor.shape)).sum(),
+            (None, None) => self.open_atom(0).ok()?.tensors().iter().map(|tensor| tensor.n_elements() as u64).sum(),
         };
         n_rows.checked_mul(4)?.checked_mul(self.n_tasks() as u64)
     }
@@ -269,6 +274,9 @@ impl Basis {
             let rate =
                 Rate::from_name(bits).ok_or_else(|| rejected(format!("bits of a code expected, {bits:?} found")))?;
             return coded::parts(&atom, &self.coded_tensors(), rate, is_own);
+        }
+        if let Some(record) = &self.manifest.factors {
+            return factors::parts(&atom, self.stored_tensors(), &record.tensors, &self.budget);
         }
         let expected = self.stored_tensors().len();
         if atom.tensors().len() != expected {

@@ -103,6 +103,11 @@ impl Checkpoint {
                 Place::Contiguous { file, offset } => {
                     self.files().get(file).zip(offset.checked_add(tensor.n_bytes())).map(|(file, end)| end <= file.len)
                 }
+                Place::LowRank(ref factors) => {
+                    let n_elements = factors.n_rows().checked_mul(factors.n_columns());
+                    Some(tensor.dtype == Dtype::F32 && n_elements == Some(tensor.n_elements()))
+                }
+                Place::Unmoved => Some(tensor.dtype == Dtype::F32),
                 _ => None,
             };
             if end != Some(true) {

@@ -21,6 +21,11 @@ pub fn of_unmoved(n_rows: usize) -> Digest {
     Digest::of_parts([&b"unmoved"[..], &(n_rows as u64).to_le_bytes()])
 }
 
+/// Stands for the digest of a tensor of the base that was not read, since no column needs it.
+pub fn of_unread() -> Digest {
+    Digest::of(b"not read")
+}
+
 fn of_floats(head: &[&[u8]], floats: &[f32]) -> Digest {
     if cfg!(target_endian = "little") {
         return Digest::of_parts(head.iter().copied().chain([bytemuck::cast_slice(floats)]));

@@ -11,6 +11,6 @@ mod running;
 mod tensors;
 mod value;
 
-pub use low_rank::{of_factors, of_unmoved};
+pub use low_rank::{of_factors, of_unmoved, of_unread};
 pub use tensors::{TableOfDigests, TensorDigests, fingerprint};
 pub use value::{BLOCK_ROWS, Digest, Digester};

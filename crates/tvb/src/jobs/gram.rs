@@ -6,7 +6,7 @@ use crate::checkpoint::{Existing, StagedOutput};
 use crate::columns::plan::Plan;
 use crate::error::{ErrorKind, Result};
 use crate::ops::Grams;
-use crate::ops::gram::gram_from;
+use crate::ops::gram::{gram_from, reads_rows};
 use crate::pass::{Reads, Runtime, check_memory};
 use crate::progress::Progress;
 use std::path::Path;
@@ -23,7 +23,9 @@ pub fn make_gram_file(
     runtime: &Runtime,
     progress: &dyn Progress,
 ) -> Result<Grams> {
-    check_memory(plan, 0, runtime)?;
+    if reads_rows(plan) {
+        check_memory(plan, 0, runtime)?;
+    }
     let staged = StagedOutput::file(output, existing, &plan.inputs())?;
     let mut folder = staged.path().as_os_str().to_owned();
     folder.push(".bookmarks");

@@ -1,7 +1,8 @@
 //! Is a basis what it was, and is it as good as it says? Checksums, and with the originals the true errors.
 
 use crate::basis::Basis;
-use crate::basis::atoms::{Atoms, coded, plain};
+use crate::basis::atoms::{Atoms, coded, factors, plain};
+use crate::checkpoint::Checkpoint;
 use crate::columns::plan::Plan;
 use crate::digest::{Digest, TableOfDigests, TensorDigests};
 use crate::error::{Error, ErrorKind, Result};
@@ -48,10 +49,25 @@ fn atom_checksum(basis: &Basis, index: usize, runtime: &Runtime, progress: &dyn 
         return coded_checksum(basis, index, runtime, progress);
     }
     let atom = basis.open_atom(index)?;
+    if basis.manifest.factors.is_some() {
+        return factors_checksum(basis, &atom, runtime, progress);
+    }
     let names: Vec<String> = atom.tensors().iter().map(|tensor| tensor.name.clone()).collect();
     let plan = Plan::of_columns(atom.clone(), Vec::new(), &names)?;
     let table = digests_of(&plan, runtime, progress)?;
     plain::checksum(&atom, table.column(0))
+}
+
+/// The checksum of an adapter: of its factors, which are in memory, and of what it has as a whole.
+fn factors_checksum(basis: &Basis, atom: &Checkpoint, runtime: &Runtime, progress: &dyn Progress) -> Result<Digest> {
+    let dense = atom.tensors().iter().filter(|tensor| !tensor.is_delta());
+    let dense: Vec<String> = dense.map(|tensor| tensor.name.clone()).collect();
+    let plan = Plan::of_columns(atom.clone(), Vec::new(), &dense)?;
+    let table = digests_of(&plan, runtime, progress)?;
+    let digests: HashMap<&str, Digest> =
+        plan.tensors.iter().map(|tensor| tensor.name.as_str()).zip(table.column(0)).collect();
+    let found = factors::checksum(atom, basis.stored_tensors(), |name| digests.get(name).copied())?;
+    found.ok_or_else(|| Error::failed(format!("{}: not all of it was read", atom.path().display())))
 }
 
 /// The checksum of a coded atom: of its codes, and of the few tensors that are not coded.

@@ -1,10 +1,11 @@
 //! Pass 1: chunks → per-tensor Gram matrices in f64, with the digests of everything that was read.
 
 use super::exact_gram::{SecondLook, is_doubtful, look_again};
+use super::factor_gram::{MOST_TILE_BYTES, add_factor_grams, by_factors, with_digests};
 use super::grams::{GramTensor, Grams, Origin, Per};
 use crate::checkpoint::Place;
 use crate::columns::plan::Plan;
-use crate::digest::{Digest, TableOfDigests, fingerprint};
+use crate::digest::{Digest, TableOfDigests, TensorDigests, fingerprint};
 use crate::error::{Error, Result};
 use crate::pass::bookmark::{Bookmark, Bookmarks, NoBookmarks, PassName};
 use crate::pass::{Block, ChunkReader, Done, Folded, Operation, Pass, Reads, Runtime, Span, SpanSums, add_to};
@@ -86,7 +87,8 @@ pub(super) fn slots(plan: &Plan, per: Per) -> (usize, fn(Span) -> usize) {
     }
 }
 
-/// Reads every input once and forms the Gram matrices.
+/// Reads every input once and forms the Gram matrices. Tensors that all tasks know by factors are not read where their Gram
+/// matrix costs less without.
 ///
 /// # Errors
 /// Rejected: a non-finite delta (named by task, tensor and index), or an input that was written to meanwhile. Failed: I/O or
@@ -106,20 +108,68 @@ pub fn gram_from(
     progress: &dyn Progress,
     bookmarks: &mut dyn Bookmarks,
 ) -> Result<Grams> {
-    let n_values = triangle_len(plan.tasks.len());
     let per = per(plan);
+    let factored = by_factors(plan);
+    if !factored.contains(&true) {
+        let (sums, digests) = sums_of_rows(plan, &factored, per, reads, runtime, progress, bookmarks)?;
+        return Ok(assemble(plan, per, sums, digests));
+    }
+    let rows = plan.only(|tensor| !factored[tensor]);
+    let (of_rows, digests) = match rows.tensors.is_empty() {
+        true => (Vec::new(), TensorDigests::new(plan.n_columns()).finish(0)),
+        false => sums_of_rows(plan, &factored, per, reads, runtime, progress, bookmarks)?,
+    };
+    let len = triangle_len(plan.tasks.len());
+    let slot_of = |tensor: usize| if per == Per::Tensor { tensor } else { 0 };
+    let mut sums = vec![0.0; slots(plan, per).0 * len];
+    let slots_of_rows = (0..plan.tensors.len()).filter(|tensor| !factored[*tensor]).map(slot_of);
+    for (slot, triangle) in slots_of_rows.zip(of_rows.chunks_exact(len)) {
+        sums[slot * len..][..len].copy_from_slice(triangle);
+    }
+    add_factor_grams(plan, &factored, &mut sums, slot_of, runtime, progress)?;
+    Ok(assemble(plan, per, sums, with_digests(plan, &factored, &digests)))
+}
+
+/// The least memory cap that Gram matrices from factors work with.
+pub const FACTORS_BYTES: u64 = MOST_TILE_BYTES;
+
+/// Whether any tensor of a plan is read to form its Gram matrix: those that all tasks know by factors may not be.
+pub fn reads_rows(plan: &Plan) -> bool {
+    by_factors(plan).contains(&false)
+}
+
+/// The matrices of the tensors that are not `factored`, [n_slots, T(T+1)/2], and the digests of what was read.
+fn sums_of_rows(
+    plan: &Plan,
+    factored: &[bool],
+    per: Per,
+    reads: &Reads,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+    bookmarks: &mut dyn Bookmarks,
+) -> Result<(Vec<f64>, TableOfDigests)> {
+    let n_values = triangle_len(plan.tasks.len());
+    let recipe = if factored.contains(&true) {
+        Digest::of(&factored.iter().map(|factored| u8::from(*factored)).collect::<Vec<u8>>())
+    } else {
+        Digest::default()
+    };
+    // The chunks are those of the whole plan, so that a later pass finds what was kept of them.
+    let whole = Pass::over(plan, runtime, reads);
+    let grid = whole.grid.only(|tensor| !factored[tensor]);
+    let rows = plan.only(|tensor| !factored[tensor]);
+    let plan = &rows;
     let (n_slots, slot_of) = slots(plan, per);
     let add_span = |sums: &mut [f64], span: Span, values: &[f64]| {
         add_to(&mut sums[slot_of(span) * n_values..][..n_values], values);
     };
-    let mut pass = Pass::over(plan, runtime, reads);
-    let n_chunks = pass.grid.n_chunks();
+    let n_chunks = grid.n_chunks();
     let start = Bookmark::start(n_slots * n_values, n_values, &[plan.n_columns()]);
-    let found = bookmarks.find(PassName::Gram, Digest::default());
+    let found = bookmarks.find(PassName::Gram, recipe);
     let mut state = found.filter(|found| found.fits(&start, n_chunks, plan.tensors.len())).unwrap_or(start);
     progress.begin("gram", plan.n_bytes());
     progress.advance(plan.n_bytes() / n_chunks.max(1) as u64 * state.n_folded as u64);
-    pass.grid = pass.grid.after(state.n_folded);
+    let pass = Pass { plan, grid: grid.after(state.n_folded), reads };
     let fold = |Folded { blocks, digests, part }: Folded<'_, Vec<f64>>| {
         let sums = &mut state.sums;
         fold_blocks(&mut state.spans, blocks, &part, |span, values| add_span(sums, span, values));
@@ -127,14 +177,13 @@ pub fn gram_from(
             state.digests[0].push(block.tensor, columns);
         }
         state.n_folded += 1;
-        if bookmarks.is_due() { bookmarks.put(PassName::Gram, Digest::default(), &state) } else { Ok(()) }
+        if bookmarks.is_due() { bookmarks.put(PassName::Gram, recipe, &state) } else { Ok(()) }
     };
     pass.run(&GramOfBlocks { plan, reads }, runtime, progress, fold)?;
     progress.finish();
     let Bookmark { mut sums, mut spans, mut digests, .. } = state;
     spans.close(|span, values| add_span(&mut sums, span, values));
-    let digests = digests.swap_remove(0).finish(plan.tensors.len());
-    Ok(assemble(plan, per, sums, digests))
+    Ok((sums, digests.swap_remove(0).finish(plan.tensors.len())))
 }
 
 /// The Gram matrices of the spans of one part of the work, \[T(T+1)/2\] each, in order. Part `part` of `n_parts` is cut where

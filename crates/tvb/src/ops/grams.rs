@@ -4,7 +4,7 @@ use super::dtype_name;
 use crate::checkpoint::Dtype;
 use crate::columns::coded::is_coded;
 use crate::columns::left_out::{LeftOut, Skipped};
-use crate::digest::{Digest, TableOfDigests};
+use crate::digest::{Digest, TableOfDigests, of_unread};
 use crate::matrix::Matrix;
 use crate::pass::add_to;
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,12 @@ impl Grams {
     /// T.
     pub fn n_tasks(&self) -> usize {
         self.tasks.len()
+    }
+
+    /// The base's fingerprint; `None` where it was not read in full, since adapters say by themselves what they change.
+    pub fn base_fingerprint(&self) -> Option<Digest> {
+        let unread = of_unread();
+        (!self.digests.column(0).any(|digest| digest == unread)).then_some(self.base.fingerprint)
     }
 
     /// Number of matrices kept.

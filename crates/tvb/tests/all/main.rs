@@ -5,6 +5,7 @@
 mod checkpoint;
 mod coded;
 mod device_faults;
+mod factors;
 mod faults;
 mod gpu_device;
 mod hostile;

@@ -1,6 +1,7 @@
 //! Where atoms come from and where they go: files of floats or of codes, or a seed.
 
 pub mod coded;
+pub mod factors;
 pub mod generated;
 pub mod plain;
 

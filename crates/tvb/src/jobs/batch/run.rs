@@ -379,7 +379,7 @@ pub(super) fn current_basis(unit: &Unit, grams: &Grams, budget: &Budget) -> Opti
         Some(coding) => is_coded_as(&basis, coding),
     };
     let whole = (0..basis.n_atoms()).all(|index| basis.open_atom(index).is_ok());
-    let same_base = manifest.base.fingerprint == Some(grams.base.fingerprint);
+    let same_base = manifest.base.fingerprint == grams.base_fingerprint();
     // What was clipped is what the unit makes only where it clips.
     let same_values = unit.clip || options.get(CLIPPED).is_none();
     (same_tasks && same_base && same_options && same_type && same_values && whole).then_some(basis)

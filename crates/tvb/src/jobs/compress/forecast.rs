@@ -1,6 +1,7 @@
 //! What `compress` would do, from headers (or a Gram file) alone.
 
 use super::keeping::n_reads;
+use super::make_factors::{Weighed, weigh};
 use super::options::CompressOptions;
 use super::size::{Size, atoms_for_ratio};
 use super::solving::{choose_atoms, chosen, solve_for};
@@ -9,6 +10,7 @@ use crate::basis::gram_file;
 use crate::checkpoint::free_bytes;
 use crate::columns::plan::Plan;
 use crate::error::{Error, Result};
+use crate::ops::gram::FACTORS_BYTES;
 use crate::ops::same_inputs::check_same_inputs;
 use crate::pass::{Runtime, check_memory, least_bytes};
 use crate::progress::Silent;
@@ -38,6 +40,17 @@ pub struct Forecast {
 /// # Errors
 /// Usage: options that do not fit, a memory cap that is too low. Rejected: a Gram file of other inputs. Failed: an input that cannot be read.
 pub fn forecast(plan: &Plan, options: &CompressOptions, memory_bytes: u64) -> Result<Forecast> {
+    options.check(plan)?;
+    if let Some(n_bytes) = kept_factors(plan, options)? {
+        return Ok(Forecast {
+            n_atoms: Some(plan.tasks.len()),
+            n_reads: 1,
+            read_bytes: n_bytes,
+            memory_bytes: FACTORS_BYTES,
+            write_bytes: Some(n_bytes),
+            free_bytes: free_bytes(&options.output),
+        });
+    }
     let on_cpu = Runtime::on_cpu(1, memory_bytes);
     let n_outputs = options.most_outputs(plan.tasks.len());
     check_memory(plan, n_outputs, &on_cpu)?;
@@ -85,6 +98,19 @@ fn most_bytes(plan: &Plan, options: &CompressOptions, n_atoms: usize) -> Result<
     let kept = rung.kept_rate.map_or(0, |_| coding.n_kept_most());
     let kept_rate = rung.kept_rate.unwrap_or(rung.rate);
     CodeFiles::n_bytes(ColumnRates { rate: rung.rate, n_own: n_stored, kept_rate, n_kept: kept }, &tensors)
+}
+
+/// What adapters take by either way; `None` where a task is none, or something else is asked for.
+pub(super) fn weighed(plan: &Plan, options: &CompressOptions) -> Result<Option<Weighed>> {
+    if matches!(options.size, Size::MaxError(_) | Size::MaxBytes(_)) {
+        return Ok(None);
+    }
+    weigh(plan, options, || most_bytes(plan, options, plan.tasks.len()))
+}
+
+/// Bytes of the files where tasks are kept as their factors; `None` where they are not.
+pub(super) fn kept_factors(plan: &Plan, options: &CompressOptions) -> Result<Option<u64>> {
+    Ok(weighed(plan, options)?.filter(|weighed| weighed.keeps_factors()).map(|weighed| weighed.factors))
 }
 
 /// The number of atoms `compress` would make, where headers (or a Gram file) are enough to tell.

@@ -1,5 +1,6 @@
 //! The main job, from end to end: base and fine-tunes → Gram → coefficients → atoms → a basis folder.
 
+use super::forecast::kept_factors;
 use super::keeping;
 use super::make::Make;
 use super::options::CompressOptions;
@@ -8,6 +9,7 @@ use crate::checkpoint::{Leftover, StagedOutput};
 use crate::columns::plan::Plan;
 use crate::error::{ErrorKind, Result};
 use crate::jobs::bookmarks::{self, BookmarkFolder};
+use crate::ops::gram::reads_rows;
 use crate::pass::{Runtime, check_memory};
 use crate::progress::Progress;
 
@@ -34,7 +36,11 @@ pub fn compress(
     progress: &dyn Progress,
 ) -> Result<Compressed> {
     options.check(plan)?;
-    check_memory(plan, options.most_outputs(plan.tasks.len()), runtime)?;
+    if kept_factors(plan, options)?.is_none() {
+        check_memory(plan, options.most_outputs(plan.tasks.len()), runtime)?;
+    } else if reads_rows(plan) {
+        check_memory(plan, 0, runtime)?;
+    }
     let reads = keeping::reads(plan, options, runtime)?;
     let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Keep, &options.inputs(plan))?;
     let mut bookmarks = BookmarkFolder::new(staged.path().join(bookmarks::FOLDER), plan, runtime);

@@ -1,6 +1,6 @@
 //! The folder of a basis, filled: Gram, solve, atoms, coefficients, manifest.
 
-use super::forecast::{check_room, check_room_before_reading};
+use super::forecast::{check_room, check_room_before_reading, weighed};
 use super::in_f32::check_in_f32;
 use super::options::CompressOptions;
 use super::size::Size;
@@ -45,8 +45,14 @@ impl Make<'_> {
     /// Fills the partial output with a basis.
     pub(super) fn make(&self, bookmarks: &mut BookmarkFolder) -> Result<()> {
         let Make { plan, options, reads, runtime, progress, staged } = *self;
+        let weighed = weighed(plan, options)?;
+        if let Some(weighed) = weighed {
+            progress.note(&weighed.in_words());
+        }
+        let factors_bytes = weighed.filter(|weighed| weighed.keeps_factors()).map(|weighed| weighed.factors);
         let grams = match &options.gram {
             Some(path) => Some(gram_file::read_within(path, &runtime.budget)?),
+            None if factors_bytes.is_some() => Some(resumed_gram(plan, reads, bookmarks, runtime, progress)?),
             None if self.needs_gram_first() => {
                 // What an interrupted run reserved is no longer free and need not be.
                 if !staged.resumed() {
@@ -58,6 +64,10 @@ impl Make<'_> {
         };
         if let Some(grams) = &grams {
             check_same_inputs(plan, grams)?;
+        }
+        if let (Some(n_bytes), Some(grams)) = (factors_bytes, &grams) {
+            bookmarks.clear_beside()?;
+            return self.make_factors(grams, n_bytes);
         }
         let options = chosen(plan, options, grams.as_ref(), progress)?;
         let make = Make { options: &options, ..*self };
@@ -111,7 +121,7 @@ impl Make<'_> {
         progress.check()?;
         let file = coefficients::write(staged.path(), Some(&grams), &solution)?;
         progress.check()?;
-        let described = Described { grams: &grams, solved: &solved, method: &options.method, dtype, codes: None };
+        let described = Described { grams: &grams, solved: &solved, method: &options.method, dtype, codes: None, are_factors: false };
         let mut manifest = describe(&described, atoms, file);
         if !clipped.is_none() {
             if let Some(options) = manifest.method.options.as_object_mut() {

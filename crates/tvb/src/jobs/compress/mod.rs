@@ -8,7 +8,7 @@
 //! | `forecast.rs` | what would be done, from headers alone; room on the disk |
 //! | `solving.rs` | Gram matrices → M, B and W |
 //! | `in_f32.rs` | whether f32 can hold B and W |
-//! | `make.rs`, `make_coded.rs` | the folder, filled |
+//! | `make.rs`, `make_coded.rs`, `make_factors.rs` | the folder, filled |
 //! | `job.rs` | the job from end to end |
 
 mod coding;
@@ -18,6 +18,7 @@ mod job;
 mod keeping;
 mod make;
 mod make_coded;
+mod make_factors;
 mod options;
 mod size;
 mod solving;

@@ -25,6 +25,8 @@ pub struct CompressOptions {
     pub dtype: tvb_kernels::Dtype,
     /// How they are coded; `None` where they are stored as `dtype`.
     pub coding: Option<CodingOptions>,
+    /// Whether tasks that are adapters are kept as their factors, not coded, where that is smaller.
+    pub keep_factors: bool,
     /// Whether a budget chooses how mixtures are stored, too.
     pub any_storage: bool,
     /// Write the largest finite value of the type in place of one beyond it; otherwise that is an error.
@@ -43,11 +45,11 @@ pub struct CompressOptions {
 
 impl CompressOptions {
     /// The defaults: every task coded as it is at 2 bits an element, with the sum of all kept at 3, in a folder that is not
-    /// there yet.
+    /// there yet. Where all tasks are adapters, their factors as they are.
     pub fn new(output: impl Into<PathBuf>) -> CompressOptions {
         let options = CompressOptions::mixtures(output);
         let coding = Some(CodingOptions::default());
-        CompressOptions { method: Method::Identity, size: Size::Ratio(1.0), coding, ..options }
+        CompressOptions { method: Method::Identity, size: Size::Ratio(1.0), coding, keep_factors: true, ..options }
     }
 
     /// Mixtures of the tasks as in the paper: by default `anchored`, half as many atoms as tasks, stored in f32, in a folder
@@ -60,6 +62,7 @@ impl CompressOptions {
             balance: false,
             coordinates: Coordinates::Convex,
             dtype: tvb_kernels::Dtype::F32,
+            keep_factors: false,
             any_storage: false,
             clip: false,
             gram: None,
@@ -110,6 +113,12 @@ impl CompressOptions {
     #[must_use]
     pub fn coding(self, coding: Option<CodingOptions>) -> CompressOptions {
         CompressOptions { coding, ..self }
+    }
+
+    /// Sets whether tasks that are adapters are kept as their factors where that is smaller than codes. A budget codes them.
+    #[must_use]
+    pub fn keep_factors(self, keep_factors: bool) -> CompressOptions {
+        CompressOptions { keep_factors, ..self }
     }
 
     /// Sets whether a budget chooses how mixtures are stored, too.

@@ -82,6 +82,7 @@ fn describe(folder: &Path, published: Published, plan: &Plan, atoms: Vec<AtomRec
         format: FORMAT.into(),
         version: PLAIN_VERSION,
         coded: None,
+        factors: None,
         checksum: seal::UNSEALED,
         tool: crate::TOOL.into(),
         method: MethodRecord { name: method.into(), options },

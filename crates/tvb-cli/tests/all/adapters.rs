@@ -1,0 +1,155 @@
+//! Bases of adapters: the factors as they are, edits from them, and what is damaged.
+
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
+use tvb::Checkpoint;
+use tvb::checkpoint::{Dtype, SafetensorsLayout, SafetensorsWriter, TensorSpec};
+use tvb_tests::small_models::Random;
+
+const BASE: [(&str, &[usize]); 5] = [
+    ("q.weight", &[96, 64]),
+    ("c_attn.weight", &[64, 160]),
+    ("norm.weight", &[64]),
+    ("head.weight", &[7, 64]),
+    ("head.bias", &[7]),
+];
+
+/// Values that bf16 holds where `narrow`.
+fn write(path: &Path, tensors: &[(&str, &[usize])], narrow: bool, random: &mut Random) {
+    let spec = |(name, shape): &(&str, &[usize])| TensorSpec {
+        name: (*name).to_owned(),
+        dtype: Dtype::F32,
+        shape: shape.to_vec(),
+    };
+    let specs: Vec<TensorSpec> = tensors.iter().map(spec).collect();
+    let writer = SafetensorsWriter::create(path, SafetensorsLayout::new(&specs, &Default::default()).unwrap()).unwrap();
+    for (number, (_, shape)) in tensors.iter().enumerate() {
+        let value = |_: usize| {
+            let bits = random.value().to_bits();
+            f32::from_bits(if narrow { bits & 0xffff_0000 } else { bits }).to_le_bytes()
+        };
+        let bytes: Vec<u8> = (0..shape.iter().product()).flat_map(value).collect();
+        writer.write_at(number, 0, &bytes).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+fn write_adapter(folder: &Path, rank: usize, with_head: bool, narrow: bool, random: &mut Random) {
+    std::fs::create_dir(folder).unwrap();
+    let all: [(&str, &[usize]); 6] = [
+        ("base_model.model.q.lora_A.weight", &[rank, 64]),
+        ("base_model.model.q.lora_B.weight", &[96, rank]),
+        ("base_model.model.c_attn.lora_A.weight", &[rank, 64]),
+        ("base_model.model.c_attn.lora_B.weight", &[160, rank]),
+        ("base_model.model.head.weight", &[7, 64]),
+        ("base_model.model.head.bias", &[7]),
+    ];
+    let n = if with_head { 6 } else { 4 };
+    write(&folder.join("adapter_model.safetensors"), &all[..n], narrow, random);
+    let config = json!({
+        "peft_type": "LORA", "r": rank, "lora_alpha": 16, "base_model_name_or_path": "org/model",
+        "target_modules": ["q", "c_attn"], "fan_in_fan_out": false,
+        "modules_to_save": if with_head { json!(["head"]) } else { Value::Null },
+    });
+    std::fs::write(folder.join("adapter_config.json"), config.to_string()).unwrap();
+}
+
+fn models() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let random = &mut Random(7);
+    write(&folder.path().join("base.safetensors"), &BASE, false, random);
+    write_adapter(&folder.path().join("a"), 1, false, true, random);
+    write_adapter(&folder.path().join("b"), 3, true, false, random);
+    write_adapter(&folder.path().join("c"), 2, false, false, random);
+    folder
+}
+
+#[track_caller]
+fn run(folder: &Path, words: &[&str], exit_code: i32) -> (Output, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tvb"));
+    command.args(words).args(["--device", "cpu"]).current_dir(folder).stdin(Stdio::null());
+    command.env_remove("TVB_DEVICE").env_remove("WGPU_BACKEND").env_remove("TVB_LOG");
+    let output = command.output().expect("tvb runs");
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(exit_code), "{words:?}: {said}");
+    (output, said)
+}
+
+fn values(path: &Path, name: &str) -> Vec<f32> {
+    let checkpoint = Checkpoint::open(path).unwrap();
+    let tensor = checkpoint.get(name).unwrap();
+    let mut bytes = vec![0; tensor.n_bytes() as usize];
+    checkpoint.read(tensor, 0, &mut bytes).unwrap();
+    bytes.chunks(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+}
+
+const COMPRESS: [&str; 8] = ["compress", "--base", "base.safetensors", "-o", "basis", "a", "b", "c"];
+
+#[test]
+fn a_basis_of_adapters_keeps_their_factors_and_gives_the_same_edits() {
+    let models = models();
+    let here = models.path();
+    let (_, said) = run(here, &COMPRESS, 0);
+    assert!(said.contains("their factors are kept as they are"), "{said}");
+    let manifest: Value = serde_json::from_slice(&std::fs::read(here.join("basis/basis.json")).unwrap()).unwrap();
+    assert_eq!((&manifest["version"], &manifest["base"]["fingerprint"]), (&json!(3), &Value::Null));
+    assert_eq!(manifest["frozen"], json!(["norm.weight"]));
+    for task in 0..3 {
+        assert!(manifest["tasks"][task]["relative_error"].as_f64().unwrap() < 1e-12);
+    }
+    // Each as narrow as it is without a loss; the head of b as a whole.
+    let atom = |n: usize| Checkpoint::open(&here.join(format!("basis/atom-0{n}.safetensors"))).unwrap();
+    assert_eq!(atom(0).get("q.weight.lora_B").unwrap().dtype, Dtype::Bf16);
+    assert_eq!(atom(1).get("q.weight.lora_B").unwrap().dtype, Dtype::F32);
+    assert!(atom(1).get("head.weight").is_some() && atom(0).get("head.weight").is_none());
+
+    let expression = ["--", "a - 0.5*b + 0.25*c"];
+    let apply = ["apply", "--base", "base.safetensors"];
+    run(here, &[&apply[..], &["--basis", "basis", "-o", "ours.safetensors"], &expression].concat(), 0);
+    let direct = ["-o", "direct.safetensors", "--from-checkpoints", "a", "b", "c"];
+    run(here, &[&apply[..], &direct, &expression].concat(), 0);
+    for (name, _) in BASE {
+        let [ours, direct] = ["ours", "direct"].map(|file| values(&here.join(format!("{file}.safetensors")), name));
+        for (ours, direct) in ours.iter().zip(&direct) {
+            assert!((ours - direct).abs() < 1e-5, "{name}: {ours} and {direct}");
+        }
+    }
+    run(here, &["verify", "basis"], 0);
+    let originals = ["verify", "basis", "--base", "base.safetensors", "--from-checkpoints", "a", "b", "c"];
+    run(here, &originals, 0);
+    run(here, &["inspect", "basis"], 0);
+    run(here, &["recover", "basis", "--all", "--base", "base.safetensors", "-o", "back"], 0);
+}
+
+#[test]
+fn what_is_damaged_is_refused() {
+    let models = models();
+    let here = models.path();
+    run(here, &COMPRESS, 0);
+    let edit = ["apply", "--base", "base.safetensors", "--basis", "basis", "-o", "e.safetensors", "--", "a + b"];
+    let path = here.join("basis/atom-01.safetensors");
+    let whole = std::fs::read(&path).unwrap();
+    let mut flipped = whole.clone();
+    let last = flipped.len() - 900;
+    flipped[last] ^= 1;
+    let cases = [
+        ("cut", whole[..whole.len() - 8].to_vec(), "atom-01"),
+        ("one bit", flipped, "checksum"),
+        ("another task's", std::fs::read(here.join("basis/atom-02.safetensors")).unwrap(), "checksum"),
+    ];
+    for (what, bytes, expected) in cases {
+        std::fs::write(&path, bytes).unwrap();
+        let (_, said) = run(here, &edit, 3);
+        assert!(said.contains(expected), "{what}: {said}");
+        assert!(!here.join("e.safetensors").exists(), "{what}");
+        let (_, said) = run(here, &["verify", "basis"], 3);
+        assert!(said.contains("atom-01"), "{what}: {said}");
+    }
+    // Factors of another matrix.
+    write(&path, &[("scales", &[1]), ("q.weight.lora_B", &[64, 2]), ("q.weight.lora_A", &[2, 64])], false, &mut Random(1));
+    run(here, &edit, 3);
+    std::fs::write(&path, &whole).unwrap();
+    run(here, &edit, 0);
+}

@@ -1,0 +1,137 @@
+//! The folder of a basis of adapters, filled: each task's factors as they are, and what it replaces as a whole beside them.
+
+use super::forecast::check_room;
+use super::make::Make;
+use super::options::CompressOptions;
+use crate::basis::atoms::factors::{self, Part, Parts};
+use crate::basis::coefficients::{self, Solution};
+use crate::basis::describe::{Described, describe};
+use crate::checkpoint::{Dtype, Place};
+use crate::columns::plan::{Plan, PlannedTensor};
+use crate::error::{Error, Result};
+use crate::ops::Grams;
+use crate::units;
+use crate::solve::{Gram, Method, Solved, as_they_are, assess};
+use tvb_kernels::Dtype as Float;
+
+/// Bytes of the files of adapters.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Weighed {
+    /// Where the factors are kept as they are.
+    pub(super) factors: u64,
+    /// Where all elements are coded, at most.
+    pub(super) codes: u64,
+}
+
+impl Weighed {
+    /// Which is done, and why.
+    pub(super) fn in_words(self) -> String {
+        let [factors, codes] = [self.factors, self.codes].map(units::bytes);
+        match self.keeps_factors() {
+            true => format!("all tasks are adapters: their factors are kept as they are ({factors}); codes would take {codes}"),
+            false => format!("all tasks are adapters, and their factors would take {factors}: all elements are coded ({codes})"),
+        }
+    }
+
+    pub(super) fn keeps_factors(self) -> bool {
+        self.factors <= self.codes
+    }
+}
+
+/// What either way takes where all tasks are adapters and nothing else is asked for. `code_bytes` come from the options.
+pub(super) fn weigh(
+    plan: &Plan,
+    options: &CompressOptions,
+    code_bytes: impl FnOnce() -> Result<u64>,
+) -> Result<Option<Weighed>> {
+    let is_adapter = |column: usize| {
+        let mut places = plan.tensors.iter().map(|planned| &plan.column_tensor(planned, column).place);
+        places.any(|place| matches!(place, Place::LowRank(_)))
+    };
+    if !options.keep_factors || !options.codes_tasks() || !(1..plan.n_columns()).all(is_adapter) {
+        return Ok(None);
+    }
+    let mut n_bytes = 0_u64;
+    for column in 1..plan.n_columns() {
+        n_bytes = n_bytes.saturating_add(factors::n_bytes(&parts_of(plan, &plan.tensors, column))?);
+    }
+    Ok(Some(Weighed { factors: n_bytes, codes: code_bytes()? }))
+}
+
+/// What one task has of each of these tensors.
+fn parts_of<'a>(plan: &'a Plan, tensors: impl IntoIterator<Item = &'a PlannedTensor>, column: usize) -> Parts<'a> {
+    let part = |planned: &'a PlannedTensor| {
+        let part = match &plan.column_tensor(planned, column).place {
+            Place::LowRank(factors) => Part::Factors(factors),
+            Place::Unmoved => Part::Nothing,
+            _ => Part::Dense,
+        };
+        (planned.name.as_str(), planned.shape.as_slice(), part)
+    };
+    tensors.into_iter().map(part).collect()
+}
+
+impl Make<'_> {
+    /// Fills the partial output with a basis of the tasks' own factors.
+    pub(super) fn make_factors(&self, grams: &Grams, n_bytes: u64) -> Result<()> {
+        let Make { plan, options, progress, staged, .. } = *self;
+        check_room(&options.output, n_bytes)?;
+        let gram = Gram::new(grams.total())?.over(grams.n_moved_rows());
+        let coefficients = as_they_are(gram.n_tasks());
+        let solved = Solved { assessment: assess(&gram, &coefficients)?, gram, coefficients };
+        let stored = plan.tensors.iter().zip(&grams.tensors).filter(|(_, tensor)| !tensor.frozen);
+        let stored: Vec<&PlannedTensor> = stored.map(|(planned, _)| planned).collect();
+        progress.begin("factors", n_bytes);
+        let mut atoms = Vec::with_capacity(plan.tasks.len());
+        for task in 0..plan.tasks.len() {
+            progress.check()?;
+            let parts = parts_of(plan, stored.iter().copied(), task + 1);
+            let dense = |place: usize, first: usize, out: &mut [f32]| match stored.get(place) {
+                Some(planned) => difference(plan, planned, task + 1, first, out),
+                None => Err(Error::failed("a tensor that is not stored was asked for")),
+            };
+            let atom = factors::write(staged.path(), (task, plan.tasks.len()), &parts, dense)?;
+            progress.advance(atom.bytes);
+            atoms.push(atom);
+        }
+        (0..plan.n_columns()).try_for_each(|column| plan.column_checkpoint(column).check_unchanged())?;
+        progress.finish();
+        let solution = Solution {
+            encode: &solved.coefficients.encode,
+            decode: &solved.coefficients.decode,
+            mix: None,
+            kept: None,
+            eigenvalues: &solved.gram.spectrum().values,
+        };
+        let file = coefficients::write(staged.path(), Some(grams), &solution)?;
+        let described = Described {
+            grams,
+            solved: &solved,
+            method: &Method::Identity,
+            dtype: Float::F32,
+            codes: None,
+            are_factors: true,
+        };
+        describe(&described, atoms, file).write(staged.path())
+    }
+}
+
+/// Elements of a task's difference from the base, where it has a tensor of its own.
+fn difference(plan: &Plan, planned: &PlannedTensor, column: usize, first: usize, out: &mut [f32]) -> Result<()> {
+    let read = |column: usize| -> Result<Vec<f32>> {
+        let tensor = plan.column_tensor(planned, column);
+        let dtype = tensor.dtype.float().unwrap_or(Float::F32);
+        let mut bytes = vec![0; out.len() * dtype.size()];
+        plan.column_checkpoint(column).read(tensor, (first * dtype.size()) as u64, &mut bytes)?;
+        Ok(tvb_kernels::decode(&bytes, dtype))
+    };
+    let (base, tuned) = (read(0)?, read(column)?);
+    for ((out, tuned), base) in out.iter_mut().zip(&tuned).zip(&base) {
+        *out = tuned - base;
+    }
+    if out.iter().all(|value| value.is_finite()) {
+        return Ok(());
+    }
+    let (column, name) = (plan.column_name(column), crate::shown::shown(&planned.name));
+    Err(Error::rejected(format!("{column}, tensor {name}: finite differences from the base in {} expected", Dtype::F32)))
+}
