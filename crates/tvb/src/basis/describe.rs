@@ -95,7 +95,7 @@ pub fn describe(described: &Described<'_>, atoms: Vec<AtomRecord>, coefficients:
         }),
         coded: codes.as_ref().map(|codes| coded_record(codes, grams)),
         factors: are_factors.then(|| FactorsRecord {
-            tensors: stored.map(|tensor| FactorTensor { shape: tensor.shape.clone() }).collect(),
+            tensors: stored.map(|tensor| FactorTensor { shape: tensor.shape.clone(), module: None }).collect(),
         }),
         coefficients,
         frozen: grams.tensors.iter().filter(|tensor| tensor.frozen).map(|tensor| tensor.name.clone()).collect(),

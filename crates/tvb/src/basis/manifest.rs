@@ -219,6 +219,9 @@ pub struct FactorsRecord {
 pub struct FactorTensor {
     /// Its shape.
     pub shape: Vec<usize>,
+    /// Whose weight it is to an adapter, where all tasks that move it say the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub module: Option<crate::checkpoint::Module>,
 }
 
 /// A stored tensor of a coded basis.

@@ -6,7 +6,7 @@ use super::options::CompressOptions;
 use crate::basis::atoms::factors::{self, Part, Parts};
 use crate::basis::coefficients::{self, Solution};
 use crate::basis::describe::{Described, describe};
-use crate::checkpoint::{Dtype, Place};
+use crate::checkpoint::{Dtype, Module, Place};
 use crate::columns::plan::{Plan, PlannedTensor};
 use crate::error::{Error, Result};
 use crate::ops::Grams;
@@ -56,6 +56,17 @@ pub(super) fn weigh(
         n_bytes = n_bytes.saturating_add(factors::n_bytes(&parts_of(plan, &plan.tensors, column))?);
     }
     Ok(Some(Weighed { factors: n_bytes, codes: code_bytes()? }))
+}
+
+/// Whose weight a tensor is, where all tasks that move it by factors say the same.
+fn module_of(plan: &Plan, planned: &PlannedTensor) -> Option<Module> {
+    let places = (1..plan.n_columns()).map(|column| &plan.column_tensor(planned, column).place);
+    let mut all = places.filter_map(|place| match place {
+        Place::LowRank(factors) => Some(factors.module()),
+        _ => None,
+    });
+    let first = all.next()??;
+    all.all(|module| module == Some(first)).then(|| first.clone())
 }
 
 /// What one task has of each of these tensors.
@@ -112,7 +123,10 @@ impl Make<'_> {
             codes: None,
             are_factors: true,
         };
-        describe(&described, atoms, file).write(staged.path())
+        let mut manifest = describe(&described, atoms, file);
+        let tensors = manifest.factors.iter_mut().flat_map(|factors| &mut factors.tensors);
+        tensors.zip(&stored).for_each(|(tensor, planned)| tensor.module = module_of(plan, planned));
+        manifest.write(staged.path())
     }
 }
 
