@@ -55,16 +55,15 @@ impl Found {
     /// # Errors
     /// Rejected: a malformed checkpoint, or an adapter that is refused. Failed: I/O.
     pub fn at(path: &Path, options: &OpenOptions) -> Result<Found> {
-        let (weights, config) = if path.is_dir() {
-            match in_folder(path)? {
-                Some(found) => found,
-                None => return Checkpoint::open_with(path, options).map(Found::Checkpoint),
-            }
-        } else {
-            (path.to_owned(), beside(path)?)
+        let in_folder = if path.is_dir() { in_folder(path)? } else { None };
+        let is_named = in_folder.is_some();
+        let (weights, config) = match in_folder {
+            Some(found) => found,
+            None => (path.to_owned(), beside(path)?),
         };
         let file = Checkpoint::open_with(&weights, options)?;
-        if !Parsed::is(&file) && !path.is_dir() {
+        // Whatever a file is called: A and B are never taken for weights.
+        if !is_named && !Parsed::is(&file) {
             return Ok(Found::Checkpoint(file));
         }
         let parsed = Parsed::of(file, config.as_deref(), &options.budget)?;
