@@ -121,4 +121,3 @@ fn build() -> Result<PathBuf> {
     run_command(&mut cargo(["build", "--locked", "--workspace", "--all-targets"]))?;
     Ok(target().join("debug/tvb"))
 }
-

@@ -53,9 +53,9 @@ def int8(state):
 
 
 quantized("fp8 weights", "safetensors", fp8, "layer.weight", "fp8", "float")
-quantized("GPTQ / AWQ (qweight, qzeros)", "imitated", gptq, "qweight", "float")
+quantized("GPTQ / AWQ (qweight, qzeros)", "imitated", gptq, "GPTQ", "float")
 quantized("bitsandbytes 4 bit (quant_state)", "imitated", bitsandbytes, "bitsandbytes", "float")
-quantized("bitsandbytes 8 bit (SCB)", "imitated", int8, "layer.weight", "float")
+quantized("bitsandbytes 8 bit (SCB)", "imitated", int8, "bitsandbytes", "float")
 
 
 @case("fp8 in a .pt", "torch.save", "refused")

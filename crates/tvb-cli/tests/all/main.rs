@@ -17,3 +17,4 @@ mod numbers;
 mod plan;
 mod streams;
 mod sweep;
+mod wrapped;

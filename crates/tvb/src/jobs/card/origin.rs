@@ -4,7 +4,7 @@ use super::front_matter::{self, Value};
 use crate::checkpoint::{Checkpoint, read_capped_within, resolve_inside};
 use crate::error::{Error, Result};
 use crate::shown::shown;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A card larger than this is not looked at.
 const CARD_BYTES_MAX: u64 = 4 << 20;
@@ -29,7 +29,8 @@ impl Origin {
     /// reason to refuse an edit.
     pub(super) fn of(base: &Checkpoint, id: Option<&str>) -> Origin {
         let folder = Folder { path: base.path(), base };
-        let id = id.map(str::to_owned).or_else(|| id_in_cache(base.path())).or_else(|| id_in_config(&folder));
+        let id =
+            id.map(str::to_owned).or_else(|| base.hub_name().filter(|id| is_id(id))).or_else(|| id_in_config(&folder));
         let mut fields = front_matter::read(&folder.text("README.md", CARD_BYTES_MAX).unwrap_or_default());
         let own = fields.iter().position(|(key, _)| *key == "library_name").map(|at| fields.remove(at).1);
         let library = match own {
@@ -90,13 +91,6 @@ fn library_of(folder: &Folder<'_>) -> Option<&'static str> {
     }
 }
 
-/// ORG/NAME of a folder of the hub's cache, `models--ORG--NAME/snapshots/REVISION`, or of that folder itself.
-fn id_in_cache(path: &Path) -> Option<String> {
-    let path = std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
-    let names = path.ancestors().filter_map(|folder| folder.file_name()?.to_str()?.strip_prefix("models--"));
-    names.map(|name| name.replace("--", "/")).find(|id| is_id(id))
-}
-
 /// ORG/NAME that the configuration says the model was loaded from. A single word there may be a folder of anybody's.
 fn id_in_config(folder: &Folder<'_>) -> Option<String> {
     let config = folder.config()?;
@@ -149,21 +143,6 @@ mod tests {
         {
             assert!(!is_id(id), "{id}");
             assert!(check_model_id(id).is_err(), "{id}");
-        }
-    }
-
-    #[test]
-    fn names_in_paths_of_the_cache() {
-        let cases = [
-            ("/x/hub/models--openai--clip-vit-base-patch32/snapshots/abc", Some("openai/clip-vit-base-patch32")),
-            ("/x/hub/models--gpt2/snapshots/abc/model.safetensors", Some("gpt2")),
-            ("/x/hub/models--a--b", Some("a/b")),
-            ("/x/models--a--b--c/snapshots/1", None),
-            ("/x/models/a", None),
-            ("/x/models--", None),
-        ];
-        for (path, id) in cases {
-            assert_eq!(id_in_cache(Path::new(path)).as_deref(), id, "{path}");
         }
     }
 }
