@@ -176,7 +176,7 @@ fn adapter_text(path: &Path, adapter: &Adapter) -> String {
     let mut table = Table::new([("module", Align::Left), ("rank", Align::Right), ("scale", Align::Right)]);
     let modules = adapter.modules();
     for module in &modules {
-        table.row([module.path.clone(), module.rank.to_string(), format!("{:.4}", module.scale)]);
+        table.row([module.name.clone(), module.rank.to_string(), format!("{:.4}", module.scale)]);
     }
     let writer = match adapter.writer() {
         Writer::Peft => "PEFT",
@@ -207,7 +207,7 @@ fn adapter_json(path: &Path, adapter: &Adapter) -> Value {
     let modules: Vec<Value> = adapter
         .modules()
         .iter()
-        .map(|m| json!({ "path": m.path, "rank": m.rank, "scale": m.scale, "dora": m.is_dora }))
+        .map(|m| json!({ "name": m.name, "rank": m.rank, "scale": m.scale, "dora": m.is_dora }))
         .collect();
     json!({
         "path": path_json(path),

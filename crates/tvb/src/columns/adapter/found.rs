@@ -40,7 +40,7 @@ pub struct Adapter {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModuleFacts {
     /// The module's path, as the adapter writes it.
-    pub path: String,
+    pub name: String,
     /// r.
     pub rank: usize,
     /// s of Δ = s·B·A.
@@ -115,7 +115,7 @@ impl Adapter {
     /// Its modules, sorted by path.
     pub fn modules(&self) -> Vec<ModuleFacts> {
         let facts = |module: &super::parsed::Module| ModuleFacts {
-            path: module.path.clone(),
+            name: module.path.clone(),
             rank: module.rank,
             scale: module.scale,
             is_dora: module.magnitude.is_some(),
