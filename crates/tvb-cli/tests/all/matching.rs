@@ -52,12 +52,13 @@ fn encoder() -> Vec<Shape> {
 }
 
 fn tensors(path: &Path) -> BTreeMap<String, (Vec<usize>, Vec<u8>)> {
-    let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let file = safetensors::SafeTensors::deserialize(&bytes).expect("a safetensors file");
-    let tensor = |(name, view): (String, safetensors::tensor::TensorView<'_>)| {
-        (name, (view.shape().to_vec(), view.data().to_vec()))
+    let file = tvb::Checkpoint::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let tensor = |tensor: &tvb::checkpoint::Tensor| {
+        let mut bytes = vec![0; tensor.n_bytes() as usize];
+        file.read(tensor, 0, &mut bytes).expect("read");
+        (tensor.name.clone(), (tensor.shape.clone(), bytes))
     };
-    file.tensors().into_iter().map(tensor).collect()
+    file.tensors().iter().map(tensor).collect()
 }
 
 /// A base and tasks `a` and `b` under the base's names, and what adding both gives: `plain.safetensors`.
@@ -99,7 +100,7 @@ fn wrapped_names_give_the_model_that_plain_names_give() {
         run(here, 0, &format!("add {kind}-basis --base base.safetensors -o {kind}-coded.safetensors"));
         let coded = tensors(&here.join("plain-coded.safetensors"));
         assert_eq!(tensors(&here.join(format!("{kind}-coded.safetensors"))), coded);
-        run(here, 0, &format!("verify {kind}-basis --base base.safetensors --originals {inputs}"));
+        run(here, 0, &format!("verify {kind}-basis --base base.safetensors {inputs}"));
 
         // The other way round the output keeps the base's own names.
         write_model(here, &format!("{kind}-base"), &wrapped, &base, 1);
@@ -144,7 +145,7 @@ fn a_batch_renames_too() {
     write_model(here, "other", &renamed(&shapes, |name| name.replace("layer", "block")), &tasks[1], 1);
     let jobs = "[[job]]\nname = 'j'\nbase = 'base.safetensors'\ntasks = ['a.safetensors', 'b=other.safetensors']\noutput = 'made'\n";
     std::fs::write(here.join("jobs.toml"), jobs).expect("written");
-    run(here, 3, "batch jobs.toml");
+    run(here, 1, "batch jobs.toml");
     std::fs::write(here.join("jobs.toml"), format!("{jobs}rename = 's/block/layer/'\n")).expect("written");
     let said = run(here, 0, "batch jobs.toml");
     assert!(said.err.contains("task b: `block.` read as `layer.` in 4 names"), "{}", said.err);
@@ -232,4 +233,174 @@ fn what_is_left_out_is_said_with_its_share() {
 
 fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// A decoder whose head is its embedding; `head` says whether it is stored twice.
+fn decoder(head: bool) -> Vec<Shape> {
+    let mut tensors: Vec<(&str, &[usize])> = vec![
+        ("model.embed_tokens.weight", &[48, 24]),
+        ("model.layers.0.up.weight", &[32, 24]),
+        ("model.layers.0.down.weight", &[24, 32]),
+        ("model.norm.weight", &[24]),
+    ];
+    if head {
+        tensors.push(("lm_head.weight", &[48, 24]));
+    }
+    named(&tensors)
+}
+
+/// Writes a folder with weights and a configuration.
+fn write_folder(folder: &Path, name: &str, shapes: &[Shape], values: &Values, config: Option<&str>) {
+    let path = folder.join(name);
+    std::fs::create_dir_all(&path).expect("a folder");
+    write_model(&path, "model", shapes, values, 1);
+    if let Some(config) = config {
+        std::fs::write(path.join("config.json"), config).expect("written");
+    }
+}
+
+/// The values with the embedding's once more at the end.
+fn doubled(values: &Values) -> Values {
+    let mut values = values.clone();
+    values.push(values[0].clone());
+    values
+}
+
+const TIED: &str = r#"{"model_type": "llama", "tie_word_embeddings": true}"#;
+const EMBEDDING: &str = "model.embed_tokens.weight";
+
+#[test]
+fn a_tied_head_is_the_embedding_however_it_is_stored() {
+    let top = TempDir::new().expect("a folder");
+    let here = top.path();
+    let (once, twice) = (decoder(false), decoder(true));
+    let (base, tasks) = plain_run(here, &once);
+    let plain = tensors(&here.join("plain.safetensors"));
+    let n_parameters = run(here, 0, "check --base base.safetensors a.safetensors").json["n_parameters"].clone();
+    let lone = renamed(&once, |name| name.replace(EMBEDDING, "lm_head.weight"));
+    // Each way to store the base, and the tasks otherwise.
+    for (kind, shapes, base_values, config) in [
+        ("once", &once, base.clone(), Some(TIED)),
+        ("twice", &twice, doubled(&base), Some(TIED)),
+        ("unsaid", &twice, doubled(&base), None),
+    ] {
+        write_folder(here, kind, shapes, &base_values, config);
+        write_folder(here, "ta", &twice, &doubled(&tasks[0]), None);
+        write_folder(here, "tb", &once, &tasks[1], None);
+        let mut inputs = vec!["a=ta b=tb"];
+        if config.is_some() {
+            write_folder(here, "tl", &lone, &tasks[1], None);
+            inputs.push("a=ta b=tl");
+        }
+        for (number, inputs) in inputs.into_iter().enumerate() {
+            let said = run(here, 0, &format!("check --base {kind} {inputs}"));
+            assert_eq!(said.json["n_parameters"], n_parameters, "{kind}: {}", said.err);
+            assert!(said.err.contains("`lm_head.weight` is `model.embed_tokens.weight`: one tensor"), "{}", said.err);
+            let out = format!("{kind}-{number}");
+            run(here, 0, &format!("add --base {kind} -o {out}-added --from-checkpoints {inputs}"));
+            run(here, 0, &format!("compress --base {kind} {inputs} -o {out}-basis"));
+            run(here, 0, &format!("add {out}-basis --base {kind} -o {out}-coded"));
+            run(here, 0, &format!("compress --base {kind} {inputs} -m 2 -o {out}-floats"));
+            run(here, 0, &format!("add {out}-floats --base {kind} -o {out}-plain"));
+            run(here, 0, &format!("recover {out}-basis a --base {kind} -o {out}-recovered"));
+            run(here, 0, &format!("verify {out}-basis --base {kind} {inputs}"));
+            for made in ["added", "coded", "plain", "recovered/a"] {
+                let made = tensors(&here.join(format!("{out}-{made}/model.safetensors")));
+                assert_eq!(made.len(), shapes.len(), "{kind}: the base's own names");
+                if shapes.len() > once.len() {
+                    assert_eq!(made["lm_head.weight"], made[EMBEDDING], "{kind}");
+                }
+                assert_ne!(made[EMBEDDING].1, bytes(&base[0]), "{kind}");
+            }
+            let added = tensors(&here.join(format!("{out}-added/model.safetensors")));
+            assert_eq!(added[EMBEDDING], plain[EMBEDDING], "{kind}");
+            // Onto a copy of the base that stores it otherwise.
+            for other in ["once", "twice"].into_iter().filter(|other| here.join(other).exists()) {
+                run(here, 0, &format!("add {out}-basis --base {other} -o other --overwrite"));
+                let made = tensors(&here.join("other/model.safetensors"));
+                let coded = tensors(&here.join(format!("{out}-coded/model.safetensors")));
+                assert!(
+                    made.iter()
+                        .all(|(name, tensor)| coded[name.replace("lm_head", "model.embed_tokens").as_str()] == *tensor)
+                );
+            }
+        }
+    }
+    let manifest = std::fs::read_to_string(here.join("once-0-basis/basis.json")).expect("a manifest");
+    assert!(manifest.contains("\"version\": 3") && manifest.contains("\"twins\""), "{manifest}");
+}
+
+#[test]
+fn a_task_that_unties_what_the_base_ties_is_refused() {
+    let top = TempDir::new().expect("a folder");
+    let here = top.path();
+    let (once, twice) = (decoder(false), decoder(true));
+    let (base, tasks) = plain_run(here, &once);
+    write_folder(here, "tied", &twice, &doubled(&base), Some(TIED));
+    write_folder(here, "unsaid", &twice, &doubled(&base), None);
+    let mut untied = doubled(&tasks[1]);
+    untied[4][7] += 1.0;
+    write_folder(here, "untied", &twice, &untied, None);
+    let from = "-o out --overwrite --from-checkpoints b=untied";
+    let said = run(here, 3, &format!("add --base tied {from}"));
+    for word in ["task b", "lm_head.weight", EMBEDDING, "config.json", "--exclude"] {
+        assert!(said.err.contains(word), "{word}: {}", said.err);
+    }
+    let both = "--exclude ^(lm_head|model.embed_tokens).weight$";
+    run(here, 0, &format!("add --base tied {from} {both}"));
+    let made = tensors(&here.join("out/model.safetensors"));
+    assert_eq!((&made["lm_head.weight"], &made[EMBEDDING].1), (&made[EMBEDDING], &bytes(&base[0])));
+    // Where nothing ties them, they are two.
+    let said = run(here, 0, &format!("add --base unsaid {from}"));
+    assert!(!said.err.contains("one tensor"), "{}", said.err);
+    let made = tensors(&here.join("out/model.safetensors"));
+    assert_ne!(made["lm_head.weight"], made[EMBEDDING]);
+    // Leaving out one of two that are one leaves out both.
+    write_folder(here, "b", &twice, &doubled(&tasks[1]), None);
+    run(here, 0, "add --base tied -o out --overwrite --from-checkpoints b --exclude ^lm_head");
+    let made = tensors(&here.join("out/model.safetensors"));
+    assert_eq!((&made["lm_head.weight"], &made[EMBEDDING].1), (&made[EMBEDDING], &bytes(&base[0])));
+}
+
+#[test]
+fn one_storage_of_a_pytorch_file_is_one_tensor() {
+    use tvb::checkpoint::Dtype;
+    use tvb::checkpoint::torch::{SaveStorage, SaveTensor, SaveValue, TorchWriter};
+    let top = TempDir::new().expect("a folder");
+    let here = top.path();
+    let (_, tasks) = plain_run(here, &decoder(false));
+    let base = tensors(&here.join("base.safetensors"));
+    // The embedding first, and under its second name once more.
+    let mut entries: Vec<(&str, usize, &[usize])> = Vec::new();
+    for (storage, (name, (shape, _))) in base.iter().enumerate() {
+        entries.push((name, storage, shape));
+        if name == EMBEDDING {
+            entries.push(("odd.name", storage, shape));
+        }
+    }
+    let entries = entries.into_iter().map(|(name, storage, shape)| {
+        let tensor = SaveTensor::contiguous(storage, 0, Dtype::F32, shape);
+        (SaveValue::Str(name.into()), SaveValue::Tensor(tensor))
+    });
+    let value = SaveValue::OrderedDict(entries.collect());
+    let storages: Vec<SaveStorage> =
+        base.values().map(|(_, bytes)| SaveStorage { dtype: Dtype::F32, n_elements: bytes.len() as u64 / 4 }).collect();
+    let writer = TorchWriter::create(&here.join("tied.pt"), "tied", &value, &storages).expect("a file");
+    for (storage, (_, bytes)) in base.values().enumerate() {
+        writer.write_at(storage, 0, bytes).expect("written");
+    }
+    writer.finish().expect("a file");
+    run(here, 0, "compress --base tied.pt a.safetensors b.safetensors -o basis");
+    run(here, 0, "add basis --base tied.pt -o made.safetensors");
+    let (made, coded) = (tensors(&here.join("made.safetensors")), tensors(&here.join("plain-coded.safetensors")));
+    assert_eq!(made["odd.name"], made[EMBEDDING]);
+    assert!(coded.iter().all(|(name, tensor)| made[name] == *tensor));
+    // A task in which they differ.
+    let mut shapes = decoder(false);
+    shapes.push(Shape { name: "odd.name".into(), ..shapes[0].clone() });
+    let mut values = doubled(&tasks[0]);
+    values[4][0] += 1.0;
+    write_model(here, "untied", &shapes, &values, 1);
+    let said = run(here, 3, "check --base tied.pt untied.safetensors");
+    assert!(said.err.contains("`odd.name`") && said.err.contains("one place"), "{}", said.err);
 }

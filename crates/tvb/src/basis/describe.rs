@@ -1,7 +1,7 @@
 //! Fills in `basis.json` from the Gram matrices and what the solver found.
 
 use super::manifest::{
-    AdditionRecord, AtomRecord, BaseRecord, CODE, CodedRecord, CodedTensor, FORMAT, Fidelity, FileRecord, GENERATOR,
+    AdditionRecord, AtomRecord, BaseRecord, CODE, CODED_VERSION, CodedRecord, CodedTensor, FORMAT, Fidelity, FileRecord, GENERATOR,
     GeneratedRecord, Manifest, MethodRecord, PLAIN_VERSION, StoredTensors, TaskRecord, VERSION,
 };
 use super::seal::UNSEALED;
@@ -69,7 +69,11 @@ pub fn describe(described: &Described<'_>, atoms: Vec<AtomRecord>, coefficients:
     notes.extend(rounding_note(described));
     Manifest {
         format: FORMAT.into(),
-        version: if codes.is_some() { VERSION } else { PLAIN_VERSION },
+        version: match (grams.fit.is_plain(), codes) {
+            (false, _) => VERSION,
+            (true, Some(_)) => CODED_VERSION,
+            (true, None) => PLAIN_VERSION,
+        },
         checksum: UNSEALED,
         tool: crate::TOOL.into(),
         method: MethodRecord { name: method.name().into(), options: method_options(solved, method) },
@@ -93,6 +97,7 @@ pub fn describe(described: &Described<'_>, atoms: Vec<AtomRecord>, coefficients:
         skipped: grams.skipped.clone(),
         carried: grams.carried.clone(),
         left_out: grams.left_out.clone(),
+        fit: grams.fit.clone(),
         loss: Some(assessment.loss),
         spectral_bound: Some(assessment.spectral_bound),
         relative_loss: Some(assessment.relative_loss),

@@ -8,6 +8,7 @@ use super::manifest::StoredTensors;
 use super::matrix_file::MatrixFile;
 use super::seal;
 use crate::checkpoint::{Budget, Dtype, SafetensorsLayout, Tensor, TensorSpec};
+use crate::columns::fit::Fit;
 use crate::columns::left_out::{LeftOut, Skipped};
 use crate::columns::tasks::check_names;
 use crate::digest::{Digest, TableOfDigests};
@@ -43,6 +44,8 @@ struct Record {
     carried: Vec<String>,
     #[serde(default)]
     left_out: LeftOut,
+    #[serde(default, skip_serializing_if = "Fit::is_plain")]
+    fit: Fit,
 }
 
 /// The sealed bytes of a Gram file.
@@ -62,6 +65,7 @@ pub fn to_bytes(grams: &Grams) -> Result<Vec<u8>> {
         skipped: grams.skipped.clone(),
         carried: grams.carried.clone(),
         left_out: grams.left_out.clone(),
+        fit: grams.fit.clone(),
     };
     let gram = full_matrices(&grams.triangles, n);
     let digests: Vec<u8> = grams.digests.digests.iter().flat_map(|digest| digest.0.to_le_bytes()).collect();
@@ -205,6 +209,7 @@ fn parse(file: &mut MatrixFile<'_>) -> Result<Grams> {
         skipped: record.skipped,
         carried: record.carried,
         left_out: record.left_out,
+        fit: record.fit,
     })
 }
 

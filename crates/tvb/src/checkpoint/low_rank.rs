@@ -56,6 +56,16 @@ impl LowRank {
         Ok(LowRank { parts: Arc::new(Parts { left, right, rank, n_columns, scale, _charge: charge }) })
     }
 
+    /// The first `n_rows` rows of the matrix.
+    ///
+    /// # Errors
+    /// As [`new`](LowRank::new).
+    pub fn first_rows(&self, n_rows: usize, path: &Path, budget: &Budget) -> Result<LowRank> {
+        let Parts { left, right, rank, scale, .. } = &*self.parts;
+        let left = left.get(..n_rows.saturating_mul(*rank)).unwrap_or(left);
+        LowRank::new(left.to_vec(), right.clone(), *rank, *scale, path, budget)
+    }
+
     /// \[n, r\], row-major.
     pub fn left(&self) -> &[f32] {
         &self.parts.left

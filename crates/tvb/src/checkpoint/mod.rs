@@ -9,6 +9,7 @@
 
 mod budget;
 mod capped;
+mod config;
 mod data_file;
 mod dtype;
 mod edited;
@@ -31,11 +32,14 @@ mod shown;
 mod side_files;
 mod staged;
 mod tensor;
+mod tied;
 pub mod torch;
+mod views;
 
 pub use budget::Budget;
 pub(crate) use budget::Charge;
 pub(crate) use capped::{read_capped, read_capped_or_pipe, read_capped_within};
+pub use config::Config;
 pub use data_file::{DataFile, FileStamp, raise_open_file_limit};
 pub use dtype::Dtype;
 pub use edited::CheckpointWriter;

@@ -13,7 +13,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// A configuration larger than this is something else.
-const CONFIG_BYTES_MAX: u64 = 16 << 20;
+pub(super) const CONFIG_BYTES_MAX: u64 = 16 << 20;
 /// A tokenizer larger than this is something else.
 const SIDE_FILE_BYTES_MAX: u64 = 1 << 30;
 

@@ -10,4 +10,6 @@ pub mod names;
 pub mod matching;
 pub mod mismatches;
 pub mod left_out;
+pub mod fit;
+pub mod tied;
 pub mod plan;

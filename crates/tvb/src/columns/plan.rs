@@ -4,14 +4,17 @@
 //! and why. Every mismatch is found here and listed together, so that nobody waits twenty minutes for the first.
 
 use super::coded::{CodedColumn, block_bytes};
+use super::fit::Fit;
 use super::left_out::{Share, TaskShare};
 use super::matching::{UnderBaseNames, under_base_names};
 use super::mismatches::{Mismatch, Mismatches, mismatch_error};
 use super::tasks::TaskSource;
+use super::tied::find_ties;
 use crate::checkpoint::{Checkpoint, Dtype, Inputs, OpenOptions, Tensor};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::shown::shown_path;
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::Path;
 
@@ -38,6 +41,10 @@ pub struct Plan {
     pub notes: Vec<String>,
     /// How much of the base and of the tasks takes no part.
     pub left_out: LeftOut,
+    /// How the columns fit the base: tied tensors, and those of which only the first rows take part.
+    pub fit: Fit,
+    /// The base as the columns see it.
+    seen_base: Checkpoint,
 }
 
 /// A tensor that takes part.
@@ -75,19 +82,31 @@ impl Plan {
     /// lists the first twenty mismatches and counts the rest.
     pub fn new(base: Checkpoint, tasks: Vec<Task>, selection: &Selection) -> Result<Plan> {
         check_task_names(&tasks)?;
-        let UnderBaseNames { tasks, nameless, notes } = under_base_names(&base, tasks, selection.renames())?;
+        let UnderBaseNames { tasks, nameless, mut notes } = under_base_names(&base, tasks, selection.renames())?;
+        let ties = find_ties(&base, tasks, &|name| selection.takes(name))?;
+        notes.extend(ties.notes);
+        let (tasks, fit) = (ties.tasks, Fit { twins: ties.twins, common_rows: Vec::new() });
         let mut mismatches = Mismatches::new(selection);
-        find_extra_tensors(&base, &tasks, selection, &mut mismatches);
+        find_extra_tensors(&base, &tasks, &fit, selection, &mut mismatches);
         for (task, tensor, n_elements) in nameless.iter().filter(|(_, tensor, _)| selection.takes(tensor)) {
             let task = tasks.get(*task).map_or("", |task| task.name.as_str());
             mismatches.add(task, (tensor, *n_elements), || "another tensor has this name in the base's manner".into());
         }
         let mut plan = Plan { notes, ..Plan::of_nothing(base, tasks) };
-        let base = plan.base.clone();
+        plan.seen_base = fit.seen(&plan.base)?;
+        let base = plan.seen_base.clone();
+        let seconds: HashSet<&str> = fit.twins.iter().map(|twin| twin.name.as_str()).collect();
+        // A tensor is chosen by all of its names, or it would be edited under one of them alone.
+        let takes = |name: &str| {
+            selection.takes(name) && fit.twins.iter().all(|twin| twin.of != name || selection.takes(&twin.name))
+        };
         for (index, tensor) in base.tensors().iter().enumerate() {
+            if seconds.contains(tensor.name.as_str()) {
+                continue;
+            }
             if tensor.dtype.float().is_none() {
                 plan.carried.push(tensor.name.clone());
-            } else if !selection.takes(&tensor.name) {
+            } else if !takes(&tensor.name) {
                 plan.skipped.push(skipped(&tensor.name, tensor.n_elements(), "not selected".into()));
             } else {
                 plan.match_tensor(index, tensor, &mut mismatches);
@@ -108,13 +127,17 @@ impl Plan {
             ))
             .hint("check --include and --exclude, and that base and fine-tunes are the same model"));
         }
-        plan.left_out = plan.count_left_out(&nameless);
+        plan.left_out = plan.count_left_out(&nameless, &seconds);
+        let taking_part: HashSet<&str> = plan.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        plan.fit = fit.of_tensors(&taking_part);
         Ok(plan)
     }
 
     /// No tensor yet.
     fn of_nothing(base: Checkpoint, tasks: Vec<Task>) -> Plan {
         Plan {
+            seen_base: base.clone(),
+            fit: Fit::default(),
             base,
             tasks,
             tensors: Vec::new(),
@@ -182,10 +205,10 @@ impl Plan {
     }
 
     /// What takes no part, counted from what does.
-    fn count_left_out(&self, nameless: &[(usize, String, usize)]) -> LeftOut {
+    fn count_left_out(&self, nameless: &[(usize, String, usize)], seconds: &HashSet<&str>) -> LeftOut {
+        let is_counted = |tensor: &&Tensor| tensor.dtype.float().is_some() && !seconds.contains(tensor.name.as_str());
         let floats = |checkpoint: &Checkpoint| -> u64 {
-            let all = checkpoint.tensors().iter().filter(|tensor| tensor.dtype.float().is_some());
-            all.map(|tensor| tensor.n_elements() as u64).sum()
+            checkpoint.tensors().iter().filter(is_counted).map(|tensor| tensor.n_elements() as u64).sum()
         };
         let of = floats(&self.base);
         let n_tensors = self.skipped.iter().filter(|skipped| self.base.get(&skipped.name).is_some()).count();
@@ -193,7 +216,7 @@ impl Plan {
         let of_task = |(index, task): (usize, &Task)| {
             let mut share = Share { of: floats(&task.checkpoint), ..Share::default() };
             let extra = task.checkpoint.tensors().iter();
-            let extra = extra.filter(|tensor| tensor.dtype.float().is_some() && self.base.get(&tensor.name).is_none());
+            let extra = extra.filter(is_counted).filter(|tensor| self.base.get(&tensor.name).is_none());
             let extra = extra.map(|tensor| (tensor.n_elements() as u64, 0));
             let nameless = nameless.iter().filter(|(task, ..)| *task == index).map(|(_, _, n)| (*n as u64, *n as u64));
             for (n_elements, not_counted) in extra.chain(nameless) {
@@ -249,7 +272,7 @@ impl Plan {
     pub fn column_checkpoint(&self, column: usize) -> &Checkpoint {
         match column.checked_sub(self.n_columns()).and_then(|coded| self.codes.get(coded)) {
             Some(coded) => &coded.checkpoint,
-            None if column == 0 => &self.base,
+            None if column == 0 => &self.seen_base,
             None => &self.task(column).checkpoint,
         }
     }
@@ -337,10 +360,17 @@ fn check_task_names(tasks: &[Task]) -> Result<()> {
 }
 
 /// Float tensors that a fine-tune has and the base lacks.
-fn find_extra_tensors(base: &Checkpoint, tasks: &[Task], selection: &Selection, mismatches: &mut Mismatches) {
+fn find_extra_tensors(
+    base: &Checkpoint,
+    tasks: &[Task],
+    fit: &Fit,
+    selection: &Selection,
+    mismatches: &mut Mismatches,
+) {
+    let is_known = |name: &str| base.get(name).is_some() || fit.twins.iter().any(|twin| twin.name == name);
     for task in tasks {
         for tensor in task.checkpoint.tensors() {
-            if tensor.dtype.float().is_some() && selection.takes(&tensor.name) && base.get(&tensor.name).is_none() {
+            if tensor.dtype.float().is_some() && selection.takes(&tensor.name) && !is_known(&tensor.name) {
                 mismatches.add(&task.name, (&tensor.name, tensor.n_elements()), || "not in the base".into());
             }
         }

@@ -116,7 +116,10 @@ pub fn writer_for(
         Some(base) => {
             let specs: Vec<TensorSpec> = base.tensors().iter().map(spec).collect();
             let (target, existing) = (&output.target, output.existing);
-            let writer = CheckpointWriter::create(target, existing, &specs, base.metadata(), Some(base), inputs)?;
+            let mut writer = CheckpointWriter::create(target, existing, &specs, base.metadata(), Some(base), inputs)?;
+            for twin in &edits.fit.twins {
+                writer.tie(&twin.of, &twin.name)?;
+            }
             // Before the work, so that what is refused is refused at once.
             writer.copy_side_files(base, output.dtype.map(Dtype::from))?;
             Ok(writer)
