@@ -12,4 +12,5 @@ pub mod mismatches;
 pub mod left_out;
 pub mod fit;
 pub mod tied;
+mod common_rows;
 pub mod plan;

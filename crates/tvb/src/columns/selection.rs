@@ -12,6 +12,7 @@ pub struct Selection {
     exclude: Option<Regex>,
     pub(super) skip_mismatched: bool,
     renames: Vec<Rename>,
+    pub(super) common_vocab: bool,
 }
 
 impl Selection {
@@ -42,6 +43,13 @@ impl Selection {
     #[must_use]
     pub fn skip_mismatched(mut self, skip: bool) -> Selection {
         self.skip_mismatched = skip;
+        self
+    }
+
+    /// Of embeddings and heads of other sizes, take the first rows that the base and every task have; otherwise they are mismatches.
+    #[must_use]
+    pub fn common_vocab(mut self, common: bool) -> Selection {
+        self.common_vocab = common;
         self
     }
 

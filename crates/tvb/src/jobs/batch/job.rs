@@ -29,6 +29,7 @@ pub(super) struct JobKeys {
     skip_mismatched: bool,
     #[serde(deserialize_with = "texts")]
     rename: Vec<String>,
+    vocab: Option<String>,
     key: Option<String>,
     #[serde(deserialize_with = "texts")]
     method: Vec<String>,
@@ -69,6 +70,8 @@ pub struct Job {
     pub skip_mismatched: bool,
     /// Rules for the names of the tasks' tensors, one after the other.
     pub rename: Vec<String>,
+    /// Of embeddings and heads of other sizes, take the rows that all have.
+    pub common_vocab: bool,
     /// Where in a PyTorch file the state dict lies.
     pub key: Option<String>,
     /// Names of methods; each is one that there is.
@@ -123,6 +126,13 @@ impl Job {
         if let Some(ratio) = keys.ratio.iter().find(|ratio| !(**ratio > 0.0 && **ratio <= 1.0)) {
             return Err(Error::rejected(format!("{place}, ratio: above 0 and at most 1 expected, {ratio} found")));
         }
+        let common_vocab = match keys.vocab.as_deref() {
+            None | Some("whole") => false,
+            Some("common") => true,
+            Some(found) => {
+                return Err(Error::rejected(format!("{place}, vocab: \"whole\" or \"common\" expected, {found:?} found")));
+            }
+        };
         let is_mixed = !(keys.method.is_empty() && keys.m.is_empty() && keys.ratio.is_empty());
         if !is_mixed && !keys.dtype.is_empty() {
             return Err(Error::rejected(format!(
@@ -152,6 +162,7 @@ impl Job {
             exclude: keys.exclude,
             skip_mismatched: keys.skip_mismatched,
             rename: keys.rename,
+            common_vocab,
             key: keys.key,
             methods,
             options,
