@@ -53,6 +53,9 @@ pub(crate) struct SelectionArgs {
     /// The key of a PyTorch file under which its state dict lies; dots separate nested keys
     #[arg(long, value_name = "KEY")]
     pub key: Option<String>,
+    /// Tensors that an output takes as they are: no part of the edit.
+    #[arg(skip)]
+    pub apart: Option<String>,
 }
 
 /// `--vocab`.
@@ -96,6 +99,9 @@ impl SelectionArgs {
         }
         if let Some(pattern) = &self.exclude {
             selection = selection.exclude(pattern)?;
+        }
+        if let Some(pattern) = &self.apart {
+            selection = selection.apart(pattern)?;
         }
         for rule in &self.rename {
             selection = selection.rename(rule)?;

@@ -6,7 +6,7 @@ use super::shown::shown;
 use super::staged::{Inputs, OutputKind, StagedOutput};
 use super::{Checkpoint, Dtype, Existing, Leftover, SHARD_BYTES, ShardPlan, ShardedWriter, TensorSpec, side_files};
 use crate::error::{Error, Result};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 /// One edited checkpoint (or bare edit) on its way.
@@ -18,6 +18,8 @@ pub struct CheckpointWriter {
     specs: Vec<TensorSpec>,
     /// Numbers of the tensors that are written with the one of this number.
     tied: HashMap<usize, Vec<usize>>,
+    /// Names of tensors of which nothing is written yet, whoever writes them.
+    withheld: HashSet<String>,
     is_folder: bool,
 }
 
@@ -59,7 +61,29 @@ impl CheckpointWriter {
         };
         let by_name = specs.iter().enumerate().map(|(number, spec)| (spec.name.clone(), number)).collect();
         let (specs, is_folder) = (specs.to_vec(), kind == OutputKind::Folder);
-        Ok(CheckpointWriter { staged, writer, by_name, specs, tied: HashMap::new(), is_folder })
+        let (tied, withheld) = (HashMap::new(), HashSet::new());
+        Ok(CheckpointWriter { staged, writer, by_name, specs, tied, withheld, is_folder })
+    }
+
+    /// From now on, until [`release`](Self::release), what is written of these tensors is dropped: they come from elsewhere.
+    pub fn withhold(&mut self, names: &[String]) {
+        self.withheld.extend(names.iter().cloned());
+    }
+
+    /// From now on every tensor is written again.
+    pub fn release(&mut self) {
+        self.withheld.clear();
+    }
+
+    /// Sets keys of the output's `config.json`, or takes them out where they have no value. Does nothing where it has none.
+    ///
+    /// # Errors
+    /// Failed: the system cannot read or write.
+    pub fn set_config(&self, keys: &[(&str, Option<serde_json::Value>)]) -> Result<()> {
+        if !self.is_folder || keys.is_empty() {
+            return Ok(());
+        }
+        side_files::set_config(self.staged.path(), keys)
     }
 
     /// From now on what is written of the tensor `first` is written of `second` too. Where the output has one of them alone, that
@@ -113,6 +137,9 @@ impl CheckpointWriter {
         let tensor = self.by_name.get(name).ok_or_else(|| {
             Error::failed(format!("{}: tensor {name} is not one of the output's", self.staged.target().display()))
         })?;
+        if self.withheld.contains(name) {
+            return Ok(());
+        }
         for second in self.tied.get(tensor).into_iter().flatten() {
             self.writer.write_at(*second, byte_offset, bytes)?;
         }

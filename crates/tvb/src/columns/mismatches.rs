@@ -32,7 +32,12 @@ pub(super) struct Mismatches {
 
 impl Mismatches {
     pub(super) fn new(selection: &Selection) -> Mismatches {
-        Mismatches { n: 0, kept: Vec::new(), tensors: selection.skip_mismatched.then(HashSet::new), of_vocabulary: false }
+        Mismatches {
+            n: 0,
+            kept: Vec::new(),
+            tensors: selection.skip_mismatched.then(HashSet::new),
+            of_vocabulary: false,
+        }
     }
 
     /// `n_elements` is 0 where the tensor is nowhere.

@@ -120,7 +120,7 @@ impl Plan {
             if tensor.dtype.float().is_none() {
                 plan.carried.push(tensor.name.clone());
             } else if !takes(&tensor.name) {
-                plan.skipped.push(skipped(&tensor.name, tensor.n_elements(), "not selected".into()));
+                plan.skipped.push(skipped(&tensor.name, tensor.n_elements(), selection.reason(&tensor.name).into()));
             } else {
                 plan.match_tensor(index, tensor, &mut mismatches);
             }

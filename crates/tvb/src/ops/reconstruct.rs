@@ -352,6 +352,25 @@ pub(super) fn digests_by_place(plan: &Plan, table: &TableOfDigests, column: usiz
     (plan.tasks[column - 1].clone(), by_place)
 }
 
+/// Copies these tensors of a checkpoint to every output, converted where another type was asked for.
+///
+/// # Errors
+/// Rejected: values that the format cannot hold, a file that was written to meanwhile. Failed: I/O. Interrupted.
+pub fn copy_tensors(
+    from: &Checkpoint,
+    names: &[String],
+    outputs: Outputs<'_>,
+    progress: &dyn Progress,
+) -> Result<Clipped> {
+    let range = RangeCheck::new(outputs.format.clip);
+    for tensor in names.iter().filter_map(|name| from.get(name)) {
+        let (name, n_elements) = (tensor.name.clone(), tensor.n_elements());
+        copy_part(from, &Rest { tensor, name, first: 0, n_elements, is_seen: true }, outputs, &range, progress)?;
+    }
+    from.check_unchanged()?;
+    range.finish(|output| outputs.name(output))
+}
+
 /// Copies a part of the base to every output, converted where it is a float and another type was asked for.
 fn copy_part(
     base: &Checkpoint,

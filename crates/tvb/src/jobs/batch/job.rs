@@ -130,7 +130,9 @@ impl Job {
             None | Some("whole") => false,
             Some("common") => true,
             Some(found) => {
-                return Err(Error::rejected(format!("{place}, vocab: \"whole\" or \"common\" expected, {found:?} found")));
+                return Err(Error::rejected(format!(
+                    "{place}, vocab: \"whole\" or \"common\" expected, {found:?} found"
+                )));
             }
         };
         let is_mixed = !(keys.method.is_empty() && keys.m.is_empty() && keys.ratio.is_empty());

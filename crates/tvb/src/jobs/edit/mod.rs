@@ -1,11 +1,13 @@
 //! One edit from end to end: weights over tasks, what they become over atoms, how true the result will be, and the
 //! edited checkpoint itself.
 
+mod head;
 mod job;
 mod output;
 mod patch;
 mod weights;
 
+pub use head::OwnHead;
 pub use job::EditJob;
 pub use output::{EditOutput, writer_for};
 pub use patch::write_patch;

@@ -1,5 +1,6 @@
 //! Where an edit goes, and in which form.
 
+use super::head::OwnHead;
 use crate::checkpoint::{Checkpoint, CheckpointWriter, Dtype, Existing, Inputs, TensorSpec};
 use crate::error::Result;
 use crate::ops::outputs::Format;
@@ -26,6 +27,8 @@ pub struct EditOutput {
     pub command: String,
     /// What the output must leave alone beside the files it is made from.
     pub protect: Inputs,
+    /// Tensors that the output takes from a task as they are.
+    pub head: Option<OwnHead>,
 }
 
 impl EditOutput {
@@ -40,6 +43,7 @@ impl EditOutput {
             force: false,
             command: String::new(),
             protect: Inputs::none(),
+            head: None,
         }
     }
 
@@ -84,6 +88,12 @@ impl EditOutput {
         EditOutput { protect, ..self }
     }
 
+    /// Sets the tensors that the output takes from a task as they are.
+    #[must_use]
+    pub fn head(self, head: Option<OwnHead>) -> EditOutput {
+        EditOutput { head, ..self }
+    }
+
     /// Sets the command line, for the model card.
     #[must_use]
     pub fn command(self, command: impl Into<String>) -> EditOutput {
@@ -95,7 +105,7 @@ impl EditOutput {
 /// them, or the edited ones alone.
 ///
 /// # Errors
-/// As [`CheckpointWriter::create`] and [`CheckpointWriter::copy_side_files`].
+/// As [`CheckpointWriter::create`] and [`CheckpointWriter::copy_side_files`]. Rejected: one of two tied tensors as a task's own.
 pub fn writer_for(
     edits: &Edits,
     base: Option<&Checkpoint>,
@@ -114,14 +124,23 @@ pub fn writer_for(
     };
     match base {
         Some(base) => {
-            let specs: Vec<TensorSpec> = base.tensors().iter().map(spec).collect();
+            let mut specs: Vec<TensorSpec> = base.tensors().iter().map(spec).collect();
+            if let Some(head) = &output.head {
+                head.check(&edits.fit.twins)?;
+                specs = head.over(specs, stored);
+            }
             let (target, existing) = (&output.target, output.existing);
             let mut writer = CheckpointWriter::create(target, existing, &specs, base.metadata(), Some(base), inputs)?;
-            for twin in &edits.fit.twins {
+            let is_own = |name: &String| output.head.as_ref().is_some_and(|head| head.names().contains(name));
+            for twin in edits.fit.twins.iter().filter(|twin| !is_own(&twin.name)) {
                 writer.tie(&twin.of, &twin.name)?;
             }
             // Before the work, so that what is refused is refused at once.
             writer.copy_side_files(base, output.dtype.map(Dtype::from))?;
+            if let Some(head) = &output.head {
+                writer.set_config(head.config())?;
+                writer.withhold(head.names());
+            }
             Ok(writer)
         }
         None => {
