@@ -337,11 +337,12 @@ fn run(
         })),
         "dry_run": args.dry_run,
     });
+    let head_words = head.as_ref().map_or_else(String::new, |head| format!("{}\n", head.in_words()));
     if let Some(head) = &head {
-        text.push_str(&format!("{}\n", head.in_words()));
         Answer::add(&mut json, "head", json!(head.names()));
     }
     if args.dry_run {
+        text.push_str(&head_words);
         text.push_str(&format!("would write {}\n", shown_path(&args.output)));
         return Ok(Answer::new(text, json));
     }
@@ -384,6 +385,7 @@ fn run(
     let job = EditJob { source, edit: &edit, base: base.as_ref(), output: &output };
     let clipped = job.write(&runtime, &context.progress)?;
     let elapsed = started.elapsed();
+    text.push_str(&head_words);
     text.push_str(&format!(
         "{}: written in {} on {}\n",
         shown_path(&args.output),

@@ -3,6 +3,7 @@
 
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::Result;
+use crate::shown::shown;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 
@@ -40,6 +41,14 @@ impl Fit {
     /// Whether there is nothing to say.
     pub fn is_plain(&self) -> bool {
         self.twins.is_empty() && self.common_rows.is_empty()
+    }
+
+    /// What it says, a line for each tensor.
+    pub fn lines(&self) -> Vec<String> {
+        let twins = self.twins.iter().map(|twin| format!("{} is {}: one tensor", shown(&twin.name), shown(&twin.of)));
+        let rows = self.common_rows.iter();
+        let rows = rows.map(|rows| format!("{}: its first {} rows take part", shown(&rows.name), rows.n_rows));
+        twins.chain(rows).collect()
     }
 
     /// What is about these tensors.
@@ -134,5 +143,54 @@ impl Rest<'_> {
     /// Bytes as they are stored.
     pub fn n_bytes(&self) -> u64 {
         self.n_elements as u64 * self.tensor.dtype.size() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn zeros(tensors: &[(&str, &[usize])]) -> Checkpoint {
+        let tensors: Vec<_> = tensors.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())).collect();
+        Checkpoint::of_zeros(Path::new("zeros"), &tensors).unwrap()
+    }
+
+    fn fit() -> Fit {
+        Fit {
+            twins: vec![Twin { name: "head".into(), of: "emb".into() }],
+            common_rows: vec![CommonRows { name: "emb".into(), n_rows: 3 }],
+        }
+    }
+
+    fn shapes(checkpoint: &Checkpoint) -> Vec<(&str, &[usize])> {
+        checkpoint.tensors().iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice())).collect()
+    }
+
+    #[test]
+    fn columns_see_the_common_rows_under_the_first_name() {
+        let both = zeros(&[("emb", &[5, 2]), ("head", &[5, 2]), ("w", &[7])]);
+        assert_eq!(shapes(&fit().seen(&both).unwrap()), [("emb", &[3, 2][..]), ("head", &[5, 2]), ("w", &[7])]);
+        let lone = zeros(&[("head", &[4, 2])]);
+        assert_eq!(shapes(&fit().seen(&lone).unwrap()), [("emb", &[3, 2][..])]);
+        // Too few rows are no common ones: whoever compares shapes will say so.
+        let few = zeros(&[("emb", &[2, 2])]);
+        assert_eq!(shapes(&fit().seen(&few).unwrap()), shapes(&few));
+    }
+
+    #[test]
+    fn the_rest_is_what_edits_leave() {
+        let rest = |tensors: &[(&str, &[usize])], edited: &[&str]| -> Vec<(String, usize, usize, bool)> {
+            let base = zeros(tensors);
+            let edited = edited.iter().copied().collect();
+            let parts = fit().rest(&base, &edited);
+            parts.iter().map(|part| (part.name.clone(), part.first, part.n_elements, part.is_seen)).collect()
+        };
+        let tail = || ("emb".to_owned(), 6, 4, false);
+        let both: [(&str, &[usize]); 3] = [("emb", &[5, 2]), ("head", &[5, 2]), ("w", &[7])];
+        assert_eq!(rest(&both, &["emb", "w"]), [tail()]);
+        assert_eq!(rest(&both, &["w"]), [("emb".to_owned(), 0, 6, true), tail()]);
+        assert_eq!(rest(&[("head", &[5, 2])], &["emb"]), [tail()]);
+        assert_eq!(rest(&[("emb", &[3, 2]), ("s", &[])], &["emb"]), [("s".to_owned(), 0, 1, true)]);
     }
 }
