@@ -143,7 +143,7 @@ fn manifests_that_do_not_fit_their_codes_are_refused() {
     let folder = &basis.folder;
     let good = manifest(folder);
     type Change<'a> = &'a dyn Fn(&mut Value);
-    let cases: [(Change<'_>, &str); 21] = [
+    let cases: [(Change<'_>, &str); 28] = [
         (
             &|m| m["coded"]["bits"] = "7".into(),
             "bits of a code: one of 0.25, 0.5, 1, 1.6, 2, 3, 4, 5, 6, 8 expected, \"7\" found",
