@@ -61,6 +61,8 @@ const BF16: u32 = 2u;
 const MIXED: u32 = 3u;
 // f32 that is a difference from the base already. Where a column has any, FORMAT is MIXED.
 const DELTA: u32 = 4u;
+// The same, formed here from factors: the offset is the place of three entries of the table, behind those of all slices.
+const LOW_RANK: u32 = 5u;
 // 1 where a word holds two elements, whatever the slice.
 const PAIRED: u32 = u32(FORMAT == F16 || FORMAT == BF16);
 
@@ -87,8 +89,28 @@ fn from_f16(half: u32) -> f32 {
     return bitcast<f32>(sign | all);
 }
 
-// Element `row` of a slice, exactly.
+// Element `row` of a matrix that is given by its factors: scale * sum_k left[i, k] * right[k, j].
+fn form(entry: u32, row: u32) -> f32 {
+    let places = slices[entry];
+    let lengths = slices[entry + 1u];
+    let rest = slices[entry + 2u];
+    let rank = lengths.offset_bytes;
+    let n_columns = lengths.dtype;
+    let element = rest.offset_bytes + row;
+    let left = (places.offset_bytes >> 2u) + element / n_columns * rank;
+    let right = (places.dtype >> 2u) + element % n_columns;
+    var sum = 0.0;
+    for (var k = 0u; k < rank; k += 1u) {
+        sum += bitcast<f32>(chunk[left + k]) * bitcast<f32>(chunk[right + k * n_columns]);
+    }
+    return sum * bitcast<f32>(rest.dtype);
+}
+
+// Element `row` of a slice, exactly; one that is formed, rounded.
 fn load(slice: Slice, row: u32) -> f32 {
+    if (FORMAT == MIXED && slice.dtype == LOW_RANK) {
+        return form(slice.offset_bytes, row);
+    }
     let dtype = select(FORMAT, slice.dtype, FORMAT == MIXED);
     if (dtype == F32 || dtype == DELTA) {
         return bitcast<f32>(chunk[(slice.offset_bytes >> 2u) + row]);
@@ -103,7 +125,7 @@ fn load(slice: Slice, row: u32) -> f32 {
 
 // Whether the base is still to be taken off a slice.
 fn is_whole(slice: Slice) -> bool {
-    return FORMAT != MIXED || slice.dtype != DELTA;
+    return FORMAT != MIXED || slice.dtype < DELTA;
 }
 
 // Elements `row`, which is even, and `next`, which is the one behind it or `row` again. Where PAIRED, always the one behind

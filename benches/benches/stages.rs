@@ -75,6 +75,7 @@ fn decode(criterion: &mut Criterion) {
             segments: layout.segments,
             slices: vec![Slice::new(0, Dtype::F32)],
             codes: (0..=n_tasks).map(slice).collect(),
+            factors: Vec::new(),
             n_bytes: bytes.len(),
         };
         let mut rates = vec![code.rate; n_tasks];

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use tvb::checkpoint::{Budget, Checkpoint, OpenOptions};
 use tvb::pass::Runtime;
-use tvb::progress::unless_cancelled;
+use tvb::progress::{Progress, unless_cancelled};
 use tvb::{Result, units};
 use tvb_kernels::{Backend, DeviceChoice};
 
@@ -129,7 +129,7 @@ impl Context {
             .with_budget(self.budget.clone())
             .with_device_memory(self.device_memory_bytes);
         if let Some(warning) = &runtime.warning {
-            tracing::warn!("{warning}");
+            self.progress.warn(warning);
         }
         Ok(runtime)
     }

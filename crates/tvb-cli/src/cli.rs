@@ -95,11 +95,15 @@ pub(crate) fn run() -> ExitCode {
     };
     let is_json = cli.common.json;
     logging::start(&cli.common);
-    let answer = Context::new(cli.common).and_then(|context| {
-        interrupt::listen()?;
-        cli.command.run(&context)
-    });
-    output::show(answer, is_json)
+    let context = match Context::new(cli.common).and_then(|context| interrupt::listen().map(|()| context)) {
+        Ok(context) => context,
+        Err(error) => return output::show(Err(error), &[], is_json),
+    };
+    let answer = cli.command.run(&context);
+    let warnings = context.progress.warnings();
+    // A bar that an error left behind goes before the error is shown.
+    drop(context);
+    output::show(answer, &warnings, is_json)
 }
 
 /// On a headless machine Mesa's device-selection layer complains on stderr that it finds no desktop to ask which GPU it

@@ -41,12 +41,14 @@ impl Answer {
 }
 
 /// Shows an answer or an error and returns the exit code. With `is_json`, stdout gets exactly one object either way:
-/// an error's is `{"error": {"kind", "message", "hint"}}`, and an answer with a problem has that key among its own.
-pub(crate) fn show(answer: Result<Answer>, is_json: bool) -> ExitCode {
-    let (text, json, problem) = match answer {
+/// an error's is `{"error": {"kind", "message", "hint"}}`, and an answer with a problem has that key among its own. Warnings,
+/// which stderr has shown already, are a list in it.
+pub(crate) fn show(answer: Result<Answer>, warnings: &[String], is_json: bool) -> ExitCode {
+    let (text, mut json, problem) = match answer {
         Ok(answer) => (answer.text, answer.json, answer.problem),
         Err(error) => (String::new(), Value::Object(Map::new()), Some(error)),
     };
+    Answer::add(&mut json, "warnings", warnings);
     let out = if is_json { with_error(json, problem.as_ref()) } else { escaped_lines(&text).into_owned() };
     let written = write_stdout(&out);
     if let Some(error) = problem {

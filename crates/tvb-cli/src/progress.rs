@@ -3,7 +3,7 @@
 use crate::interrupt;
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, RwLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tvb::progress::Progress;
 use tvb::units;
@@ -14,6 +14,9 @@ static SCREEN: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 /// Time between two plain lines where there is no terminal to draw on.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Warnings that are kept for `--json`: more are shown, but not kept.
+const WARNINGS_MAX: usize = 1_000;
+
 /// Runs `write` while no bar is on the screen; the bar comes back afterwards.
 pub(crate) fn above_the_bar(write: impl FnOnce()) {
     SCREEN.suspend(write);
@@ -23,6 +26,7 @@ pub(crate) fn above_the_bar(write: impl FnOnce()) {
 pub(crate) struct Display {
     is_quiet: bool,
     stage: RwLock<Option<Arc<Stage>>>,
+    warnings: Mutex<Vec<String>>,
 }
 
 /// The stage that runs now.
@@ -39,7 +43,12 @@ struct Stage {
 impl Display {
     /// Shows bars (on a terminal) or lines unless `is_quiet`.
     pub(crate) fn new(is_quiet: bool) -> Self {
-        Self { is_quiet, stage: RwLock::new(None) }
+        Self { is_quiet, stage: RwLock::new(None), warnings: Mutex::default() }
+    }
+
+    /// The warnings so far, for `--json`.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn stage(&self) -> Option<Arc<Stage>> {
@@ -106,6 +115,10 @@ impl Progress for Display {
 
     fn warn(&self, line: &str) {
         tracing::warn!("{line}");
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        if warnings.len() < WARNINGS_MAX {
+            warnings.push(line.to_owned());
+        }
     }
 
     fn cancelled(&self) -> bool {

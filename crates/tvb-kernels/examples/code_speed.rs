@@ -69,6 +69,7 @@ fn one_row(engine: &CpuEngine, rate: Rate, n_tasks: usize) {
             segments: vec![Segment::new(ROWS)],
             slices: vec![Slice::new(0, Dtype::F32)],
             codes: (0..n_columns).chain([n_tasks]).map(code_slice).collect(),
+            factors: Vec::new(),
             n_bytes: stored.len(),
         };
         let mut rates = vec![rate; n_columns];

@@ -3,7 +3,7 @@
 //! Engines call [`check`] once a call; after it, every slice lies within the chunk's bytes and every product of sizes
 //! below has been seen not to overflow.
 
-use crate::chunk::{Chunk, ChunkLayout, Dtype};
+use crate::chunk::{Chunk, ChunkLayout, Dtype, FactorSlice};
 use crate::error::KernelError;
 use crate::limits::MAX_TASKS;
 use crate::work::Work;
@@ -36,9 +36,16 @@ pub(crate) fn check_slices(layout: &ChunkLayout) -> Result<(), KernelError> {
     if layout.slices.len() != expected {
         return Err(KernelError::SliceCount { expected, found: layout.slices.len() });
     }
+    if !layout.factors.is_empty() && layout.factors.len() != expected {
+        return Err(KernelError::SliceCount { expected, found: layout.factors.len() });
+    }
     for (segment, (found, slices)) in layout.segments.iter().zip(layout.slices.chunks_exact(n_columns)).enumerate() {
         let n_rows = found.n_rows;
         for (column, slice) in slices.iter().enumerate() {
+            if let Some(factors) = layout.factors_of(segment, column) {
+                check_factors(factors, n_rows, layout.n_bytes)?;
+                continue;
+            }
             let (offset, dtype) = (slice.offset, slice.dtype);
             let end = n_rows.checked_mul(dtype.size()).and_then(|bytes| bytes.checked_add(offset));
             if end.is_none_or(|end| end > layout.n_bytes) {
@@ -51,6 +58,17 @@ pub(crate) fn check_slices(layout: &ChunkLayout) -> Result<(), KernelError> {
         }
     }
     Ok(())
+}
+
+/// Checks that the factors of a segment of `n_rows` rows lie within the chunk's bytes.
+fn check_factors(factors: FactorSlice, n_rows: usize, chunk_bytes: usize) -> Result<(), KernelError> {
+    let FactorSlice { left, right, rank, n_columns, first, .. } = factors;
+    let ends = |start: usize, n_bytes: Option<usize>| {
+        start.is_multiple_of(4) && n_bytes.and_then(|n| n.checked_add(start)).is_some_and(|end| end <= chunk_bytes)
+    };
+    let fits =
+        rank > 0 && first < n_columns && ends(left, factors.left_bytes(n_rows)) && ends(right, factors.right_bytes());
+    if fits { Ok(()) } else { Err(KernelError::FactorsOutside { n_rows, chunk_bytes }) }
 }
 
 /// Checks that there are at least `least` columns beside the base.

@@ -108,6 +108,37 @@ pub struct CodeSlice {
     pub scales: usize,
 }
 
+/// Factors in a chunk's bytes that one column's rows of one segment are formed from where they are used: row x is
+/// s·Σ_k left\[i, k\]·right\[k, j\], where (i, j) is element `first` + x of the matrix, counted from the first row of it that is there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FactorSlice {
+    /// The left factor's rows in f32, \[…, rank\]: bytes from the chunk's start, a multiple of 4.
+    pub left: usize,
+    /// The right factor in f32, \[rank, n_columns\]: bytes from the chunk's start, a multiple of 4.
+    pub right: usize,
+    /// r, at least 1.
+    pub rank: usize,
+    /// Length of a row of the matrix, at least 1.
+    pub n_columns: usize,
+    /// Elements of the matrix before the segment's first row, in the row of the matrix that it lies in.
+    pub first: usize,
+    /// s.
+    pub scale: f32,
+}
+
+impl FactorSlice {
+    /// Bytes of the left factor that so many rows of a segment need; `None` where they cannot be counted.
+    pub fn left_bytes(&self, n_rows: usize) -> Option<usize> {
+        let n = self.first.checked_add(n_rows)?.div_ceil(self.n_columns.max(1));
+        n.checked_mul(self.rank)?.checked_mul(4)
+    }
+
+    /// Bytes of the right factor; `None` where they cannot be counted.
+    pub fn right_bytes(&self) -> Option<usize> {
+        self.rank.checked_mul(self.n_columns)?.checked_mul(4)
+    }
+}
+
 /// Where one column's rows of one segment lie in the chunk's bytes, and in which format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slice {
@@ -133,7 +164,7 @@ impl Slice {
 }
 
 /// The shape of a chunk: what lies where in its bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ChunkLayout {
     /// Columns including the base: n_tasks + 1.
     pub n_columns: usize,
@@ -143,6 +174,9 @@ pub struct ChunkLayout {
     pub slices: Vec<Slice>,
     /// \[n_segments, n_coded\], row-major: the codes of segment s and coded column c; empty where no column is coded.
     pub codes: Vec<CodeSlice>,
+    /// \[n_segments, n_columns\], row-major: the factors of segment s and column c, where its rows are not there; its slice then says
+    /// nothing but that they are differences. Empty where no column has any.
+    pub factors: Vec<Option<FactorSlice>>,
     /// Bytes the chunk takes, padding included.
     pub n_bytes: usize,
 }
@@ -164,6 +198,17 @@ impl ChunkLayout {
     /// Where there is no such segment or column.
     pub fn slice(&self, segment: usize, column: usize) -> Slice {
         self.slices[segment * self.n_columns + column]
+    }
+
+    /// The factors of one segment and one column, where its rows are to be formed.
+    pub fn factors_of(&self, segment: usize, column: usize) -> Option<FactorSlice> {
+        *self.factors.get(segment * self.n_columns + column)?
+    }
+
+    /// Where in the bytes the codes and factors begin, at a whole word, which come after all rows; `None` where there are none.
+    pub(crate) fn first_behind_rows(&self) -> Option<usize> {
+        let codes = self.codes.iter().map(|slice| slice.words.min(slice.scales) / 4 * 4);
+        codes.chain(self.factors.iter().flatten().map(|slice| slice.left.min(slice.right))).min()
     }
 }
 

@@ -58,6 +58,13 @@ pub enum KernelError {
         /// Bytes of the chunk.
         chunk_bytes: usize,
     },
+    /// Factors do not lie within the chunk, on multiples of 4 bytes, or are of no rank.
+    FactorsOutside {
+        /// Rows of the segment.
+        n_rows: usize,
+        /// Bytes of the chunk.
+        chunk_bytes: usize,
+    },
     /// A chunk holds fewer bytes than its layout says.
     ChunkShort {
         /// Bytes of the layout.
@@ -223,6 +230,10 @@ impl fmt::Display for KernelError {
                 f,
                 "segment {segment}, coded column {column}: its codes do not lie within the chunk's {chunk_bytes} bytes, \
                  on multiples of their size"
+            ),
+            KernelError::FactorsOutside { n_rows, chunk_bytes } => write!(
+                f,
+                "the factors of {n_rows} rows do not lie within the chunk's {chunk_bytes} bytes, on multiples of 4"
             ),
             KernelError::ChunkShort { expected, found } => {
                 write!(f, "a chunk of {found} bytes: its layout needs {expected}")

@@ -28,6 +28,7 @@
 //!     segments: vec![Segment::new(3)],
 //!     slices: (0..3).map(|column| Slice::new(column * 12, Dtype::F32)).collect(),
 //!     codes: Vec::new(),
+//!     factors: Vec::new(),
 //!     n_bytes: bytes.len(),
 //! };
 //! let (engine, mut gram) = (CpuEngine::new(), Triangles::default());
@@ -65,7 +66,7 @@ mod triangles;
 mod upload;
 mod work;
 
-pub use chunk::{Chunk, ChunkLayout, CodeSlice, Columns, Dtype, Segment, Slice};
+pub use chunk::{Chunk, ChunkLayout, CodeSlice, Columns, Dtype, FactorSlice, Segment, Slice};
 pub use code::{Code, Codes, Measured};
 pub use cpu::{CpuEngine, Factors, Scratch, convert, count_non_finite, decode, form_low_rank, locate_non_finite};
 pub use decode::Decode;

@@ -27,7 +27,7 @@ shared_struct! {
     Slice {
         /// Bytes from the chunk's start.
         offset_bytes,
-        /// [`F32`], [`F16`], [`BF16`] or [`DELTA`].
+        /// [`F32`], [`F16`], [`BF16`], [`DELTA`] or [`LOW_RANK`].
         dtype,
     }
 }
@@ -220,5 +220,7 @@ pub(crate) const F16: u32 = 1;
 pub(crate) const BF16: u32 = 2;
 /// `Slice::dtype` of f32 that is a difference already.
 pub(crate) const DELTA: u32 = 4;
+/// `Slice::dtype` of rows that are formed from factors; its offset is the entry of the table that says where they are.
+pub(crate) const LOW_RANK: u32 = 5;
 /// The shaders' FORMAT where slices differ.
 pub(crate) const MIXED: u32 = 3;

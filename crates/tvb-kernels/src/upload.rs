@@ -5,7 +5,7 @@ use crate::chunk::{Chunk, ChunkLayout, Dtype, Slice};
 use crate::error::KernelError;
 
 /// The layout a chunk has in a staging slot when [`StagingSlot::pack`] puts it there: the same segments and columns, f64
-/// as f32, each slice on a multiple of 4 bytes, no gaps beyond that. Then all bytes from the first code to the chunk's end, as they
+/// as f32, each slice on a multiple of 4 bytes, no gaps beyond that. Then all bytes from the first code or factor to the chunk's end, as they
 /// are: how long codes are is their reader's to know.
 ///
 /// # Errors
@@ -17,6 +17,9 @@ pub fn staged_layout(layout: &ChunkLayout) -> Result<ChunkLayout, KernelError> {
     let mut n_bytes = 0usize;
     for column in 0..layout.n_columns {
         for (at, segment) in layout.segments.iter().enumerate() {
+            if layout.factors_of(at, column).is_some() {
+                continue;
+            }
             let Slice { dtype, is_delta, .. } = layout.slice(at, column);
             let dtype = if dtype == Dtype::F64 { Dtype::F32 } else { dtype };
             staged.slices[at * layout.n_columns + column] = Slice { offset: n_bytes, dtype, is_delta };
@@ -24,7 +27,7 @@ pub fn staged_layout(layout: &ChunkLayout) -> Result<ChunkLayout, KernelError> {
             n_bytes = more.and_then(|more| n_bytes.checked_add(more)).ok_or_else(too_large)?;
         }
     }
-    if let Some(from) = first_code(layout) {
+    if let Some(from) = layout.first_behind_rows() {
         let n_code_bytes = layout.n_bytes.checked_sub(from).ok_or(KernelError::CodesOutside {
             segment: 0,
             column: 0,
@@ -35,15 +38,15 @@ pub fn staged_layout(layout: &ChunkLayout) -> Result<ChunkLayout, KernelError> {
                 *offset = (*offset - from).checked_add(n_bytes).ok_or_else(too_large)?;
             }
         }
+        for slice in staged.factors.iter_mut().flatten() {
+            for offset in [&mut slice.left, &mut slice.right] {
+                *offset = (*offset - from).checked_add(n_bytes).ok_or_else(too_large)?;
+            }
+        }
         n_bytes = n_bytes.checked_add(n_code_bytes).ok_or_else(too_large)?;
     }
     staged.n_bytes = n_bytes;
     Ok(staged)
-}
-
-/// Where the first codes of a chunk lie, at a whole word; `None` where it has none.
-fn first_code(layout: &ChunkLayout) -> Option<usize> {
-    layout.codes.iter().map(|slice| slice.words.min(slice.scales) / 4 * 4).min()
 }
 
 /// A mapped staging buffer in the hands of a reader, on whichever thread. It can only be written: reading mapped memory
@@ -95,15 +98,22 @@ impl StagingSlot {
         if staged.segments != chunk.layout.segments || staged.n_columns != chunk.layout.n_columns {
             return Err(KernelError::SliceCount { expected: chunk.layout.slices.len(), found: staged.slices.len() });
         }
-        if staged.codes.len() != chunk.layout.codes.len() {
-            return Err(KernelError::SliceCount { expected: chunk.layout.codes.len(), found: staged.codes.len() });
+        for (expected, found) in
+            [(chunk.layout.codes.len(), staged.codes.len()), (chunk.layout.factors.len(), staged.factors.len())]
+        {
+            if found != expected {
+                return Err(KernelError::SliceCount { expected, found });
+            }
         }
-        if let (Some(from), Some(to)) = (first_code(chunk.layout), first_code(staged)) {
+        if let (Some(from), Some(to)) = (chunk.layout.first_behind_rows(), staged.first_behind_rows()) {
             let outside = KernelError::CodesOutside { segment: 0, column: 0, chunk_bytes: chunk.layout.n_bytes };
             self.write(to, chunk.bytes.get(from..chunk.layout.n_bytes).ok_or(outside)?)?;
         }
         let n_columns = chunk.layout.n_columns;
         for (at, (from, to)) in chunk.layout.slices.iter().zip(&staged.slices).enumerate() {
+            if chunk.layout.factors_of(at / n_columns, at % n_columns).is_some() {
+                continue;
+            }
             let n_rows = chunk.layout.segments[at / n_columns].n_rows;
             let bytes = &chunk.bytes[from.offset..][..n_rows * from.dtype.size()];
             if from.dtype == to.dtype {

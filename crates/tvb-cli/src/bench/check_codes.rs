@@ -362,6 +362,7 @@ mod tests {
             segments: vec![Segment { n_rows, place: Place::default() }],
             slices: vec![Slice::new(0, Dtype::F32)],
             codes: (0..=N_TASKS).map(place).collect(),
+            factors: Vec::new(),
             n_bytes: bytes.len(),
         };
         let work = Decode {

@@ -70,6 +70,7 @@ impl Data {
             segments: self.layout.segments.clone(),
             slices: vec![Slice::new(0, self.values.dtype)],
             codes: (0..n_tasks + code.n_kept).map(slice).collect(),
+            factors: Vec::new(),
             n_bytes: scales + (n_tasks + code.n_kept) * 2 * n_blocks,
         };
         let mut bytes = Vec::with_capacity(codes.len() * layout.n_bytes);

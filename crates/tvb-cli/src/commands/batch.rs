@@ -36,7 +36,7 @@ const SCHEMA: &str = r#"The job file is TOML; paths are relative to it:
   [[job.after]]
   negate = { task = "MNIST", output = "out/{job}-{method}-m{m}-negated.safetensors" }
 
-Further keys of a job: include, exclude, skip_mismatched, key, balance, coordinates, seed, weights = { NAME = 2.0 },
+Further keys of a job: include, exclude, skip_mismatched, key, base_model, balance, coordinates, seed, weights = { NAME = 2.0 },
 restarts, eigengap, paper, steps, lr, tau, anneal, batch_columns, grad_clip, weight_decay, encoder, w_activation,
 init (as the flags of `tvb compress`),
 and overwrite = true. Steps: add (tasks, rule), negate (task), analogy (tasks = [A, B, C]), apply (expression), each
@@ -88,7 +88,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
 
 fn line(record: &Record) -> String {
     match &record.outcome {
-        Outcome::Failed(error) => format!("{} {}: {}: {error}", record.job, record.step, record.word()),
+        // Why comes with the answer.
+        Outcome::Failed(_) => format!("{} {}: {}", record.job, record.step, record.word()),
         _ => format!("{} {} {}: {}", record.job, record.step, shown_path(&record.output), record.word()),
     }
 }
@@ -117,12 +118,13 @@ fn answer(summary: &Summary) -> Answer {
         ]);
     }
     let mut text = table.to_string();
-    for record in &summary.records {
-        if let Outcome::Failed(error) = &record.outcome {
-            text.push_str(&format!("{} {}: {error}\n", escaped(&record.job), record.step));
-            if let Some(hint) = error.hint_text() {
-                text.push_str(&format!("  hint: {hint}\n"));
-            }
+    for (error, records) in failures(summary) {
+        let mut names: Vec<String> =
+            records.iter().map(|record| format!("{} {}", escaped(&record.job), record.step)).collect();
+        names.dedup();
+        text.push_str(&format!("{}: {error}\n", names.join(", ")));
+        if let Some(hint) = error.hint_text() {
+            text.push_str(&format!("  hint: {hint}\n"));
         }
     }
     let count = |word: &str| summary.records.iter().filter(|record| record.word() == word).count();
@@ -150,11 +152,24 @@ fn answer(summary: &Summary) -> Answer {
     }
 }
 
+/// What failed, by why: jobs that share their inputs fail of the same, which is said once.
+fn failures(summary: &Summary) -> Vec<(&Error, Vec<&Record>)> {
+    let mut groups: Vec<(&Error, Vec<&Record>)> = Vec::new();
+    for record in &summary.records {
+        let Outcome::Failed(error) = &record.outcome else { continue };
+        match groups.iter_mut().find(|(known, _)| known.message() == error.message()) {
+            Some((_, records)) => records.push(record),
+            None => groups.push((error, vec![record])),
+        }
+    }
+    groups
+}
+
 fn dry_run(batch: &Batch, runtime: &Runtime, progress: &dyn Progress) -> Result<Answer> {
     let check = check(batch, runtime, progress)?;
     let mut text = String::new();
     for problem in &check.problems {
-        text.push_str(&format!("{}\n", escaped(problem)));
+        text.push_str(&format!("{problem}\n"));
     }
     text.push_str(&format!(
         "{} outputs to make, {} current; {} passes for Gram matrices\nreads at most {}, writes at most {}\n",

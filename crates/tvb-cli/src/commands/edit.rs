@@ -3,6 +3,7 @@
 use crate::args::Context;
 use crate::coding::parse_rate;
 use crate::commands::compress::DtypeName;
+use crate::commands::lora::LoraArgs;
 use crate::inputs::{SelectionArgs, left_out_json};
 use crate::output::Answer;
 use crate::output::finite;
@@ -16,7 +17,8 @@ use tvb::checkpoint::{Checkpoint, Existing, OpenOptions};
 use tvb::columns::open::open_task;
 use tvb::columns::plan::{LeftOut, Plan};
 use tvb::columns::tasks::TaskSource;
-use tvb::jobs::edit::{Edit, EditJob, EditOutput, OwnHead, Source, write_patch};
+use tvb::jobs::card::check_model_id;
+use tvb::jobs::edit::{Edit, EditJob, EditOutput, OwnHead, Source, write_adapter, write_patch};
 use tvb::shown::{path_json, shown_path};
 use tvb::solve::{Fidelity, Rule};
 use tvb::{Error, Rate, Result, arithmetic, units};
@@ -28,8 +30,10 @@ pub(crate) struct EditArgs {
     #[arg(long, value_name = "PATH")]
     pub base: Option<PathBuf>,
     /// The edited checkpoint: a .safetensors file, or a folder
-    #[arg(short, long, value_name = "OUT")]
-    pub output: PathBuf,
+    #[arg(short, long, value_name = "OUT", required_unless_present = "lora_out")]
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub lora: LoraArgs,
     /// Factor λ of the whole edit
     #[arg(long, default_value_t = 1.0, value_name = "X", allow_negative_numbers = true)]
     pub scale: f64,
@@ -39,6 +43,9 @@ pub(crate) struct EditArgs {
     /// Write the largest finite value of a type in place of a value beyond it, which is an error otherwise
     #[arg(long)]
     pub clip: bool,
+    /// The base's name on the Hugging Face hub, for the model card
+    #[arg(long, value_name = "ID", value_parser = model_id)]
+    pub base_model: Option<String>,
     /// Write the bare edit, without the base
     #[arg(long)]
     pub delta: bool,
@@ -47,7 +54,7 @@ pub(crate) struct EditArgs {
     pub bits: Option<Rate>,
     /// Tensors that the output takes from one task as they are, such as its head: the task (TASK=PATH with a basis), and a regular
     /// expression for their names
-    #[arg(long, num_args = 2, value_names = ["TASK[=PATH]", "REGEX"], requires = "base", conflicts_with = "delta")]
+    #[arg(long, num_args = 2, value_names = ["TASK[=PATH]", "REGEX"], requires = "base", conflicts_with_all = ["delta", "lora_out"])]
     pub head_from: Vec<OsString>,
     /// Replace an existing output
     #[arg(long)]
@@ -89,6 +96,9 @@ pub(crate) struct AddArgs {
     /// The basis folder
     #[arg(required_unless_present = "from_checkpoints")]
     pub basis: Option<PathBuf>,
+    /// More than a basis: to say what to do with it
+    #[arg(hide = true)]
+    pub more: Vec<OsString>,
     /// A task to add, with its weight (default: all tasks, weight 1)
     #[arg(long = "task", value_name = "NAME[:WEIGHT]", allow_hyphen_values = true)]
     pub tasks: Vec<String>,
@@ -103,7 +113,7 @@ pub(crate) struct AddArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct NegateArgs {
     /// The basis folder, then the task; the task alone with --from-checkpoints
-    #[arg(value_name = "BASIS TASK", num_args = 1..=2, required = true)]
+    #[arg(value_name = "BASIS TASK", num_args = 1.., required = true)]
     pub words: Vec<OsString>,
     #[command(flatten)]
     pub edit: EditArgs,
@@ -113,7 +123,7 @@ pub(crate) struct NegateArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct AnalogyArgs {
     /// The basis folder, then tasks A, B and C; the tasks alone with --from-checkpoints
-    #[arg(value_name = "BASIS A B C", num_args = 3..=4, required = true)]
+    #[arg(value_name = "BASIS A B C", num_args = 3.., required = true)]
     pub words: Vec<OsString>,
     #[command(flatten)]
     pub edit: EditArgs,
@@ -123,15 +133,26 @@ pub(crate) struct AnalogyArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ApplyArgs {
     /// The basis folder, then the expression; the expression alone with --from-checkpoints
-    #[arg(value_name = "BASIS EXPRESSION", num_args = 1..=2, required = true)]
+    #[arg(value_name = "BASIS EXPRESSION", num_args = 1.., required = true)]
     pub words: Vec<OsString>,
     #[command(flatten)]
     pub edit: EditArgs,
 }
 
 pub(crate) fn add(args: &AddArgs, context: &Context) -> Result<Answer> {
+    check_alone(args.basis.as_deref(), &args.more)?;
     let (chosen, rule) = addition(&args.tasks, args.rule, args.basis.is_some())?;
     run(args.basis.clone(), &args.edit, rule, context, |names| arithmetic::addition(names, &chosen))
+}
+
+/// One basis, and no further words.
+pub(crate) fn check_alone(basis: Option<&Path>, more: &[OsString]) -> Result<()> {
+    let (Some(basis), [first, ..]) = (basis, more) else { return Ok(()) };
+    let error = Error::usage(format!("one basis folder expected, {} found behind it", shown_path(first.as_ref())));
+    Err(match is_checkpoint(basis) || is_checkpoint(first.as_ref()) {
+        true => error.hint(FROM_CHECKPOINTS),
+        false => error.hint("--task NAME chooses tasks"),
+    })
 }
 
 /// The tasks that were chosen with their weights, and how atoms are combined.
@@ -184,7 +205,11 @@ pub(crate) fn split<const N: usize>(
         Ok(rest) => Ok((basis, rest)),
         Err(_) if from_originals => Err(Error::usage(format!("{N} words expected, {} found", words.len()))
             .hint("with --from-checkpoints no basis folder is named")),
-        Err(_) => Err(Error::usage(format!("a basis folder and {N} words expected, {} words found", words.len()))),
+        Err(_) => {
+            let error = Error::usage(format!("{} words expected, a basis folder first, {} found", N + 1, words.len()));
+            let is_one = words.iter().any(|word| is_checkpoint(Path::new(word)));
+            Err(if is_one { error.hint(FROM_CHECKPOINTS) } else { error })
+        }
     }
 }
 
@@ -234,7 +259,13 @@ impl Opened {
             Some(_) if !originals.from_checkpoints.is_empty() => {
                 Err(Error::usage("a basis folder or --from-checkpoints expected, both found"))
             }
-            Some(folder) => Ok(Opened::Basis(Box::new(open_basis(folder, context)?))),
+            Some(folder) => {
+                let basis = open_basis(folder, context).map_err(|error| match is_checkpoint(folder) {
+                    true => error.hint(FROM_CHECKPOINTS),
+                    false => error,
+                })?;
+                Ok(Opened::Basis(Box::new(basis)))
+            }
             None => {
                 let base = base.ok_or_else(|| {
                     Error::usage("no base given")
@@ -284,9 +315,28 @@ pub(crate) fn open_basis(folder: &Path, context: &Context) -> Result<Basis> {
 
 /// Opens a basis folder.
 pub(crate) fn read_basis(folder: &Path, context: &Context) -> Result<Basis> {
-    let (folder, budget) = (folder.to_owned(), context.budget.clone());
-    context.unless_stopped(move |_| Basis::open_within(&folder, &budget))
+    let (path, budget) = (folder.to_owned(), context.budget.clone());
+    context.unless_stopped(move |_| Basis::open_within(&path, &budget)).map_err(|error| match is_checkpoint(folder) {
+        true => error.hint("this is a checkpoint: `tvb compress --base BASE FINE-TUNES… -o BASIS` makes a basis"),
+        false => error,
+    })
 }
+
+/// Whether a path that should be a basis looks like a checkpoint, by its names alone.
+fn is_checkpoint(path: &Path) -> bool {
+    const ENDINGS: [&str; 6] = ["safetensors", "bin", "pt", "pth", "ckpt", "tar"];
+    let is_one = |path: &Path| path.extension().and_then(|end| end.to_str()).is_some_and(|end| ENDINGS.contains(&end));
+    match std::fs::read_dir(path) {
+        Ok(_) if Basis::is_at(path) => false,
+        Ok(entries) => entries.take(NAMES_MAX).flatten().any(|entry| is_one(&entry.path())),
+        Err(_) => path.is_file() && is_one(path),
+    }
+}
+
+/// Names of a folder that are looked at for a hint.
+const NAMES_MAX: usize = 1_000;
+/// What to do where a checkpoint stands in a basis' place.
+const FROM_CHECKPOINTS: &str = "edits straight from checkpoints: --base BASE --from-checkpoints [NAME=]PATH…; `tvb compress` makes a basis of them";
 
 fn run(
     basis: Option<PathBuf>,
@@ -298,6 +348,8 @@ fn run(
     if !args.scale.is_finite() {
         return Err(Error::usage(format!("--scale: a finite number expected, {} found", args.scale)));
     }
+    let target = args.output.as_ref().or(args.lora.lora_out.as_ref());
+    let target = target.ok_or_else(|| Error::usage("no output given").hint("-o OUT, or --lora-out DIR"))?;
     let mut originals = args.originals.clone();
     // What the output takes as it is need not match the base.
     originals.selection.apart = args.head_from.get(1).map(|pattern| text_of(pattern)).transpose()?;
@@ -326,7 +378,7 @@ fn run(
         )
     });
     let mut json = json!({
-        "output": path_json(&args.output),
+        "output": path_json(target),
         "weights": names.iter().zip(&edit.alpha).filter(|(_, weight)| **weight != 0.0)
             .map(|(name, weight)| (name.clone(), json!(weight * edit.scale))).collect::<serde_json::Map<String, Value>>(),
         "scale": args.scale,
@@ -343,23 +395,30 @@ fn run(
     }
     if args.dry_run {
         text.push_str(&head_words);
-        text.push_str(&format!("would write {}\n", shown_path(&args.output)));
+        edit.warn_if_far(source, &context.progress)?;
+        text.push_str(&format!("would write {}\n", shown_path(target)));
         return Ok(Answer::new(text, json));
     }
-    let output = EditOutput::new(&args.output)
+    let output = EditOutput::new(target)
         .dtype(args.dtype.map(DtypeName::kernel))
         .clip(args.clip)
         .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
         .delta(args.delta)
         .force(args.force)
         .head(head)
-        .command(command_line());
+        .command(command_line())
+        .base_model(args.base_model.clone());
     let runtime = context.runtime()?;
-    // Said before anything is written, for whoever wants to stop here; once more with the answer.
-    if !text.is_empty() {
-        tvb::progress::Progress::note(&context.progress, text.trim_end());
-    }
     let started = Instant::now();
+    if args.lora.lora_out.is_some() {
+        let adapter =
+            write_adapter(source, &edit, args.lora.cut(), base.as_ref(), &output, &runtime, &context.progress)?;
+        let elapsed = units::duration(started.elapsed());
+        text.push_str(&format!("{}: a LoRA adapter of {}; written in {elapsed}\n", shown_path(target), adapter.line()));
+        Answer::add(&mut json, "adapter", serde_json::to_value(&adapter).unwrap_or_default());
+        Answer::add(&mut json, "seconds", started.elapsed().as_secs_f64());
+        return Ok(Answer::new(text, json));
+    }
     if let Some(rate) = args.bits {
         let patch = write_patch(source, &edit, rate, 0, &output, &runtime, &context.progress)?;
         let elapsed = started.elapsed();
@@ -369,7 +428,7 @@ fn run(
         let shown = |value: Option<f64>| value.map_or("unknown".to_owned(), |value| format!("{value:.4}"));
         text.push_str(&format!(
             "{}: a patch of {} at {} bits (gain {}, noise {} of the edit), written in {} on {}\n",
-            shown_path(&args.output),
+            shown_path(target),
             units::bytes(bytes),
             rate.name(),
             shown(gain),
@@ -388,13 +447,10 @@ fn run(
     text.push_str(&head_words);
     text.push_str(&format!(
         "{}: written in {} on {}\n",
-        shown_path(&args.output),
+        shown_path(target),
         units::duration(elapsed),
         runtime.device_name()
     ));
-    if !clipped.is_none() {
-        text.push_str(&format!("{clipped}\n"));
-    }
     Answer::add(&mut json, "clipped", json!(clipped));
     Answer::add(&mut json, "seconds", elapsed.as_secs_f64());
     Answer::add(&mut json, "device", runtime.device_name());
@@ -409,6 +465,14 @@ fn stored_rounding(basis: &Basis, fidelity: &Fidelity) -> Option<f64> {
     let stored = basis.manifest.atoms.first().and_then(|atom| atom.dtype.float());
     let found = tvb::solve::STORAGE_DTYPES.iter().zip(fidelity.rounding).find(|(dtype, _)| Some(**dtype) == stored);
     Some(found.map_or(0.0, |(_, rounding)| rounding))
+}
+
+/// A model's name on the hub, checked while the command line is read.
+pub(crate) fn model_id(text: &str) -> std::result::Result<String, String> {
+    match check_model_id(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(error) => Err(error.message().to_owned()),
+    }
 }
 
 /// The command as it was typed, quoted where a shell needs it.

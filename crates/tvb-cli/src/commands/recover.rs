@@ -2,7 +2,7 @@
 
 use crate::args::Context;
 use crate::commands::compress::DtypeName;
-use crate::commands::edit::{open_base, open_basis};
+use crate::commands::edit::{model_id, open_base, open_basis};
 use crate::output::Answer;
 use clap::ValueEnum;
 use serde_json::json;
@@ -23,6 +23,9 @@ pub(crate) struct Args {
     /// The base: recovered checkpoints instead of task vectors
     #[arg(long, value_name = "PATH")]
     pub base: Option<PathBuf>,
+    /// The base's name on the Hugging Face hub, for the model cards
+    #[arg(long, value_name = "ID", value_parser = model_id, requires = "base")]
+    pub base_model: Option<String>,
     /// The folder for the outputs, one for each task
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
@@ -66,7 +69,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         .unbiased(args.gain == GainName::Unbiased)
         .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
         .force(args.force)
-        .command(crate::commands::edit::command_line());
+        .command(crate::commands::edit::command_line())
+        .base_model(args.base_model.clone());
     let recovered = recover(&basis, base.as_ref(), &options, &context.runtime()?, &context.progress)?;
     let mut text = String::new();
     let mut rows = Vec::new();
@@ -94,9 +98,6 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         text.push_str(&format!(
             "{drowned} task{plural} with more noise than signal: the basis has hardly anything of them to scale\n"
         ));
-    }
-    if !recovered.clipped.is_none() {
-        text.push_str(&format!("{}\n", recovered.clipped));
     }
     Ok(Answer::new(text, json!({ "recovered": rows, "clipped": recovered.clipped })))
 }

@@ -2,7 +2,9 @@
 
 use crate::args::Context;
 use crate::commands::compress::DtypeName;
-use crate::commands::edit::{Opened, OriginalsArgs, RuleName, addition, command_line, open_base, split};
+use crate::commands::edit::{
+    Opened, OriginalsArgs, RuleName, addition, check_alone, command_line, model_id, open_base, split,
+};
 use crate::output::{Align, Answer, Table};
 use serde_json::json;
 use std::ffi::OsString;
@@ -43,6 +45,9 @@ struct AddArgs {
     /// The basis folder
     #[arg(required_unless_present = "from_checkpoints")]
     basis: Option<PathBuf>,
+    /// More than a basis: to say what to do with it
+    #[arg(hide = true)]
+    more: Vec<OsString>,
     /// A task to add, with its weight (default: all tasks, weight 1)
     #[arg(long = "task", value_name = "NAME[:WEIGHT]", allow_hyphen_values = true)]
     tasks: Vec<String>,
@@ -58,7 +63,7 @@ struct AddArgs {
 #[command(after_help = EVALUATOR_HELP)]
 struct NegateArgs {
     /// The basis folder, then the task; the task alone with --from-checkpoints
-    #[arg(value_name = "BASIS TASK", num_args = 1..=2, required = true)]
+    #[arg(value_name = "BASIS TASK", num_args = 1.., required = true)]
     words: Vec<OsString>,
     #[command(flatten)]
     sweep: SweepArgs,
@@ -70,6 +75,9 @@ struct SweepArgs {
     /// The base checkpoint θ0
     #[arg(long, value_name = "PATH")]
     base: PathBuf,
+    /// The base's name on the Hugging Face hub, for the model card
+    #[arg(long, value_name = "ID", value_parser = model_id)]
+    base_model: Option<String>,
     /// The folder for the results and the best candidate
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
@@ -129,6 +137,7 @@ struct SweepArgs {
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     match &args.kind {
         Kind::Add(args) => {
+            check_alone(args.basis.as_deref(), &args.more)?;
             let (chosen, rule) = addition(&args.tasks, args.rule, args.basis.is_some())?;
             run_sweep(args.basis.as_deref(), &args.sweep, rule, context, |names| arithmetic::addition(names, &chosen))
         }
@@ -188,6 +197,7 @@ fn options(args: &SweepArgs, budget: &Budget) -> Result<SweepOptions> {
         .clip(args.clip)
         .force(args.force)
         .command(command_line())
+        .base_model(args.base_model.clone())
         .protect(inputs))
 }
 

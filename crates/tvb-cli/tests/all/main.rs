@@ -4,12 +4,15 @@
 
 mod batch;
 mod bench;
+mod cards;
 mod cli;
 mod coded;
 mod kills;
+mod lora_out;
 mod loss;
 mod matching;
 mod names;
 mod numbers;
 mod plan;
+mod streams;
 mod sweep;

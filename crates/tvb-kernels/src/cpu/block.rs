@@ -6,6 +6,8 @@
 //! Rows beyond the last are zeros, so that kernels run over whole vectors and their sums do not change. Columns start on
 //! cache lines; the gap keeps columns off each other's cache sets, which they would share at a stride of a power of two.
 
+use super::floats::Floats;
+use super::low_rank::form_rows;
 use super::rows::{widen, widen_f64, widen_f64_less_base, widen_less_base};
 use crate::chunk::{Chunk, Columns};
 
@@ -13,27 +15,6 @@ use crate::chunk::{Chunk, Columns};
 pub(super) const ROW_MULTIPLE: usize = 64;
 /// Floats between one column's rows and the next one's.
 const GAP: usize = 16;
-
-/// Sixteen floats on a cache line of their own.
-#[derive(Clone, Copy, Default, bytemuck::Zeroable, bytemuck::Pod)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
-
-/// Floats that start on a cache line.
-#[derive(Default)]
-pub(super) struct Floats(Vec<Line>);
-
-impl Floats {
-    /// At least `n` floats, whatever they hold.
-    #[inline(always)]
-    pub(super) fn at_least(&mut self, n: usize) -> &mut [f32] {
-        let n_lines = n.div_ceil(16);
-        if self.0.len() < n_lines {
-            self.0.resize(n_lines, Line::default());
-        }
-        &mut bytemuck::cast_slice_mut(&mut self.0[..n_lines])[..n]
-    }
-}
 
 /// Which rows of a chunk a block holds.
 #[derive(Clone, Copy)]
@@ -63,6 +44,9 @@ pub(super) struct Block {
     columns: Floats,
     base_f64: Vec<f64>,
     columns_f64: Vec<f64>,
+    /// Factors as floats, and rows formed from them.
+    factors: Floats,
+    formed: Floats,
 }
 
 /// A decoded block.
@@ -98,13 +82,17 @@ impl Block {
         base[n_rows..].fill(0.0);
         let columns = self.columns.at_least(n_tasks * stride);
         for (at, rows) in columns.chunks_exact_mut(stride).enumerate() {
-            let (bytes, slice) = (range.bytes(chunk, at + 1), chunk.layout.slice(range.segment, at + 1));
             let (rows, padding) = rows[..n_padded].split_at_mut(n_rows);
+            padding.fill(0.0);
+            if let Some(factors) = chunk.layout.factors_of(range.segment, at + 1) {
+                form_rows(chunk, factors, range.start, &mut self.factors, rows);
+                continue;
+            }
+            let (bytes, slice) = (range.bytes(chunk, at + 1), chunk.layout.slice(range.segment, at + 1));
             match kind {
                 Columns::Checkpoints if !slice.is_delta => widen_less_base(bytes, slice.dtype, base, rows),
                 Columns::Checkpoints | Columns::Deltas => widen(bytes, slice.dtype, rows),
             }
-            padding.fill(0.0);
         }
         Decoded { base, columns, stride, n_padded }
     }
@@ -118,6 +106,12 @@ impl Block {
         let (base, columns) = (&mut self.base_f64, &mut self.columns_f64);
         widen_f64(range.bytes(chunk, 0), chunk.layout.slice(range.segment, 0).dtype, base);
         for (at, rows) in columns.chunks_exact_mut(n_rows).enumerate() {
+            if let Some(factors) = chunk.layout.factors_of(range.segment, at + 1) {
+                let formed = self.formed.at_least(n_rows);
+                form_rows(chunk, factors, range.start, &mut self.factors, formed);
+                rows.iter_mut().zip(formed).for_each(|(row, formed)| *row = f64::from(*formed));
+                continue;
+            }
             let (bytes, slice) = (range.bytes(chunk, at + 1), chunk.layout.slice(range.segment, at + 1));
             match kind {
                 Columns::Checkpoints if !slice.is_delta => widen_f64_less_base(bytes, slice.dtype, base, rows),

@@ -1,6 +1,7 @@
 //! code: a chunk's task vectors into codes, panel by panel; see [`crate::code`].
 
-use super::block::Floats;
+use super::floats::Floats;
+use super::low_rank::form_rows;
 use super::panels::{Panels, add_weighted, spread_rows, spread_signs};
 use super::quantise::{Column, Scaled, Scaling, quantise};
 use super::rotate::{BLOCKS, BlockSums, LINES, rotate, rotate_difference};
@@ -91,8 +92,20 @@ impl CodeChunk<'_> {
     fn panel<S: Simd>(&mut self, simd: S, panel: Panel, part: (u32, u32)) {
         let code = self.code;
         let (n_tasks, n_kept) = (self.chunk.layout.n_tasks(), code.n_kept);
-        let Panels { base, zeros, rows, spread, signs, rotated, levels: decoded, scales: task_scales, scaled, words } =
-            &mut *self.panels;
+        let Panels {
+            base,
+            zeros,
+            factors: factor_floats,
+            formed,
+            rows,
+            spread,
+            signs,
+            rotated,
+            levels: decoded,
+            scales: task_scales,
+            scaled,
+            words,
+        } = &mut *self.panels;
         let rotated = rotated.at_least((n_tasks + n_kept) * PANEL);
         let decoded = decoded.at_least((n_tasks + n_kept) * PANEL);
         let (tasks, lacking) = rotated.split_at_mut(n_tasks * PANEL);
@@ -112,7 +125,16 @@ impl CodeChunk<'_> {
         task_scales.clear();
         let mut coded = Coded { simd, part, panel, scaled, words };
         for task in 0..n_tasks {
-            let (bytes, Slice { dtype, is_delta, .. }) = slice(task + 1);
+            let (bytes, Slice { dtype, is_delta, .. }) = match self.chunk.layout.factors_of(panel.segment, task + 1) {
+                Some(factors) => {
+                    let formed = &mut formed.at_least(PANEL)[..panel.n_rows];
+                    form_rows(self.chunk, factors, panel.start, factor_floats, formed);
+                    // As the bytes of a file.
+                    formed.iter_mut().for_each(|row| *row = f32::from_bits(row.to_bits().to_le()));
+                    (bytemuck::cast_slice(formed), Slice::of_delta(0))
+                }
+                None => slice(task + 1),
+            };
             let base = if is_delta { nothing } else { base };
             let y = &mut tasks[task * PANEL..][..PANEL];
             let floats = if dtype == Dtype::F32 { bytemuck::try_cast_slice::<u8, f32>(bytes).ok() } else { None };

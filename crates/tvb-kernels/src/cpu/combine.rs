@@ -7,7 +7,8 @@
 //! tiles of their own: 0.9 to 1.35 times the speed at T = 8 to 64, 1.14 in the middle (`tvb bench -j 1`, by turns with the
 //! version before, on a noisy machine).
 
-use super::block::{Decoded, Floats};
+use super::block::Decoded;
+use super::floats::Floats;
 use pulp::Simd;
 
 /// Outputs formed together.

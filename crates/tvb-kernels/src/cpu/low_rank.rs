@@ -6,6 +6,8 @@
 //! Numerics: f32; products are added one after another in the order of k, each rounded, then the sum is multiplied by s. No two
 //! steps are fused, so that all machines form the same bits, which digests are taken of.
 
+use super::floats::Floats;
+use crate::chunk::{Chunk, FactorSlice};
 use pulp::{Arch, Simd, WithSimd};
 
 /// Vectors of one tile: that many sums are held in registers while k runs.
@@ -40,6 +42,21 @@ pub fn form_low_rank(factors: Factors<'_>, first: usize, out: &mut [f32]) {
         return;
     }
     Arch::new().dispatch(Form { factors, first, out });
+}
+
+/// Forms rows of a segment, from row `start` on, out of the factors in its chunk, which have been checked.
+pub(super) fn form_rows(chunk: Chunk<'_>, slice: FactorSlice, start: usize, floats: &mut Floats, out: &mut [f32]) {
+    let FactorSlice { left, right, rank, n_columns, first, scale } = slice;
+    let n_left = (first + start + out.len()).div_ceil(n_columns) * rank;
+    // Bytes may start anywhere, so they are read as such.
+    let held = floats.at_least(n_left + rank * n_columns);
+    let (left_floats, right_floats) = held.split_at_mut(n_left);
+    for (floats, at) in [(&mut *left_floats, left), (&mut *right_floats, right)] {
+        let bytes = chunk.bytes.get(at..).unwrap_or_default().as_chunks::<4>().0;
+        floats.iter_mut().zip(bytes).for_each(|(value, raw)| *value = f32::from_le_bytes(*raw));
+    }
+    let factors = Factors { left: left_floats, right: right_floats, rank, n_columns, scale };
+    form_low_rank(factors, first + start, out);
 }
 
 struct Form<'a> {

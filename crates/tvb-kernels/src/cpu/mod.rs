@@ -12,6 +12,7 @@ mod decode;
 mod eigh;
 mod engine;
 mod finite;
+mod floats;
 mod float;
 mod gram;
 mod locate;

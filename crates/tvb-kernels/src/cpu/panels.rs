@@ -1,6 +1,6 @@
 //! Panels in memory: one thread's buffers, signs and rows spread to where the rotation wants them, and sums of panels.
 
-use super::block::Floats;
+use super::floats::Floats;
 use super::quantise::Scaled;
 use super::rotate::{BLOCKS, LINES};
 use crate::panel::PANEL;
@@ -13,6 +13,9 @@ pub(super) struct Panels {
     pub(super) base: Floats,
     /// Never written: the base of rows that are differences already.
     pub(super) zeros: Floats,
+    /// Factors as floats, and rows formed from them.
+    pub(super) factors: Floats,
+    pub(super) formed: Floats,
     pub(super) rows: Floats,
     pub(super) spread: Floats,
     pub(super) signs: Vec<u32>,

@@ -1,7 +1,8 @@
 //! One thread's buffers.
 
-use super::block::{Block, Floats};
+use super::block::Block;
 use super::combine::Weights;
+use super::floats::Floats;
 use super::panels::{Combined, Panels};
 use std::fmt;
 

@@ -177,6 +177,7 @@ mod tests {
             segments: rows.iter().map(|&n_rows| Segment::new(n_rows)).collect(),
             slices: vec![ChunkSlice::new(0, dtype); rows.len()],
             codes: vec![CodeSlice { words: 0, scales: 0 }; rows.len() * n_columns],
+            factors: Vec::new(),
             n_bytes: 1 << 20,
         }
     }

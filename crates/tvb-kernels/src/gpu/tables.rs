@@ -35,18 +35,32 @@ impl Tables {
     }
 }
 
-/// The table of slices.
+/// The table of slices. Behind it stand three entries for each that is formed from factors: where these lie, their rank and row
+/// length, the first element and the scale.
 ///
 /// # Errors
 /// [`KernelError::NotOnGpu`] for f64 rows; [`KernelError::Limit`] where an offset is beyond 32 bits.
 pub(super) fn slices(layout: &ChunkLayout) -> Result<Vec<params::Slice>, KernelError> {
     let too_far = KernelError::Limit { what: "chunk bytes", found: layout.n_bytes as u64, most: u64::from(u32::MAX) };
     u32::try_from(layout.n_bytes).map_err(|_| too_far)?;
-    layout
-        .slices
-        .iter()
-        .map(|slice| Ok(params::Slice { offset_bytes: slice.offset as u32, dtype: slice_code(*slice)? }))
-        .collect()
+    let n_slices = layout.slices.len();
+    let mut factors: Vec<params::Slice> = Vec::new();
+    let of_slice = |(at, slice): (usize, &Slice)| match layout.factors.get(at) {
+        Some(Some(from)) => {
+            let entry = params::Slice { offset_bytes: (n_slices + factors.len()) as u32, dtype: params::LOW_RANK };
+            let pairs = [
+                (from.left, from.right as u32),
+                (from.rank, from.n_columns as u32),
+                (from.first, from.scale.to_bits()),
+            ];
+            factors.extend(pairs.map(|(first, second)| params::Slice { offset_bytes: first as u32, dtype: second }));
+            Ok(entry)
+        }
+        _ => Ok(params::Slice { offset_bytes: slice.offset as u32, dtype: slice_code(*slice)? }),
+    };
+    let mut all = layout.slices.iter().enumerate().map(of_slice).collect::<Result<Vec<_>, KernelError>>()?;
+    all.extend(factors);
+    Ok(all)
 }
 
 /// The number of a slice's format in the shaders.

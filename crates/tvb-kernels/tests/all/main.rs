@@ -8,6 +8,7 @@ mod codes_on_gpu;
 mod common;
 mod eigh;
 mod least_device;
+mod low_rank;
 mod operations;
 mod segments;
 mod stream;

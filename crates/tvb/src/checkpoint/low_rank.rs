@@ -5,13 +5,36 @@ use super::budget::Charge;
 use crate::error::{Error, Result};
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tvb_kernels::Factors;
 
 /// Two factors in memory. Clones share them.
 #[derive(Clone)]
 pub struct LowRank {
     parts: Arc<Parts>,
+    module: Option<Arc<Module>>,
+}
+
+/// The module whose weight two factors change, as an adapter knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Module {
+    /// As PEFT calls it, in the whole model: `transformer.h.0.attn.c_attn`, without `base_model.model.` and `.weight`.
+    pub name: String,
+    /// What it does with its weight.
+    pub form: Form,
+}
+
+/// What a module does with its weight, on which depends how an adapter's A and B lie in the left and the right factor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// \[out, in\], as `torch.nn.Linear` keeps it: left = B, right = A.
+    Linear,
+    /// \[in, out\], as GPT-2's `Conv1D` keeps it (`fan_in_fan_out`): left = Aᵀ, right = Bᵀ.
+    Transposed,
+    /// \[entries, width\] of `torch.nn.Embedding`: left = Aᵀ, right = Bᵀ of `lora_embedding_A` and `lora_embedding_B`.
+    Embedding,
+    /// \[out, in, kernel…\]: left = B, right = A with its \[in, kernel…\] in one row.
+    Convolution,
 }
 
 struct Parts {
@@ -22,6 +45,7 @@ struct Parts {
     rank: usize,
     n_columns: usize,
     scale: f64,
+    identity: OnceLock<u128>,
     _charge: Charge,
 }
 
@@ -53,7 +77,19 @@ impl LowRank {
         }
         let charge = budget.charge(path, "the factors of an adapter", 4 * (left.len() + right.len()) as u64)?.settled();
         let n_columns = right.len() / rank;
-        Ok(LowRank { parts: Arc::new(Parts { left, right, rank, n_columns, scale, _charge: charge }) })
+        let parts = Parts { left, right, rank, n_columns, scale, identity: OnceLock::new(), _charge: charge };
+        Ok(LowRank { parts: Arc::new(parts), module: None })
+    }
+
+    /// Says whose weight the factors change.
+    #[must_use]
+    pub fn of_module(self, module: Module) -> LowRank {
+        LowRank { module: Some(Arc::new(module)), ..self }
+    }
+
+    /// Whose weight the factors change, where that is known.
+    pub fn module(&self) -> Option<&Module> {
+        self.module.as_deref()
     }
 
     /// The first `n_rows` rows of the matrix.
@@ -63,7 +99,8 @@ impl LowRank {
     pub fn first_rows(&self, n_rows: usize, path: &Path, budget: &Budget) -> Result<LowRank> {
         let Parts { left, right, rank, scale, .. } = &*self.parts;
         let left = left.get(..n_rows.saturating_mul(*rank)).unwrap_or(left);
-        LowRank::new(left.to_vec(), right.clone(), *rank, *scale, path, budget)
+        let cut = LowRank::new(left.to_vec(), right.clone(), *rank, *scale, path, budget)?;
+        Ok(LowRank { module: self.module.clone(), ..cut })
     }
 
     /// \[n, r\], row-major.
@@ -94,6 +131,11 @@ impl LowRank {
     /// s.
     pub fn scale(&self) -> f64 {
         self.parts.scale
+    }
+
+    /// What tells its right factor from others, worked out by `of` once for all clones.
+    pub(crate) fn identity(&self, of: impl FnOnce(&LowRank) -> u128) -> u128 {
+        *self.parts.identity.get_or_init(|| of(self))
     }
 
     /// Forms elements of the matrix, row-major, from element `first` on.

@@ -16,6 +16,7 @@ mod edited;
 #[allow(clippy::indexing_slicing, reason = "ranges inside a shape that the header's check has bounded")]
 mod gather;
 mod held;
+mod hub;
 mod index;
 mod json;
 mod layout;
@@ -48,7 +49,7 @@ pub use index::ShardIndex;
 pub(crate) use index::resolve as resolve_inside;
 pub(crate) use json::{EntryValue, cost as json_cost, for_each_entry};
 pub use layout::Layout;
-pub use low_rank::LowRank;
+pub use low_rank::{Form, LowRank, Module};
 pub use open::OpenOptions;
 pub use opened::Checkpoint;
 pub use output_file::{OutputFile, free_bytes};

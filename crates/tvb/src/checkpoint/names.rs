@@ -12,8 +12,12 @@ pub(crate) const TORCH: [&str; 3] = ["pytorch_model.bin", "diffusion_pytorch_mod
 pub(crate) const INDEX_END: &str = ".index.json";
 /// The model's configuration.
 pub(crate) const CONFIG: &str = "config.json";
+/// The configuration of a LoRA adapter in PEFT's layout.
+pub(crate) const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// The model card of an edited folder.
 pub(crate) const CARD: &str = "README.md";
+/// How every model card of this program begins.
+pub(crate) const CARD_BEGINS: &str = "---\ntags:\n- merge\n- task-arithmetic\n";
 /// What every model card of this program has in its title.
 pub(crate) const CARD_WORDS: &str = ", edited by task arithmetic";
 /// Files beside the weights that an edited copy of a folder needs as they are.
@@ -48,7 +52,7 @@ pub(crate) const PUBLISHED: [&str; 5] =
 pub(crate) fn has_meaning(name: &str) -> bool {
     let name = name.to_lowercase();
     let weights = name.strip_suffix(INDEX_END).unwrap_or(&name);
-    let known = [CONFIG, CARD, MANIFEST, COEFFICIENTS, PUBLISHED_INFO];
+    let known = [CONFIG, ADAPTER_CONFIG, CARD, MANIFEST, COEFFICIENTS, PUBLISHED_INFO];
     let lists: [&[&str]; 5] = [&SAFETENSORS, &TORCH, &SIDE_FILES, &PUBLISHED, &known];
     lists.iter().any(|list| list.iter().any(|known| weights == known.to_lowercase()))
         || is_atom(&name)

@@ -114,6 +114,17 @@ impl Checkpoint {
         finish(self.path(), self.layout().clone(), self.inner.files.clone(), tensors, rest)
     }
 
+    /// The same files under other names: `tensors` are its own, renamed, or such as lie in no file. `path` is what the user named.
+    ///
+    /// # Errors
+    /// Rejected: two tensors of one name, or too little memory.
+    pub(crate) fn with_places(&self, path: &Path, tensors: Vec<Tensor>) -> Result<Checkpoint> {
+        let cost: u64 = tensors.iter().map(|tensor| Tensor::cost(&tensor.name, tensor.shape.len())).sum();
+        let charge = self.budget().charge(path, "its tensors", cost)?;
+        let rest = Rest { charges: vec![charge.settled()], ..Rest::default() };
+        finish(path, self.layout().clone(), self.inner.files.clone(), tensors, rest)
+    }
+
     /// Tensors of these names and shapes in f32 that are zero: what stands in for a base where there is none. `path` is for
     /// messages.
     ///

@@ -1,6 +1,7 @@
 //! What the user named, matched: tasks and their places, then a plan of which tensors take part, from headers alone.
 
 pub mod tasks;
+pub mod adapter;
 pub mod open;
 pub mod coded;
 pub mod patterns;

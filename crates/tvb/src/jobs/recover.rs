@@ -8,7 +8,7 @@ use crate::checkpoint::{
 use crate::columns::tasks::check_name;
 use crate::error::{Error, Result};
 use crate::jobs::card::model_card;
-use crate::jobs::edit::{Edit, EditOutput, Source, writer_for};
+use crate::jobs::edit::{COSINE_MIN, Edit, EditOutput, Source, writer_for};
 use crate::ops::outputs::{Format, Outputs};
 use crate::ops::range::Clipped;
 use crate::ops::reconstruct::reconstruct;
@@ -39,6 +39,8 @@ pub struct RecoverOptions {
     pub force: bool,
     /// The command line, for model cards.
     pub command: String,
+    /// The base's name on the Hugging Face hub, for model cards; `None` takes what its files say.
+    pub base_model: Option<String>,
     /// Scale every task so that its gain is 1: for mixtures, which shrink tasks. It makes their noise larger.
     pub unbiased: bool,
 }
@@ -55,6 +57,7 @@ impl RecoverOptions {
             existing,
             force: false,
             command: String::new(),
+            base_model: None,
             unbiased: false,
         }
     }
@@ -87,6 +90,12 @@ impl RecoverOptions {
     #[must_use]
     pub fn force(self, force: bool) -> RecoverOptions {
         RecoverOptions { force, ..self }
+    }
+
+    /// Sets the base's name on the Hugging Face hub, which [`check_model_id`](crate::jobs::card::check_model_id) takes.
+    #[must_use]
+    pub fn base_model(self, id: Option<String>) -> RecoverOptions {
+        RecoverOptions { base_model: id, ..self }
     }
 
     /// Sets the command line, for model cards.
@@ -123,6 +132,7 @@ pub fn recover(
 ) -> Result<Recovered> {
     let job = Recovery { basis, base, options, names: basis.task_names(), inputs: inputs(basis, base) };
     let targets = job.targets()?;
+    job.warn_of_far(progress);
     let folder = &options.folder;
     let clipped;
     if folder.exists() || folder.is_symlink() {
@@ -201,6 +211,26 @@ impl Recovery<'_> {
         )))
     }
 
+    /// Warns of tasks of which the basis gives something else, by what its manifest says of them.
+    fn warn_of_far(&self, progress: &dyn Progress) {
+        let cosine = |&task: &usize| {
+            let record = self.basis.manifest.tasks.get(task)?;
+            let (gain, noise) = (record.gain?, record.noise?);
+            let cosine = gain / (gain * gain + noise.max(0.0)).sqrt();
+            (cosine < COSINE_MIN).then_some((cosine, &record.name))
+        };
+        let far: Vec<(f64, &String)> = self.options.tasks.iter().filter_map(cosine).collect();
+        if let Some((cosine, name)) = far.iter().min_by(|a, b| a.0.total_cmp(&b.0)) {
+            progress.warn(&format!(
+                "{}: {} of {} tasks come out with a cosine below {COSINE_MIN} to the originals, the worst is {} with {cosine:.4}",
+                shown_path(&self.basis.folder),
+                far.len(),
+                self.options.tasks.len(),
+                shown(name)
+            ));
+        }
+    }
+
     fn single(&self, task: usize) -> Result<Edit> {
         let mut alpha = vec![0.0; self.names.len()];
         if let Some(weight) = alpha.get_mut(task) {
@@ -252,7 +282,8 @@ impl Recovery<'_> {
             check_read(&read, basis, base.filter(|_| !options.force))?;
             for (writer, &task) in writers.into_iter().zip(tasks) {
                 if let Some(base) = base {
-                    writer.add_card(&model_card(base, Source::Basis(basis), &self.single(task)?, &options.command))?;
+                    let (edit, id) = (self.single(task)?, options.base_model.as_deref());
+                    writer.add_card(&model_card(base, Source::Basis(basis), &edit, &options.command, id))?;
                 }
                 // Its files are closed; only its lock stays open.
                 staged.push(writer.finish()?);

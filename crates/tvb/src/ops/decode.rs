@@ -276,6 +276,7 @@ pub fn codes_of_segment(chunk: Chunk<'_>, segment: usize) -> ChunkLayout {
         segments: vec![layout.segments[segment]],
         slices: vec![layout.slice(segment, 0)],
         codes: layout.codes[segment * n_coded..][..n_coded].to_vec(),
+        factors: Vec::new(),
         n_bytes: layout.n_bytes,
     }
 }

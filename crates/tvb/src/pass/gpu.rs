@@ -254,7 +254,7 @@ impl<O: Operation, F: FnMut(Folded<'_, O::Part>) -> Result<()> + Send> OnGpu<'_,
         jobs: &Mutex<Receiver<(usize, StagingSlot)>>,
         done: &Sender<Result<ReaderDone<OutputOf<O>>>>,
     ) {
-        let mut reader = ChunkReader::default();
+        let mut reader = ChunkReader::leaving_factors();
         let cpu = CpuEngine::new();
         let mut scratch = cpu.scratch();
         loop {

@@ -6,13 +6,14 @@ use super::block::Block;
 use super::kept::KeptBlock;
 use super::op::ReadChunk;
 use super::reads::Reads;
-use crate::checkpoint::Place;
+use crate::checkpoint::{LowRank, Place};
 use crate::columns::coded::{CODES, block_bytes};
 use crate::columns::plan::Plan;
-use crate::digest::Digest;
+use crate::digest::{Digest, of_factors, of_unmoved};
 use crate::error::{Error, Result};
 use crate::shown::{shown, shown_path};
-use tvb_kernels::{Chunk, ChunkLayout, CodeSlice, Place as Lies, Rate, Segment, Slice, n_blocks};
+use std::ops::Range;
+use tvb_kernels::{Chunk, ChunkLayout, CodeSlice, FactorSlice, Place as Lies, Rate, Segment, Slice, n_blocks};
 
 /// Reads chunks, one after another, into one reused buffer.
 #[derive(Debug, Default)]
@@ -22,6 +23,23 @@ pub struct ChunkReader {
     /// [n_blocks, n_digests]
     digests: Vec<Digest>,
     extents: Vec<Extent>,
+    /// Whether rows of low rank are left to the engine, where their factors are smaller.
+    leaves_factors: bool,
+    /// Factors that go into the chunk.
+    factors: Vec<Held>,
+    /// Which of them each entry of the layout's is formed from.
+    runs: Vec<(usize, usize)>,
+}
+
+/// Factors that go into the chunk.
+#[derive(Debug)]
+struct Held {
+    factors: LowRank,
+    /// Rows of the left factor.
+    rows: Range<usize>,
+    /// Bytes from the chunk's start, of both.
+    left: usize,
+    right: usize,
 }
 
 /// Bytes of a cache line, beginning on one.
@@ -45,11 +63,19 @@ struct Extent {
 const ALIGNMENT: usize = 64;
 
 impl ChunkReader {
+    /// A reader that puts factors into the chunk in place of the rows that they form, where they take less room: for a GPU, which
+    /// forms them where it uses them. On the CPU rows are formed once for each chunk, which costs less than copying factors.
+    pub fn leaving_factors() -> ChunkReader {
+        ChunkReader { leaves_factors: true, ..ChunkReader::default() }
+    }
+
     /// Fetches `blocks` of every column: from where an earlier pass has kept them, or out of the files.
     ///
     /// # Errors
     /// Failed: the system cannot read, with the column and the tensor.
     pub fn read(&mut self, plan: &Plan, reads: &Reads, blocks: &[Block]) -> Result<()> {
+        // What is kept for the next pass is rows.
+        self.choose_factors(plan, blocks, self.leaves_factors && reads.kept().is_none());
         self.lay_out(plan, blocks);
         let n_lines = self.layout.n_bytes.div_ceil(ALIGNMENT);
         if self.buffer.len() < n_lines {
@@ -74,6 +100,7 @@ impl ChunkReader {
                 error.context(format!("{}, tensor {tensor}", plan.column_name(extent.column)))
             })?;
         }
+        self.put_factors();
         reads.count(self.extents.iter().map(|extent| extent.n_bytes as u64).sum());
         self.check_codes(plan, blocks)?;
         self.take_digests(plan, blocks);
@@ -132,6 +159,11 @@ impl ChunkReader {
         for column in 0..n_columns {
             let mut continues = false;
             for (index, block) in blocks.iter().enumerate() {
+                if layout.factors_of(index, column).is_some() {
+                    layout.slices[index * n_columns + column] = Slice::of_delta(0);
+                    continues = false;
+                    continue;
+                }
                 let tensor = plan.column_tensor(&plan.tensors[block.tensor], column);
                 let dtype = tensor.dtype.float().unwrap_or(tvb_kernels::Dtype::F32);
                 let n_bytes = block.n_rows * dtype.size();
@@ -158,7 +190,84 @@ impl ChunkReader {
             }
         }
         layout.n_bytes = end.next_multiple_of(ALIGNMENT);
+        self.lay_out_factors();
         self.lay_out_codes(plan, blocks);
+    }
+
+    /// Decides which rows are left to be formed: those of one tensor in one column that would take more room than their factors.
+    fn choose_factors(&mut self, plan: &Plan, blocks: &[Block], may_leave: bool) {
+        self.layout.factors.clear();
+        self.layout.n_columns = plan.n_columns();
+        self.factors.clear();
+        self.runs.clear();
+        if !may_leave {
+            return;
+        }
+        let n_columns = plan.n_columns();
+        let mut chosen = vec![None; blocks.len() * n_columns];
+        for column in 1..n_columns {
+            let mut index = 0;
+            while let Some(first) = blocks.get(index) {
+                let run = blocks[index..].iter().take_while(|block| block.tensor == first.tensor).count();
+                let range = index..index + run;
+                index += run;
+                let Place::LowRank(factors) = &plan.column_tensor(&plan.tensors[first.tensor], column).place else {
+                    continue;
+                };
+                let (rank, n) = (factors.rank(), factors.n_columns().max(1));
+                let n_rows: usize = blocks[range.clone()].iter().map(|block| block.n_rows).sum();
+                let held = first.first_row / n..(first.first_row + n_rows).div_ceil(n).min(factors.n_rows());
+                // With a line for what is filled up.
+                if rank * (held.len() + n) + ALIGNMENT / 4 > n_rows {
+                    continue;
+                }
+                let scale = factors.scale() as f32;
+                for at in range {
+                    let element = blocks[at].first_row;
+                    // Places are counted from the first of the rows held; where these lie is decided later.
+                    let left = (element / n - held.start) * rank * 4;
+                    let slice = FactorSlice { left, right: 0, rank, n_columns: n, first: element % n, scale };
+                    chosen[at * n_columns + column] = Some(slice);
+                    self.runs.push((at * n_columns + column, self.factors.len()));
+                }
+                self.factors.push(Held { factors: factors.clone(), rows: held, left: 0, right: 0 });
+            }
+        }
+        if !self.factors.is_empty() {
+            self.layout.factors = chosen;
+        }
+    }
+
+    /// Decides where the factors go: behind all rows.
+    fn lay_out_factors(&mut self) {
+        let mut end = self.layout.n_bytes;
+        for held in &mut self.factors {
+            held.left = end;
+            held.right = end + 4 * held.rows.len() * held.factors.rank();
+            end = (held.right + 4 * held.factors.right().len()).next_multiple_of(ALIGNMENT);
+        }
+        for (place, held) in &self.runs {
+            let held = &self.factors[*held];
+            if let Some(Some(slice)) = self.layout.factors.get_mut(*place) {
+                slice.left += held.left;
+                slice.right = held.right;
+            }
+        }
+        self.layout.n_bytes = end;
+    }
+
+    /// Copies the factors to where they go.
+    fn put_factors(&mut self) {
+        let buffer: &mut [u8] = bytemuck::cast_slice_mut(&mut self.buffer);
+        for held in &self.factors {
+            let rank = held.factors.rank();
+            let left = &held.factors.left()[held.rows.start * rank..held.rows.end * rank];
+            for (at, floats) in [(held.left, left), (held.right, held.factors.right())] {
+                for (out, value) in buffer[at..].as_chunks_mut::<4>().0.iter_mut().zip(floats) {
+                    *out = value.to_le_bytes();
+                }
+            }
+        }
     }
 
     /// The same for the columns that are read as codes.
@@ -226,9 +335,16 @@ impl ChunkReader {
         let n_columns = self.layout.n_columns;
         self.digests.clear();
         for (index, block) in blocks.iter().enumerate() {
-            for slice in &self.layout.slices[index * n_columns..(index + 1) * n_columns] {
-                let bytes = &self.bytes()[slice.offset..slice.offset + block.n_rows * slice.dtype.size()];
-                self.digests.push(Digest::of(bytes));
+            for column in 0..n_columns {
+                let digest = match &plan.column_tensor(&plan.tensors[block.tensor], column).place {
+                    Place::LowRank(factors) => of_factors(factors, block.first_row, block.n_rows),
+                    Place::Unmoved => of_unmoved(block.n_rows),
+                    _ => {
+                        let slice = self.layout.slice(index, column);
+                        Digest::of(&self.bytes()[slice.offset..slice.offset + block.n_rows * slice.dtype.size()])
+                    }
+                };
+                self.digests.push(digest);
             }
             let n_blocks = n_blocks(block.n_rows);
             for (coded, column) in plan.codes.iter().enumerate() {

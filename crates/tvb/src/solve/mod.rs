@@ -16,6 +16,7 @@
 //! | `assess.rs`, `rounding.rs` | every error, exactly, from G, B and W |
 //! | `assess_coded.rs` | the same with what coding adds |
 //! | `choose.rs`, `ladder.rs`, `mixtures.rs` | which M, which bits, or which of both together is enough |
+//! | `recompress.rs`, `cut.rs` | a weighted sum of low-rank matrices as one, and the rank it is cut at |
 //! | `table.rs` | every M, method and rung side by side |
 //!
 //! Every method sees G/tr G, or with `balance` the Gram of the tasks scaled to one length. A task of length g then is g
@@ -36,6 +37,7 @@ mod choose;
 mod cluster;
 mod coding;
 mod coefficients;
+mod cut;
 mod deflate;
 mod dispatch;
 mod exact;
@@ -50,6 +52,7 @@ mod orthogonal;
 mod pca;
 mod positive;
 mod problem;
+mod recompress;
 mod rounding;
 mod sample;
 mod simplex;
@@ -63,6 +66,7 @@ pub use checks::{check_atoms, check_options};
 pub use choose::{MaxError, atoms_for_error};
 pub use coding::{AtomSizes, Coding};
 pub use coefficients::{Coefficients, Generated, Rule};
+pub use cut::{Cut, Cuttable};
 pub use dispatch::solve;
 pub use gram::{Gram, Spectrum};
 pub use identity::as_they_are;
@@ -73,6 +77,7 @@ pub use method::{
 };
 pub use mixtures::{Limit, Mixture, Storage, mixture_for};
 pub use random::{Generator, random_coefficients};
+pub use recompress::{Product, Stack, Term, squared_difference};
 pub use rounding::{Rounding, STORAGE_DTYPES};
 pub use solved::Solved;
 pub use table::{PlanRow, TableCodes, TableOptions, plan_table};

@@ -251,6 +251,16 @@ impl StagedOutput {
         self.commit()
     }
 
+    /// Writes a small file of the folder, whole.
+    ///
+    /// # Errors
+    /// Failed: there is one of that name, or the system cannot write.
+    pub fn put(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.partial.join(name);
+        let written = std::fs::File::create_new(&path).and_then(|mut file| file.write_all(text.as_bytes()));
+        written.map_err(|error| Error::io("writing", &path, &error))
+    }
+
     /// Makes sure that every byte is on the disk, then lets the output appear at its final place.
     ///
     /// # Errors

@@ -98,13 +98,16 @@ fn a_stale_lock_is_removed_and_a_held_one_stays() {
 }
 
 /// The model card of an edited folder.
+const NEW_CARD: &str =
+    "---\ntags:\n- merge\n- task-arithmetic\nlicense: \"mit\"\n---\n\n# x, edited by task arithmetic\n";
+/// One of the first version.
 const CARD: &str = "---\nbase_model: \"x\"\n---\n\n# x, edited by task arithmetic\n";
 
 /// Folders, and why they stay.
 #[test]
 fn a_folder_is_replaced_only_when_all_of_it_could_be_ours() {
     const INDEX: &str = "{\"weight_map\": {\"w\": \"part-1.safetensors\"}}";
-    let cases: [(&[(&str, &str)], Option<&str>); 23] = [
+    let cases: [(&[(&str, &str)], Option<&str>); 24] = [
         (&[], None),
         (&[("basis.json", MANIFEST)], None),
         (&[("basis.json", MANIFEST), ("coefficients.safetensors", ""), ("atom-00.safetensors", "")], None),
@@ -116,6 +119,7 @@ fn a_folder_is_replaced_only_when_all_of_it_could_be_ours() {
         (&[("atom-00.safetensors", "")], Some("`atom-00.safetensors`")),
         (&[("model.safetensors", "")], None),
         (&[("model.safetensors", ""), ("README.md", CARD), ("config.json", ""), ("vocab.txt", "")], None),
+        (&[("model.safetensors", ""), ("README.md", NEW_CARD), ("config.json", "")], None),
         (&[("model.safetensors", ""), ("config.json", "")], Some("`config.json`")),
         (&[("model.safetensors", ""), ("README.md", "# My model")], Some("`README.md`")),
         (&[("model.safetensors", ""), ("README.md", CARD), ("training_args.bin", "")], Some("`training_args.bin`")),

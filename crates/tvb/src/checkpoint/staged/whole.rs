@@ -74,7 +74,8 @@ fn basis_stranger(folder: &Path, names: &[&str]) -> Option<String> {
 }
 
 fn checkpoint_stranger(folder: &Path, names: &[&str]) -> Option<String> {
-    let is_side = |name: &str| name == names::CONFIG || names::SIDE_FILES.contains(&name);
+    let is_side =
+        |name: &str| [names::CONFIG, names::ADAPTER_CONFIG].contains(&name) || names::SIDE_FILES.contains(&name);
     let index = names
         .iter()
         .find(|name| name.strip_suffix(names::INDEX_END).is_some_and(|weights| weights.ends_with(".safetensors")));
@@ -109,7 +110,9 @@ fn checkpoint_stranger(folder: &Path, names: &[&str]) -> Option<String> {
 fn is_our_card(path: &Path) -> bool {
     let Ok(text) = read_capped(path, "a model card", CARD_BYTES_MAX) else { return false };
     let text = String::from_utf8_lossy(&text);
-    text.starts_with("---\nbase_model: ") && text.contains(names::CARD_WORDS)
+    // Those of the first version began with the base.
+    let begins = [names::CARD_BEGINS, "---\nbase_model: "].iter().any(|begin| text.starts_with(begin));
+    begins && text.contains(names::CARD_WORDS)
 }
 
 fn first_bytes(path: &Path, n_bytes: u64) -> Vec<u8> {

@@ -53,6 +53,8 @@ pub struct Unit {
     pub output: PathBuf,
     /// Replace what is there and is not what the job says.
     pub overwrite: bool,
+    /// The base's name on the Hugging Face hub, for model cards.
+    pub base_model: Option<String>,
     /// The steps; their outputs are filled in.
     pub after: Vec<(Rc<After>, PathBuf)>,
     /// The file of the initial A.
@@ -314,6 +316,7 @@ fn units_of(job: &Job, inputs: &Rc<Inputs>, folder: &Path) -> Result<Vec<Unit>> 
                     coordinates: job.options.coordinates,
                     output: PathBuf::new(),
                     overwrite: job.overwrite,
+                    base_model: job.base_model.clone(),
                     after: Vec::new(),
                     init: options.init.clone(),
                 };

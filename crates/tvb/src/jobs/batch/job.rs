@@ -4,6 +4,7 @@ use super::after::After;
 use super::reading::{keys, read_both};
 use crate::columns::tasks::check_name;
 use crate::error::{Error, Result};
+use crate::jobs::card::check_model_id;
 use crate::jobs::compress::CodingWords;
 use crate::jobs::method_options::MethodOptions;
 use crate::jobs::values::{counts, dtypes, numbers, rate_or_off, rates, texts};
@@ -31,6 +32,7 @@ pub(super) struct JobKeys {
     rename: Vec<String>,
     vocab: Option<String>,
     key: Option<String>,
+    base_model: Option<String>,
     #[serde(deserialize_with = "texts")]
     method: Vec<String>,
     #[serde(deserialize_with = "counts")]
@@ -74,6 +76,8 @@ pub struct Job {
     pub common_vocab: bool,
     /// Where in a PyTorch file the state dict lies.
     pub key: Option<String>,
+    /// The base's name on the Hugging Face hub, for model cards.
+    pub base_model: Option<String>,
     /// Names of methods; each is one that there is.
     pub methods: Vec<String>,
     /// What the methods are told; the path of the initial A is as written.
@@ -135,6 +139,9 @@ impl Job {
                 )));
             }
         };
+        if let Some(id) = &keys.base_model {
+            check_model_id(id).map_err(|error| Error::rejected(format!("{place}, base_model: {}", error.message())))?;
+        }
         let is_mixed = !(keys.method.is_empty() && keys.m.is_empty() && keys.ratio.is_empty());
         if !is_mixed && !keys.dtype.is_empty() {
             return Err(Error::rejected(format!(
@@ -166,6 +173,7 @@ impl Job {
             rename: keys.rename,
             common_vocab,
             key: keys.key,
+            base_model: keys.base_model,
             methods,
             options,
             ratios: if keys.m.is_empty() { or_default(keys.ratio, 0.5) } else { keys.ratio },

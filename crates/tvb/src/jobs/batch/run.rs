@@ -300,7 +300,7 @@ impl Runner<'_> {
         let names = basis.task_names();
         let edit = Edit { alpha: after.step.alpha(&names)?, scale: after.scale, rule: after.step.rule() };
         let note = Note::new(&self.batch.work, output);
-        let recipe = recipe(basis, &edit, after, &base);
+        let recipe = recipe(basis, &edit, after, unit.base_model.as_deref(), &base);
         let noted = note.read();
         let existing = match &noted {
             // An earlier run was stopped while it made this output, which was its to make.
@@ -330,6 +330,7 @@ impl Runner<'_> {
             .existing(existing)
             .delta(after.delta)
             .command(self.command)
+            .base_model(unit.base_model.clone())
             .protect(self.batch.protected(unit)?);
         // Said first: a kill between the output's appearance and its note must not leave what no run takes for its own.
         // Only of an output that may be replaced or is not there, so that a file of the user's is never taken for ours.
@@ -406,7 +407,7 @@ fn is_said_of(options: &Value, method: &Method) -> bool {
 }
 
 /// The digest of everything an edited checkpoint is made of.
-fn recipe(basis: &Basis, edit: &Edit, after: &After, base: &Checkpoint) -> Digest {
+fn recipe(basis: &Basis, edit: &Edit, after: &After, base_model: Option<&str>, base: &Checkpoint) -> Digest {
     let dtype = after.dtype.map(|dtype| crate::checkpoint::Dtype::from(dtype).safetensors_name());
     let stamps = base.files().iter().map(|file| {
         let FileStamp { len, modified, inode } = file.stamp();
@@ -432,6 +433,9 @@ fn recipe(basis: &Basis, edit: &Edit, after: &After, base: &Checkpoint) -> Diges
     });
     if let (true, Some(text)) = (after.clip, text.as_object_mut()) {
         text.insert("clip".to_owned(), true.into());
+    }
+    if let (Some(id), Some(text)) = (base_model, text.as_object_mut()) {
+        text.insert("base_model".to_owned(), id.into());
     }
     Digest::of(text.to_string().as_bytes())
 }

@@ -40,7 +40,9 @@ impl EditJob<'_> {
     /// base, inputs that do not fit or were written to meanwhile, values that are not finite or that the format cannot
     /// hold. Failed: I/O, device. Interrupted.
     pub fn write(&self, runtime: &Runtime, progress: &dyn Progress) -> Result<Clipped> {
-        self.write_formed(self.edit.edits(self.source)?, runtime, progress)
+        let edits = self.edit.edits(self.source)?;
+        self.edit.warn_if_far(self.source, progress)?;
+        self.write_formed(edits, runtime, progress)
     }
 
     /// Writes what `edits` forms; the source and the edit say what it is, for the checks and the model card.
@@ -67,7 +69,7 @@ impl EditJob<'_> {
         }
         for writer in writers {
             if let Some(base) = base {
-                let mut card = model_card(base, source, edit, &output.command);
+                let mut card = model_card(base, source, edit, &output.command, output.base_model.as_deref());
                 if let Some(head) = &output.head {
                     card.push_str(&format!("\n{}.\n", escaped(&head.in_words())));
                 }

@@ -3,12 +3,14 @@
 
 mod head;
 mod job;
+mod lora;
 mod output;
 mod patch;
 mod weights;
 
 pub use head::OwnHead;
 pub use job::EditJob;
+pub use lora::{AdapterReport, ModuleReport, write_adapter};
 pub use output::{EditOutput, writer_for};
 pub use patch::write_patch;
-pub use weights::{Edit, Source};
+pub use weights::{COSINE_MIN, Edit, Source};

@@ -25,6 +25,8 @@ pub struct EditOutput {
     pub force: bool,
     /// The command line, for the model card.
     pub command: String,
+    /// The base's name on the Hugging Face hub, for model cards; `None` takes what its files say.
+    pub base_model: Option<String>,
     /// What the output must leave alone beside the files it is made from.
     pub protect: Inputs,
     /// Tensors that the output takes from a task as they are.
@@ -42,6 +44,7 @@ impl EditOutput {
             delta: false,
             force: false,
             command: String::new(),
+            base_model: None,
             protect: Inputs::none(),
             head: None,
         }
@@ -92,6 +95,12 @@ impl EditOutput {
     #[must_use]
     pub fn head(self, head: Option<OwnHead>) -> EditOutput {
         EditOutput { head, ..self }
+    }
+
+    /// Sets the base's name on the Hugging Face hub, which [`check_model_id`](crate::jobs::card::check_model_id) takes.
+    #[must_use]
+    pub fn base_model(self, id: Option<String>) -> EditOutput {
+        EditOutput { base_model: id, ..self }
     }
 
     /// Sets the command line, for the model card.

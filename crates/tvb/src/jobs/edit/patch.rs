@@ -41,6 +41,7 @@ pub fn write_patch(
 ) -> Result<Basis> {
     edit.check(source)?;
     let edits = edit.edits(source)?;
+    edit.warn_if_far(source, progress)?;
     let parts = EditParts::of(&edits)?;
     let tensors = parts.tensors();
     let inputs = output.protect.clone().with(&source.inputs());

@@ -6,8 +6,13 @@ use crate::columns::fit::Fit;
 use crate::columns::plan::Plan;
 use crate::error::{Error, Result};
 use crate::ops::reconstruct::Edits;
+use crate::progress::Progress;
+use crate::shown::shown_path;
 use crate::solve::{Fidelity, Gram, Rule, coded_edit_fidelity, edit_fidelity};
 use std::path::Path;
+
+/// An edit from a basis whose predicted cosine with the same edit from the originals is below this is worth a warning.
+pub const COSINE_MIN: f64 = 0.9;
 
 /// What an edit is formed from.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +109,26 @@ impl Edit {
             Source::Basis(basis) => basis::edits(basis, &[weights]),
             Source::Checkpoints(plan) => Ok(Edits::from_checkpoints(plan, &[weights])),
         }
+    }
+
+    /// Warns where a basis gives something else than what was asked for: a predicted cosine below [`COSINE_MIN`].
+    ///
+    /// # Errors
+    /// As [`predict`](Self::predict).
+    pub fn warn_if_far(&self, source: Source<'_>, progress: &dyn Progress) -> Result<()> {
+        let Source::Basis(basis) = source else { return Ok(()) };
+        if let Some(fidelity) = self.predict(basis)?.filter(|fidelity| fidelity.cosine < COSINE_MIN) {
+            let more = match basis.manifest.coded {
+                Some(_) => "`tvb compress` with more --bits, or with --keep for this edit, is closer",
+                None => "`tvb compress` with a larger -m, or without -m and --method, is closer",
+            };
+            progress.warn(&format!(
+                "{}: predicted cosine {:.4} with the same edit from the originals, at least {COSINE_MIN} expected; {more}",
+                shown_path(&basis.folder),
+                fidelity.cosine
+            ));
+        }
+        Ok(())
     }
 
     /// How true the edit from a basis is to the same edit from the originals; `None` where the basis does not know its Gram

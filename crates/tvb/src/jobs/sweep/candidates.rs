@@ -90,6 +90,7 @@ impl<'a> Candidates<'a> {
             .force(self.options.force)
             .protect(self.options.protect.clone())
             .command(&self.options.command)
+            .base_model(self.options.base_model.clone())
     }
 }
 

@@ -38,6 +38,8 @@ pub struct SweepOptions {
     pub force: bool,
     /// The command line, for model cards and results.
     pub command: String,
+    /// The base's name on the Hugging Face hub, for model cards; `None` takes what its files say.
+    pub base_model: Option<String>,
     /// What the sweep must leave alone beside the base and what the edit is formed from.
     pub protect: Inputs,
 }
@@ -59,6 +61,7 @@ impl SweepOptions {
             clip: false,
             force: false,
             command: String::new(),
+            base_model: None,
             protect: Inputs::none(),
         }
     }
@@ -115,6 +118,12 @@ impl SweepOptions {
     #[must_use]
     pub fn protect(self, protect: Inputs) -> SweepOptions {
         SweepOptions { protect, ..self }
+    }
+
+    /// Sets the base's name on the Hugging Face hub, which [`check_model_id`](crate::jobs::card::check_model_id) takes.
+    #[must_use]
+    pub fn base_model(self, id: Option<String>) -> SweepOptions {
+        SweepOptions { base_model: id, ..self }
     }
 
     /// Sets the command line, for model cards and results.

@@ -112,6 +112,7 @@ impl<W: Work<Output = Vec<u8>>> Operation for FormAndCode<'_, W> {
             segments: self.segments(&done),
             slices,
             codes: Vec::new(),
+            factors: Vec::new(),
             n_bytes: rows.len(),
         };
         let chunk = Chunk { layout: &layout, bytes: rows };

@@ -105,7 +105,12 @@ impl DeviceChunk {
             segments: places.iter().map(|at| layout.segments[*at]).collect(),
             slices: places.iter().flat_map(|at| layout.slices[rows(at)].iter().copied()).collect(),
             codes: Vec::new(),
-            ..*layout
+            factors: places
+                .iter()
+                .flat_map(|at| layout.factors.get(rows(at)).unwrap_or_default().iter().copied())
+                .collect(),
+            n_columns: layout.n_columns,
+            n_bytes: layout.n_bytes,
         };
         DeviceChunk {
             chunk: self.chunk.clone(),

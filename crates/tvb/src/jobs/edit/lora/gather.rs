@@ -1,0 +1,172 @@
+//! From an edit's columns to what it changes: factors with their weights, tensor by tensor, and the few tensors that are dense.
+
+use super::names::{Rule, module_of};
+use crate::checkpoint::{Checkpoint, LowRank, Module, Place, Tensor, shown};
+use crate::columns::plan::Task;
+use crate::error::{Error, Result};
+use crate::ops::reconstruct::{Edits, Source};
+use std::collections::HashSet;
+
+/// One weight that the edit changes by factors.
+#[derive(Debug)]
+pub(super) struct Change {
+    /// The tensor's name in the base.
+    pub tensor: String,
+    /// Its shape in the base.
+    pub shape: Vec<usize>,
+    /// Whose weight it is.
+    pub module: Module,
+    /// Factors and the weights that they take part with, none of them 0.
+    pub terms: Vec<(LowRank, f64)>,
+}
+
+/// What an edit changes.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    /// By factors, in the base's order.
+    pub changes: Vec<Change>,
+    /// Names of tensors that some column gives whole.
+    pub dense: Vec<String>,
+    /// How names of the base become those of the adapter.
+    pub rule: Rule,
+}
+
+/// The columns of an edit that take part, with their weights.
+pub(super) struct Used<'a> {
+    /// (column, its weight).
+    pub columns: Vec<(&'a Task, f64)>,
+    /// What whole tensors are differences from; `None` where columns are differences.
+    pub origin: Option<&'a Checkpoint>,
+}
+
+impl Change {
+    /// Rows and columns of the weight as a matrix.
+    pub(super) fn size(&self) -> (usize, usize) {
+        self.terms.first().map_or((0, 0), |(factors, _)| (factors.n_rows(), factors.n_columns()))
+    }
+
+    /// Ranks of the factors together.
+    pub(super) fn stacked_rank(&self) -> usize {
+        self.terms.iter().map(|(factors, _)| factors.rank()).sum()
+    }
+}
+
+impl<'a> Used<'a> {
+    /// # Errors
+    /// Rejected: an edit that is not one of stored columns, or that gives a weight to a column without factors.
+    pub(super) fn of(edits: &'a Edits) -> Result<Used<'a>> {
+        let (tasks, origin) = match &edits.source {
+            Source::Checkpoints { origin, tasks } => (tasks, Some(origin)),
+            Source::Deltas(tasks) => (tasks, None),
+            Source::Generated(_) | Source::Coded(_) => {
+                return Err(no_factors("the basis").hint(
+                    "a basis of adapters that keeps their factors can be written as one, or name them with --from-checkpoints; -o OUT writes the edited checkpoint",
+                ));
+            }
+        };
+        let weights = edits.weights.first().map_or(&[][..], Vec::as_slice);
+        let columns: Vec<_> = tasks.iter().zip(weights).filter(|(_, weight)| **weight != 0.0).collect();
+        let names: HashSet<&str> = edits.tensors.iter().map(String::as_str).collect();
+        for (task, _) in &columns {
+            let all = task.checkpoint.tensors().iter().filter(|tensor| names.contains(tensor.name.as_str()));
+            if !all.into_iter().any(Tensor::is_delta) {
+                let what = format!("{}: task {}", task.checkpoint.path().display(), shown(&task.name));
+                return Err(no_factors(&what)
+                    .hint("an adapter can be written of adapters alone; -o OUT writes the edited checkpoint"));
+            }
+        }
+        Ok(Used { columns: columns.into_iter().map(|(task, weight)| (task, *weight)).collect(), origin })
+    }
+}
+
+fn no_factors(what: &str) -> Error {
+    Error::rejected(format!("{what}: a LoRA adapter expected, whole tensors found"))
+}
+
+/// # Errors
+/// Rejected: factors that do not say whose weight they change, adapters of models that call their modules otherwise, nothing
+/// that is changed.
+pub(super) fn gather(edits: &Edits, used: &Used<'_>) -> Result<Gathered> {
+    let mut gathered = Gathered { changes: Vec::new(), dense: Vec::new(), rule: Rule::default() };
+    let mut rules: Vec<(&str, Vec<Rule>)> =
+        used.columns.iter().map(|(task, _)| (task.name.as_str(), Vec::new())).collect();
+    for name in &edits.tensors {
+        let mut change: Option<Change> = None;
+        let mut is_dense = false;
+        for ((task, weight), (_, rules)) in used.columns.iter().zip(&mut rules) {
+            let at = || format!("task {}, tensor {}", shown(&task.name), shown(name));
+            let tensor = task.checkpoint.get(name);
+            let tensor = tensor
+                .ok_or_else(|| Error::rejected(format!("{}: not in {}", at(), task.checkpoint.path().display())))?;
+            let factors = match &tensor.place {
+                Place::Unmoved => continue,
+                Place::LowRank(factors) if tensor.shape.len() >= 2 => factors,
+                _ => {
+                    is_dense = true;
+                    continue;
+                }
+            };
+            let module = factors.module().ok_or_else(|| {
+                Error::rejected(format!("{}: factors that say which module's they are expected, others found", at()))
+                    .hint("name the adapters themselves with --from-checkpoints")
+            })?;
+            let rule = Rule::of(module_of(name).0, &module.name);
+            rules.extend(rule.filter(|rule| !rules.contains(rule)));
+            let known = change.get_or_insert_with(|| Change {
+                tensor: name.clone(),
+                shape: tensor.shape.clone(),
+                module: module.clone(),
+                terms: Vec::new(),
+            });
+            if known.module != *module {
+                return Err(Error::rejected(format!(
+                    "{}: module {} expected, as the adapters before have it, {} found",
+                    at(),
+                    shown(&known.module.name),
+                    shown(&module.name)
+                ))
+                .hint(OTHER_MODELS));
+            }
+            known.terms.push((factors.clone(), *weight));
+        }
+        if is_dense {
+            gathered.dense.push(name.clone());
+        } else {
+            gathered.changes.extend(change);
+        }
+    }
+    gathered.rule = one_rule(&rules)?;
+    if gathered.changes.is_empty() && gathered.dense.is_empty() {
+        return Err(nothing());
+    }
+    Ok(gathered)
+}
+
+/// An adapter of nothing is none that PEFT takes.
+pub(super) fn nothing() -> Error {
+    Error::rejected("an edit that changes something expected, one of zeros found")
+        .hint("weights that cancel each other leave nothing to write")
+}
+
+const OTHER_MODELS: &str = "adapters of a model with and without its head call their modules otherwise, and one adapter cannot: -o OUT writes the edited checkpoint";
+
+/// The way that all columns write the base's names.
+fn one_rule(rules: &[(&str, Vec<Rule>)]) -> Result<Rule> {
+    let mut known = rules.iter().filter(|(_, rules)| !rules.is_empty());
+    let Some((first, common)) = known.next() else { return Ok(Rule::default()) };
+    for (task, rules) in known {
+        if let (Some(expected), Some(found), true) =
+            (common.first(), rules.first(), !rules.iter().any(|rule| common.contains(rule)))
+        {
+            return Err(Error::rejected(format!(
+                "task {}: names of modules as in task {} expected ({}), others found ({})",
+                shown(task),
+                shown(first),
+                expected.text(),
+                found.text()
+            ))
+            .hint(OTHER_MODELS));
+        }
+    }
+    Ok(common.first().cloned().unwrap_or_default())
+}
