@@ -104,6 +104,9 @@ fn basis_text(basis: &Basis) -> String {
             text.push_str(&format!("{label}: {value:.4}\n"));
         }
     }
+    for line in manifest.fit.lines() {
+        text.push_str(&format!("{line}\n"));
+    }
     if let Some(line) = manifest.left_out.line(&manifest.skipped) {
         text.push_str(&format!("{line}\n"));
     }
@@ -163,6 +166,7 @@ fn gram_json(grams: &Grams) -> Result<Value> {
         "skipped": grams.skipped,
         "carried": grams.carried,
         "left_out": left_out_json(&grams.left_out),
+        "fit": grams.fit,
         "gram": rows(gram.matrix()),
         "norms": gram.norms(),
         "cosines": rows(&gram.cosines()),

@@ -1,8 +1,9 @@
 //! Fills in `basis.json` from the Gram matrices and what the solver found.
 
 use super::manifest::{
-    AdditionRecord, AtomRecord, BaseRecord, CODE, CODED_VERSION, CodedRecord, CodedTensor, FORMAT, Fidelity, FileRecord, GENERATOR,
-    FactorTensor, FactorsRecord, GeneratedRecord, Manifest, MethodRecord, PLAIN_VERSION, StoredTensors, TaskRecord, VERSION,
+    AdditionRecord, AtomRecord, BaseRecord, CODE, CODED_VERSION, CodedRecord, CodedTensor, FORMAT, FactorTensor,
+    FactorsRecord, Fidelity, FileRecord, GENERATOR, GeneratedRecord, Manifest, MethodRecord, PLAIN_VERSION, StoredTensors,
+    TaskRecord, VERSION,
 };
 use super::seal::UNSEALED;
 use crate::columns::coded::is_coded;
@@ -71,10 +72,10 @@ pub fn describe(described: &Described<'_>, atoms: Vec<AtomRecord>, coefficients:
     notes.extend(rounding_note(described).filter(|_| !are_factors));
     Manifest {
         format: FORMAT.into(),
-        version: match codes {
-            _ if are_factors => VERSION,
-            Some(_) => CODED_VERSION,
-            None => PLAIN_VERSION,
+        version: match (grams.fit.is_plain() && !are_factors, codes) {
+            (false, _) => VERSION,
+            (true, Some(_)) => CODED_VERSION,
+            (true, None) => PLAIN_VERSION,
         },
         checksum: UNSEALED,
         tool: crate::TOOL.into(),
@@ -102,6 +103,7 @@ pub fn describe(described: &Described<'_>, atoms: Vec<AtomRecord>, coefficients:
         skipped: grams.skipped.clone(),
         carried: grams.carried.clone(),
         left_out: grams.left_out.clone(),
+        fit: grams.fit.clone(),
         loss: Some(assessment.loss),
         spectral_bound: Some(assessment.spectral_bound),
         relative_loss: Some(assessment.relative_loss),

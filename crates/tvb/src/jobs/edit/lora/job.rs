@@ -40,6 +40,12 @@ pub fn write_adapter(
     progress: &dyn Progress,
 ) -> Result<AdapterReport> {
     cut.check()?;
+    if !source.fit().common_rows.is_empty() {
+        return Err(Error::rejected(
+            "an adapter of whole tensors expected, an edit of the first rows of an embedding found",
+        )
+        .hint("leave out --vocab common, or write the edited checkpoint with -o"));
+    }
     let dtype = output.dtype.unwrap_or(tvb_kernels::Dtype::F32);
     let inputs = base.iter().fold(output.protect.clone().with(&source.inputs()), |all, base| all.with(&base.inputs()));
     check_output(OutputKind::Folder, &output.target, output.existing, &inputs)?;
