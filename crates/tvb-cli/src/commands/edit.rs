@@ -374,7 +374,8 @@ fn run(
     let runtime = context.runtime()?;
     let started = Instant::now();
     if args.lora.lora_out.is_some() {
-        let adapter = write_adapter(source, &edit, args.lora.cut(), base.as_ref(), &output, &runtime, &context.progress)?;
+        let adapter =
+            write_adapter(source, &edit, args.lora.cut(), base.as_ref(), &output, &runtime, &context.progress)?;
         let elapsed = units::duration(started.elapsed());
         text.push_str(&format!("{}: a LoRA adapter of {}; written in {elapsed}\n", shown_path(target), adapter.line()));
         Answer::add(&mut json, "adapter", serde_json::to_value(&adapter).unwrap_or_default());

@@ -30,8 +30,7 @@ fn write(path: &Path, tensors: &[(&str, &[usize])], random: &mut Random) {
     let layout = SafetensorsLayout::new(&specs, &Default::default()).unwrap();
     let writer = SafetensorsWriter::create(path, layout).unwrap();
     for (number, (_, shape)) in tensors.iter().enumerate() {
-        let bytes: Vec<u8> =
-            (0..shape.iter().product()).flat_map(|_: usize| random.value().to_le_bytes()).collect();
+        let bytes: Vec<u8> = (0..shape.iter().product()).flat_map(|_: usize| random.value().to_le_bytes()).collect();
         writer.write_at(number, 0, &bytes).unwrap();
     }
     writer.finish().unwrap();
@@ -50,8 +49,7 @@ fn write_adapter(folder: &Path, rank: usize, with_head: bool, task_type: &str, r
         ("base_model.model.model.conv.lora_A.weight", &[rank, 3, 2, 2]),
         ("base_model.model.model.conv.lora_B.weight", &[4, rank, 1, 1]),
     ];
-    let head: [(&str, &[usize]); 2] =
-        [("base_model.model.head.weight", &[3, 6]), ("base_model.model.head.bias", &[3])];
+    let head: [(&str, &[usize]); 2] = [("base_model.model.head.weight", &[3, 6]), ("base_model.model.head.bias", &[3])];
     let tensors: Vec<_> = all.into_iter().chain(head.into_iter().filter(|_| with_head)).collect();
     write(&folder.join("adapter_model.safetensors"), &tensors, random);
     let config = json!({
@@ -82,7 +80,8 @@ fn run(folder: &Path, words: &[&str]) -> Output {
 /// `tvb apply` of adapters; its JSON.
 #[track_caller]
 fn apply(folder: &Path, to: &[&str], tasks: &[&str], expression: &str, exit_code: i32) -> (Value, String) {
-    let words = [&["apply", "--json", "--base", "base.safetensors"], to, &["--from-checkpoints"], tasks, &["--", expression]];
+    let words =
+        [&["apply", "--json", "--base", "base.safetensors"], to, &["--from-checkpoints"], tasks, &["--", expression]];
     let output = run(folder, &words.concat());
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(exit_code), "{to:?}: {said}{}", String::from_utf8_lossy(&output.stdout));
@@ -108,8 +107,8 @@ fn an_adapter_of_an_edit_says_what_the_edit_says() {
         apply(here, &["-o", "direct.safetensors"], &["a", "b"], EXPRESSION, 0);
         let (told, _) = apply(here, &["--lora-out", "sum"], &["a", "b"], EXPRESSION, 0);
         apply(here, &["-o", "through.safetensors"], &["sum"], "sum", 0);
-        let [direct, through] = ["direct", "through"]
-            .map(|name| Checkpoint::open(&here.join(format!("{name}.safetensors"))).unwrap());
+        let [direct, through] =
+            ["direct", "through"].map(|name| Checkpoint::open(&here.join(format!("{name}.safetensors"))).unwrap());
         for (name, _) in BASE {
             for (a, b) in values(&direct, name).into_iter().zip(values(&through, name)) {
                 assert!((a - b).abs() < 2e-5, "{name}: {a} and {b}");
@@ -146,7 +145,9 @@ fn an_adapter_of_an_edit_says_what_the_edit_says() {
         assert_eq!(shape("model.conv.lora_B.weight"), Some(vec![4, 4, 1, 1]));
         assert_eq!(shape("head.bias").is_some(), with_head);
         let card = std::fs::read_to_string(here.join("sum/README.md")).unwrap();
-        for part in ["library_name: \"peft\"", "base_model: \"org/model\"", "base_model_relation: adapter", "| `b` | -0.5 |"] {
+        for part in
+            ["library_name: \"peft\"", "base_model: \"org/model\"", "base_model_relation: adapter", "| `b` | -0.5 |"]
+        {
             assert!(card.contains(part), "{part}: {card}");
         }
     }
@@ -168,7 +169,8 @@ fn a_cut_says_what_it_loses() {
     let lost = whole["adapter"]["norm"].as_f64().unwrap() / number("norm");
     assert!((lost - number("error")).abs() < 1e-6, "{lost} and {}", number("error"));
 
-    let (told, _) = apply(here, &["--lora-out", "most", "--energy", "0.9", "--dtype", "bf16"], &["a", "b"], EXPRESSION, 0);
+    let (told, _) =
+        apply(here, &["--lora-out", "most", "--energy", "0.9", "--dtype", "bf16"], &["a", "b"], EXPRESSION, 0);
     let adapter = &told["adapter"];
     assert!((0.9..1.0).contains(&adapter["kept_energy"].as_f64().unwrap()), "{told:#}");
     assert!((1e-4..1e-2).contains(&adapter["rounding"].as_f64().unwrap()), "{told:#}");

@@ -1,8 +1,9 @@
 //! Fills in `basis.json` from the Gram matrices and what the solver found.
 
 use super::manifest::{
-    AdditionRecord, AtomRecord, BaseRecord, CODE, CODED_VERSION, CodedRecord, CodedTensor, FORMAT, Fidelity, FileRecord, GENERATOR,
-    FactorTensor, FactorsRecord, GeneratedRecord, Manifest, MethodRecord, PLAIN_VERSION, StoredTensors, TaskRecord, VERSION,
+    AdditionRecord, AtomRecord, BaseRecord, CODE, CODED_VERSION, CodedRecord, CodedTensor, FORMAT, FactorTensor,
+    FactorsRecord, Fidelity, FileRecord, GENERATOR, GeneratedRecord, Manifest, MethodRecord, PLAIN_VERSION,
+    StoredTensors, TaskRecord, VERSION,
 };
 use super::seal::UNSEALED;
 use crate::columns::coded::is_coded;

@@ -52,8 +52,7 @@ fn read(folder: &Path, of: &Checkpoint) -> Result<Option<Config>> {
     if !path.exists() {
         return Ok(None);
     }
-    let (text, mut charge) =
-        read_capped_within(&path, "a configuration", side_files::CONFIG_BYTES_MAX, of.budget())?;
+    let (text, mut charge) = read_capped_within(&path, "a configuration", side_files::CONFIG_BYTES_MAX, of.budget())?;
     charge.take(json::cost(&text))?;
     let value = serde_json::from_slice(&text).ok().filter(Value::is_object);
     Ok(value.map(|value| Config { value, _charge: charge.settled() }))

@@ -86,7 +86,9 @@ mod tests {
         assert_eq!(ranks(Cut::Lossless, values), [2, 0, 3]);
         assert_eq!(ranks(Cut::Rank(2), values), [2, 0, 2]);
         // Squares 9, 1 | 4, 1, 0.25 of 15.25.
-        for (share, expected) in [(1.0, [2, 0, 3]), (0.98, [2, 0, 2]), (0.9, [2, 0, 1]), (0.85, [1, 0, 1]), (0.5, [1, 0, 0])] {
+        for (share, expected) in
+            [(1.0, [2, 0, 3]), (0.98, [2, 0, 2]), (0.9, [2, 0, 1]), (0.85, [1, 0, 1]), (0.5, [1, 0, 0])]
+        {
             assert_eq!(ranks(Cut::Energy(share), values), expected, "{share}");
         }
     }

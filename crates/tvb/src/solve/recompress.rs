@@ -127,13 +127,14 @@ impl Stack {
         let mut values = self.without_noise((0..size).map(|k| found.S()[k]));
         values.truncate(rank);
         let halves: Vec<f64> = values.iter().map(|value| value.sqrt()).collect();
-        let side = |side: &Side<'_>, n_rows: usize, vectors: MatRef<'_, f64>| {
-            let mut out = Mat::from_fn(n_rows, halves.len(), |i, k| {
-                if i < vectors.nrows() { vectors[(i, k)] * halves[k] } else { 0.0 }
-            });
-            side.lead_back(&mut out);
-            Matrix::of(out)
-        };
+        let side =
+            |side: &Side<'_>, n_rows: usize, vectors: MatRef<'_, f64>| {
+                let mut out = Mat::from_fn(n_rows, halves.len(), |i, k| {
+                    if i < vectors.nrows() { vectors[(i, k)] * halves[k] } else { 0.0 }
+                });
+                side.lead_back(&mut out);
+                Matrix::of(out)
+            };
         Ok(Product { left: side(&left, n, found.U()), right: side(&right, m, found.V()) })
     }
 
@@ -312,9 +313,7 @@ mod tests {
     fn what_repeats_or_cancels_lowers_the_rank() {
         let (n, m) = (30, 20);
         let with = |weight| random(n, m, 4, weight, 5);
-        let rank = |factors: &[Factors]| {
-            Stack::new(n, m, &terms(factors)).unwrap().singular_values().unwrap().len()
-        };
+        let rank = |factors: &[Factors]| Stack::new(n, m, &terms(factors)).unwrap().singular_values().unwrap().len();
         assert_eq!(rank(&[with(1.0), with(0.5)]), 4);
         assert_eq!(rank(&[with(1.0), with(-1.0)]), 0);
         assert_eq!(rank(&[with(1.0), with(-1.0), random(n, m, 3, 1e-3, 9)]), 3);
@@ -360,9 +359,8 @@ mod tests {
         let factors = [random(30, 20, 4, 1.0, 5), random(30, 20, 3, -0.5, 6)];
         let exact = Stack::new(30, 20, &terms(&factors)).unwrap().product(5).unwrap();
         for unit in [1.0 / 128.0, 1.0 / 65536.0] {
-            let round = |of: &Matrix| {
-                Matrix::from_fn(of.n_rows(), of.n_columns(), |i, k| (of[(i, k)] / unit).round() * unit)
-            };
+            let round =
+                |of: &Matrix| Matrix::from_fn(of.n_rows(), of.n_columns(), |i, k| (of[(i, k)] / unit).round() * unit);
             let stored = Product { left: round(&exact.left), right: round(&exact.right) };
             let expected = (formed(&exact) - formed(&stored)).norm_l2();
             let found = squared_difference(&exact, &stored).sqrt();

@@ -243,7 +243,10 @@ pub fn parts(file: &Checkpoint, names: &[String], tensors: &[FactorTensor], budg
     }
     if n_found != file.tensors().len() || left_scales.next().is_some() {
         let n_tensors = file.tensors().len();
-        return Err(rejected(format!("factors of the basis' {} tensors expected, {n_tensors} others found", names.len())));
+        return Err(rejected(format!(
+            "factors of the basis' {} tensors expected, {n_tensors} others found",
+            names.len()
+        )));
     }
     file.with_tensors(parts)
 }

@@ -10,8 +10,8 @@ use crate::checkpoint::{Dtype, Place};
 use crate::columns::plan::{Plan, PlannedTensor};
 use crate::error::{Error, Result};
 use crate::ops::Grams;
-use crate::units;
 use crate::solve::{Gram, Method, Solved, as_they_are, assess};
+use crate::units;
 use tvb_kernels::Dtype as Float;
 
 /// Bytes of the files of adapters.
@@ -28,8 +28,12 @@ impl Weighed {
     pub(super) fn in_words(self) -> String {
         let [factors, codes] = [self.factors, self.codes].map(units::bytes);
         match self.keeps_factors() {
-            true => format!("all tasks are adapters: their factors are kept as they are ({factors}); codes would take {codes}"),
-            false => format!("all tasks are adapters, and their factors would take {factors}: all elements are coded ({codes})"),
+            true => format!(
+                "all tasks are adapters: their factors are kept as they are ({factors}); codes would take {codes}"
+            ),
+            false => format!(
+                "all tasks are adapters, and their factors would take {factors}: all elements are coded ({codes})"
+            ),
         }
     }
 
@@ -133,5 +137,8 @@ fn difference(plan: &Plan, planned: &PlannedTensor, column: usize, first: usize,
         return Ok(());
     }
     let (column, name) = (plan.column_name(column), crate::shown::shown(&planned.name));
-    Err(Error::rejected(format!("{column}, tensor {name}: finite differences from the base in {} expected", Dtype::F32)))
+    Err(Error::rejected(format!(
+        "{column}, tensor {name}: finite differences from the base in {} expected",
+        Dtype::F32
+    )))
 }

@@ -87,7 +87,8 @@ impl Config {
     /// The list of modules; a pattern where another module's name ends with one of them, which PEFT would change as well.
     fn targets(&self) -> Value {
         let names: HashSet<&str> = self.ranks.iter().map(|(name, _)| name.as_str()).collect();
-        let is_taken = |module: &String| !names.contains(module.as_str()) && ends(module).any(|end| names.contains(end));
+        let is_taken =
+            |module: &String| !names.contains(module.as_str()) && ends(module).any(|end| names.contains(end));
         if self.all_modules.iter().any(is_taken) {
             let all: Vec<String> = self.ranks.iter().map(|(name, _)| escape(name)).collect();
             return json!(format!("({})", all.join("|")));
@@ -128,7 +129,11 @@ fn read(task: &Task, budget: &Budget) -> Option<Common> {
     let (text, _charge) = read.ok()?;
     let parsed: Value = serde_json::from_slice(&text).ok()?;
     let text = |key: &str| parsed.get(key).and_then(Value::as_str).map(str::to_owned);
-    Some(Common { task_type: text("task_type"), base_model: text("base_model_name_or_path"), revision: text("revision") })
+    Some(Common {
+        task_type: text("task_type"),
+        base_model: text("base_model_name_or_path"),
+        revision: text("revision"),
+    })
 }
 
 #[cfg(test)]

@@ -29,8 +29,11 @@ impl Whole {
             return Ok(Whole::default());
         }
         let base = base.ok_or_else(|| {
-            Error::rejected(format!("{} tensors of the edit are whole: a base to add them to expected, none given", gathered.dense.len()))
-                .hint("--base PATH")
+            Error::rejected(format!(
+                "{} tensors of the edit are whole: a base to add them to expected, none given",
+                gathered.dense.len()
+            ))
+            .hint("--base PATH")
         })?;
         let targets: HashSet<&str> = gathered.changes.iter().map(|change| module_of(&change.tensor).0).collect();
         let rule = &gathered.rule;
@@ -125,7 +128,10 @@ fn rows(
     let stored = tvb_kernels::convert(&exact, tvb_kernels::Dtype::F64, dtype);
     if tvb_kernels::count_non_finite(&stored, dtype) > 0 {
         let name = shown(&tensor.name);
-        return Err(Error::rejected(format!("tensor {name}: finite values in {} expected, others found", Dtype::from(dtype))));
+        return Err(Error::rejected(format!(
+            "tensor {name}: finite values in {} expected, others found",
+            Dtype::from(dtype)
+        )));
     }
     Ok((dtype.size(), stored))
 }

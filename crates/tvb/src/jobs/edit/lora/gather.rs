@@ -71,9 +71,8 @@ impl<'a> Used<'a> {
             let all = task.checkpoint.tensors().iter().filter(|tensor| names.contains(tensor.name.as_str()));
             if !all.into_iter().any(Tensor::is_delta) {
                 let what = format!("{}: task {}", task.checkpoint.path().display(), shown(&task.name));
-                return Err(no_factors(&what).hint(
-                    "an adapter can be written of adapters alone; -o OUT writes the edited checkpoint",
-                ));
+                return Err(no_factors(&what)
+                    .hint("an adapter can be written of adapters alone; -o OUT writes the edited checkpoint"));
             }
         }
         Ok(Used { columns: columns.into_iter().map(|(task, weight)| (task, *weight)).collect(), origin })
@@ -89,14 +88,16 @@ fn no_factors(what: &str) -> Error {
 /// that is changed.
 pub(super) fn gather(edits: &Edits, used: &Used<'_>) -> Result<Gathered> {
     let mut gathered = Gathered { changes: Vec::new(), dense: Vec::new(), rule: Rule::default() };
-    let mut rules: Vec<(&str, Vec<Rule>)> = used.columns.iter().map(|(task, _)| (task.name.as_str(), Vec::new())).collect();
+    let mut rules: Vec<(&str, Vec<Rule>)> =
+        used.columns.iter().map(|(task, _)| (task.name.as_str(), Vec::new())).collect();
     for name in &edits.tensors {
         let mut change: Option<Change> = None;
         let mut is_dense = false;
         for ((task, weight), (_, rules)) in used.columns.iter().zip(&mut rules) {
             let at = || format!("task {}, tensor {}", shown(&task.name), shown(name));
             let tensor = task.checkpoint.get(name);
-            let tensor = tensor.ok_or_else(|| Error::rejected(format!("{}: not in {}", at(), task.checkpoint.path().display())))?;
+            let tensor = tensor
+                .ok_or_else(|| Error::rejected(format!("{}: not in {}", at(), task.checkpoint.path().display())))?;
             let factors = match &tensor.place {
                 Place::Unmoved => continue,
                 Place::LowRank(factors) if tensor.shape.len() >= 2 => factors,

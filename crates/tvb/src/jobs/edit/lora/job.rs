@@ -8,11 +8,11 @@ use super::layout::specs;
 use super::recompress::Work;
 use super::report::AdapterReport;
 use crate::basis::check_read;
+use crate::checkpoint::names::{ADAPTER_CONFIG, CARD};
 use crate::checkpoint::{
     Checkpoint, Dtype, Form, Leftover, OutputKind, SafetensorsLayout, SafetensorsWriter, StagedOutput, TensorSpec,
     check_output,
 };
-use crate::checkpoint::names::{ADAPTER_CONFIG, CARD};
 use crate::error::{Error, Result};
 use crate::jobs::card::{adapter_card, check_model_id};
 use crate::jobs::edit::output::EditOutput;
@@ -60,7 +60,8 @@ pub fn write_adapter(
         return Err(nothing());
     }
     let names = gathered.changes.iter().map(|change| change.module.name.clone());
-    let mut report = AdapterReport::of(names.zip(&ranks).zip(spectra).map(|((name, rank), values)| (name, *rank, values)));
+    let mut report =
+        AdapterReport::of(names.zip(&ranks).zip(spectra).map(|((name, rank), values)| (name, *rank, values)));
     report.whole = whole.tensors.iter().map(|(_, own)| own.clone()).collect();
     let all = tensors(&gathered, &ranks, &whole, base, output);
     report.bytes = all.iter().map(TensorSpec::n_bytes).sum::<Result<u64>>()?;

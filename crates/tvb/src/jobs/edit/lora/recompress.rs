@@ -48,7 +48,10 @@ impl Work<'_> {
             }
             let exact = stack(change)?.product(rank)?;
             if exact.left.n_columns() != rank {
-                return Err(Error::failed(format!("a product of rank {rank} expected, {} found", exact.left.n_columns())));
+                return Err(Error::failed(format!(
+                    "a product of rank {rank} expected, {} found",
+                    exact.left.n_columns()
+                )));
             }
             let mut stored = Vec::with_capacity(2);
             for (place, values) in layout::values(change, &exact).into_iter().enumerate() {
@@ -90,7 +93,8 @@ impl Work<'_> {
                 let Some(change) = self.changes.get(number) else { return Ok(done) };
                 self.progress.check()?;
                 let _charge = self.runtime.budget.charge(self.target, "the factors of a module", bytes(change))?;
-                let found = one(change, number).map_err(|error| error.context(format!("tensor {}", shown(&change.tensor))))?;
+                let found =
+                    one(change, number).map_err(|error| error.context(format!("tensor {}", shown(&change.tensor))))?;
                 done.push((number, found));
                 self.progress.advance(factor_bytes(change));
             }

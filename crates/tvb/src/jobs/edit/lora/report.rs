@@ -95,7 +95,13 @@ impl AdapterReport {
             "nothing is cut off".to_owned()
         } else {
             let worst = self.worst().map_or_else(String::new, |worst| {
-                format!(", at most {:.2e} in {} at rank {} of {}", worst.error, shown(&worst.module), worst.rank, worst.full_rank)
+                format!(
+                    ", at most {:.2e} in {} at rank {} of {}",
+                    worst.error,
+                    shown(&worst.module),
+                    worst.rank,
+                    worst.full_rank
+                )
             });
             let kept = 100.0 * self.kept_energy;
             format!("{kept:.2} % of the edit's squared norm is kept, relative error {:.2e}{worst}", self.error)
@@ -103,12 +109,17 @@ impl AdapterReport {
         let rounding =
             self.rounding.map_or_else(String::new, |rounding| format!("; storing the factors adds {rounding:.1e}"));
         let n_left_out = self.modules.iter().filter(|module| module.rank == 0 && module.full_rank > 0).count();
-        let left_out = if n_left_out == 0 { String::new() } else { format!("; {n_left_out} modules are left out whole") };
+        let left_out =
+            if n_left_out == 0 { String::new() } else { format!("; {n_left_out} modules are left out whole") };
         let whole = match self.whole.len() {
             0 => String::new(),
             n => format!("; {n} tensors are saved whole"),
         };
-        format!("{} modules, {ranks}, {}: {lost}{rounding}{left_out}{whole}", self.n_modules(), units::bytes(self.bytes))
+        format!(
+            "{} modules, {ranks}, {}: {lost}{rounding}{left_out}{whole}",
+            self.n_modules(),
+            units::bytes(self.bytes)
+        )
     }
 }
 
