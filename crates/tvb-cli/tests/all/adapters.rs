@@ -116,6 +116,12 @@ fn a_basis_of_adapters_keeps_their_factors_and_gives_the_same_edits() {
             assert!((ours - direct).abs() < 1e-5, "{name}: {ours} and {direct}");
         }
     }
+    // The same as one adapter.
+    let adapter = ["--lora-out", "sum", "basis"];
+    run(here, &[&apply[..], &adapter, &expression].concat(), 0);
+    run(here, &[&apply[..], &["-o", "through.safetensors", "--from-checkpoints", "sum", "--", "sum"]].concat(), 0);
+    let [ours, through] = ["ours", "through"].map(|file| values(&here.join(format!("{file}.safetensors")), "q.weight"));
+    assert!(ours.iter().zip(&through).all(|(ours, through)| (ours - through).abs() < 1e-4));
     run(here, &["verify", "basis"], 0);
     let originals = ["verify", "basis", "--base", "base.safetensors", "a", "b", "c"];
     run(here, &originals, 0);

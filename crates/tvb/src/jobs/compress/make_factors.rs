@@ -6,6 +6,7 @@ use super::options::CompressOptions;
 use crate::basis::atoms::factors::{self, Part, Parts};
 use crate::basis::coefficients::{self, Solution};
 use crate::basis::describe::{Described, describe};
+use crate::basis::manifest::{FactorTensor, FactorsRecord, ModuleRecord};
 use crate::checkpoint::{Dtype, Place};
 use crate::columns::plan::{Plan, PlannedTensor};
 use crate::error::{Error, Result};
@@ -114,10 +115,21 @@ impl Make<'_> {
             method: &Method::Identity,
             dtype: Float::F32,
             codes: None,
-            are_factors: true,
+            factors: Some(FactorsRecord {
+                tensors: stored.iter().map(|planned| factor_tensor(plan, planned)).collect(),
+            }),
         };
         describe(&described, atoms, file).write(staged.path())
     }
+}
+
+/// What a manifest says of a stored tensor: the module is that of the first adapter that moves it.
+fn factor_tensor(plan: &Plan, planned: &PlannedTensor) -> FactorTensor {
+    let module = (1..plan.n_columns()).find_map(|column| match &plan.column_tensor(planned, column).place {
+        Place::LowRank(factors) => factors.module().map(ModuleRecord::of),
+        _ => None,
+    });
+    FactorTensor { shape: planned.shape.clone(), module }
 }
 
 /// Elements of a task's difference from the base, where it has a tensor of its own.
