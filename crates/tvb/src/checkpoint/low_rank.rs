@@ -16,7 +16,7 @@ pub struct LowRank {
 }
 
 /// The module whose weight two factors change, as an adapter knows it.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Module {
     /// As PEFT calls it, in the whole model: `transformer.h.0.attn.c_attn`, without `base_model.model.` and `.weight`.
     pub name: String,
@@ -25,8 +25,7 @@ pub struct Module {
 }
 
 /// What a module does with its weight, on which depends how an adapter's A and B lie in the left and the right factor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// \[out, in\], as `torch.nn.Linear` keeps it: left = B, right = A.
     Linear,

@@ -237,7 +237,7 @@ pub fn parts(file: &Checkpoint, names: &[String], tensors: &[FactorTensor], budg
                 let [left, right] = [left, right].map(|factor| floats(file, factor, budget));
                 let factors = LowRank::new(left?, right?, rank, *scale, path, budget)?;
                 Place::LowRank(match module {
-                    Some(module) => factors.of_module(module.clone()),
+                    Some(module) => factors.of_module(module.module()),
                     None => factors,
                 })
             }

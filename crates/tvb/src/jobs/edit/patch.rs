@@ -86,7 +86,8 @@ pub fn write_patch(
         method: &method,
         dtype: tvb_kernels::Dtype::F32,
         codes: Some(codes),
-        are_factors: false,    };
+        factors: None,
+    };
     let mut manifest = describe(&described, atoms, file);
     for task in &mut manifest.tasks {
         // An edit was never a checkpoint.
