@@ -7,17 +7,18 @@ use tvb::checkpoint::{Budget, OpenOptions};
 use tvb::columns::open::open_columns;
 use tvb::columns::plan::{Plan, Selection};
 use tvb::columns::tasks::TaskSource;
+use tvb::progress::Progress;
 use tvb::{Error, Result};
 
 /// A base and fine-tunes, as typed.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Inputs")]
 pub(crate) struct InputArgs {
-    /// The base checkpoint: a file, or a Hugging Face folder
+    /// The base checkpoint: a file, a Hugging Face folder or a diffusers pipeline; PATH::KEY for one state dict of a PyTorch file
     #[arg(long, value_name = "PATH", required_unless_present = "from")]
     pub base: Option<PathBuf>,
     /// Fine-tuned checkpoints; names default to the file's or the folder's
-    #[arg(value_name = "[NAME=]PATH", required_unless_present = "from")]
+    #[arg(value_name = "[NAME=]PATH[::KEY]", required_unless_present = "from")]
     pub tasks: Vec<OsString>,
     /// A run folder with zeroshot.pt and */finetuned.pt, in place of --base and tasks
     #[arg(long, value_name = "DIR", conflicts_with_all = ["base", "tasks"])]
@@ -49,7 +50,7 @@ impl InputArgs {
     pub(crate) fn plan(&self, context: &Context) -> Result<Plan> {
         let (base, sources) = match (&self.from, &self.base) {
             (Some(folder), _) => tvb::columns::tasks::find_run(folder)?,
-            (None, Some(base)) => (base.clone(), TaskSource::parse_all(&self.tasks)?),
+            (None, Some(base)) => (base.clone(), parse_tasks(&self.tasks, context)?),
             (None, None) => return Err(Error::usage("no base given").hint("--base PATH, or --from DIR")),
         };
         self.selection.plan(&base, sources, context)
@@ -60,7 +61,10 @@ impl SelectionArgs {
     /// Opens `base` and every source and matches them.
     pub(crate) fn plan(&self, base: &Path, sources: Vec<TaskSource>, context: &Context) -> Result<Plan> {
         let (selection, base, budget) = (self.clone(), base.to_owned(), context.budget.clone());
-        context.unless_stopped(move |_| selection.open(&base, &sources, &budget))
+        let plan = context.unless_stopped(move |_| selection.open(&base, &sources, &budget))?;
+        let columns = std::iter::once(&plan.base).chain(plan.tasks.iter().map(|task| &task.checkpoint));
+        columns.flat_map(|column| column.notes()).for_each(|note| context.progress.note(note));
+        Ok(plan)
     }
 
     fn open(&self, base: &Path, sources: &[TaskSource], budget: &Budget) -> Result<Plan> {
@@ -75,6 +79,13 @@ impl SelectionArgs {
         }
         Plan::new(base, tasks, &selection)
     }
+}
+
+/// Reads a list of tasks and says how those were told apart that were given no names.
+pub(crate) fn parse_tasks(texts: &[OsString], context: &Context) -> Result<Vec<TaskSource>> {
+    let (tasks, notes) = TaskSource::parse_all_in(Path::new(""), texts)?;
+    notes.iter().for_each(|note| context.progress.note(note));
+    Ok(tasks)
 }
 
 /// Checked while the command line is read, before anything is opened.

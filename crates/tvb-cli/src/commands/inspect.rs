@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tvb::basis::{Basis, gram_file};
 use tvb::checkpoint::{Budget, Checkpoint, OpenOptions};
+use tvb::columns::tasks::split_key;
+use tvb::columns::unfit::unfit;
 use tvb::matrix::Matrix;
 use tvb::ops::{Grams, Per};
 use tvb::shown::{escaped, path_json, shown_path};
@@ -28,13 +30,23 @@ fn inspect(path: &Path, budget: &Budget) -> Result<Answer> {
         let basis = Basis::open_within(path, budget)?;
         return Ok(Answer::new(basis_text(&basis), basis_json(&basis)));
     }
-    let options = OpenOptions { budget: budget.clone(), ..OpenOptions::default() };
+    let (path, key) = &split_key(path)?;
+    let options = OpenOptions { key: key.clone(), budget: budget.clone() };
     let checkpoint = Checkpoint::open_with(path, &options)?;
     if checkpoint.metadata().get("format").is_some_and(|format| format == gram_file::FORMAT) {
         let grams = gram_file::read_within(path, budget)?;
         return Ok(Answer::new(gram_text(path, &grams), gram_json(&grams)?));
     }
-    Ok(Answer::new(checkpoint_text(&checkpoint), checkpoint_json(&checkpoint)))
+    let unfit = unfit(&checkpoint)?;
+    let mut text = checkpoint_text(&checkpoint);
+    checkpoint.notes().iter().for_each(|note| text.push_str(&format!("note: {}\n", escaped(note))));
+    if let Some(unfit) = &unfit {
+        text.push_str(&format!("no base and no whole task: {}\n  {}\n", escaped(&unfit.to_string()), unfit.hint));
+    }
+    let mut json = checkpoint_json(&checkpoint);
+    Answer::add(&mut json, "notes", checkpoint.notes());
+    Answer::add(&mut json, "unfit", unfit.map(|unfit| unfit.to_string()));
+    Ok(Answer::new(text, json))
 }
 
 fn basis_text(basis: &Basis) -> String {

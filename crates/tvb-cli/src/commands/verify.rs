@@ -2,12 +2,11 @@
 
 use crate::args::Context;
 use crate::commands::edit::open_basis;
-use crate::inputs::SelectionArgs;
+use crate::inputs::{SelectionArgs, parse_tasks};
 use crate::output::{Align, Answer, Table};
 use serde_json::json;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use tvb::columns::tasks::TaskSource;
 use tvb::jobs::verify::{verify_errors, verify_files};
 use tvb::shown::{escaped, shown_path};
 use tvb::{Error, Result};
@@ -50,7 +49,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         return Ok(Answer::new(text, json).with_problem(problem));
     }
     if let Some(base) = &args.base {
-        let plan = args.selection.plan(base, TaskSource::parse_all(&args.tasks)?, context)?;
+        let plan = args.selection.plan(base, parse_tasks(&args.tasks, context)?, context)?;
         let errors = verify_errors(&basis, &plan, &runtime, &context.progress)?;
         let right = |name| (name, Align::Right);
         let mut table = Table::new([

@@ -6,6 +6,7 @@ mod batch;
 mod bench;
 mod cli;
 mod coded;
+mod inputs;
 mod kills;
 mod loss;
 mod names;

@@ -2,8 +2,11 @@
 //! configuration and tokenizer files, and a model card.
 
 use super::names;
+use super::parts::{create_parts, pipeline_parts};
 use super::staged::{Inputs, OutputKind, StagedOutput};
-use super::{Checkpoint, Dtype, Existing, Leftover, SHARD_BYTES, ShardPlan, ShardedWriter, TensorSpec, side_files};
+use super::{
+    Checkpoint, Dtype, Existing, Layout, Leftover, SHARD_BYTES, ShardPlan, ShardedWriter, TensorSpec, side_files,
+};
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -12,18 +15,21 @@ use std::path::Path;
 #[derive(Debug)]
 pub struct CheckpointWriter {
     staged: StagedOutput,
-    writer: ShardedWriter,
-    by_name: HashMap<String, usize>,
+    /// One, or one for each component of a pipeline.
+    writers: Vec<ShardedWriter>,
+    /// The writer of each tensor, and its number there.
+    by_name: HashMap<String, (usize, usize)>,
     is_folder: bool,
 }
 
 impl CheckpointWriter {
     /// Prepares an output at `target`, made from `inputs`: one file where the name ends in `.safetensors`, a folder otherwise.
-    /// Tensors stand in the order of `specs`; a folder keeps the shards of `like` where it holds the same tensors.
+    /// Tensors stand in the order of `specs`; a folder keeps the shards of `like` where it holds the same tensors, and is a
+    /// pipeline again where `like` is one.
     ///
     /// # Errors
     /// Rejected: the output exists and is not to be replaced, or is an input or holds one. Usage: a path this program does not
-    /// write to. Failed: the disk has too little room, or the system refuses.
+    /// write to, or a file for a pipeline. Failed: the disk has too little room, or the system refuses.
     pub fn create(
         target: &Path,
         existing: Existing,
@@ -33,28 +39,44 @@ impl CheckpointWriter {
         inputs: &Inputs,
     ) -> Result<CheckpointWriter> {
         let kind = CheckpointWriter::kind(target)?;
-        let (staged, writer) = match kind {
-            OutputKind::Folder => {
-                let staged = StagedOutput::folder(target, existing, Leftover::Clear, inputs)?;
-                let same = |like: &&Checkpoint| {
-                    like.tensors().len() == specs.len()
-                        && like.tensors().iter().zip(specs).all(|(tensor, spec)| tensor.name == spec.name)
-                };
-                let plan = match like.filter(same).and_then(ShardPlan::like) {
-                    Some(plan) => plan,
-                    None => ShardPlan::greedy(specs, "model", SHARD_BYTES)?,
-                };
-                let writer = ShardedWriter::create(staged.path(), &plan, specs, metadata)?;
-                (staged, writer)
+        let in_one = || specs.iter().enumerate().map(|(number, spec)| (spec.name.clone(), (0, number))).collect();
+        let is_pipeline = like.is_some_and(|like| matches!(like.layout(), Layout::Pipeline { .. }));
+        let same = |like: &&Checkpoint| {
+            like.tensors().len() == specs.len()
+                && like.tensors().iter().zip(specs).all(|(tensor, spec)| tensor.name == spec.name)
+        };
+        let (staged, writers, by_name) = match kind {
+            OutputKind::File if is_pipeline => {
+                return Err(Error::usage(format!(
+                    "{}: a folder expected, since the base is a pipeline",
+                    target.display()
+                ))
+                .hint("name an output without an ending"));
             }
             OutputKind::File => {
                 let staged = StagedOutput::file(target, existing, inputs)?;
                 let writer = ShardedWriter::create_single(staged.path(), specs, metadata)?;
-                (staged, writer)
+                (staged, vec![writer], in_one())
+            }
+            OutputKind::Folder => {
+                let staged = StagedOutput::folder(target, existing, Leftover::Clear, inputs)?;
+                match like.filter(same).and_then(|like| pipeline_parts(like, specs)) {
+                    Some(parts) => {
+                        let (writers, by_name) = create_parts(staged.path(), parts, metadata)?;
+                        (staged, writers, by_name)
+                    }
+                    None => {
+                        let plan = match like.filter(same).and_then(ShardPlan::like) {
+                            Some(plan) => plan,
+                            None => ShardPlan::greedy(specs, "model", SHARD_BYTES)?,
+                        };
+                        let writer = ShardedWriter::create(staged.path(), &plan, specs, metadata)?;
+                        (staged, vec![writer], in_one())
+                    }
+                }
             }
         };
-        let by_name = specs.iter().enumerate().map(|(number, spec)| (spec.name.clone(), number)).collect();
-        Ok(CheckpointWriter { staged, writer, by_name, is_folder: kind == OutputKind::Folder })
+        Ok(CheckpointWriter { staged, writers, by_name, is_folder: kind == OutputKind::Folder })
     }
 
     /// Whether an output at `target` is one file or a folder, by its name.
@@ -79,10 +101,11 @@ impl CheckpointWriter {
     /// # Errors
     /// Failed: no such tensor, or the system cannot write.
     pub fn write(&self, name: &str, byte_offset: u64, bytes: &[u8]) -> Result<()> {
-        let tensor = self.by_name.get(name).ok_or_else(|| {
+        let home = self.by_name.get(name).and_then(|(writer, tensor)| Some((self.writers.get(*writer)?, *tensor)));
+        let (writer, tensor) = home.ok_or_else(|| {
             Error::failed(format!("{}: tensor {name} is not one of the output's", self.staged.target().display()))
         })?;
-        self.writer.write_at(*tensor, byte_offset, bytes)
+        writer.write_at(tensor, byte_offset, bytes)
     }
 
     /// Whether the output is a folder, with room for side files.
@@ -102,9 +125,12 @@ impl CheckpointWriter {
     /// Rejected: a file that is none or too large, or a link that leads out of the folder. Failed: the system cannot read or
     /// write.
     pub fn copy_side_files(&self, base: &Checkpoint, dtype: Option<Dtype>) -> Result<()> {
-        match self.is_folder && base.path().is_dir() {
-            true => side_files::copy(base.path(), self.staged.path(), dtype),
-            false => Ok(()),
+        match base.layout() {
+            _ if !self.is_folder || !base.path().is_dir() => Ok(()),
+            Layout::Pipeline { components, others } => {
+                side_files::copy_pipeline(base.path(), self.staged.path(), components, others, dtype)
+            }
+            _ => side_files::copy(base.path(), self.staged.path(), dtype),
         }
     }
 
@@ -125,7 +151,7 @@ impl CheckpointWriter {
     /// # Errors
     /// Failed: the system refuses.
     pub fn finish(self) -> Result<StagedOutput> {
-        self.writer.finish()?;
+        self.writers.into_iter().try_for_each(ShardedWriter::finish)?;
         Ok(self.staged)
     }
 

@@ -8,6 +8,7 @@ mod device_faults;
 mod faults;
 mod gpu_device;
 mod hostile;
+mod inputs;
 mod interop;
 mod kept;
 mod kept_on_device;
