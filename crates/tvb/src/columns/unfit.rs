@@ -79,7 +79,7 @@ fn of_tensor(checkpoint: &Checkpoint, tensor: &Tensor) -> Option<Unfit> {
 
 /// Whether a name has a part that adapters have and models have not.
 pub fn is_adapter(name: &str) -> bool {
-    const PARTS: [&str; 14] = [
+    const PARTS: [&str; 13] = [
         "lora_a",
         "lora_b",
         "lora_down",
@@ -93,7 +93,6 @@ pub fn is_adapter(name: &str) -> bool {
         "ia3_l",
         "vera_lambda_b",
         "vera_lambda_d",
-        "lora_k",
     ];
     const STARTS: [&str; 3] = ["lokr_", "hada_", "boft_"];
     let name = name.to_lowercase();
