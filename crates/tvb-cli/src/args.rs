@@ -6,6 +6,7 @@ use clap::{ArgAction, ValueEnum};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use tvb::checkpoint::{Budget, Checkpoint, OpenOptions};
+use tvb::columns::tasks::split_key;
 use tvb::pass::Runtime;
 use tvb::progress::{Progress, unless_cancelled};
 use tvb::{Result, units};
@@ -116,7 +117,8 @@ impl Context {
 
     /// Opens a checkpoint.
     pub(crate) fn open(&self, path: &Path) -> Result<Checkpoint> {
-        Checkpoint::open_with(path, &OpenOptions { budget: self.budget.clone(), ..OpenOptions::default() })
+        let (path, key) = split_key(path)?;
+        Checkpoint::open_with(&path, &OpenOptions { key, budget: self.budget.clone() })
     }
 
     /// Opens another device than the one that was asked for, if any was.

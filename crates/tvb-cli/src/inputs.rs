@@ -11,17 +11,18 @@ use tvb::columns::left_out::{LeftOut, Share};
 use tvb::columns::open::open_columns;
 use tvb::columns::plan::{Plan, Selection};
 use tvb::columns::tasks::TaskSource;
+use tvb::progress::Progress;
 use tvb::{Error, Result};
 
 /// A base and fine-tunes, as typed.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Inputs")]
 pub(crate) struct InputArgs {
-    /// The base checkpoint: a file, or a Hugging Face folder
+    /// The base checkpoint: a file, a Hugging Face folder or a diffusers pipeline; PATH::KEY for one state dict of a PyTorch file
     #[arg(long, value_name = "PATH", required_unless_present = "from")]
     pub base: Option<PathBuf>,
     /// Fine-tuned checkpoints; names default to the file's or the folder's
-    #[arg(value_name = "[NAME=]PATH", required_unless_present = "from")]
+    #[arg(value_name = "[NAME=]PATH[::KEY]", required_unless_present = "from")]
     pub tasks: Vec<OsString>,
     /// A run folder with zeroshot.pt and */finetuned.pt, in place of --base and tasks
     #[arg(long, value_name = "DIR", conflicts_with_all = ["base", "tasks"])]
@@ -73,7 +74,7 @@ impl InputArgs {
     pub(crate) fn plan(&self, context: &Context) -> Result<Plan> {
         let (base, sources) = match (&self.from, &self.base) {
             (Some(folder), _) => tvb::columns::tasks::find_run(folder)?,
-            (None, Some(base)) => (base.clone(), TaskSource::parse_all(&self.tasks)?),
+            (None, Some(base)) => (base.clone(), parse_tasks(&self.tasks, context)?),
             (None, None) => return Err(Error::usage("no base given").hint("--base PATH, or --from DIR")),
         };
         self.selection.plan(&base, sources, context)
@@ -108,6 +109,13 @@ impl SelectionArgs {
         }
         Plan::new(base, tasks, &selection)
     }
+}
+
+/// Reads a list of tasks and says how those were told apart that were given no names.
+pub(crate) fn parse_tasks(texts: &[OsString], context: &Context) -> Result<Vec<TaskSource>> {
+    let (tasks, notes) = TaskSource::parse_all_in(Path::new(""), texts)?;
+    notes.iter().for_each(|note| context.progress.note(note));
+    Ok(tasks)
 }
 
 /// Checked while the command line is read, before anything is opened.

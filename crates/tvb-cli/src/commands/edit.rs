@@ -4,7 +4,7 @@ use crate::args::Context;
 use crate::coding::parse_rate;
 use crate::commands::compress::DtypeName;
 use crate::commands::lora::LoraArgs;
-use crate::inputs::{SelectionArgs, left_out_json};
+use crate::inputs::{SelectionArgs, left_out_json, parse_tasks};
 use crate::output::Answer;
 use crate::output::finite;
 use clap::ValueEnum;
@@ -271,7 +271,7 @@ impl Opened {
                     Error::usage("no base given")
                         .hint("--from-checkpoints needs --base PATH to know what the fine-tunes moved from")
                 })?;
-                let sources = TaskSource::parse_all(&originals.from_checkpoints)?;
+                let sources = parse_tasks(&originals.from_checkpoints, context)?;
                 Ok(Opened::Originals(originals.selection.plan(base, sources, context)?))
             }
         }
@@ -303,7 +303,7 @@ impl Opened {
 pub(crate) fn open_base(path: &Path, key: Option<&str>, context: &Context) -> Result<Checkpoint> {
     let options = OpenOptions { key: key.map(str::to_owned), budget: context.budget.clone() };
     let path = path.to_owned();
-    context.unless_stopped(move |_| Checkpoint::open_with(&path, &options)).map_err(|error| error.context("base"))
+    context.unless_stopped(move |_| tvb::columns::open::open_base(&path, &options))
 }
 
 /// Opens a basis folder, and says what takes no part in it.

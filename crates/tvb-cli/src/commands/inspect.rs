@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use tvb::basis::{Basis, gram_file};
 use tvb::checkpoint::{Budget, Checkpoint, OpenOptions};
 use tvb::columns::adapter::{Adapter, Found, Writer};
+use tvb::columns::tasks::split_key;
+use tvb::columns::unfit::unfit;
 use tvb::matrix::Matrix;
 use tvb::ops::{Grams, Per};
 use tvb::shown::{escaped, path_json, shown_path};
@@ -30,7 +32,8 @@ fn inspect(path: &Path, budget: &Budget) -> Result<Answer> {
         let basis = Basis::open_within(path, budget)?;
         return Ok(Answer::new(basis_text(&basis), basis_json(&basis)));
     }
-    let options = OpenOptions { budget: budget.clone(), ..OpenOptions::default() };
+    let (path, key) = &split_key(path)?;
+    let options = OpenOptions { key: key.clone(), budget: budget.clone() };
     let checkpoint = match Found::at(path, &options)? {
         Found::Checkpoint(checkpoint) => checkpoint,
         Found::Adapter(adapter) => return Ok(Answer::new(adapter_text(path, &adapter), adapter_json(path, &adapter))),
@@ -39,7 +42,16 @@ fn inspect(path: &Path, budget: &Budget) -> Result<Answer> {
         let grams = gram_file::read_within(path, budget)?;
         return Ok(Answer::new(gram_text(path, &grams), gram_json(&grams)?));
     }
-    Ok(Answer::new(checkpoint_text(&checkpoint), checkpoint_json(&checkpoint)))
+    let unfit = unfit(&checkpoint)?;
+    let mut text = checkpoint_text(&checkpoint);
+    checkpoint.notes().iter().for_each(|note| text.push_str(&format!("note: {}\n", escaped(note))));
+    if let Some(unfit) = &unfit {
+        text.push_str(&format!("no base and no whole task: {}\n  {}\n", escaped(&unfit.to_string()), unfit.hint));
+    }
+    let mut json = checkpoint_json(&checkpoint);
+    Answer::add(&mut json, "notes", checkpoint.notes());
+    Answer::add(&mut json, "unfit", unfit.map(|unfit| unfit.to_string()));
+    Ok(Answer::new(text, json))
 }
 
 fn basis_text(basis: &Basis) -> String {

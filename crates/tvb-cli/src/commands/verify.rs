@@ -2,12 +2,11 @@
 
 use crate::args::Context;
 use crate::commands::edit::{open_basis, read_basis};
-use crate::inputs::{SelectionArgs, VocabName};
+use crate::inputs::{SelectionArgs, VocabName, parse_tasks};
 use crate::output::{Align, Answer, Table};
 use serde_json::json;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use tvb::columns::tasks::TaskSource;
 use tvb::jobs::verify::{verify_errors, verify_files};
 use tvb::shown::{escaped, shown_path};
 use tvb::{Error, Result};
@@ -58,7 +57,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         if !basis.manifest.fit.common_rows.is_empty() {
             selection.vocab = VocabName::Common;
         }
-        let plan = selection.plan(base, TaskSource::parse_all(&args.tasks)?, context)?;
+        let plan = selection.plan(base, parse_tasks(&args.tasks, context)?, context)?;
         let errors = verify_errors(&basis, &plan, &runtime, &context.progress)?;
         let right = |name| (name, Align::Right);
         let mut table = Table::new([

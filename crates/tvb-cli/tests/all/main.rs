@@ -8,6 +8,7 @@ mod bench;
 mod cards;
 mod cli;
 mod coded;
+mod inputs;
 mod kills;
 mod lora_out;
 mod loss;

@@ -3,7 +3,7 @@
 use super::budget::Charge;
 use super::capped::read_capped_within;
 use super::names::CONFIG;
-use super::{Checkpoint, json, side_files};
+use super::{Checkpoint, Component, json, side_files};
 use crate::error::Result;
 use serde_json::Value;
 use std::path::Path;
@@ -29,7 +29,13 @@ impl Config {
 
     /// The method by which the weights were quantized, where they were: `gptq`, `bitsandbytes`, `fp8`.
     pub fn quantization(&self) -> Option<&str> {
-        let found = self.get("quantization_config").filter(|found| found.is_object())?;
+        let keys = ["quantization_config", "compression_config"];
+        let found = keys.iter().find_map(|key| self.get(key).filter(|found| found.is_object()))?;
+        // What bitsandbytes leaves in the configuration of a model that it was not used for.
+        let is_off = |key: &str| found.get(key).is_some_and(|value| *value == Value::Bool(false));
+        if is_off("load_in_8bit") && is_off("load_in_4bit") {
+            return None;
+        }
         Some(found.get("quant_method").and_then(Value::as_str).unwrap_or("an unnamed method"))
     }
 }
@@ -42,6 +48,14 @@ impl Checkpoint {
     pub fn config(&self) -> Result<Option<Config>> {
         let folder = if self.path().is_dir() { Some(self.path()) } else { self.path().parent() };
         folder.map_or(Ok(None), |folder| read(folder, self))
+    }
+
+    /// The `config.json` of a component of this pipeline.
+    ///
+    /// # Errors
+    /// As [`config`](Checkpoint::config).
+    pub fn config_of(&self, component: &Component) -> Result<Option<Config>> {
+        read(&self.path().join(&component.name), self)
     }
 }
 
@@ -70,7 +84,8 @@ mod tests {
         let layout = SafetensorsLayout::new(&specs, &Default::default()).unwrap();
         let file = top.path().join("model.safetensors");
         SafetensorsWriter::create(&file, layout).unwrap().finish().unwrap();
-        let cases: [(&str, Option<(Option<bool>, Option<&str>)>); 7] = [
+        let cases: [(&str, Option<(Option<bool>, Option<&str>)>); 8] = [
+            (r#"{"quantization_config": {"load_in_8bit": false, "load_in_4bit": false}}"#, Some((None, None))),
             ("[1]", None),
             ("no json", None),
             ("{}", Some((None, None))),

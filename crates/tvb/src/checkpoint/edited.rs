@@ -2,22 +2,30 @@
 //! configuration and tokenizer files, and a model card.
 
 use super::names;
+use super::parts::{create_parts, pipeline_parts};
 use super::shown::shown;
 use super::staged::{Inputs, OutputKind, StagedOutput};
-use super::{Checkpoint, Dtype, Existing, Leftover, SHARD_BYTES, ShardPlan, ShardedWriter, TensorSpec, side_files};
+use super::{
+    Checkpoint, Dtype, Existing, Layout, Leftover, SHARD_BYTES, ShardPlan, ShardedWriter, TensorSpec, side_files,
+};
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
+
+/// Where a tensor is written: the writer, and the tensor's number there.
+type Home = (usize, usize);
 
 /// One edited checkpoint (or bare edit) on its way.
 #[derive(Debug)]
 pub struct CheckpointWriter {
     staged: StagedOutput,
-    writer: ShardedWriter,
-    by_name: HashMap<String, usize>,
+    /// One, or one for each component of a pipeline.
+    writers: Vec<ShardedWriter>,
+    /// The writer of each tensor, and its number there.
+    by_name: HashMap<String, Home>,
     specs: Vec<TensorSpec>,
-    /// Numbers of the tensors that are written with the one of this number.
-    tied: HashMap<usize, Vec<usize>>,
+    /// Tensors that are written with this one.
+    tied: HashMap<Home, Vec<Home>>,
     /// Names of tensors of which nothing is written yet, whoever writes them.
     withheld: HashSet<String>,
     is_folder: bool,
@@ -25,11 +33,12 @@ pub struct CheckpointWriter {
 
 impl CheckpointWriter {
     /// Prepares an output at `target`, made from `inputs`: one file where the name ends in `.safetensors`, a folder otherwise.
-    /// Tensors stand in the order of `specs`; a folder keeps the shards of `like` where it holds the same tensors.
+    /// Tensors stand in the order of `specs`; a folder keeps the shards of `like` where it holds the same tensors, and is a
+    /// pipeline again where `like` is one.
     ///
     /// # Errors
     /// Rejected: the output exists and is not to be replaced, or is an input or holds one. Usage: a path this program does not
-    /// write to. Failed: the disk has too little room, or the system refuses.
+    /// write to, or a file for a pipeline. Failed: the disk has too little room, or the system refuses.
     pub fn create(
         target: &Path,
         existing: Existing,
@@ -39,30 +48,46 @@ impl CheckpointWriter {
         inputs: &Inputs,
     ) -> Result<CheckpointWriter> {
         let kind = CheckpointWriter::kind(target)?;
-        let (staged, writer) = match kind {
-            OutputKind::Folder => {
-                let staged = StagedOutput::folder(target, existing, Leftover::Clear, inputs)?;
-                let same = |like: &&Checkpoint| {
-                    like.tensors().len() == specs.len()
-                        && like.tensors().iter().zip(specs).all(|(tensor, spec)| tensor.name == spec.name)
-                };
-                let plan = match like.filter(same).and_then(ShardPlan::like) {
-                    Some(plan) => plan,
-                    None => ShardPlan::greedy(specs, "model", SHARD_BYTES)?,
-                };
-                let writer = ShardedWriter::create(staged.path(), &plan, specs, metadata)?;
-                (staged, writer)
+        let in_one = || specs.iter().enumerate().map(|(number, spec)| (spec.name.clone(), (0, number))).collect();
+        let is_pipeline = like.is_some_and(|like| matches!(like.layout(), Layout::Pipeline { .. }));
+        let same = |like: &&Checkpoint| {
+            like.tensors().len() == specs.len()
+                && like.tensors().iter().zip(specs).all(|(tensor, spec)| tensor.name == spec.name)
+        };
+        let (staged, writers, by_name) = match kind {
+            OutputKind::File if is_pipeline => {
+                return Err(Error::usage(format!(
+                    "{}: a folder expected, since the base is a pipeline",
+                    target.display()
+                ))
+                .hint("name an output without an ending"));
             }
             OutputKind::File => {
                 let staged = StagedOutput::file(target, existing, inputs)?;
                 let writer = ShardedWriter::create_single(staged.path(), specs, metadata)?;
-                (staged, writer)
+                (staged, vec![writer], in_one())
+            }
+            OutputKind::Folder => {
+                let staged = StagedOutput::folder(target, existing, Leftover::Clear, inputs)?;
+                match like.filter(same).and_then(|like| pipeline_parts(like, specs)) {
+                    Some(parts) => {
+                        let (writers, by_name) = create_parts(staged.path(), parts, metadata)?;
+                        (staged, writers, by_name)
+                    }
+                    None => {
+                        let plan = match like.filter(same).and_then(ShardPlan::like) {
+                            Some(plan) => plan,
+                            None => ShardPlan::greedy(specs, "model", SHARD_BYTES)?,
+                        };
+                        let writer = ShardedWriter::create(staged.path(), &plan, specs, metadata)?;
+                        (staged, vec![writer], in_one())
+                    }
+                }
             }
         };
-        let by_name = specs.iter().enumerate().map(|(number, spec)| (spec.name.clone(), number)).collect();
-        let (specs, is_folder) = (specs.to_vec(), kind == OutputKind::Folder);
+        let is_folder = kind == OutputKind::Folder;
         let (tied, withheld) = (HashMap::new(), HashSet::new());
-        Ok(CheckpointWriter { staged, writer, by_name, specs, tied, withheld, is_folder })
+        Ok(CheckpointWriter { staged, writers, by_name, specs: specs.to_vec(), tied, withheld, is_folder })
     }
 
     /// From now on, until [`release`](Self::release), what is written of these tensors is dropped: they come from elsewhere.
@@ -92,11 +117,14 @@ impl CheckpointWriter {
     /// # Errors
     /// Rejected: tensors of different types or shapes.
     pub fn tie(&mut self, first: &str, second: &str) -> Result<()> {
-        let number = |name: &str| self.by_name.get(name).copied();
-        match (number(first), number(second)) {
+        let home = |name: &str| self.by_name.get(name).copied();
+        match (home(first), home(second)) {
             (Some(one), Some(other)) if one != other => {
-                let spec = |number: usize| self.specs.get(number).map(|spec| (spec.dtype, spec.shape.as_slice()));
-                if spec(one) != spec(other) {
+                let spec = |name: &str| {
+                    let found = self.specs.iter().find(|spec| spec.name == name);
+                    found.map(|spec| (spec.dtype, spec.shape.as_slice()))
+                };
+                if spec(first) != spec(second) {
                     return Err(Error::rejected(format!(
                         "{}: tensors {} and {} of one type and shape expected, since they are one, others found",
                         self.staged.target().display(),
@@ -134,16 +162,19 @@ impl CheckpointWriter {
     /// # Errors
     /// Failed: no such tensor, or the system cannot write.
     pub fn write(&self, name: &str, byte_offset: u64, bytes: &[u8]) -> Result<()> {
-        let tensor = self.by_name.get(name).ok_or_else(|| {
+        let home = self.by_name.get(name).and_then(|home| Some((self.writers.get(home.0)?, *home)));
+        let (writer, home) = home.ok_or_else(|| {
             Error::failed(format!("{}: tensor {name} is not one of the output's", self.staged.target().display()))
         })?;
         if self.withheld.contains(name) {
             return Ok(());
         }
-        for second in self.tied.get(tensor).into_iter().flatten() {
-            self.writer.write_at(*second, byte_offset, bytes)?;
+        for (writer, second) in self.tied.get(&home).into_iter().flatten() {
+            if let Some(writer) = self.writers.get(*writer) {
+                writer.write_at(*second, byte_offset, bytes)?;
+            }
         }
-        self.writer.write_at(*tensor, byte_offset, bytes)
+        writer.write_at(home.1, byte_offset, bytes)
     }
 
     /// Whether the output is a folder, with room for side files.
@@ -163,9 +194,12 @@ impl CheckpointWriter {
     /// Rejected: a file that is none or too large, or a link that leads out of the folder. Failed: the system cannot read or
     /// write.
     pub fn copy_side_files(&self, base: &Checkpoint, dtype: Option<Dtype>) -> Result<()> {
-        match self.is_folder && base.path().is_dir() {
-            true => side_files::copy(base.path(), self.staged.path(), dtype),
-            false => Ok(()),
+        match base.layout() {
+            _ if !self.is_folder || !base.path().is_dir() => Ok(()),
+            Layout::Pipeline { components, others } => {
+                side_files::copy_pipeline(base.path(), self.staged.path(), components, others, dtype)
+            }
+            _ => side_files::copy(base.path(), self.staged.path(), dtype),
         }
     }
 
@@ -186,7 +220,7 @@ impl CheckpointWriter {
     /// # Errors
     /// Failed: the system refuses.
     pub fn finish(self) -> Result<StagedOutput> {
-        self.writer.finish()?;
+        self.writers.into_iter().try_for_each(ShardedWriter::finish)?;
         Ok(self.staged)
     }
 

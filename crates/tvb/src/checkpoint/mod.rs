@@ -7,12 +7,15 @@
 //! Everything in a checkpoint may be hostile. Bounds stand in `limits`, and every reader checks a header completely
 //! before it answers, so that later stages may rely on shapes, sizes and offsets.
 
+mod assemble;
 mod budget;
 mod capped;
 mod config;
 mod data_file;
 mod dtype;
 mod edited;
+mod folder;
+mod foreign;
 #[allow(clippy::indexing_slicing, reason = "ranges inside a shape that the header's check has bounded")]
 mod gather;
 mod held;
@@ -25,7 +28,10 @@ mod low_rank;
 pub(crate) mod names;
 mod open;
 mod opened;
+mod options;
 mod output_file;
+mod parts;
+mod pipeline;
 mod read;
 mod regular;
 mod rescaled;
@@ -47,13 +53,14 @@ pub use data_file::{DataFile, FileStamp, raise_open_file_limit};
 pub use dtype::Dtype;
 pub use edited::CheckpointWriter;
 pub use held::HeldBytes;
+pub(crate) use hub::snapshot;
 pub use index::ShardIndex;
 pub(crate) use index::resolve as resolve_inside;
 pub(crate) use json::{EntryValue, cost as json_cost, for_each_entry};
-pub use layout::Layout;
+pub use layout::{Component, Layout};
 pub use low_rank::{Form, LowRank, Module};
-pub use open::OpenOptions;
 pub use opened::Checkpoint;
+pub use options::OpenOptions;
 pub use output_file::{OutputFile, free_bytes};
 pub(crate) use regular::{open_regular, refuse_named_pipe};
 pub use rescaled::{Axis, Rescaled};

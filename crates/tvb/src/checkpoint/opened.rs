@@ -28,9 +28,8 @@ pub(super) struct Inner {
     pub(super) by_name: HashMap<String, usize>,
     pub(super) not_tensors: Vec<NotTensor>,
     pub(super) metadata: BTreeMap<String, String>,
-    pub(super) budget: Budget,
-    /// What was assumed when it was opened.
     pub(super) notes: Vec<String>,
+    pub(super) budget: Budget,
     /// What all of it takes of the budget, given back with it.
     pub(super) _charges: Vec<Charge>,
 }
@@ -87,6 +86,11 @@ impl Checkpoint {
         &self.inner.metadata
     }
 
+    /// What its owner may not expect of how it was opened, a line each: which files were taken, which component is meant.
+    pub fn notes(&self) -> &[String] {
+        &self.inner.notes
+    }
+
     /// What an output must leave alone as long as this is read: its files, and for a folder what lies beside its weights.
     pub fn inputs(&self) -> Inputs {
         let files = self.inner.files.iter().map(|file| file.path.clone());
@@ -94,8 +98,11 @@ impl Checkpoint {
             return files.fold(Inputs::none().and(&self.inner.path), |inputs, path| inputs.and(&path));
         }
         let index = self.inner.index.iter().map(|name| self.inner.path.join(name));
-        let all = files.chain(index).chain(side_files::paths(&self.inner.path));
-        all.fold(Inputs::none().and_folder(&self.inner.path), |inputs, path| inputs.and(&path))
+        let own = files.chain(index).chain(side_files::paths(&self.inner.path));
+        let inputs = own.fold(Inputs::none().and_folder(&self.inner.path), |inputs, path| inputs.and(&path));
+        let Layout::Pipeline { components, others } = &self.inner.layout else { return inputs };
+        let names = components.iter().map(|component| &component.name).chain(others);
+        names.fold(inputs, |inputs, name| inputs.and_all_of(&self.inner.path.join(name)))
     }
 
     /// Fills `out` with the tensor's row-major bytes from `byte_offset` on. `tensor` must be one of this checkpoint's.
@@ -104,11 +111,6 @@ impl Checkpoint {
     /// Failed where the system cannot read or the file has shrunk; names the file, or the tensor.
     pub fn read(&self, tensor: &Tensor, byte_offset: u64, out: &mut [u8]) -> Result<()> {
         read_tensor(&self.inner.files, tensor, byte_offset, out)
-    }
-
-    /// What was assumed when it was opened, a line each.
-    pub fn notes(&self) -> &[String] {
-        &self.inner.notes
     }
 
     /// What its headers were charged to; for others that are opened beside it.

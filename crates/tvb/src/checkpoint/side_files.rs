@@ -4,9 +4,9 @@
 //! a checkpoint that is then given away. A file is opened once, and what was checked is what is copied.
 
 use super::index::real_place;
-use super::names::{CONFIG, SIDE_FILES};
+use super::names::{CONFIG, PIPELINE, SIDE_FILES};
 use super::shown::shown;
-use super::{Dtype, staged};
+use super::{Component, Dtype, staged};
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::io::Read;
@@ -17,9 +17,12 @@ pub(super) const CONFIG_BYTES_MAX: u64 = 16 << 20;
 /// A tokenizer larger than this is something else.
 const SIDE_FILE_BYTES_MAX: u64 = 1 << 30;
 
+/// A component without weights has a few.
+const N_TEXTS_MAX: usize = 64;
+
 /// The files beside the weights that there are in `folder`.
 pub(super) fn paths(folder: &Path) -> impl Iterator<Item = PathBuf> {
-    let all = SIDE_FILES.into_iter().chain([CONFIG]).map(|name| folder.join(name));
+    let all = SIDE_FILES.into_iter().chain([CONFIG, PIPELINE]).map(|name| folder.join(name));
     all.filter(|path| std::fs::symlink_metadata(path).is_ok())
 }
 
@@ -29,25 +32,85 @@ pub(super) fn paths(folder: &Path) -> impl Iterator<Item = PathBuf> {
 /// Rejected: a file that is none or too large, or a link that leads out of the folder. Failed: the system cannot read or
 /// write.
 pub(super) fn copy(from: &Path, to: &Path, dtype: Option<Dtype>) -> Result<()> {
-    for name in SIDE_FILES {
-        let Some((mut file, source)) = open(from, name, SIDE_FILE_BYTES_MAX)? else { continue };
-        let target = to.join(name);
-        let mut copied = File::create_new(&target).map_err(|error| Error::io("creating", &target, &error))?;
-        let n_bytes = std::io::copy(&mut Read::by_ref(&mut file).take(SIDE_FILE_BYTES_MAX), &mut copied)
-            .map_err(|error| Error::io("copying", &source, &error))?;
-        // It grew while it was copied.
-        if n_bytes == SIDE_FILE_BYTES_MAX && file.read(&mut [0]).is_ok_and(|n| n > 0) {
-            return Err(too_large(&source, SIDE_FILE_BYTES_MAX, "more"));
+    copy_below(from, to, "", dtype)
+}
+
+/// As [`copy`], for a pipeline: what lies beside the weights of its `components`, which have their folders in `to`, and the
+/// `others` with all of their small text files.
+///
+/// # Errors
+/// As [`copy`]. Rejected: a component of too many files.
+pub(super) fn copy_pipeline(
+    from: &Path,
+    to: &Path,
+    components: &[Component],
+    others: &[String],
+    dtype: Option<Dtype>,
+) -> Result<()> {
+    copy_one(from, to, PIPELINE)?;
+    for component in components {
+        copy_below(from, to, &component.prefix(), dtype)?;
+    }
+    for component in others {
+        let (folder, target) = (from.join(component), to.join(component));
+        std::fs::create_dir(&target).map_err(|error| Error::io("creating", &target, &error))?;
+        for name in texts_in(&folder)? {
+            copy_one(from, to, &format!("{component}/{name}"))?;
         }
     }
-    if let Some((file, source)) = open(from, CONFIG, CONFIG_BYTES_MAX)? {
+    Ok(())
+}
+
+/// Names of the files that configurations and tokenizers consist of.
+fn texts_in(folder: &Path) -> Result<Vec<String>> {
+    let io = |error: std::io::Error| Error::io("reading", folder, &error);
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let name = entry.map_err(io)?.file_name();
+        let Some(name) = name.to_str().filter(|name| is_text(name)) else { continue };
+        names.push(name.to_owned());
+        if names.len() > N_TEXTS_MAX {
+            let what = format!("{}: at most {N_TEXTS_MAX} files of a configuration expected", folder.display());
+            return Err(Error::rejected(what).hint("take out what does not belong to it"));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Whether a file of a component without weights goes into a copy.
+pub(super) fn is_text(name: &str) -> bool {
+    !name.starts_with('.') && [".json", ".txt", ".model", ".jinja"].iter().any(|end| name.ends_with(end))
+}
+
+/// Copies one file of the folder, where there is one of that name.
+fn copy_one(from: &Path, to: &Path, name: &str) -> Result<()> {
+    let Some((mut file, source)) = open(from, name, SIDE_FILE_BYTES_MAX)? else { return Ok(()) };
+    let target = to.join(name);
+    let mut copied = File::create_new(&target).map_err(|error| Error::io("creating", &target, &error))?;
+    let n_bytes = std::io::copy(&mut Read::by_ref(&mut file).take(SIDE_FILE_BYTES_MAX), &mut copied)
+        .map_err(|error| Error::io("copying", &source, &error))?;
+    // It grew while it was copied.
+    if n_bytes == SIDE_FILE_BYTES_MAX && file.read(&mut [0]).is_ok_and(|n| n > 0) {
+        return Err(too_large(&source, SIDE_FILE_BYTES_MAX, "more"));
+    }
+    Ok(())
+}
+
+/// Copies the files whose names are known; `prefix` stands before them: nothing, or a folder and a slash.
+fn copy_below(from: &Path, to: &Path, prefix: &str, dtype: Option<Dtype>) -> Result<()> {
+    for name in SIDE_FILES {
+        copy_one(from, to, &format!("{prefix}{name}"))?;
+    }
+    let config = format!("{prefix}{CONFIG}");
+    if let Some((file, source)) = open(from, &config, CONFIG_BYTES_MAX)? {
         let mut text = Vec::new();
         let read = file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut text);
         read.map_err(|error| Error::io("reading", &source, &error))?;
         if text.len() as u64 > CONFIG_BYTES_MAX {
             return Err(too_large(&source, CONFIG_BYTES_MAX, "more"));
         }
-        let target = to.join(CONFIG);
+        let target = to.join(&config);
         let written = std::fs::write(&target, with_dtype(&text, dtype));
         written.map_err(|error| Error::io("writing", &target, &error))?;
     }
@@ -113,6 +176,10 @@ fn with_dtype(text: &[u8], dtype: Option<Dtype>) -> Vec<u8> {
         _ => return text.to_vec(),
     };
     let Ok(serde_json::Value::Object(mut config)) = serde_json::from_slice(text) else { return text.to_vec() };
+    // Models of diffusers have none, and warn about one.
+    if config.contains_key("_class_name") && !config.contains_key("torch_dtype") && !config.contains_key("dtype") {
+        return text.to_vec();
+    }
     let keys: Vec<&str> = ["dtype", "torch_dtype"].into_iter().filter(|key| config.contains_key(*key)).collect();
     for key in if keys.is_empty() { vec!["torch_dtype"] } else { keys } {
         config.insert(key.to_owned(), name.into());

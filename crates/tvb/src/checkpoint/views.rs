@@ -1,6 +1,6 @@
 //! A checkpoint seen otherwise: its tensors under other names, or some of their rows. The files and their bytes are the same.
 
-use super::open::{Rest, finish};
+use super::assemble::{Rest, finish};
 use super::{Checkpoint, Place, Tensor};
 use crate::error::Result;
 

@@ -84,6 +84,7 @@ impl Plan {
     pub fn new(base: Checkpoint, tasks: Vec<Task>, selection: &Selection) -> Result<Plan> {
         check_task_names(&tasks)?;
         let UnderBaseNames { tasks, nameless, mut notes } = under_base_names(&base, tasks, selection.renames())?;
+        notes.splice(0..0, base.notes().iter().map(|note| format!("base: {note}")));
         let ties = find_ties(&base, tasks, &|name| selection.takes(name))?;
         notes.extend(ties.notes);
         let (mut tasks, mut fit) = (ties.tasks, Fit { twins: ties.twins, common_rows: Vec::new() });

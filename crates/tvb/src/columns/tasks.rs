@@ -1,19 +1,14 @@
-//! What the user calls a task, and where its checkpoint is: `NAME=PATH` or `PATH`.
+//! What the user calls a task, and where its checkpoint is: `NAME=PATH` or `PATH`, and `::KEY` behind it.
 //!
 //! Names stand in expressions, tables and file names, so they are unique and free of what cannot be written there.
 
+use super::default_name;
 use crate::checkpoint::{Checkpoint, shown};
 use crate::error::{Error, Result};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use tvb_kernels::MAX_TASKS;
-
-/// File stems that say nothing about the task; the parent folder's name is taken instead.
-const EMPTY_STEMS: &[&str] = &["model", "finetuned", "pytorch_model", "adapter_model", "diffusion_pytorch_model"];
-
-/// Endings of checkpoint files; any other ending belongs to a folder's name (`vit-b.32`).
-const EXTENSIONS: &[&str] = &["safetensors", "pt", "pth", "bin"];
 
 /// A task as it was named: nothing has been opened yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +17,8 @@ pub struct TaskSource {
     pub name: String,
     /// A checkpoint file or folder.
     pub path: PathBuf,
+    /// The key of a PyTorch file under which its state dict lies, where this path has one of its own.
+    pub key: Option<String>,
 }
 
 /// One fine-tuned checkpoint under the name its task goes by.
@@ -34,41 +31,141 @@ pub struct Task {
 }
 
 impl TaskSource {
-    /// Reads `NAME=PATH` or `PATH`.
+    /// Reads `NAME=PATH` or `PATH`, each with `::KEY` behind it where one key of a PyTorch file is meant.
     ///
-    /// What stands before the first `=` is a name if it is not empty and has no path separator; a file `lr=0.1.pt` of
-    /// the current folder is written `./lr=0.1.pt`.
+    /// What stands before the first `=` is a name if it is not empty and has no path separator, unless the whole is the name of
+    /// a file that is there. A path that is there is never taken apart at `::`.
     ///
     /// # Errors
-    /// Usage errors for an empty path and for names that are empty or hold `/`, `\` or control characters.
+    /// Usage errors for an empty path or key and for names that are empty or hold `/`, `\` or control characters.
     ///
     /// ```
     /// # use tvb::columns::tasks::TaskSource;
     /// # use std::ffi::OsStr;
     /// assert_eq!(TaskSource::parse(OsStr::new("cars=runs/7.safetensors")).unwrap().name, "cars");
     /// assert_eq!(TaskSource::parse(OsStr::new("runs/Cars/finetuned.pt")).unwrap().name, "Cars");
+    /// assert_eq!(TaskSource::parse(OsStr::new("runs/cars.pt::ema")).unwrap().key.as_deref(), Some("ema"));
     /// ```
     pub fn parse(text: &OsStr) -> Result<Self> {
-        let (name, path) = match split_at_equals(text) {
-            Some((name, path)) if !name.is_empty() && !name.contains(['/', '\\']) => (name.to_owned(), Path::new(path)),
-            _ => (default_name(Path::new(text)), Path::new(text)),
-        };
-        if path.as_os_str().is_empty() {
-            return Err(Error::usage(format!("task {text:?}: no path")).hint("write tasks as NAME=PATH or PATH"));
-        }
-        check_name(&name).map_err(|error| error.context(format!("task {text:?}")))?;
-        Ok(Self { name, path: path.to_path_buf() })
+        Typed::read(text, Path::new("")).map(|typed| typed.source)
     }
 
-    /// Reads a whole task list; the order is kept.
+    /// Reads a whole task list; the order is kept. Tasks without names that their paths call the same are told apart by the
+    /// folders above them.
     ///
     /// # Errors
     /// As [`TaskSource::parse`] and [`check_unique`].
     pub fn parse_all<S: AsRef<OsStr>>(texts: &[S]) -> Result<Vec<Self>> {
-        let tasks = texts.iter().map(|text| Self::parse(text.as_ref())).collect::<Result<Vec<_>>>()?;
-        check_unique(&tasks)?;
-        Ok(tasks)
+        Self::parse_all_in(Path::new(""), texts).map(|(tasks, _)| tasks)
     }
+
+    /// As [`parse_all`](TaskSource::parse_all), with paths that are relative to `folder`; and what was done to tell tasks apart,
+    /// a line each.
+    ///
+    /// # Errors
+    /// As [`parse_all`](TaskSource::parse_all).
+    pub fn parse_all_in<S: AsRef<OsStr>>(folder: &Path, texts: &[S]) -> Result<(Vec<Self>, Vec<String>)> {
+        check_count(texts.len())?;
+        let mut typed = texts.iter().map(|text| Typed::read(text.as_ref(), folder)).collect::<Result<Vec<_>>>()?;
+        let notes = tell_apart(&mut typed);
+        let tasks: Vec<Self> = typed.into_iter().map(|typed| typed.source).collect();
+        check_unique(&tasks)?;
+        tasks.iter().try_for_each(|task| check_name(&task.name))?;
+        Ok((tasks, notes))
+    }
+}
+
+/// A task as it was typed.
+struct Typed {
+    source: TaskSource,
+    /// Whether it was given its name.
+    is_named: bool,
+}
+
+impl Typed {
+    fn read(text: &OsStr, folder: &Path) -> Result<Typed> {
+        let whole = folder.join(text);
+        let named = split_at_equals(text).filter(|(name, path)| {
+            let is_name = !name.is_empty() && !name.contains(['/', '\\']);
+            // Such as `epoch=3-step=100.ckpt`.
+            is_name && (folder.join(path).exists() || !whole.exists())
+        });
+        let (name, path) = named.map_or((None, text), |(name, path)| (Some(name.to_owned()), path));
+        if path.is_empty() {
+            return Err(Error::usage(format!("task {text:?}: no path")).hint("write tasks as NAME=PATH or PATH"));
+        }
+        let context = |error: Error| error.context(format!("task {text:?}"));
+        let (path, key) = split_key(&folder.join(path)).map_err(context)?;
+        let is_named = name.is_some();
+        let name = name.or_else(|| default_name::candidates(&path).into_iter().next()).unwrap_or_default();
+        check_name(&name).map_err(context)?;
+        Ok(Typed { source: TaskSource { name, path, key }, is_named })
+    }
+
+    /// What it could be called, the first choice first.
+    fn candidates(&self) -> Vec<String> {
+        default_name::candidates(&self.source.path)
+    }
+}
+
+/// `PATH::KEY` taken apart; a path that is there stays whole.
+///
+/// # Errors
+/// Usage: no path or no key beside `::`.
+pub fn split_key(path: &Path) -> Result<(PathBuf, Option<String>)> {
+    let whole = || (path.to_owned(), None);
+    if path.exists() {
+        return Ok(whole());
+    }
+    // A path that is not Unicode has no key.
+    let Some((file, key)) = path.to_str().and_then(|text| text.rsplit_once("::")) else { return Ok(whole()) };
+    if file.is_empty() || key.is_empty() {
+        return Err(Error::usage(format!("{}: PATH::KEY expected", path.display())));
+    }
+    Ok((file.into(), Some(key.to_owned())))
+}
+
+/// Gives tasks that are called the same without having been given names the first names above that differ; those of one file
+/// are called after their keys. What cannot be told apart keeps its name.
+fn tell_apart(typed: &mut [Typed]) -> Vec<String> {
+    let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (number, task) in typed.iter().enumerate() {
+        groups.entry(task.source.name.clone()).or_default().push(number);
+    }
+    let mut notes = Vec::new();
+    for (name, group) in groups.into_iter().filter(|(_, group)| group.len() > 1) {
+        let members: Vec<&Typed> = group.iter().filter_map(|&number| typed.get(number)).collect();
+        if members.iter().any(|task| task.is_named) {
+            continue;
+        }
+        let candidates: Vec<Vec<String>> = members.iter().map(|task| task.candidates()).collect();
+        let keys = members.iter().map(|task| task.source.key.clone()).collect::<Option<Vec<String>>>();
+        let above = (1..candidates.iter().map(Vec::len).min().unwrap_or(0))
+            .map(|level| candidates.iter().filter_map(|names| names.get(level).cloned()).collect::<Vec<_>>());
+        let others: HashSet<&str> =
+            typed.iter().map(|task| task.source.name.as_str()).filter(|other| *other != name).collect();
+        let differ = |names: &Vec<String>| {
+            let distinct: HashSet<&str> = names.iter().map(String::as_str).collect();
+            distinct.len() == names.len()
+                && distinct.is_disjoint(&others)
+                && names.iter().all(|name| check_name(name).is_ok())
+        };
+        let Some(chosen) = keys.into_iter().chain(above).find(differ) else { continue };
+        notes.push(format!("{} tasks called {} are named {}", chosen.len(), shown(&name), in_words(&chosen)));
+        for (number, name) in group.into_iter().zip(chosen) {
+            if let Some(task) = typed.get_mut(number) {
+                task.source.name = name;
+            }
+        }
+    }
+    notes
+}
+
+fn in_words(names: &[String]) -> String {
+    const N_TOLD: usize = 4;
+    let told: Vec<String> = names.iter().take(N_TOLD).map(|name| shown(name).to_string()).collect();
+    let more = if names.len() > N_TOLD { format!(" and {} more", names.len() - N_TOLD) } else { String::new() };
+    format!("{}{more}", told.join(", "))
 }
 
 /// Finds the base and the fine-tunes of a run folder: `zeroshot.pt` (or `.safetensors`) and `*/finetuned.pt`.
@@ -101,7 +198,7 @@ pub fn find_run(folder: &Path) -> Result<(PathBuf, Vec<TaskSource>)> {
             let name = task_folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let name = name.strip_suffix("Val").filter(|name| !name.is_empty()).unwrap_or(&name).to_owned();
             check_name(&name).map_err(|error| Error::rejected(error.message()).context(task_folder.display()))?;
-            tasks.push(TaskSource { name, path });
+            tasks.push(TaskSource { name, path, key: None });
         }
     }
     let missing = |what: &str| {
@@ -225,29 +322,6 @@ fn split_at_equals(text: &OsStr) -> Option<(&str, &OsStr)> {
     text.to_str()?.split_once('=').map(|(name, path)| (name, OsStr::new(path)))
 }
 
-/// The file's stem or the folder's name, or, where that says nothing, the name of the folder it is in.
-fn default_name(path: &Path) -> String {
-    // A relative path such as `.` or `model.safetensors` has its telling part in the current folder's path.
-    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-    let names = whole.ancestors().filter_map(|ancestor| ancestor.file_name().map(without_extension));
-    let mut names = names.filter(|name| name != ".");
-    let own = names.next().unwrap_or_default();
-    if !EMPTY_STEMS.contains(&own.as_str()) {
-        return own;
-    }
-    names.next().unwrap_or(own)
-}
-
-/// `cars` of `cars.safetensors`.
-fn without_extension(name: &OsStr) -> String {
-    let is_checkpoint = |extension: &str| EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known));
-    let name = name.to_string_lossy();
-    match name.rsplit_once('.') {
-        Some((stem, extension)) if !stem.is_empty() && is_checkpoint(extension) => stem.to_owned(),
-        _ => name.into_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -270,7 +344,7 @@ mod tests {
             ("日本=x.pt", "日本", "x.pt"),
         ];
         for (text, name, path) in cases {
-            let expected = TaskSource { name: name.into(), path: path.into() };
+            let expected = TaskSource { name: name.into(), path: path.into(), key: None };
             assert_eq!(TaskSource::parse(OsStr::new(text)).unwrap(), expected, "{text:?}");
         }
     }
@@ -285,7 +359,7 @@ mod tests {
             (b"\xff=a/b.pt", "b", b"\xff=a/b.pt"),
         ];
         for (text, name, path) in cases {
-            let expected = TaskSource { name: name.into(), path: OsStr::from_bytes(path).into() };
+            let expected = TaskSource { name: name.into(), path: OsStr::from_bytes(path).into(), key: None };
             assert_eq!(TaskSource::parse(OsStr::from_bytes(text)).unwrap(), expected);
         }
     }
@@ -355,11 +429,61 @@ mod tests {
     }
 
     #[test]
-    fn two_tasks_of_one_name_are_rejected_with_both_paths() {
-        let error = TaskSource::parse_all(&["a/x.pt", "b/y.pt", "c/x.pt"]).unwrap_err();
+    fn two_tasks_of_one_given_name_are_rejected_with_both_paths() {
+        let error = TaskSource::parse_all(&["x=a/x.pt", "b/y.pt", "x=c/x.pt"]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Rejected);
         assert!(error.message().contains("a/x.pt") && error.message().contains("c/x.pt"), "{error}");
         assert_eq!(TaskSource::parse_all(&["a/x.pt", "y=c/x.pt"]).unwrap().len(), 2);
+        // One of them was given its name, or the same file is named twice.
+        assert!(TaskSource::parse_all(&["x=a/x.pt", "c/x.pt"]).is_err());
+        assert!(TaskSource::parse_all(&["a/x.pt", "a/x.pt"]).is_err());
+    }
+
+    #[test]
+    fn tasks_that_were_given_no_names_are_told_apart_by_folders_and_keys() {
+        let cases: [(&[&str], &[&str]); 5] = [
+            (&["runA/checkpoint-500", "runB/checkpoint-500"], &["runA", "runB"]),
+            (&["a/x.pt", "b/x.pt", "y.pt"], &["a", "b", "y"]),
+            (&["a/run/x.pt", "b/run/x.pt"], &["a", "b"]),
+            (&["m.pt::tune", "m.pt::ema"], &["tune", "ema"]),
+            (&["a/x.pt", "b/x.pt", "a=z.pt"], &[]),
+        ];
+        for (texts, expected) in cases {
+            let found = TaskSource::parse_all(texts);
+            match expected {
+                [] => assert!(found.is_err(), "{texts:?}"),
+                _ => {
+                    let names: Vec<String> = found.unwrap().into_iter().map(|task| task.name).collect();
+                    assert_eq!(names, expected, "{texts:?}");
+                }
+            }
+        }
+        let (_, notes) = TaskSource::parse_all_in(Path::new(""), &["a/x.pt", "b/x.pt"]).unwrap();
+        assert_eq!(notes, ["2 tasks called `x` are named `a`, `b`"]);
+    }
+
+    #[test]
+    fn a_key_stands_behind_a_path_that_is_not_there_as_it_is() {
+        let top = tempfile::tempdir().unwrap();
+        for name in ["plain.pt", "odd::name.pt", "epoch=3-step=7.ckpt"] {
+            std::fs::write(top.path().join(name), "").unwrap();
+        }
+        let cases = [
+            ("plain.pt::ema", "plain", "plain.pt", Some("ema")),
+            ("odd::name.pt", "odd::name", "odd::name.pt", None),
+            ("odd::name.pt::a.b", "odd::name", "odd::name.pt", Some("a.b")),
+            ("x=plain.pt::ema", "x", "plain.pt", Some("ema")),
+        ];
+        for (text, name, path, key) in cases {
+            let (found, _) = TaskSource::parse_all_in(top.path(), &[text]).unwrap();
+            let expected = TaskSource { name: name.into(), path: top.path().join(path), key: key.map(str::to_owned) };
+            assert_eq!(found, [expected], "{text}");
+        }
+        let (found, _) = TaskSource::parse_all_in(top.path(), &["epoch=3-step=7.ckpt"]).unwrap();
+        assert_eq!(found[0].path, top.path().join("epoch=3-step=7.ckpt"));
+        for text in ["plain.pt::", "::key", "x=::key"] {
+            assert_eq!(TaskSource::parse(OsStr::new(text)).unwrap_err().kind(), ErrorKind::Usage, "{text}");
+        }
     }
 
     #[test]

@@ -296,7 +296,7 @@ impl Recovery<'_> {
 
 /// `FOLDER/NAME.safetensors`, or a folder of that name where the base is one.
 pub(crate) fn target(folder: &Path, name: &str, base: Option<&Checkpoint>) -> PathBuf {
-    let is_folder =
-        base.is_some_and(|base| matches!(base.layout(), Layout::SafetensorsFolder { .. } | Layout::TorchFolder { .. }));
+    let is_file = |base: &Checkpoint| matches!(base.layout(), Layout::SafetensorsFile | Layout::TorchFile);
+    let is_folder = base.is_some_and(|base| !is_file(base));
     if is_folder { folder.join(name) } else { folder.join(format!("{name}.safetensors")) }
 }

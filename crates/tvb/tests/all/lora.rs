@@ -24,7 +24,7 @@ fn case(name: &str) -> PathBuf {
 }
 
 fn open(base: &Path, tasks: &[(&str, &Path)]) -> Result<Plan, Error> {
-    let source = |(name, path): &(&str, &Path)| TaskSource { name: (*name).into(), path: path.to_path_buf() };
+    let source = |(name, path): &(&str, &Path)| TaskSource { name: (*name).into(), path: path.to_path_buf(), key: None };
     let sources: Vec<TaskSource> = tasks.iter().map(source).collect();
     let (base, tasks) = open_columns(base, &sources, &OpenOptions::default())?;
     Plan::new(base, tasks, &Selection::all())
@@ -144,7 +144,7 @@ fn bases_may_be_wrapped() {
     assert!(said.contains("classifier.weight") && said.contains("not in the base"), "{said}");
     let (base, tasks) = open_columns(
         &headless,
-        &[TaskSource { name: "a".into(), path: folder.join("adapter") }],
+        &[TaskSource { name: "a".into(), path: folder.join("adapter"), key: None }],
         &OpenOptions::default(),
     )
     .expect("columns");

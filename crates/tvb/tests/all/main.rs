@@ -9,6 +9,7 @@ mod factors;
 mod faults;
 mod gpu_device;
 mod hostile;
+mod inputs;
 mod interop;
 mod kept;
 mod kept_on_device;

@@ -5,8 +5,8 @@
 
 use crate::checkpoint::capped::read_capped;
 use crate::checkpoint::index::ShardIndex;
-use crate::checkpoint::names;
 use crate::checkpoint::regular::open_regular;
+use crate::checkpoint::{names, side_files};
 use crate::error::{Error, Result};
 use std::path::Path;
 
@@ -46,6 +46,10 @@ fn first_stranger(folder: &Path) -> Result<Option<String>> {
         }
     }
     entries.sort();
+    let is_pipeline = entries.iter().any(|(name, is_file)| *is_file && name == names::PIPELINE);
+    if is_pipeline {
+        return pipeline_stranger(folder, &entries);
+    }
     if let Some((name, _)) = entries.iter().find(|(_, is_file)| !is_file) {
         return Ok(Some(not_ours(name)));
     }
@@ -73,12 +77,44 @@ fn basis_stranger(folder: &Path, names: &[&str]) -> Option<String> {
     (!String::from_utf8_lossy(&start).contains(MANIFEST_START)).then(|| not_ours(names::MANIFEST))
 }
 
+/// An edited pipeline: our model card, the list of components, and folders of nothing but weights and text files.
+fn pipeline_stranger(folder: &Path, entries: &[(String, bool)]) -> Result<Option<String>> {
+    if !entries.iter().any(|(name, is_file)| *is_file && name == names::CARD) || !is_our_card(&folder.join(names::CARD))
+    {
+        return Ok(Some(not_ours(names::PIPELINE)));
+    }
+    for (name, is_file) in entries {
+        if *is_file {
+            if name != names::CARD && name != names::PIPELINE {
+                return Ok(Some(not_ours(name)));
+            }
+            continue;
+        }
+        let component = folder.join(name);
+        let io = |error: std::io::Error| Error::io("reading", &component, &error);
+        if !std::fs::symlink_metadata(&component).map_err(io)?.is_dir() {
+            return Ok(Some(not_ours(name)));
+        }
+        for entry in std::fs::read_dir(&component).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let inner = entry.file_name().to_string_lossy().into_owned();
+            let is_ours = side_files::is_text(&inner) || inner.ends_with(".safetensors");
+            if !is_ours || !entry.file_type().map_err(io)?.is_file() {
+                return Ok(Some(not_ours(&format!("{name}/{inner}"))));
+            }
+        }
+    }
+    Ok(None)
+}
+
 fn checkpoint_stranger(folder: &Path, names: &[&str]) -> Option<String> {
     let is_side =
         |name: &str| [names::CONFIG, names::ADAPTER_CONFIG].contains(&name) || names::SIDE_FILES.contains(&name);
     let index = names
         .iter()
         .find(|name| name.strip_suffix(names::INDEX_END).is_some_and(|weights| weights.ends_with(".safetensors")));
+    let has_card = names.contains(&names::CARD);
+    let has_our_card = has_card && is_our_card(&folder.join(names::CARD));
     let shards = match index {
         Some(index) => match ShardIndex::read(&folder.join(index)) {
             Ok(read) if read.shards.iter().all(|shard| shard.ends_with(".safetensors")) => read.shards,
@@ -88,6 +124,8 @@ fn checkpoint_stranger(folder: &Path, names: &[&str]) -> Option<String> {
         None => names::SAFETENSORS
             .iter()
             .find(|name| names.contains(*name))
+            // An edited copy keeps the name of its base's only file.
+            .or_else(|| names.iter().find(|name| has_our_card && name.ends_with(".safetensors")))
             .map(|name| (*name).to_owned())
             .into_iter()
             .collect(),
@@ -98,8 +136,7 @@ fn checkpoint_stranger(folder: &Path, names: &[&str]) -> Option<String> {
     if let Some(name) = names.iter().find(|name| !is_ours(name)) {
         return Some(not_ours(name));
     }
-    let has_card = names.contains(&names::CARD);
-    if has_card && !is_our_card(&folder.join(names::CARD)) {
+    if has_card && !has_our_card {
         return Some(not_ours(names::CARD));
     }
     // With the side files of a base goes a model card.

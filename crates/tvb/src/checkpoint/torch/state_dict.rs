@@ -141,7 +141,7 @@ fn no_such_key(file: &TorchFile, key: &str) -> Error {
     let error = rejected(file.data_file(), format!("no key {} in it", shown(key)));
     match text_keys(file.values(), file.values().root, |_| true) {
         keys if keys.is_empty() => error,
-        keys => error.hint(format!("it has {keys}")),
+        keys => error.hint(format!("it has {keys}; PATH::KEY gives one file a key of its own")),
     }
 }
 

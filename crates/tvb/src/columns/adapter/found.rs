@@ -1,7 +1,7 @@
 //! What lies at a path: an adapter, or something that stands for itself.
 
 use super::parsed::{Parsed, Writer};
-use crate::checkpoint::{Checkpoint, OpenOptions, resolve_inside};
+use crate::checkpoint::{Checkpoint, OpenOptions, resolve_inside, snapshot};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -55,6 +55,7 @@ impl Found {
     /// # Errors
     /// Rejected: a malformed checkpoint, or an adapter that is refused. Failed: I/O.
     pub fn at(path: &Path, options: &OpenOptions) -> Result<Found> {
+        let path = &snapshot(path)?;
         let in_folder = if path.is_dir() { in_folder(path)? } else { None };
         let is_named = in_folder.is_some();
         let (weights, config) = match in_folder {

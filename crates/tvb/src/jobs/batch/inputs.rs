@@ -1,11 +1,11 @@
 //! Which checkpoints a job reads: what jobs share when they share a Gram pass.
 
 use super::job::Job;
-use crate::checkpoint::{Budget, Checkpoint, OpenOptions, raise_open_file_limit};
-use crate::columns::open::open_columns;
+use crate::checkpoint::{Budget, Checkpoint, OpenOptions};
+use crate::columns::open::{open_base, open_columns};
 use crate::columns::plan::{Plan, Selection};
 use crate::columns::tasks::{self, TaskSource};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};
 
 /// A base, its fine-tunes, and which tensors take part.
@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 pub struct Inputs {
     /// The base.
     pub base: PathBuf,
+    /// The key of a PyTorch file that the base alone has.
+    pub base_key: Option<String>,
     /// The fine-tunes, in column order.
     pub tasks: Vec<TaskSource>,
     /// Only tensors whose name matches.
@@ -38,15 +40,19 @@ impl Inputs {
         let (base, tasks) = match (&job.from, &job.base) {
             (Some(from), _) => tasks::find_run(&folder.join(from))?,
             (None, Some(base)) => {
-                let tasks: Vec<TaskSource> =
-                    job.tasks.iter().map(|text| source(text, folder)).collect::<Result<_>>()?;
-                tasks::check_unique(&tasks)?;
+                let rejected = |error: Error| match error.kind() {
+                    ErrorKind::Usage => Error::rejected(error.message()),
+                    _ => error,
+                };
+                let (tasks, _) = TaskSource::parse_all_in(folder, &job.tasks).map_err(rejected)?;
                 (folder.join(base), tasks)
             }
             (None, None) => return Err(Error::rejected("base and tasks, or from, expected, none found")),
         };
+        let (base, base_key) = tasks::split_key(&base).map_err(|error| Error::rejected(error.message()))?;
         Ok(Inputs {
             base,
+            base_key,
             tasks,
             include: job.include.clone(),
             exclude: job.exclude.clone(),
@@ -67,13 +73,22 @@ impl Inputs {
         self.tasks.iter().map(|task| task.name.clone()).collect()
     }
 
-    /// Opens a checkpoint of these inputs.
+    /// Opens the base.
     ///
     /// # Errors
-    /// As [`Checkpoint::open_with`].
-    pub fn open(&self, path: &Path, budget: &Budget) -> Result<Checkpoint> {
-        raise_open_file_limit();
-        Checkpoint::open_with(path, &self.options(budget))
+    /// As [`open_base`].
+    pub fn open_base(&self, budget: &Budget) -> Result<Checkpoint> {
+        open_base(&self.base_source(), &self.options(budget))
+    }
+
+    /// The base as it is written, with its key.
+    fn base_source(&self) -> PathBuf {
+        let mut text = self.base.clone().into_os_string();
+        if let Some(key) = &self.base_key {
+            text.push("::");
+            text.push(key);
+        }
+        text.into()
     }
 
     fn options(&self, budget: &Budget) -> OpenOptions {
@@ -96,16 +111,7 @@ impl Inputs {
         for rule in &self.rename {
             selection = selection.rename(rule).map_err(rejected("rename"))?;
         }
-        let (base, tasks) = open_columns(&self.base, &self.tasks, &self.options(budget))?;
+        let (base, tasks) = open_columns(&self.base_source(), &self.tasks, &self.options(budget))?;
         Plan::new(base, tasks, &selection)
     }
-}
-
-/// A task whose path is relative to `folder`; its default name is that of the whole path.
-fn source(text: &str, folder: &Path) -> Result<TaskSource> {
-    let rejected = |error: Error| Error::rejected(error.message());
-    let written = TaskSource::parse(text.as_ref()).map_err(rejected)?;
-    let path = folder.join(&written.path);
-    let is_named = written.path.as_os_str() != text;
-    Ok(if is_named { TaskSource { path, ..written } } else { TaskSource::parse(path.as_os_str()).map_err(rejected)? })
 }

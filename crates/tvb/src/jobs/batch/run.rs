@@ -296,7 +296,7 @@ impl Runner<'_> {
     /// Runs a step after a basis; false where its output is there already.
     fn step(&self, unit: &Unit, after: &After, output: &Path, basis: &Basis) -> Result<bool> {
         self.progress.check()?;
-        let base = unit.inputs.open(&unit.inputs.base, &self.runtime.budget).map_err(|error| error.context("base"))?;
+        let base = unit.inputs.open_base(&self.runtime.budget)?;
         let names = basis.task_names();
         let edit = Edit { alpha: after.step.alpha(&names)?, scale: after.scale, rule: after.step.rule() };
         let note = Note::new(&self.batch.work, output);
