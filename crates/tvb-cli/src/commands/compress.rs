@@ -102,7 +102,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     if args.dry_run {
         return dry_run(plan, options, context);
     }
-    let input_bytes = plan.n_bytes() - plan_base_bytes(&plan);
+    let input_bytes = plan.stored_bytes();
     let runtime = context.runtime()?;
     let started = Instant::now();
     let made = compress(&plan, &options, &runtime, &context.progress)?;
@@ -251,11 +251,6 @@ fn sizes(basis: &Basis, input_bytes: u64) -> String {
         format!("{} (1/{:.1}) of the float32 task vectors, ", percent(share(full)), 1.0 / share(full))
     });
     format!("{}: {of_full}{} of the inputs as stored", units::bytes(stored), percent(share(input_bytes)))
-}
-
-/// Bytes of the base's tensors that take part.
-fn plan_base_bytes(plan: &Plan) -> u64 {
-    plan.tensors.iter().map(|tensor| plan.column_tensor(tensor, 0).n_bytes()).sum()
 }
 
 /// The bound as a share of all squared norms, as the relative loss is one.

@@ -1,5 +1,6 @@
 //! The basis folder: a manifest, the coefficients, and one plain state dict of deltas for each atom.
 
+mod adapter_records;
 pub mod atoms;
 mod check_read;
 pub mod coefficients;

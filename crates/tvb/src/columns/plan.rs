@@ -337,6 +337,18 @@ impl Plan {
         (0..self.n_columns()).map(column_bytes).sum::<u64>() + self.codes_bytes()
     }
 
+    /// Bytes of the tasks' tensors as they are stored: of an adapter those of its files, which are read when it is opened.
+    pub fn stored_bytes(&self) -> u64 {
+        let of_column = |column: usize| -> u64 {
+            let tensors = || self.tensors.iter().map(|tensor| self.column_tensor(tensor, column));
+            match tensors().any(Tensor::is_delta) {
+                true => self.column_checkpoint(column).files().iter().map(|file| file.len).sum(),
+                false => tensors().map(Tensor::n_bytes).sum(),
+            }
+        };
+        (1..self.n_columns()).map(of_column).sum()
+    }
+
     /// Bytes of all codes and scales.
     fn codes_bytes(&self) -> u64 {
         let n_blocks: u64 = self.tensors.iter().map(|tensor| tvb_kernels::n_blocks(tensor.n_rows) as u64).sum();

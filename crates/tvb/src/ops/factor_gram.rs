@@ -320,7 +320,7 @@ pub(super) fn add_factor_grams(
         }
     };
     std::thread::scope(|scope| {
-        (1..n_threads).for_each(|_| drop(scope.spawn(&work)));
+        (1..n_threads).for_each(|_| drop(scope.spawn(work)));
         work();
     });
     progress.finish();

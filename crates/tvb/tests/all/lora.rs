@@ -24,7 +24,8 @@ fn case(name: &str) -> PathBuf {
 }
 
 fn open(base: &Path, tasks: &[(&str, &Path)]) -> Result<Plan, Error> {
-    let source = |(name, path): &(&str, &Path)| TaskSource { name: (*name).into(), path: path.to_path_buf(), key: None };
+    let source =
+        |(name, path): &(&str, &Path)| TaskSource { name: (*name).into(), path: path.to_path_buf(), key: None };
     let sources: Vec<TaskSource> = tasks.iter().map(source).collect();
     let (base, tasks) = open_columns(base, &sources, &OpenOptions::default())?;
     Plan::new(base, tasks, &Selection::all())

@@ -1,7 +1,7 @@
 //! What `compress` would do, from headers (or a Gram file) alone.
 
+use super::adapters::{Weighed, weigh};
 use super::keeping::n_reads;
-use super::make_factors::{Weighed, weigh};
 use super::options::CompressOptions;
 use super::size::{Size, atoms_for_ratio};
 use super::solving::{choose_atoms, chosen, solve_for};

@@ -49,7 +49,9 @@ pub fn compress(
         Ok(()) => {
             bookmarks.remove()?;
             staged.commit()?;
-            Ok(Compressed { basis: Basis::open_within(&options.output, &runtime.budget)?, read_bytes: reads.n_bytes() })
+            let adapters_bytes = if kept_factors(plan, options)?.is_some() { plan.stored_bytes() } else { 0 };
+            let read_bytes = reads.n_bytes().saturating_add(adapters_bytes);
+            Ok(Compressed { basis: Basis::open_within(&options.output, &runtime.budget)?, read_bytes })
         }
         Err(error) if error.kind() == ErrorKind::Interrupted && bookmarks.holds_any() => {
             staged.keep();

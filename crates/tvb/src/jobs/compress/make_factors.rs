@@ -1,9 +1,9 @@
 //! The folder of a basis of adapters, filled: each task's factors as they are, and what it replaces as a whole beside them.
 
+use super::adapters::parts_of;
 use super::forecast::check_room;
 use super::make::Make;
-use super::options::CompressOptions;
-use crate::basis::atoms::factors::{self, Part, Parts};
+use crate::basis::atoms::factors;
 use crate::basis::coefficients::{self, Solution};
 use crate::basis::describe::{Described, describe};
 use crate::basis::manifest::{FactorTensor, FactorsRecord, ModuleRecord};
@@ -12,56 +12,7 @@ use crate::columns::plan::{Plan, PlannedTensor};
 use crate::error::{Error, Result};
 use crate::ops::Grams;
 use crate::solve::{Gram, Method, Solved, as_they_are, assess};
-use crate::units;
 use tvb_kernels::Dtype as Float;
-
-/// Bytes of the files of adapters.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Weighed {
-    /// Where the factors are kept as they are.
-    pub(super) factors: u64,
-    /// Where all elements are coded, at most.
-    pub(super) codes: u64,
-}
-
-impl Weighed {
-    /// Which is done, and why.
-    pub(super) fn in_words(self) -> String {
-        let [factors, codes] = [self.factors, self.codes].map(units::bytes);
-        match self.keeps_factors() {
-            true => format!(
-                "all tasks are adapters: their factors are kept as they are ({factors}); codes would take {codes}"
-            ),
-            false => format!(
-                "all tasks are adapters, and their factors would take {factors}: all elements are coded ({codes})"
-            ),
-        }
-    }
-
-    pub(super) fn keeps_factors(self) -> bool {
-        self.factors <= self.codes
-    }
-}
-
-/// What either way takes where all tasks are adapters and nothing else is asked for. `code_bytes` come from the options.
-pub(super) fn weigh(
-    plan: &Plan,
-    options: &CompressOptions,
-    code_bytes: impl FnOnce() -> Result<u64>,
-) -> Result<Option<Weighed>> {
-    let is_adapter = |column: usize| {
-        let mut places = plan.tensors.iter().map(|planned| &plan.column_tensor(planned, column).place);
-        places.any(|place| matches!(place, Place::LowRank(_)))
-    };
-    if !options.keep_factors || !options.codes_tasks() || !(1..plan.n_columns()).all(is_adapter) {
-        return Ok(None);
-    }
-    let mut n_bytes = 0_u64;
-    for column in 1..plan.n_columns() {
-        n_bytes = n_bytes.saturating_add(factors::n_bytes(&parts_of(plan, &plan.tensors, column))?);
-    }
-    Ok(Some(Weighed { factors: n_bytes, codes: code_bytes()? }))
-}
 
 /// Whose weight a tensor is, where all tasks that move it by factors say the same.
 fn module_of<'a>(plan: &'a Plan, planned: &PlannedTensor) -> Option<&'a Module> {
@@ -72,19 +23,6 @@ fn module_of<'a>(plan: &'a Plan, planned: &PlannedTensor) -> Option<&'a Module> 
     });
     let first = all.next()??;
     all.all(|module| module == Some(first)).then_some(first)
-}
-
-/// What one task has of each of these tensors.
-fn parts_of<'a>(plan: &'a Plan, tensors: impl IntoIterator<Item = &'a PlannedTensor>, column: usize) -> Parts<'a> {
-    let part = |planned: &'a PlannedTensor| {
-        let part = match &plan.column_tensor(planned, column).place {
-            Place::LowRank(factors) => Part::Factors(factors),
-            Place::Unmoved => Part::Nothing,
-            _ => Part::Dense,
-        };
-        (planned.name.as_str(), planned.shape.as_slice(), part)
-    };
-    tensors.into_iter().map(part).collect()
 }
 
 impl Make<'_> {

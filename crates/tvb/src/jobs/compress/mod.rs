@@ -5,12 +5,14 @@
 //! | `options.rs`, `size.rs` | what to make, and of what size |
 //! | `coding.rs` | how atoms are coded, and what is kept |
 //! | `keeping.rs` | whether inputs stay in memory between the passes |
+//! | `adapters.rs` | whether adapters are kept as their factors |
 //! | `forecast.rs` | what would be done, from headers alone; room on the disk |
 //! | `solving.rs` | Gram matrices → M, B and W |
 //! | `in_f32.rs` | whether f32 can hold B and W |
 //! | `make.rs`, `make_coded.rs`, `make_factors.rs` | the folder, filled |
 //! | `job.rs` | the job from end to end |
 
+mod adapters;
 mod coding;
 mod forecast;
 mod in_f32;
