@@ -2,6 +2,7 @@
 
 use crate::args::Context;
 use crate::output::Answer;
+use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,9 @@ pub(crate) struct SelectionArgs {
     /// Leave out tensors that do not match instead of stopping
     #[arg(long)]
     pub skip_mismatched: bool,
+    /// What is done with embeddings and heads of another number of tokens than the base's
+    #[arg(long, value_enum, default_value = "whole", value_name = "HOW")]
+    pub vocab: VocabName,
     /// Change the names of the tasks' tensors before they are matched, as sed does: s/REGEX/REPLACEMENT/, or NAME:s/…/…/ for
     /// one task; again for another rule
     #[arg(long, value_name = "RULE", value_parser = rule)]
@@ -49,6 +53,19 @@ pub(crate) struct SelectionArgs {
     /// The key of a PyTorch file under which its state dict lies; dots separate nested keys
     #[arg(long, value_name = "KEY")]
     pub key: Option<String>,
+    /// Tensors that an output takes as they are: no part of the edit.
+    #[arg(skip)]
+    pub apart: Option<String>,
+}
+
+/// `--vocab`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum VocabName {
+    /// They do not match
+    #[default]
+    Whole,
+    /// Their first rows, which all have, take part; the base keeps its others
+    Common,
 }
 
 impl InputArgs {
@@ -75,12 +92,16 @@ impl SelectionArgs {
     fn open(&self, base: &Path, sources: &[TaskSource], budget: &Budget) -> Result<Plan> {
         let options = OpenOptions { key: self.key.clone(), budget: budget.clone() };
         let (base, tasks) = open_columns(base, sources, &options)?;
-        let mut selection = Selection::all().skip_mismatched(self.skip_mismatched);
+        let mut selection =
+            Selection::all().skip_mismatched(self.skip_mismatched).common_vocab(self.vocab == VocabName::Common);
         if let Some(pattern) = &self.include {
             selection = selection.include(pattern)?;
         }
         if let Some(pattern) = &self.exclude {
             selection = selection.exclude(pattern)?;
+        }
+        if let Some(pattern) = &self.apart {
+            selection = selection.apart(pattern)?;
         }
         for rule in &self.rename {
             selection = selection.rename(rule)?;

@@ -244,3 +244,17 @@ def _(place):
     if not any(number in text for number in numbers):
         raise Wrong(f"error {off / total:.4f} is not in what was said")
     return f"error {off / total:.4f}, the best"
+
+
+@case("--lora-out: heads, biases, signed weights, cuts, bf16", "PEFT loads what tvb wrote", "dense arithmetic and truncated SVDs of PyTorch", PEFT)
+def _(place):
+    """`lora.py` has each of them on five models."""
+    import subprocess
+    import sys
+
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lora.py")
+    done = subprocess.run([sys.executable, script, place.program, place("models")], capture_output=True, text=True)
+    wrong = [line for line in done.stdout.splitlines() if line.startswith("WRONG")]
+    if done.returncode != 0:
+        raise Wrong((wrong or done.stderr.strip().splitlines() or ["no answer"])[0])
+    return done.stdout.strip().splitlines()[-1]

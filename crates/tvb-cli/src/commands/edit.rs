@@ -14,10 +14,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tvb::basis::Basis;
 use tvb::checkpoint::{Checkpoint, Existing, OpenOptions};
+use tvb::columns::open::open_task;
 use tvb::columns::plan::{LeftOut, Plan};
 use tvb::columns::tasks::TaskSource;
 use tvb::jobs::card::check_model_id;
-use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source, write_adapter, write_patch};
+use tvb::jobs::edit::{Edit, EditJob, EditOutput, OwnHead, Source, write_adapter, write_patch};
 use tvb::shown::{path_json, shown_path};
 use tvb::solve::{Fidelity, Rule};
 use tvb::{Error, Rate, Result, arithmetic, units};
@@ -51,6 +52,10 @@ pub(crate) struct EditArgs {
     /// With --delta: write the bare edit as a coded patch, a basis of one task, at so many bits an element
     #[arg(long, value_name = "R", value_parser = parse_rate, requires = "delta", conflicts_with_all = ["dtype", "clip"])]
     pub bits: Option<Rate>,
+    /// Tensors that the output takes from one task as they are, such as its head: the task (TASK=PATH with a basis), and a regular
+    /// expression for their names
+    #[arg(long, num_args = 2, value_names = ["TASK[=PATH]", "REGEX"], requires = "base", conflicts_with_all = ["delta", "lora_out"])]
+    pub head_from: Vec<OsString>,
     /// Replace an existing output
     #[arg(long)]
     pub overwrite: bool,
@@ -195,12 +200,7 @@ pub(crate) fn split<const N: usize>(
         [basis, rest @ ..] => (Some(PathBuf::from(basis)), rest),
         [] => (None, words),
     };
-    let text = |word: &OsString| {
-        word.to_str().map(str::to_owned).ok_or_else(|| {
-            Error::usage(format!("{}: a name expected, text that is not UTF-8 found", shown_path(word.as_ref())))
-        })
-    };
-    let rest: Vec<String> = rest.iter().map(text).collect::<Result<_>>()?;
+    let rest: Vec<String> = rest.iter().map(text_of).collect::<Result<_>>()?;
     match <[String; N]>::try_from(rest) {
         Ok(rest) => Ok((basis, rest)),
         Err(_) if from_originals => Err(Error::usage(format!("{N} words expected, {} found", words.len()))
@@ -211,6 +211,33 @@ pub(crate) fn split<const N: usize>(
             Err(if is_one { error.hint(FROM_CHECKPOINTS) } else { error })
         }
     }
+}
+
+fn text_of(word: &OsString) -> Result<String> {
+    word.to_str().map(str::to_owned).ok_or_else(|| {
+        Error::usage(format!("{}: a name expected, text that is not UTF-8 found", shown_path(word.as_ref())))
+    })
+}
+
+/// The tensors of `--head-from`, where it is given.
+fn own_head(args: &EditArgs, base: &Checkpoint, context: &Context) -> Result<Option<OwnHead>> {
+    let [task, pattern] = args.head_from.as_slice() else { return Ok(None) };
+    let named = TaskSource::parse_all(&args.originals.from_checkpoints)?.into_iter();
+    let source = match named.into_iter().find(|source| task.to_str() == Some(&source.name)) {
+        Some(source) => source,
+        None if task.to_str().is_none_or(|text| text.contains('=')) => TaskSource::parse(task)?,
+        None => {
+            return Err(Error::usage(format!(
+                "--head-from {}: no checkpoint of this task is named",
+                shown_path(task.as_ref())
+            ))
+            .hint("write TASK=PATH"));
+        }
+    };
+    let options = OpenOptions { key: args.originals.selection.key.clone(), budget: context.budget.clone() };
+    let (base, pattern) = (base.clone(), text_of(pattern)?);
+    let open = move || OwnHead::new(&base, open_task(&source, &base, &options)?, &pattern);
+    context.unless_stopped(move |_| open()).map(Some).map_err(|error| error.context("--head-from"))
 }
 
 /// What an edit is formed from, opened.
@@ -323,7 +350,10 @@ fn run(
     }
     let target = args.output.as_ref().or(args.lora.lora_out.as_ref());
     let target = target.ok_or_else(|| Error::usage("no output given").hint("-o OUT, or --lora-out DIR"))?;
-    let from = Opened::new(basis.as_deref(), args.base.as_deref(), &args.originals, context)?;
+    let mut originals = args.originals.clone();
+    // What the output takes as it is need not match the base.
+    originals.selection.apart = args.head_from.get(1).map(|pattern| text_of(pattern)).transpose()?;
+    let from = Opened::new(basis.as_deref(), args.base.as_deref(), &originals, context)?;
     let (source, names) = (from.source(), from.names());
     let edit = Edit { alpha: weights(&names)?, scale: args.scale, rule };
     edit.check(source)?;
@@ -332,6 +362,7 @@ fn run(
         .as_deref()
         .map(|path| open_base(path, args.originals.selection.key.as_deref(), context))
         .transpose()?;
+    let head = base.as_ref().map(|base| own_head(args, base, context)).transpose()?.flatten();
     let prediction = match &from {
         Opened::Basis(basis) => edit.predict(basis)?.map(|fidelity| (fidelity, stored_rounding(basis, &fidelity))),
         Opened::Originals(_) => None,
@@ -358,7 +389,12 @@ fn run(
         })),
         "dry_run": args.dry_run,
     });
+    let head_words = head.as_ref().map_or_else(String::new, |head| format!("{}\n", head.in_words()));
+    if let Some(head) = &head {
+        Answer::add(&mut json, "head", json!(head.names()));
+    }
     if args.dry_run {
+        text.push_str(&head_words);
         edit.warn_if_far(source, &context.progress)?;
         text.push_str(&format!("would write {}\n", shown_path(target)));
         return Ok(Answer::new(text, json));
@@ -369,6 +405,7 @@ fn run(
         .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
         .delta(args.delta)
         .force(args.force)
+        .head(head)
         .command(command_line())
         .base_model(args.base_model.clone());
     let runtime = context.runtime()?;
@@ -407,6 +444,7 @@ fn run(
     let job = EditJob { source, edit: &edit, base: base.as_ref(), output: &output };
     let clipped = job.write(&runtime, &context.progress)?;
     let elapsed = started.elapsed();
+    text.push_str(&head_words);
     text.push_str(&format!(
         "{}: written in {} on {}\n",
         shown_path(target),

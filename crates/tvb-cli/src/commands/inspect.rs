@@ -104,6 +104,9 @@ fn basis_text(basis: &Basis) -> String {
             text.push_str(&format!("{label}: {value:.4}\n"));
         }
     }
+    for line in manifest.fit.lines() {
+        text.push_str(&format!("{line}\n"));
+    }
     if let Some(line) = manifest.left_out.line(&manifest.skipped) {
         text.push_str(&format!("{line}\n"));
     }
@@ -163,6 +166,7 @@ fn gram_json(grams: &Grams) -> Result<Value> {
         "skipped": grams.skipped,
         "carried": grams.carried,
         "left_out": left_out_json(&grams.left_out),
+        "fit": grams.fit,
         "gram": rows(gram.matrix()),
         "norms": gram.norms(),
         "cosines": rows(&gram.cosines()),
@@ -176,7 +180,7 @@ fn adapter_text(path: &Path, adapter: &Adapter) -> String {
     let mut table = Table::new([("module", Align::Left), ("rank", Align::Right), ("scale", Align::Right)]);
     let modules = adapter.modules();
     for module in &modules {
-        table.row([module.path.clone(), module.rank.to_string(), format!("{:.4}", module.scale)]);
+        table.row([module.name.clone(), module.rank.to_string(), format!("{:.4}", module.scale)]);
     }
     let writer = match adapter.writer() {
         Writer::Peft => "PEFT",
@@ -207,7 +211,7 @@ fn adapter_json(path: &Path, adapter: &Adapter) -> Value {
     let modules: Vec<Value> = adapter
         .modules()
         .iter()
-        .map(|m| json!({ "path": m.path, "rank": m.rank, "scale": m.scale, "dora": m.is_dora }))
+        .map(|m| json!({ "name": m.name, "rank": m.rank, "scale": m.scale, "dora": m.is_dora }))
         .collect();
     json!({
         "path": path_json(path),

@@ -11,10 +11,10 @@ pub(crate) struct LoraArgs {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["output", "delta", "bits", "clip"])]
     pub lora_out: Option<PathBuf>,
     /// With --lora-out: the rank of every module, at most
-    #[arg(long, value_name = "K", requires = "lora_out", conflicts_with = "energy")]
+    #[arg(long, value_name = "K", requires = "lora_out", conflicts_with_all = ["energy", "output"])]
     pub rank: Option<usize>,
     /// With --lora-out: the share of the edit's squared norm to keep, such as 0.99, over all modules together
-    #[arg(long, value_name = "E", requires = "lora_out")]
+    #[arg(long, value_name = "E", requires = "lora_out", conflicts_with = "output")]
     pub energy: Option<f64>,
 }
 

@@ -2,7 +2,7 @@
 
 use crate::args::Context;
 use crate::commands::edit::{open_basis, read_basis};
-use crate::inputs::SelectionArgs;
+use crate::inputs::{SelectionArgs, VocabName};
 use crate::output::{Align, Answer, Table};
 use serde_json::json;
 use std::ffi::OsString;
@@ -54,7 +54,11 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         return Ok(Answer::new(text, json).with_problem(problem));
     }
     if let Some(base) = &args.base {
-        let plan = args.selection.plan(base, TaskSource::parse_all(&args.tasks)?, context)?;
+        let mut selection = args.selection.clone();
+        if !basis.manifest.fit.common_rows.is_empty() {
+            selection.vocab = VocabName::Common;
+        }
+        let plan = selection.plan(base, TaskSource::parse_all(&args.tasks)?, context)?;
         let errors = verify_errors(&basis, &plan, &runtime, &context.progress)?;
         let right = |name| (name, Align::Right);
         let mut table = Table::new([

@@ -69,8 +69,8 @@ fn models() -> TempDir {
 #[track_caller]
 fn run(folder: &Path, words: &[&str], exit_code: i32) -> (Output, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tvb"));
-    command.args(words).args(["--device", "cpu"]).current_dir(folder).stdin(Stdio::null());
-    command.env_remove("TVB_DEVICE").env_remove("WGPU_BACKEND").env_remove("TVB_LOG");
+    command.args(words).current_dir(folder).stdin(Stdio::null());
+    command.env("TVB_DEVICE", "cpu").env_remove("WGPU_BACKEND").env_remove("TVB_LOG");
     let output = command.output().expect("tvb runs");
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(exit_code), "{words:?}: {said}");
@@ -107,7 +107,7 @@ fn a_basis_of_adapters_keeps_their_factors_and_gives_the_same_edits() {
 
     let expression = ["--", "a - 0.5*b + 0.25*c"];
     let apply = ["apply", "--base", "base.safetensors"];
-    run(here, &[&apply[..], &["--basis", "basis", "-o", "ours.safetensors"], &expression].concat(), 0);
+    run(here, &[&apply[..], &["-o", "ours.safetensors", "basis"], &expression].concat(), 0);
     let direct = ["-o", "direct.safetensors", "--from-checkpoints", "a", "b", "c"];
     run(here, &[&apply[..], &direct, &expression].concat(), 0);
     for (name, _) in BASE {
@@ -116,11 +116,17 @@ fn a_basis_of_adapters_keeps_their_factors_and_gives_the_same_edits() {
             assert!((ours - direct).abs() < 1e-5, "{name}: {ours} and {direct}");
         }
     }
+    // The same as one adapter.
+    let adapter = ["--lora-out", "sum", "basis"];
+    run(here, &[&apply[..], &adapter, &expression].concat(), 0);
+    run(here, &[&apply[..], &["-o", "through.safetensors", "--from-checkpoints", "sum", "--", "sum"]].concat(), 0);
+    let [ours, through] = ["ours", "through"].map(|file| values(&here.join(format!("{file}.safetensors")), "q.weight"));
+    assert!(ours.iter().zip(&through).all(|(ours, through)| (ours - through).abs() < 1e-4));
     run(here, &["verify", "basis"], 0);
-    let originals = ["verify", "basis", "--base", "base.safetensors", "--from-checkpoints", "a", "b", "c"];
+    let originals = ["verify", "basis", "--base", "base.safetensors", "a", "b", "c"];
     run(here, &originals, 0);
     run(here, &["inspect", "basis"], 0);
-    run(here, &["recover", "basis", "--all", "--base", "base.safetensors", "-o", "back"], 0);
+    run(here, &["recover", "basis", "--base", "base.safetensors", "-o", "back"], 0);
 }
 
 #[test]
@@ -128,7 +134,7 @@ fn what_is_damaged_is_refused() {
     let models = models();
     let here = models.path();
     run(here, &COMPRESS, 0);
-    let edit = ["apply", "--base", "base.safetensors", "--basis", "basis", "-o", "e.safetensors", "--", "a + b"];
+    let edit = ["apply", "--base", "base.safetensors", "-o", "e.safetensors", "basis", "--", "a + b"];
     let path = here.join("basis/atom-01.safetensors");
     let whole = std::fs::read(&path).unwrap();
     let mut flipped = whole.clone();
@@ -148,7 +154,13 @@ fn what_is_damaged_is_refused() {
         assert!(said.contains("atom-01"), "{what}: {said}");
     }
     // Factors of another matrix.
-    write(&path, &[("scales", &[1]), ("q.weight.lora_B", &[64, 2]), ("q.weight.lora_A", &[2, 64])], false, &mut Random(1));
+    std::fs::remove_file(&path).unwrap();
+    write(
+        &path,
+        &[("scales", &[1]), ("q.weight.lora_B", &[64, 2]), ("q.weight.lora_A", &[2, 64])],
+        false,
+        &mut Random(1),
+    );
     run(here, &edit, 3);
     std::fs::write(&path, &whole).unwrap();
     run(here, &edit, 0);

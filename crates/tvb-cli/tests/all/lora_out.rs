@@ -153,6 +153,61 @@ fn an_adapter_of_an_edit_says_what_the_edit_says() {
     }
 }
 
+/// A basis that keeps the factors keeps whose they are as well, and one that codes rows has none.
+#[test]
+fn a_basis_of_adapters_is_as_good_as_the_adapters() {
+    // Large enough that factors take less than codes: a square `Conv1D`, whose shape does not say which way it lies, too.
+    let models = TempDir::new().unwrap();
+    let here = models.path();
+    let random = &mut Random(3);
+    write(
+        &here.join("base.safetensors"),
+        &[("h.0.c_attn.weight", &[192, 384]), ("h.0.c_proj.weight", &[192, 192])],
+        random,
+    );
+    for (task, rank) in [("a", 1), ("b", 2)] {
+        std::fs::create_dir(here.join(task)).unwrap();
+        let tensors: [(&str, &[usize]); 4] = [
+            ("base_model.model.transformer.h.0.c_attn.lora_A.weight", &[rank, 192]),
+            ("base_model.model.transformer.h.0.c_attn.lora_B.weight", &[384, rank]),
+            ("base_model.model.transformer.h.0.c_proj.lora_A.weight", &[rank, 192]),
+            ("base_model.model.transformer.h.0.c_proj.lora_B.weight", &[192, rank]),
+        ];
+        write(&here.join(task).join("adapter_model.safetensors"), &tensors, random);
+        let config = json!({ "peft_type": "LORA", "r": rank, "lora_alpha": 2, "fan_in_fan_out": true });
+        std::fs::write(here.join(task).join("adapter_config.json"), config.to_string()).unwrap();
+    }
+    apply(here, &["--lora-out", "direct"], &["a", "b"], EXPRESSION, 0);
+    let ok = |words: &[&str], exit_code: i32| {
+        let output = run(here, words);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(exit_code), "{words:?}: {said}");
+        said
+    };
+    ok(&["compress", "--base", "base.safetensors", "a", "b", "-o", "basis"], 0);
+    let from_basis = |basis: &'static str, out: &'static str| {
+        ["apply", basis, EXPRESSION, "--base", "base.safetensors", "--lora-out", out]
+    };
+    ok(&from_basis("basis", "through"), 0);
+    let [direct, through] =
+        ["direct", "through"].map(|folder| read_json(&here.join(folder).join("adapter_config.json")));
+    for key in ["target_modules", "modules_to_save", "rank_pattern", "fan_in_fan_out"] {
+        assert_eq!(direct[key], through[key], "{key}");
+    }
+    assert_eq!(direct["target_modules"], json!(["transformer.h.0.c_attn", "transformer.h.0.c_proj"]));
+    assert_eq!(direct["fan_in_fan_out"], true);
+    let open = |folder: &str| Checkpoint::open(&here.join(folder).join("adapter_model.safetensors")).unwrap();
+    let [direct, through] = ["direct", "through"].map(open);
+    assert_eq!(direct.tensors().len(), through.tensors().len());
+    for tensor in direct.tensors() {
+        let pairs = values(&direct, &tensor.name).into_iter().zip(values(&through, &tensor.name));
+        pairs.for_each(|(a, b)| assert!((a - b).abs() < 1e-6, "{}: {a} and {b}", tensor.name));
+    }
+    ok(&["compress", "--base", "base.safetensors", "a", "b", "-o", "mixed", "-m", "1"], 0);
+    let said = ok(&from_basis("mixed", "none"), 3);
+    assert!(said.contains("a LoRA adapter expected") && !here.join("none").exists(), "{said}");
+}
+
 #[test]
 fn a_cut_says_what_it_loses() {
     let models = models(false);

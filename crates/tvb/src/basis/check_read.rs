@@ -75,6 +75,7 @@ fn check_codes(read: &Read, basis: &Basis) -> Result<()> {
 }
 
 fn base_fingerprint(read: &Read, base: &Checkpoint, basis: &Basis) -> Result<Digest> {
+    let base = &basis.manifest.fit.seen(base)?;
     let took_part = basis.stored_tensors().iter().chain(&basis.manifest.frozen);
     let mut parts = Vec::new();
     for name in took_part {

@@ -1,8 +1,9 @@
 //! Fills in `basis.json` from the Gram matrices and what the solver found.
 
 use super::manifest::{
-    AdditionRecord, AtomRecord, BaseRecord, CODE, CODED_VERSION, CodedRecord, CodedTensor, FORMAT, Fidelity, FileRecord, GENERATOR,
-    FactorTensor, FactorsRecord, GeneratedRecord, Manifest, MethodRecord, PLAIN_VERSION, StoredTensors, TaskRecord, VERSION,
+    AdditionRecord, AtomRecord, BaseRecord, CODE, CODED_VERSION, CodedRecord, CodedTensor, FORMAT, FactorsRecord,
+    Fidelity, FileRecord, GENERATOR, GeneratedRecord, Manifest, MethodRecord, PLAIN_VERSION, StoredTensors, TaskRecord,
+    VERSION,
 };
 use super::seal::UNSEALED;
 use crate::columns::coded::is_coded;
@@ -25,8 +26,8 @@ pub struct Described<'a> {
     pub dtype: Dtype,
     /// How they are coded, where they are.
     pub codes: Option<DescribedCodes<'a>>,
-    /// Whether they are adapters, of which the factors are stored.
-    pub are_factors: bool,
+    /// The stored tensors, where atoms are adapters of which the factors are stored.
+    pub factors: Option<FactorsRecord>,
 }
 
 /// What coded atoms are described by.
@@ -44,7 +45,7 @@ pub struct DescribedCodes<'a> {
 
 /// The manifest of a basis whose files are written.
 pub fn describe(described: &Described<'_>, atoms: Vec<AtomRecord>, coefficients: FileRecord) -> Manifest {
-    let Described { grams, solved, method, dtype, ref codes, are_factors } = *described;
+    let Described { grams, solved, method, dtype, ref codes, ref factors } = *described;
     let assessment = &solved.assessment;
     let measured = |task: usize| {
         let codes = codes.as_ref().filter(|codes| codes.of_tasks)?;
@@ -68,13 +69,13 @@ pub fn describe(described: &Described<'_>, atoms: Vec<AtomRecord>, coefficients:
     let stored = grams.tensors.iter().filter(|tensor| !tensor.frozen);
     let fidelity = |of: crate::solve::Fidelity| Fidelity { cosine: of.cosine, norm_ratio: of.norm_ratio };
     let mut notes = solved.coefficients.notes.clone();
-    notes.extend(rounding_note(described).filter(|_| !are_factors));
+    notes.extend(rounding_note(described).filter(|_| factors.is_none()));
     Manifest {
         format: FORMAT.into(),
-        version: match codes {
-            _ if are_factors => VERSION,
-            Some(_) => CODED_VERSION,
-            None => PLAIN_VERSION,
+        version: match (grams.fit.is_plain() && factors.is_none(), codes) {
+            (false, _) => VERSION,
+            (true, Some(_)) => CODED_VERSION,
+            (true, None) => PLAIN_VERSION,
         },
         checksum: UNSEALED,
         tool: crate::TOOL.into(),
@@ -91,17 +92,16 @@ pub fn describe(described: &Described<'_>, atoms: Vec<AtomRecord>, coefficients:
             generator: GENERATOR.into(),
             seed: generated.seed,
             n_atoms: generated.mix.n_columns(),
-            shapes: stored.clone().map(|tensor| tensor.shape.clone()).collect(),
+            shapes: stored.map(|tensor| tensor.shape.clone()).collect(),
         }),
         coded: codes.as_ref().map(|codes| coded_record(codes, grams)),
-        factors: are_factors.then(|| FactorsRecord {
-            tensors: stored.map(|tensor| FactorTensor { shape: tensor.shape.clone() }).collect(),
-        }),
+        factors: factors.clone(),
         coefficients,
         frozen: grams.tensors.iter().filter(|tensor| tensor.frozen).map(|tensor| tensor.name.clone()).collect(),
         skipped: grams.skipped.clone(),
         carried: grams.carried.clone(),
         left_out: grams.left_out.clone(),
+        fit: grams.fit.clone(),
         loss: Some(assessment.loss),
         spectral_bound: Some(assessment.spectral_bound),
         relative_loss: Some(assessment.relative_loss),

@@ -25,5 +25,5 @@ pub fn edits(basis: &Basis, atom_weights: &[Vec<f64>]) -> Result<Edits> {
             (Source::Generated(atoms.raw), weights)
         }
     };
-    Ok(Edits { source, weights, tensors: basis.stored_tensors().to_vec() })
+    Ok(Edits { source, weights, tensors: basis.stored_tensors().to_vec(), fit: basis.manifest.fit.clone() })
 }

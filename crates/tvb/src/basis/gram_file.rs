@@ -8,6 +8,7 @@ use super::manifest::StoredTensors;
 use super::matrix_file::MatrixFile;
 use super::seal;
 use crate::checkpoint::{Budget, Dtype, SafetensorsLayout, Tensor, TensorSpec};
+use crate::columns::fit::Fit;
 use crate::columns::left_out::{LeftOut, Skipped};
 use crate::columns::tasks::check_names;
 use crate::digest::{Digest, TableOfDigests};
@@ -21,6 +22,8 @@ use tvb_kernels::{MAX_TASKS, triangle_len};
 /// What the metadata's `format` must say.
 pub const FORMAT: &str = "tvb-gram";
 const VERSION: &str = "1";
+/// What a file is in whose tensors some are tied, or take part in their first rows.
+const FITTED_VERSION: &str = "2";
 /// A Gram file larger than this is not one of ours: the Grams are kept as one before they get there.
 const MAX_BYTES: u64 = 4 << 30;
 
@@ -43,6 +46,8 @@ struct Record {
     carried: Vec<String>,
     #[serde(default)]
     left_out: LeftOut,
+    #[serde(default, skip_serializing_if = "Fit::is_plain")]
+    fit: Fit,
 }
 
 /// The sealed bytes of a Gram file.
@@ -62,6 +67,7 @@ pub fn to_bytes(grams: &Grams) -> Result<Vec<u8>> {
         skipped: grams.skipped.clone(),
         carried: grams.carried.clone(),
         left_out: grams.left_out.clone(),
+        fit: grams.fit.clone(),
     };
     let gram = full_matrices(&grams.triangles, n);
     let digests: Vec<u8> = grams.digests.digests.iter().flat_map(|digest| digest.0.to_le_bytes()).collect();
@@ -73,7 +79,7 @@ pub fn to_bytes(grams: &Grams) -> Result<Vec<u8>> {
     // Sorted, so that the same Gram matrices are the same bytes in every run.
     let metadata = BTreeMap::from([
         ("format".to_owned(), FORMAT.to_owned()),
-        ("version".to_owned(), VERSION.to_owned()),
+        ("version".to_owned(), if grams.fit.is_plain() { VERSION } else { FITTED_VERSION }.to_owned()),
         ("checksum".to_owned(), seal::UNSEALED.to_string()),
         ("record".to_owned(), serde_json::to_string(&record).map_err(|error| failed(&error))?),
     ]);
@@ -138,9 +144,9 @@ fn parse(file: &mut MatrixFile<'_>) -> Result<Grams> {
         let found: String = file.metadata("format").chars().take(60).collect();
         return rejected(format!("a Gram file expected (format {FORMAT:?}), format {found:?} found"));
     }
-    if file.metadata("version") != VERSION {
+    if ![VERSION, FITTED_VERSION].contains(&file.metadata("version")) {
         let found: String = file.metadata("version").chars().take(60).collect();
-        return rejected(format!("Gram file version {VERSION} expected, {found:?} found"));
+        return rejected(format!("Gram file version {VERSION} or {FITTED_VERSION} expected, {found:?} found"));
     }
     let checksum: Digest = file.metadata("checksum").parse().map_err(|why: String| Error::rejected(why))?;
     if !file.is_intact(checksum)? {
@@ -205,6 +211,7 @@ fn parse(file: &mut MatrixFile<'_>) -> Result<Grams> {
         skipped: record.skipped,
         carried: record.carried,
         left_out: record.left_out,
+        fit: record.fit,
     })
 }
 

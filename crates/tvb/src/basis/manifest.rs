@@ -2,8 +2,9 @@
 
 use super::head::{Head, Scalar};
 use super::seal;
-use crate::checkpoint::Dtype;
+use crate::checkpoint::{Dtype, Form, Module};
 use crate::columns::coded::is_coded;
+use crate::columns::fit::{Fit, Twin};
 use crate::columns::left_out::{LeftOut, Skipped};
 use crate::columns::tasks::check_names;
 use crate::digest::Digest;
@@ -11,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::ops::{countable_rows, dtype_name};
 use crate::solve::Method;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::path::Path;
 use tvb_kernels::{MAX_TASKS, Rate};
 
@@ -18,9 +20,10 @@ use tvb_kernels::{MAX_TASKS, Rate};
 pub const FILE_NAME: &str = crate::checkpoint::names::MANIFEST;
 /// What [`Manifest::format`] must say.
 pub const FORMAT: &str = "tvb-basis";
-/// The version this program writes, and the newest it reads.
+/// The newest version that this program writes and reads: of a basis of factors, or with tied tensors or common rows, which an
+/// older program would write to the base as if they were whole.
 pub const VERSION: u32 = 3;
-/// What a basis of codes is.
+/// What a basis of codes is that fits its base by names alone.
 pub const CODED_VERSION: u32 = 2;
 /// What a basis without codes is: programs of the first version read it.
 pub const PLAIN_VERSION: u32 = 1;
@@ -67,6 +70,9 @@ pub struct Manifest {
     /// How much of the base and of the tasks takes no part; nothing in an older basis, which did not count.
     #[serde(default)]
     pub left_out: LeftOut,
+    /// How the tensors fit the base: tied ones, and those of which only the first rows take part.
+    #[serde(default, skip_serializing_if = "Fit::is_plain")]
+    pub fit: Fit,
     /// tr((I−C)ᵀG(I−C))/T²; unknown for imported bases.
     pub loss: Option<f64>,
     /// The least loss any B and W of this many atoms can have.
@@ -219,6 +225,53 @@ pub struct FactorsRecord {
 pub struct FactorTensor {
     /// Its shape.
     pub shape: Vec<usize>,
+    /// The module whose weight it is, as the adapters know it; `None` where none has factors of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub module: Option<ModuleRecord>,
+}
+
+/// A module as adapters know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModuleRecord {
+    /// As PEFT calls it.
+    pub name: String,
+    /// What it does with its weight.
+    pub form: FormRecord,
+}
+
+/// What a module does with its weight; see [`Form`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "as there")]
+pub enum FormRecord {
+    Linear,
+    Transposed,
+    Embedding,
+    Convolution,
+}
+
+impl ModuleRecord {
+    /// What a manifest says of a module.
+    pub fn of(module: &Module) -> ModuleRecord {
+        let form = match module.form {
+            Form::Linear => FormRecord::Linear,
+            Form::Transposed => FormRecord::Transposed,
+            Form::Embedding => FormRecord::Embedding,
+            Form::Convolution => FormRecord::Convolution,
+        };
+        ModuleRecord { name: module.name.clone(), form }
+    }
+
+    /// The module that it is about.
+    pub fn module(&self) -> Module {
+        let form = match self.form {
+            FormRecord::Linear => Form::Linear,
+            FormRecord::Transposed => Form::Transposed,
+            FormRecord::Embedding => Form::Embedding,
+            FormRecord::Convolution => Form::Convolution,
+        };
+        Module { name: self.name.clone(), form }
+    }
 }
 
 /// A stored tensor of a coded basis.
@@ -328,6 +381,7 @@ impl Manifest {
         manifest.check_counts().map_err(rejected)?;
         manifest.check_coded().map_err(rejected)?;
         manifest.check_factors().map_err(rejected)?;
+        manifest.check_fit().map_err(rejected)?;
         let method = &manifest.method.name;
         if Method::parse(method).is_err() {
             return Err(rejected(format!("\"method\": {method:?} is not known to this program"))
@@ -350,6 +404,22 @@ impl Manifest {
     /// Atoms on disk, the shared columns of coded ones not counted.
     pub fn n_stored_atoms(&self) -> usize {
         self.atoms.len().saturating_sub(self.coded.as_ref().map_or(0, |coded| coded.n_kept))
+    }
+
+    /// Whether tied tensors and common rows are about tensors that take part.
+    fn check_fit(&self) -> std::result::Result<(), String> {
+        let known: HashSet<&str> = self.stored.tensors.iter().chain(&self.frozen).map(String::as_str).collect();
+        let mut seconds = HashSet::new();
+        for Twin { name, of } in &self.fit.twins {
+            if !known.contains(of.as_str()) || known.contains(name.as_str()) || !seconds.insert(name) {
+                return Err(format!("tied tensors: a second name of a tensor of the basis expected, {name:?} found"));
+            }
+        }
+        let mut cut = HashSet::new();
+        match self.fit.common_rows.iter().find(|rows| !known.contains(rows.name.as_str()) || !cut.insert(&rows.name)) {
+            Some(rows) => Err(format!("common rows: a tensor of the basis expected, {:?} found", rows.name)),
+            None => Ok(()),
+        }
     }
 
     /// Whether the codes' description is one that this program understands, and fits the rest.

@@ -2,10 +2,11 @@
 //! configuration and tokenizer files, and a model card.
 
 use super::names;
+use super::shown::shown;
 use super::staged::{Inputs, OutputKind, StagedOutput};
 use super::{Checkpoint, Dtype, Existing, Leftover, SHARD_BYTES, ShardPlan, ShardedWriter, TensorSpec, side_files};
 use crate::error::{Error, Result};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 /// One edited checkpoint (or bare edit) on its way.
@@ -14,6 +15,11 @@ pub struct CheckpointWriter {
     staged: StagedOutput,
     writer: ShardedWriter,
     by_name: HashMap<String, usize>,
+    specs: Vec<TensorSpec>,
+    /// Numbers of the tensors that are written with the one of this number.
+    tied: HashMap<usize, Vec<usize>>,
+    /// Names of tensors of which nothing is written yet, whoever writes them.
+    withheld: HashSet<String>,
     is_folder: bool,
 }
 
@@ -54,7 +60,56 @@ impl CheckpointWriter {
             }
         };
         let by_name = specs.iter().enumerate().map(|(number, spec)| (spec.name.clone(), number)).collect();
-        Ok(CheckpointWriter { staged, writer, by_name, is_folder: kind == OutputKind::Folder })
+        let (specs, is_folder) = (specs.to_vec(), kind == OutputKind::Folder);
+        let (tied, withheld) = (HashMap::new(), HashSet::new());
+        Ok(CheckpointWriter { staged, writer, by_name, specs, tied, withheld, is_folder })
+    }
+
+    /// From now on, until [`release`](Self::release), what is written of these tensors is dropped: they come from elsewhere.
+    pub fn withhold(&mut self, names: &[String]) {
+        self.withheld.extend(names.iter().cloned());
+    }
+
+    /// From now on every tensor is written again.
+    pub fn release(&mut self) {
+        self.withheld.clear();
+    }
+
+    /// Sets keys of the output's `config.json`, or takes them out where they have no value. Does nothing where it has none.
+    ///
+    /// # Errors
+    /// Failed: the system cannot read or write.
+    pub fn set_config(&self, keys: &[(&str, Option<serde_json::Value>)]) -> Result<()> {
+        if !self.is_folder || keys.is_empty() {
+            return Ok(());
+        }
+        side_files::set_config(self.staged.path(), keys)
+    }
+
+    /// From now on what is written of the tensor `first` is written of `second` too. Where the output has one of them alone, that
+    /// one goes by both names.
+    ///
+    /// # Errors
+    /// Rejected: tensors of different types or shapes.
+    pub fn tie(&mut self, first: &str, second: &str) -> Result<()> {
+        let number = |name: &str| self.by_name.get(name).copied();
+        match (number(first), number(second)) {
+            (Some(one), Some(other)) if one != other => {
+                let spec = |number: usize| self.specs.get(number).map(|spec| (spec.dtype, spec.shape.as_slice()));
+                if spec(one) != spec(other) {
+                    return Err(Error::rejected(format!(
+                        "{}: tensors {} and {} of one type and shape expected, since they are one, others found",
+                        self.staged.target().display(),
+                        shown(first),
+                        shown(second)
+                    )));
+                }
+                self.tied.entry(one).or_default().push(other);
+            }
+            (None, Some(other)) => drop(self.by_name.insert(first.to_owned(), other)),
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Whether an output at `target` is one file or a folder, by its name.
@@ -82,6 +137,12 @@ impl CheckpointWriter {
         let tensor = self.by_name.get(name).ok_or_else(|| {
             Error::failed(format!("{}: tensor {name} is not one of the output's", self.staged.target().display()))
         })?;
+        if self.withheld.contains(name) {
+            return Ok(());
+        }
+        for second in self.tied.get(tensor).into_iter().flatten() {
+            self.writer.write_at(*second, byte_offset, bytes)?;
+        }
         self.writer.write_at(*tensor, byte_offset, bytes)
     }
 

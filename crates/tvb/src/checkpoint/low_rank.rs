@@ -92,6 +92,17 @@ impl LowRank {
         self.module.as_deref()
     }
 
+    /// The first `n_rows` rows of the matrix.
+    ///
+    /// # Errors
+    /// As [`new`](LowRank::new).
+    pub fn first_rows(&self, n_rows: usize, path: &Path, budget: &Budget) -> Result<LowRank> {
+        let Parts { left, right, rank, scale, .. } = &*self.parts;
+        let left = left.get(..n_rows.saturating_mul(*rank)).unwrap_or(left);
+        let cut = LowRank::new(left.to_vec(), right.clone(), *rank, *scale, path, budget)?;
+        Ok(LowRank { module: self.module.clone(), ..cut })
+    }
+
     /// \[n, r\], row-major.
     pub fn left(&self) -> &[f32] {
         &self.parts.left

@@ -36,6 +36,7 @@ mod staged;
 mod tensor;
 mod tied;
 pub mod torch;
+mod views;
 mod widen;
 
 pub use budget::Budget;

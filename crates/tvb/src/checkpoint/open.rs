@@ -141,31 +141,6 @@ impl Checkpoint {
         finish(path, self.layout().clone(), files, tensors, rest)
     }
 
-    /// The same checkpoint with other names, one for each of [`tensors`](Checkpoint::tensors) in their order; without those whose
-    /// name is `None`.
-    ///
-    /// # Errors
-    /// Rejected: two tensors of one name, too little memory.
-    pub fn under_names(&self, names: &[Option<String>]) -> Result<Checkpoint> {
-        let named = self.tensors().iter().zip(names);
-        let tensors = named.filter_map(|(tensor, name)| Some(Tensor { name: name.clone()?, ..tensor.clone() }));
-        self.view_of(tensors.collect())
-    }
-
-    /// The same files with these tensors, which are this checkpoint's under other names or parts of them.
-    fn view_of(&self, tensors: Vec<Tensor>) -> Result<Checkpoint> {
-        let cost: u64 = tensors.iter().map(|tensor| Tensor::cost(&tensor.name, tensor.shape.len())).sum();
-        let charge = self.budget().charge(self.path(), "its tensors", cost)?;
-        let rest = Rest {
-            index: self.inner.index.clone(),
-            metadata: self.inner.metadata.clone(),
-            charges: vec![charge.settled()],
-            notes: self.inner.notes.clone(),
-            ..Rest::default()
-        };
-        finish(self.path(), self.layout().clone(), self.inner.files.clone(), tensors, rest)
-    }
-
     /// Tensors of these names and shapes in f32 that are zero: what stands in for a base where there is none. `path` is for
     /// messages.
     ///
@@ -263,12 +238,12 @@ fn read_contents(path: &Path, options: &OpenOptions) -> Result<FileContents> {
 
 /// What a checkpoint has beside its files and tensors.
 #[derive(Default)]
-struct Rest {
-    index: Option<String>,
-    not_tensors: Vec<NotTensor>,
-    metadata: BTreeMap<String, String>,
-    charges: Vec<Charge>,
-    notes: Vec<String>,
+pub(super) struct Rest {
+    pub(super) index: Option<String>,
+    pub(super) not_tensors: Vec<NotTensor>,
+    pub(super) metadata: BTreeMap<String, String>,
+    pub(super) charges: Vec<Charge>,
+    pub(super) notes: Vec<String>,
 }
 
 /// Puts the files together: places get their file's number.
@@ -293,7 +268,7 @@ fn assemble(path: &Path, layout: Layout, index: Option<String>, contents: Vec<Fi
 }
 
 /// Names must be unique; tensors are sorted as they lie.
-fn finish(
+pub(super) fn finish(
     path: &Path,
     layout: Layout,
     files: Arc<[DataFile]>,

@@ -54,6 +54,29 @@ pub(super) fn copy(from: &Path, to: &Path, dtype: Option<Dtype>) -> Result<()> {
     Ok(())
 }
 
+/// Sets keys of the configuration in a new folder that this program fills, or takes them out where they have no value.
+///
+/// # Errors
+/// Failed: the system cannot read or write.
+pub(super) fn set_config(folder: &Path, keys: &[(&str, Option<serde_json::Value>)]) -> Result<()> {
+    let path = folder.join(CONFIG);
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("reading", &path, &error)),
+    };
+    let Ok(serde_json::Value::Object(mut config)) = serde_json::from_slice(&text) else { return Ok(()) };
+    for (key, value) in keys {
+        match value {
+            Some(value) => config.insert((*key).to_owned(), value.clone()),
+            None => config.remove(*key),
+        };
+    }
+    let mut changed = serde_json::to_vec_pretty(&config).unwrap_or(text);
+    changed.push(b'\n');
+    std::fs::write(&path, changed).map_err(|error| Error::io("writing", &path, &error))
+}
+
 /// Opens a file of the folder, where there is one of that name.
 fn open(folder: &Path, name: &str, max_bytes: u64) -> Result<Option<(File, PathBuf)>> {
     let source = folder.join(name);

@@ -3,11 +3,13 @@
 use super::names::{Named, change, names_in_base};
 use super::rename::Rename;
 use super::tasks::Task;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
 use crate::shown::{shown, shown_path};
 use std::collections::{HashMap, HashSet};
 
+/// Bytes that matching takes for each tensor, while it goes on.
+const MATCHING_BYTES: u64 = 512;
 /// Changes of names that are told one by one.
 const CHANGES_TOLD: usize = 4;
 /// Tasks that are named where many have the same changes.
@@ -28,7 +30,8 @@ pub struct UnderBaseNames {
 /// Matches the names of every task's tensors with the base's. Tensors that the base lacks keep a name of their own.
 ///
 /// # Errors
-/// Usage: a rule for a task that there is none of. Rejected: a rule that makes two names one, or names that match in two ways.
+/// Usage: a rule for a task that there is none of. Rejected: a rule that makes two names one, names that match in two ways, too
+/// little memory.
 pub fn under_base_names(base: &Checkpoint, tasks: Vec<Task>, renames: &[Rename]) -> Result<UnderBaseNames> {
     for rename in renames {
         if rename.task().is_some_and(|name| !tasks.iter().any(|task| task.name == name)) {
@@ -44,8 +47,15 @@ pub fn under_base_names(base: &Checkpoint, tasks: Vec<Task>, renames: &[Rename])
     let mut found = UnderBaseNames { tasks: Vec::with_capacity(tasks.len()), nameless: Vec::new(), notes: Vec::new() };
     let mut told: Vec<(String, Vec<String>)> = Vec::new();
     for (index, task) in tasks.into_iter().enumerate() {
-        let own = named(&task.checkpoint, None);
         let renamed = renamed(&task, renames)?;
+        let is_there = |tensor: &Tensor| task.checkpoint.get(&tensor.name).is_some_and(|own| own.shape == tensor.shape);
+        if renamed.is_none() && base.tensors().iter().all(is_there) {
+            found.tasks.push(task);
+            continue;
+        }
+        let own = named(&task.checkpoint, None);
+        let n_bytes = MATCHING_BYTES * (own.len() + base_names.len()) as u64;
+        let _charge = task.checkpoint.budget().charge(task.checkpoint.path(), "matching its names", n_bytes)?;
         let given = renamed.as_ref().map_or_else(|| own.clone(), |names| named(&task.checkpoint, Some(names)));
         let matched = names_in_base(&base_names, &given).map_err(|ambiguous| {
             let [first, second] = ambiguous.leads.map(|lead| if lead.is_empty() { "nothing".into() } else { lead });

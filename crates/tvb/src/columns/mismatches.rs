@@ -26,11 +26,18 @@ pub(super) struct Mismatches {
     pub(super) kept: Vec<Mismatch>,
     /// Tensors to be left out, where mismatches are skipped.
     tensors: Option<HashSet<String>>,
+    /// Whether some differ in the number of their rows alone.
+    pub(super) of_vocabulary: bool,
 }
 
 impl Mismatches {
     pub(super) fn new(selection: &Selection) -> Mismatches {
-        Mismatches { n: 0, kept: Vec::new(), tensors: selection.skip_mismatched.then(HashSet::new) }
+        Mismatches {
+            n: 0,
+            kept: Vec::new(),
+            tensors: selection.skip_mismatched.then(HashSet::new),
+            of_vocabulary: false,
+        }
     }
 
     /// `n_elements` is 0 where the tensor is nowhere.
@@ -63,9 +70,10 @@ pub(super) fn mismatch_error(base: &Checkpoint, mismatches: &Mismatches) -> Erro
         if mismatches.n == 1 { "mismatch" } else { "mismatches" }
     ))
     .below(listed.chain((n_more > 0).then(|| format!("… and {n_more} more"))))
-    .hint(
-        "--skip-mismatched leaves these tensors out; --exclude REGEX chooses by name; --rename 's/…/…/' changes the tasks' names",
-    )
+    .hint(format!(
+        "{}--skip-mismatched leaves these tensors out; --exclude REGEX chooses by name; --rename 's/…/…/' changes the tasks' names",
+        if mismatches.of_vocabulary { "--vocab common takes the first rows that all have; " } else { "" }
+    ))
 }
 
 #[cfg(test)]

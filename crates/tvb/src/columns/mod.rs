@@ -11,4 +11,7 @@ pub mod names;
 pub mod matching;
 pub mod mismatches;
 pub mod left_out;
+pub mod fit;
+pub mod tied;
+mod common_rows;
 pub mod plan;

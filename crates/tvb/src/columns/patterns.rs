@@ -6,8 +6,11 @@ use regex::Regex;
 /// A parsed pattern takes a hundred times its length.
 const PATTERN_BYTES_MAX: usize = 64 << 10;
 
-/// The message is one line: the library's own draws the pattern over several.
-pub(super) fn regex(pattern: &str) -> Result<Regex> {
+/// A pattern as it was written. The message is one line: the library's own draws the pattern over several.
+///
+/// # Errors
+/// Usage: not a regular expression, or a very long one.
+pub fn regex(pattern: &str) -> Result<Regex> {
     if pattern.len() > PATTERN_BYTES_MAX {
         let n_bytes = pattern.len();
         return Err(Error::usage(format!("a pattern of at most {PATTERN_BYTES_MAX} bytes expected, {n_bytes} found")));

@@ -4,14 +4,18 @@
 //! and why. Every mismatch is found here and listed together, so that nobody waits twenty minutes for the first.
 
 use super::coded::{CodedColumn, block_bytes};
+use super::common_rows::{self, common_rows, is_other_vocabulary};
+use super::fit::{CommonRows, Fit};
 use super::left_out::{Share, TaskShare};
 use super::matching::{UnderBaseNames, under_base_names};
 use super::mismatches::{Mismatch, Mismatches, mismatch_error};
 use super::tasks::TaskSource;
+use super::tied::find_ties;
 use crate::checkpoint::{Checkpoint, Dtype, Inputs, OpenOptions, Tensor};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::shown::shown_path;
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::Path;
 
@@ -38,6 +42,10 @@ pub struct Plan {
     pub notes: Vec<String>,
     /// How much of the base and of the tasks takes no part.
     pub left_out: LeftOut,
+    /// How the columns fit the base: tied tensors, and those of which only the first rows take part.
+    pub fit: Fit,
+    /// The base as the columns see it.
+    seen_base: Checkpoint,
 }
 
 /// A tensor that takes part.
@@ -75,20 +83,44 @@ impl Plan {
     /// lists the first twenty mismatches and counts the rest.
     pub fn new(base: Checkpoint, tasks: Vec<Task>, selection: &Selection) -> Result<Plan> {
         check_task_names(&tasks)?;
-        let UnderBaseNames { tasks, nameless, notes } = under_base_names(&base, tasks, selection.renames())?;
+        let UnderBaseNames { tasks, nameless, mut notes } = under_base_names(&base, tasks, selection.renames())?;
+        let ties = find_ties(&base, tasks, &|name| selection.takes(name))?;
+        notes.extend(ties.notes);
+        let (mut tasks, mut fit) = (ties.tasks, Fit { twins: ties.twins, common_rows: Vec::new() });
+        let seconds: HashSet<String> = fit.twins.iter().map(|twin| twin.name.clone()).collect();
+        let seconds: HashSet<&str> = seconds.iter().map(String::as_str).collect();
+        // Rows that tasks have beyond the common ones.
+        let mut n_beyond = vec![0; tasks.len()];
+        if selection.common_vocab {
+            fit.common_rows = common_rows(&base, &tasks, &seconds);
+            notes.extend(common_rows::note(&fit, &base));
+            for (task, n_beyond) in tasks.iter_mut().zip(&mut n_beyond) {
+                let seen = fit.seen(&task.checkpoint)?;
+                *n_beyond = n_floats(&task.checkpoint, &seconds).saturating_sub(n_floats(&seen, &seconds));
+                task.checkpoint = seen;
+            }
+        }
         let mut mismatches = Mismatches::new(selection);
-        find_extra_tensors(&base, &tasks, selection, &mut mismatches);
+        find_extra_tensors(&base, &tasks, &fit, selection, &mut mismatches);
         for (task, tensor, n_elements) in nameless.iter().filter(|(_, tensor, _)| selection.takes(tensor)) {
             let task = tasks.get(*task).map_or("", |task| task.name.as_str());
             mismatches.add(task, (tensor, *n_elements), || "another tensor has this name in the base's manner".into());
         }
         let mut plan = Plan { notes, ..Plan::of_nothing(base, tasks) };
-        let base = plan.base.clone();
+        plan.seen_base = fit.seen(&plan.base)?;
+        let base = plan.seen_base.clone();
+        // A tensor is chosen by all of its names, or it would be edited under one of them alone.
+        let takes = |name: &str| {
+            selection.takes(name) && fit.twins.iter().all(|twin| twin.of != name || selection.takes(&twin.name))
+        };
         for (index, tensor) in base.tensors().iter().enumerate() {
+            if seconds.contains(tensor.name.as_str()) {
+                continue;
+            }
             if tensor.dtype.float().is_none() {
                 plan.carried.push(tensor.name.clone());
-            } else if !selection.takes(&tensor.name) {
-                plan.skipped.push(skipped(&tensor.name, tensor.n_elements(), "not selected".into()));
+            } else if !takes(&tensor.name) {
+                plan.skipped.push(skipped(&tensor.name, tensor.n_elements(), selection.reason(&tensor.name).into()));
             } else {
                 plan.match_tensor(index, tensor, &mut mismatches);
             }
@@ -108,13 +140,17 @@ impl Plan {
             ))
             .hint("check --include and --exclude, and that base and fine-tunes are the same model"));
         }
-        plan.left_out = plan.count_left_out(&nameless);
+        plan.left_out = plan.count_left_out(&nameless, &n_beyond, &fit, &seconds);
+        let taking_part: HashSet<&str> = plan.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        plan.fit = fit.of_tensors(&taking_part);
         Ok(plan)
     }
 
     /// No tensor yet.
     fn of_nothing(base: Checkpoint, tasks: Vec<Task>) -> Plan {
         Plan {
+            seen_base: base.clone(),
+            fit: Fit::default(),
             base,
             tasks,
             tensors: Vec::new(),
@@ -151,6 +187,7 @@ impl Plan {
     fn match_tensor(&mut self, index: usize, tensor: &Tensor, mismatches: &mut Mismatches) {
         let mut columns = vec![index as u32];
         let n_before = mismatches.n;
+        let mut of_vocabulary = false;
         for task in &self.tasks {
             let mut mismatch =
                 |what: &dyn Fn() -> String| mismatches.add(&task.name, (&tensor.name, tensor.n_elements()), what);
@@ -159,6 +196,7 @@ impl Plan {
                 None => mismatch(&|| format!("missing from {}", shown_path(task.checkpoint.path()))),
                 Some((found_index, found)) => {
                     if found.shape != tensor.shape {
+                        of_vocabulary |= is_other_vocabulary(&tensor.shape, &found.shape);
                         mismatch(&|| format!("shape {:?} expected, {:?} found", tensor.shape, found.shape));
                     } else if found.dtype.float().is_none() {
                         mismatch(&|| {
@@ -170,6 +208,7 @@ impl Plan {
                 }
             }
         }
+        mismatches.of_vocabulary |= of_vocabulary;
         if mismatches.n == n_before {
             self.tensors.push(PlannedTensor {
                 name: tensor.name.clone(),
@@ -181,29 +220,35 @@ impl Plan {
         }
     }
 
-    /// What takes no part, counted from what does.
-    fn count_left_out(&self, nameless: &[(usize, String, usize)]) -> LeftOut {
-        let floats = |checkpoint: &Checkpoint| -> u64 {
-            let all = checkpoint.tensors().iter().filter(|tensor| tensor.dtype.float().is_some());
-            all.map(|tensor| tensor.n_elements() as u64).sum()
+    /// What takes no part, counted from what does. `nameless` and `n_beyond` are parameters of tasks that are in no view of them:
+    /// what found no name, and rows beyond the common ones.
+    fn count_left_out(
+        &self,
+        nameless: &[(usize, String, usize)],
+        n_beyond: &[u64],
+        fit: &Fit,
+        seconds: &HashSet<&str>,
+    ) -> LeftOut {
+        let of = n_floats(&self.base, seconds);
+        let is_cut = |rows: &&CommonRows| {
+            self.base.get(&rows.name).and_then(|tensor| tensor.shape.first()).is_some_and(|all| *all > rows.n_rows)
         };
-        let of = floats(&self.base);
-        let n_tensors = self.skipped.iter().filter(|skipped| self.base.get(&skipped.name).is_some()).count();
-        let base = Share { n_tensors: n_tensors as u64, n_parameters: of.saturating_sub(self.n_rows()), of };
-        let of_task = |(index, task): (usize, &Task)| {
-            let mut share = Share { of: floats(&task.checkpoint), ..Share::default() };
-            let extra = task.checkpoint.tensors().iter();
-            let extra = extra.filter(|tensor| tensor.dtype.float().is_some() && self.base.get(&tensor.name).is_none());
-            let extra = extra.map(|tensor| (tensor.n_elements() as u64, 0));
-            let nameless = nameless.iter().filter(|(task, ..)| *task == index).map(|(_, _, n)| (*n as u64, *n as u64));
-            for (n_elements, not_counted) in extra.chain(nameless) {
-                share.n_tensors += 1;
-                share.n_parameters += n_elements;
-                share.of += not_counted;
-            }
-            TaskShare { name: task.name.clone(), share }
+        let n_skipped = self.skipped.iter().filter(|skipped| self.base.get(&skipped.name).is_some()).count();
+        let n_tensors = (n_skipped + fit.common_rows.iter().filter(is_cut).count()) as u64;
+        let base = Share { n_tensors, n_parameters: of.saturating_sub(self.n_rows()), of };
+        let of_task = |((index, task), n_beyond): ((usize, &Task), &u64)| {
+            let extra = task.checkpoint.tensors().iter().filter(|tensor| is_float(tensor, seconds));
+            let extra = extra.filter(|tensor| self.base.get(&tensor.name).is_none());
+            let nameless = nameless.iter().filter(|(task, ..)| *task == index).map(|(_, _, n)| *n as u64);
+            let hidden: Vec<u64> = nameless.chain(Some(*n_beyond).filter(|n| *n > 0)).collect();
+            let n_hidden = hidden.iter().sum::<u64>();
+            let (n_tensors, n_extra) =
+                extra.fold((hidden.len() as u64, 0), |(n, sum), tensor| (n + 1, sum + tensor.n_elements() as u64));
+            let of = n_floats(&task.checkpoint, seconds) + n_hidden;
+            TaskShare { name: task.name.clone(), share: Share { n_tensors, n_parameters: n_extra + n_hidden, of } }
         };
-        let tasks = self.tasks.iter().enumerate().map(of_task).filter(|task| task.share.n_tensors > 0);
+        let tasks = self.tasks.iter().enumerate().zip(n_beyond).map(of_task);
+        let tasks = tasks.filter(|task| task.share.n_parameters > 0);
         LeftOut { base, task: tasks.max_by(|a, b| a.share.share().total_cmp(&b.share.share())) }
     }
 
@@ -249,7 +294,7 @@ impl Plan {
     pub fn column_checkpoint(&self, column: usize) -> &Checkpoint {
         match column.checked_sub(self.n_columns()).and_then(|coded| self.codes.get(coded)) {
             Some(coded) => &coded.checkpoint,
-            None if column == 0 => &self.base,
+            None if column == 0 => &self.seen_base,
             None => &self.task(column).checkpoint,
         }
     }
@@ -312,6 +357,17 @@ impl Plan {
     }
 }
 
+/// Whether a tensor's parameters count: floats, each under its first name.
+fn is_float(tensor: &Tensor, seconds: &HashSet<&str>) -> bool {
+    tensor.dtype.float().is_some() && !seconds.contains(tensor.name.as_str())
+}
+
+/// The float parameters of a checkpoint.
+fn n_floats(checkpoint: &Checkpoint, seconds: &HashSet<&str>) -> u64 {
+    let floats = checkpoint.tensors().iter().filter(|tensor| is_float(tensor, seconds));
+    floats.map(|tensor| tensor.n_elements() as u64).sum()
+}
+
 fn skipped(name: &str, n_elements: usize, reason: String) -> Skipped {
     Skipped { name: name.to_owned(), reason, n_elements: n_elements as u64 }
 }
@@ -337,10 +393,17 @@ fn check_task_names(tasks: &[Task]) -> Result<()> {
 }
 
 /// Float tensors that a fine-tune has and the base lacks.
-fn find_extra_tensors(base: &Checkpoint, tasks: &[Task], selection: &Selection, mismatches: &mut Mismatches) {
+fn find_extra_tensors(
+    base: &Checkpoint,
+    tasks: &[Task],
+    fit: &Fit,
+    selection: &Selection,
+    mismatches: &mut Mismatches,
+) {
+    let is_known = |name: &str| base.get(name).is_some() || fit.twins.iter().any(|twin| twin.name == name);
     for task in tasks {
         for tensor in task.checkpoint.tensors() {
-            if tensor.dtype.float().is_some() && selection.takes(&tensor.name) && base.get(&tensor.name).is_none() {
+            if tensor.dtype.float().is_some() && selection.takes(&tensor.name) && !is_known(&tensor.name) {
                 mismatches.add(&task.name, (&tensor.name, tensor.n_elements()), || "not in the base".into());
             }
         }

@@ -12,6 +12,8 @@ pub struct Selection {
     exclude: Option<Regex>,
     pub(super) skip_mismatched: bool,
     renames: Vec<Rename>,
+    pub(super) common_vocab: bool,
+    apart: Option<Regex>,
 }
 
 impl Selection {
@@ -45,6 +47,22 @@ impl Selection {
         self
     }
 
+    /// Of embeddings and heads of other sizes, take the first rows that the base and every task have; otherwise they are mismatches.
+    #[must_use]
+    pub fn common_vocab(mut self, common: bool) -> Selection {
+        self.common_vocab = common;
+        self
+    }
+
+    /// No tensor in whose name the regular expression matches somewhere either: what an output takes from elsewhere.
+    ///
+    /// # Errors
+    /// Usage: not a regular expression.
+    pub fn apart(mut self, pattern: &str) -> Result<Selection> {
+        self.apart = Some(regex(pattern)?);
+        Ok(self)
+    }
+
     /// Changes the names of the tasks' tensors before they are matched with the base's: `s/REGEX/REPLACEMENT/`, one rule after the
     /// other.
     ///
@@ -59,8 +77,17 @@ impl Selection {
         &self.renames
     }
 
+    /// Why a tensor is not taken.
+    pub(super) fn reason(&self, name: &str) -> &'static str {
+        match self.apart.as_ref().is_some_and(|re| re.is_match(name)) {
+            true => "comes from a task as it is",
+            false => "not selected",
+        }
+    }
+
     pub(super) fn takes(&self, name: &str) -> bool {
         self.include.as_ref().is_none_or(|re| re.is_match(name))
+            && !self.apart.as_ref().is_some_and(|re| re.is_match(name))
             && !self.exclude.as_ref().is_some_and(|re| re.is_match(name))
     }
 }

@@ -217,6 +217,10 @@ pub fn inputs_key(plan: &Plan) -> Digest {
         }
     }
     plan.carried.iter().for_each(|name| field(name.as_bytes()));
+    for twin in &plan.fit.twins {
+        field(twin.name.as_bytes());
+        field(twin.of.as_bytes());
+    }
     for skipped in &plan.skipped {
         field(skipped.name.as_bytes());
         field(skipped.reason.as_bytes());

@@ -3,7 +3,7 @@
 use crate::basis::Basis;
 use crate::basis::atoms::{Atoms, coded, factors, plain};
 use crate::checkpoint::Checkpoint;
-use crate::columns::plan::Plan;
+use crate::columns::plan::{Plan, Task};
 use crate::digest::{Digest, TableOfDigests, TensorDigests};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ops::decode::CodedAtoms;
@@ -135,12 +135,16 @@ pub fn verify_errors(basis: &Basis, plan: &Plan, runtime: &Runtime, progress: &d
     let decode = &basis.coefficients.decode;
     let weights: Vec<Vec<f64>> =
         which.iter().map(|&task| (0..decode.n_rows()).map(|m| decode[(m, task)]).collect()).collect();
-    let mut columns = plan.tasks.clone();
+    // As the basis sees them, which may be made from more tasks.
+    let fit = &basis.manifest.fit;
+    let base = fit.seen(&plan.base)?;
+    let seen = |task: &Task| Ok(Task { checkpoint: fit.seen(&task.checkpoint)?, ..task.clone() });
+    let mut columns = plan.tasks.iter().map(seen).collect::<Result<Vec<Task>>>()?;
     let atoms = basis.atoms()?;
     let (recovery, weights) = match &atoms {
         Atoms::Coded(atoms) => {
             let coding = basis.coding().ok_or_else(|| Error::failed("coded atoms without their coding"))?;
-            let measured = measure_coded(plan, atoms, &coding, &weights, runtime, progress)?;
+            let measured = measure_coded((&base, &columns), atoms, &coding, &weights, runtime, progress)?;
             return Ok(true_errors(basis, &which, &measured));
         }
         Atoms::Plain(atoms) => {
@@ -152,14 +156,14 @@ pub fn verify_errors(basis: &Basis, plan: &Plan, runtime: &Runtime, progress: &d
             (Recovery::Generated(&atoms.raw), raw_weights)
         }
     };
-    let all = Plan::of_columns(plan.base.clone(), columns, basis.stored_tensors())?;
+    let all = Plan::of_columns(base, columns, basis.stored_tensors())?;
     let measured = measure(&all, recovery, &weights, runtime, progress)?;
     Ok(true_errors(basis, &which, &measured))
 }
 
 /// The tensors that are not coded are measured apart from those that are.
 fn measure_coded(
-    plan: &Plan,
+    (base, tasks): (&Checkpoint, &[Task]),
     atoms: &CodedAtoms,
     coding: &Coding,
     weights: &[Vec<f64>],
@@ -168,13 +172,13 @@ fn measure_coded(
 ) -> Result<Vec<SquareError>> {
     let n_tasks = weights.len();
     let all: Vec<usize> = (0..atoms.columns.len()).collect();
-    let coded = atoms.plan(plan.base.clone(), plan.tasks.clone(), &all)?;
+    let coded = atoms.plan(base.clone(), tasks.to_vec(), &all)?;
     let of_columns: Vec<Vec<f64>> = weights.iter().map(|weights| coding.column_weights(weights)).collect();
     let codes = Recovery::Codes { rates: &atoms.rates, seed: atoms.seed };
     let mut measured = vec![SquareError::default(); n_tasks];
     let raw_names = atoms.names(false);
-    let columns = plan.tasks.iter().chain(atoms.columns.iter().take(atoms.n_own)).cloned().collect();
-    let raw = Plan::of_columns(plan.base.clone(), columns, &raw_names)?;
+    let columns = tasks.iter().chain(atoms.columns.iter().take(atoms.n_own)).cloned().collect();
+    let raw = Plan::of_columns(base.clone(), columns, &raw_names)?;
     let parts = [(&coded, codes, of_columns.as_slice()), (&raw, Recovery::Atoms, weights)];
     for (plan, recovery, weights) in parts.into_iter().filter(|(plan, ..)| !plan.tensors.is_empty()) {
         let part = measure(plan, recovery, weights, runtime, progress)?;

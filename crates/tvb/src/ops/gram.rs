@@ -263,6 +263,7 @@ pub(super) fn assemble(plan: &Plan, per: Per, triangles: Vec<f64>, digests: Tabl
         skipped: plan.skipped.clone(),
         carried: plan.carried.clone(),
         left_out: plan.left_out.clone(),
+        fit: plan.fit.clone(),
         digests,
     }
 }

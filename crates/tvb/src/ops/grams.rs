@@ -3,6 +3,7 @@
 use super::dtype_name;
 use crate::checkpoint::Dtype;
 use crate::columns::coded::is_coded;
+use crate::columns::fit::Fit;
 use crate::columns::left_out::{LeftOut, Skipped};
 use crate::digest::{Digest, TableOfDigests, of_unread};
 use crate::matrix::Matrix;
@@ -77,6 +78,8 @@ pub struct Grams {
     pub carried: Vec<String>,
     /// How much of the base and of the tasks takes no part.
     pub left_out: LeftOut,
+    /// How the tensors fit the base.
+    pub fit: Fit,
 }
 
 impl Grams {
@@ -181,6 +184,7 @@ mod tests {
             skipped: Vec::new(),
             carried: Vec::new(),
             left_out: LeftOut::default(),
+            fit: Fit::default(),
         };
         let (coded, raw) = grams.parted();
         assert_eq!(coded, Matrix::from_rows(&[[4.0, 1.0], [1.0, 5.0]]).unwrap());

@@ -12,7 +12,8 @@ use super::generated::RawColumns;
 use super::in_f32::weight_in_f32;
 use super::outputs::{Format, Outputs};
 use super::range::{Clipped, Input, Origin, RangeCheck, Rows, values_of};
-use crate::checkpoint::{Checkpoint, Tensor};
+use crate::checkpoint::Checkpoint;
+use crate::columns::fit::{Fit, Rest};
 use crate::columns::plan::{Plan, Task};
 use crate::digest::{BLOCK_ROWS, Digest, TableOfDigests, TensorDigests};
 use crate::error::{Error, Result};
@@ -48,24 +49,28 @@ pub struct Edits {
     pub weights: Vec<Vec<f64>>,
     /// Names of the tensors that the columns edit.
     pub tensors: Vec<String>,
+    /// How they fit the base.
+    pub fit: Fit,
 }
 
 impl Edits {
     /// Edits Σ_t alpha\[t\]·τt from the originals of a plan, one for each of `alphas` (each of length T).
     pub fn from_checkpoints(plan: &Plan, alphas: &[Vec<f64>]) -> Edits {
         Edits {
-            source: Source::Checkpoints { origin: plan.base.clone(), tasks: plan.tasks.clone() },
+            source: Source::Checkpoints { origin: plan.column_checkpoint(0).clone(), tasks: plan.tasks.clone() },
             weights: alphas.to_vec(),
             tensors: plan.tensors.iter().map(|tensor| tensor.name.clone()).collect(),
+            fit: plan.fit.clone(),
         }
     }
 
     /// λ times a bare edit that was written before.
-    pub fn from_delta(delta: Checkpoint, scale: f64) -> Edits {
+    pub fn from_delta(delta: Checkpoint, scale: f64, fit: Fit) -> Edits {
         Edits {
             tensors: delta.tensors().iter().map(|tensor| tensor.name.clone()).collect(),
             source: Source::Deltas(vec![Task { name: "edit".into(), checkpoint: delta }]),
             weights: vec![vec![scale]],
+            fit,
         }
     }
 }
@@ -98,32 +103,37 @@ pub fn reconstruct(
     progress: &dyn Progress,
 ) -> Result<Read> {
     let range = RangeCheck::new(outputs.format.clip);
-    let rest = base.map(|base| rest_of(base, &edits.tensors)).unwrap_or_default();
-    let rest_bytes = rest.iter().map(|tensor| tensor.n_bytes()).sum::<u64>();
+    let edited: HashSet<&str> = edits.tensors.iter().map(String::as_str).collect();
+    let rest = base.map(|base| edits.fit.rest(base, &edited)).unwrap_or_default();
+    let rest_bytes = rest.iter().map(Rest::n_bytes).sum::<u64>();
+    let seen = base.map(|base| edits.fit.seen(base)).transpose()?;
+    let seen = seen.as_ref();
     let mut read = match &edits.source {
         Source::Generated(raw) => {
             progress.begin("reconstruct", raw.n_bytes() + rest_bytes);
             let generated = GeneratedEdits { raw, weights: &edits.weights };
-            let base = generated.form(base, outputs, &range, runtime, progress)?;
+            let base = generated.form(seen, outputs, &range, runtime, progress)?;
             Read { base, ..Read::default() }
         }
         Source::Coded(atoms) => {
             let coded = Coded { atoms, edits: &edits };
-            coded.form(base, rest_bytes, outputs, &range, runtime, progress)?
+            coded.form(seen, rest_bytes, outputs, &range, runtime, progress)?
         }
         Source::Checkpoints { origin, tasks } => {
             let stored = Stored { kind: Columns::Checkpoints, origin: Some(origin), tasks, edits: &edits };
-            stored.form(base, rest_bytes, outputs, &range, runtime, progress)?
+            stored.form(seen, rest_bytes, outputs, &range, runtime, progress)?
         }
         Source::Deltas(tasks) => {
             let stored = Stored { kind: Columns::Deltas, origin: None, tasks, edits: &edits };
-            stored.form(base, rest_bytes, outputs, &range, runtime, progress)?
+            stored.form(seen, rest_bytes, outputs, &range, runtime, progress)?
         }
     };
     if let Some(base) = base {
-        for tensor in rest {
-            let digest = copy_tensor(base, tensor, outputs, &range, progress)?;
-            read.base.insert(tensor.name.clone(), digest);
+        for part in rest {
+            let digest = copy_part(base, &part, outputs, &range, progress)?;
+            if part.is_seen {
+                read.base.insert(part.name, digest);
+            }
         }
         // The pass has asked before the rest was read.
         base.check_unchanged()?;
@@ -212,7 +222,8 @@ impl Coded<'_> {
         let raw_names = atoms.names(false);
         let own: Vec<Task> = atoms.columns.iter().take(atoms.n_own).cloned().collect();
         let own_weights = edits.weights.iter().map(|output| output[..atoms.n_own].to_vec()).collect();
-        let raw = Edits { source: Source::Deltas(own.clone()), weights: own_weights, tensors: raw_names };
+        let (source, fit) = (Source::Deltas(own.clone()), Fit::default());
+        let raw = Edits { source, weights: own_weights, tensors: raw_names, fit };
         let decoding = Decoding::new(atoms, &edits.weights, base, outputs.format.dtype)?;
         let coded_bytes = decoding.plan.n_bytes();
         let mut read = Read::default();
@@ -341,30 +352,45 @@ pub(super) fn digests_by_place(plan: &Plan, table: &TableOfDigests, column: usiz
     (plan.tasks[column - 1].clone(), by_place)
 }
 
-/// The tensors of the base that no column edits.
-fn rest_of<'a>(base: &'a Checkpoint, edited: &[String]) -> Vec<&'a Tensor> {
-    let edited: HashSet<&str> = edited.iter().map(String::as_str).collect();
-    base.tensors().iter().filter(|tensor| !edited.contains(tensor.name.as_str())).collect()
+/// Copies these tensors of a checkpoint to every output, converted where another type was asked for.
+///
+/// # Errors
+/// Rejected: values that the format cannot hold, a file that was written to meanwhile. Failed: I/O. Interrupted.
+pub fn copy_tensors(
+    from: &Checkpoint,
+    names: &[String],
+    outputs: Outputs<'_>,
+    progress: &dyn Progress,
+) -> Result<Clipped> {
+    let range = RangeCheck::new(outputs.format.clip);
+    for tensor in names.iter().filter_map(|name| from.get(name)) {
+        let (name, n_elements) = (tensor.name.clone(), tensor.n_elements());
+        copy_part(from, &Rest { tensor, name, first: 0, n_elements, is_seen: true }, outputs, &range, progress)?;
+    }
+    from.check_unchanged()?;
+    range.finish(|output| outputs.name(output))
 }
 
-/// Copies one tensor of the base to every output, converted where it is a float and another type was asked for.
-fn copy_tensor(
+/// Copies a part of the base to every output, converted where it is a float and another type was asked for.
+fn copy_part(
     base: &Checkpoint,
-    tensor: &Tensor,
+    part: &Rest<'_>,
     outputs: Outputs<'_>,
     range: &RangeCheck,
     progress: &dyn Progress,
 ) -> Result<Digest> {
+    let tensor = part.tensor;
     let size = tensor.dtype.size();
     let convert = match (tensor.dtype.float(), outputs.format.dtype) {
         (Some(from), Some(to)) if from != to => Some((from, to)),
         _ => None,
     };
-    let mut buffer = vec![0; size * BLOCK_ROWS.min(tensor.n_elements())];
+    let mut buffer = vec![0; size * BLOCK_ROWS.min(part.n_elements)];
     let mut blocks = Vec::new();
-    for first_row in (0..tensor.n_elements()).step_by(BLOCK_ROWS) {
+    let end = part.first + part.n_elements;
+    for first_row in (part.first..end).step_by(BLOCK_ROWS) {
         progress.check()?;
-        let n_rows = BLOCK_ROWS.min(tensor.n_elements() - first_row);
+        let n_rows = BLOCK_ROWS.min(end - first_row);
         let bytes = &mut buffer[..n_rows * size];
         base.read(tensor, (first_row * size) as u64, bytes)?;
         blocks.push(Digest::of(bytes));

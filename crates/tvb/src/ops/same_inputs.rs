@@ -52,6 +52,9 @@ pub fn check_same_inputs(plan: &Plan, grams: &Grams) -> Result<()> {
             return rejected(format!("task {} expected, task {} found", origin.name, task.name));
         }
     }
+    if grams.fit != plan.fit {
+        return rejected("other tied tensors, or other rows of an embedding".into());
+    }
     if grams.tensors.len() != plan.tensors.len() {
         return rejected(format!("{} tensors expected, {} found", grams.tensors.len(), plan.tensors.len()));
     }

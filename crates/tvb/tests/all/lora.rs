@@ -263,7 +263,7 @@ fn what_an_adapter_is_is_told() {
         panic!("an adapter expected");
     };
     assert_eq!(adapter.writer(), Writer::Peft);
-    let facts: Vec<(String, usize, f64)> = adapter.modules().into_iter().map(|m| (m.path, m.rank, m.scale)).collect();
+    let facts: Vec<(String, usize, f64)> = adapter.modules().into_iter().map(|m| (m.name, m.rank, m.scale)).collect();
     let scale_of = |path: &str| facts.iter().find(|(own, ..)| own == path).map(|(_, rank, scale)| (*rank, *scale));
     // Rank-stabilised: alpha/√r, with patterns for both.
     assert_eq!(scale_of("lm_head"), Some((4, 6.0 / 2.0)));

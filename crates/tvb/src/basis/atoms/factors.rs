@@ -206,7 +206,7 @@ pub fn parts(file: &Checkpoint, names: &[String], tensors: &[FactorTensor], budg
     let mut left_scales = scales.iter();
     let mut n_found = usize::from(!scales.is_empty());
     let mut parts = Vec::with_capacity(names.len());
-    for (name, FactorTensor { shape, .. }) in names.iter().zip(tensors) {
+    for (name, FactorTensor { shape, module }) in names.iter().zip(tensors) {
         let shown = crate::shown::shown(name);
         let (left, right) = (file.get(&format!("{name}{LEFT}")), file.get(&format!("{name}{RIGHT}")));
         let place = match (left, right, file.get(name)) {
@@ -235,7 +235,11 @@ pub fn parts(file: &Checkpoint, names: &[String], tensors: &[FactorTensor], budg
                 }
                 let rank = left.shape.last().copied().unwrap_or_default();
                 let [left, right] = [left, right].map(|factor| floats(file, factor, budget));
-                Place::LowRank(LowRank::new(left?, right?, rank, *scale, path, budget)?)
+                let factors = LowRank::new(left?, right?, rank, *scale, path, budget)?;
+                Place::LowRank(match module {
+                    Some(module) => factors.of_module(module.module()),
+                    None => factors,
+                })
             }
             _ => return Err(rejected(format!("tensor {shown}: two factors, or all of it, expected, others found"))),
         };
@@ -243,7 +247,10 @@ pub fn parts(file: &Checkpoint, names: &[String], tensors: &[FactorTensor], budg
     }
     if n_found != file.tensors().len() || left_scales.next().is_some() {
         let n_tensors = file.tensors().len();
-        return Err(rejected(format!("factors of the basis' {} tensors expected, {n_tensors} others found", names.len())));
+        return Err(rejected(format!(
+            "factors of the basis' {} tensors expected, {n_tensors} others found",
+            names.len()
+        )));
     }
     file.with_tensors(parts)
 }

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::{Budget, EntryValue, for_each_entry, json_cost, read_capped_within, shown};
 use crate::error::{Error, Result};
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -12,22 +12,44 @@ use std::path::Path;
 const CONFIG_BYTES_MAX: u64 = 16 << 20;
 /// More patterns than modules that any model has.
 const N_PATTERNS_MAX: usize = 1 << 16;
-/// A parsed pattern takes a hundred times its length.
-const PATTERN_BYTES_MAX: usize = 4096;
+/// Most patterns are plain paths; of the others, which take memory, no more than this.
+const N_REGEXES_MAX: usize = 64;
+/// A parsed pattern may take so much.
+const REGEX_BYTES_MAX: usize = 1 << 20;
 
 /// Scales of an adapter's modules.
 #[derive(Debug)]
 pub(super) struct Config {
     rank: Option<f64>,
     alpha: f64,
-    rank_pattern: Vec<(Regex, f64)>,
-    alpha_pattern: Vec<(Regex, f64)>,
+    rank_pattern: Vec<(Pattern, f64)>,
+    alpha_pattern: Vec<(Pattern, f64)>,
     use_rslora: bool,
     /// What PEFT says of all modules, although it may hold for some.
     pub(super) fan_in_fan_out: bool,
     pub(super) use_dora: bool,
     /// The model that was trained on: a name on the hub or a path.
     pub(super) base_model: Option<String>,
+}
+
+/// The end of a module's path, from a dot on or all of it.
+#[derive(Debug)]
+enum Pattern {
+    /// Letters, digits and underscores, and dots that stand for any one character.
+    Plain(Vec<char>),
+    Regex(Regex),
+}
+
+impl Pattern {
+    fn is_match(&self, path: &str) -> bool {
+        let plain = match self {
+            Pattern::Regex(regex) => return regex.is_match(path),
+            Pattern::Plain(plain) => plain,
+        };
+        let mut rest = path.chars().rev();
+        let is_end = plain.iter().rev().all(|c| rest.next().is_some_and(|found| *c == '.' || *c == found));
+        is_end && rest.next().is_none_or(|before| before == '.')
+    }
 }
 
 /// A JSON value under a key that stands once.
@@ -112,22 +134,27 @@ impl Config {
 }
 
 /// The first pattern that the path ends with, as PEFT looks for it.
-fn of(patterns: &[(Regex, f64)], path: &str) -> Option<f64> {
+fn of(patterns: &[(Pattern, f64)], path: &str) -> Option<f64> {
     patterns.iter().find(|(pattern, _)| pattern.is_match(path)).map(|(_, value)| *value)
 }
 
-fn patterns(entries: &Entries, key: &str) -> Result<Vec<(Regex, f64)>> {
+fn patterns(entries: &Entries, key: &str) -> Result<Vec<(Pattern, f64)>> {
     let Some(value) = entries.get(key).filter(|value| !value.is_null()) else { return Ok(Vec::new()) };
     let map = value.as_object().filter(|map| map.len() <= N_PATTERNS_MAX);
     let map = map.ok_or_else(|| Error::rejected(format!("`{key}`: an object expected")))?;
+    let mut n_regexes = 0;
     let read = |(pattern, value): (&String, &Value)| {
         let bad = |why: &str| Error::rejected(format!("`{key}`: {}: {why}", shown(pattern)));
         let value = value.as_f64().filter(|value| value.is_finite()).ok_or_else(|| bad("a number expected"))?;
-        if pattern.len() > PATTERN_BYTES_MAX {
-            return Err(bad("too long"));
+        if pattern.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.')) {
+            return Ok((Pattern::Plain(pattern.chars().collect()), value));
         }
-        let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{pattern})$"));
-        Ok((regex.map_err(|_| bad("not a pattern that can be read"))?, value))
+        n_regexes += 1;
+        if n_regexes > N_REGEXES_MAX {
+            return Err(bad("too many patterns that are no plain paths"));
+        }
+        let regex = RegexBuilder::new(&format!(r"^(?:.*\.)?(?:{pattern})$")).size_limit(REGEX_BYTES_MAX).build();
+        Ok((Pattern::Regex(regex.map_err(|_| bad("not a pattern that can be read"))?), value))
     };
     map.iter().map(read).collect()
 }

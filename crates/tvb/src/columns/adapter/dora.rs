@@ -34,7 +34,7 @@ pub(super) fn place(
     if magnitudes.len() != lengths.len() {
         return Err(bad(format!("{} numbers expected, shape {:?} found", lengths.len(), magnitude.shape)));
     }
-    if lengths.iter().any(|length| *length == 0.0) || magnitudes.iter().any(|value| !value.is_finite()) {
+    if lengths.contains(&0.0) || magnitudes.iter().any(|value| !value.is_finite()) {
         return Err(bad(format!("a row of module {} has no length to be given another", shown(&module.path))));
     }
     let gains = magnitudes.iter().zip(&lengths).map(|(magnitude, length)| magnitude / length).collect();

@@ -40,7 +40,7 @@ pub struct Adapter {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModuleFacts {
     /// The module's path, as the adapter writes it.
-    pub path: String,
+    pub name: String,
     /// r.
     pub rank: usize,
     /// s of Δ = s·B·A.
@@ -55,16 +55,15 @@ impl Found {
     /// # Errors
     /// Rejected: a malformed checkpoint, or an adapter that is refused. Failed: I/O.
     pub fn at(path: &Path, options: &OpenOptions) -> Result<Found> {
-        let (weights, config) = if path.is_dir() {
-            match in_folder(path)? {
-                Some(found) => found,
-                None => return Checkpoint::open_with(path, options).map(Found::Checkpoint),
-            }
-        } else {
-            (path.to_owned(), beside(path)?)
+        let in_folder = if path.is_dir() { in_folder(path)? } else { None };
+        let is_named = in_folder.is_some();
+        let (weights, config) = match in_folder {
+            Some(found) => found,
+            None => (path.to_owned(), beside(path)?),
         };
         let file = Checkpoint::open_with(&weights, options)?;
-        if !Parsed::is(&file) && !path.is_dir() {
+        // Whatever a file is called: A and B are never taken for weights.
+        if !is_named && !Parsed::is(&file) {
             return Ok(Found::Checkpoint(file));
         }
         let parsed = Parsed::of(file, config.as_deref(), &options.budget)?;
@@ -116,7 +115,7 @@ impl Adapter {
     /// Its modules, sorted by path.
     pub fn modules(&self) -> Vec<ModuleFacts> {
         let facts = |module: &super::parsed::Module| ModuleFacts {
-            path: module.path.clone(),
+            name: module.path.clone(),
             rank: module.rank,
             scale: module.scale,
             is_dora: module.magnitude.is_some(),

@@ -14,6 +14,8 @@ use std::collections::HashMap;
 const N_ANCHORS: usize = 8;
 /// Ways of matching that are tried for each.
 const N_WAYS_MAX: usize = 1000;
+/// Modules by which a way is judged before all are looked up.
+const N_JUDGES: usize = 64;
 
 /// What models are wrapped in: `encoder.` in the place of `decoder.` would be another module.
 const WRAPPERS: [&str; 7] =
@@ -72,7 +74,15 @@ pub(super) fn find<'a>(
         for n_dropped in 0..=n_common {
             let dropped = first_words(&anchor.path, n_dropped, paths.separator);
             let mut fitting: Vec<(Way, Vec<&Tensor>)> = Vec::new();
-            for way in paths.ways(&anchor.path, dropped).into_iter().take(N_WAYS_MAX) {
+            for way in paths.ways(&anchor.path, dropped) {
+                let judges = modules.iter().take(N_JUDGES);
+                let n_judged = judges.clone().filter(|m| paths.look_up(m, &way, fits).is_some()).count();
+                if n_judged < judges.len() {
+                    if n_judged > best.0 || best.1.is_none() {
+                        best = (n_judged, Some(way));
+                    }
+                    continue;
+                }
                 let found: Vec<Option<&Tensor>> = modules.iter().map(|m| paths.look_up(m, &way, fits)).collect();
                 let n_found = found.iter().flatten().count();
                 match found.into_iter().collect::<Option<Vec<_>>>() {
@@ -127,6 +137,9 @@ impl<'a> Paths<'a> {
             let Some(before) = found.strip_suffix(end) else { continue };
             if !(before.is_empty() || before.ends_with(self.separator)) {
                 continue;
+            }
+            if ways.len() == N_WAYS_MAX {
+                break;
             }
             let name = self.base.tensors().get(*index).and_then(|tensor| tensor.name.get(..*n_bytes));
             let added = name.and_then(|name| name.get(..before.len())).unwrap_or_default().to_owned();

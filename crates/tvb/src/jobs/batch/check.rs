@@ -91,6 +91,7 @@ impl Check {
                 return Ok(None);
             }
         };
+        plan.tell(progress);
         let n_outputs = unit.options(None, Existing::Refuse).most_outputs(plan.tasks.len());
         if let Err(error) = check_memory(&plan, n_outputs, runtime) {
             self.problems.push(format!("job {:?}: {error}", unit.job));

@@ -23,6 +23,8 @@ pub struct Inputs {
     pub skip_mismatched: bool,
     /// Rules for the names of the tasks' tensors.
     pub rename: Vec<String>,
+    /// Of embeddings and heads of other sizes, take the rows that all have.
+    pub common_vocab: bool,
     /// Where in a PyTorch file the state dict lies.
     pub key: Option<String>,
 }
@@ -50,6 +52,7 @@ impl Inputs {
             exclude: job.exclude.clone(),
             skip_mismatched: job.skip_mismatched,
             rename: job.rename.clone(),
+            common_vocab: job.common_vocab,
             key: job.key.clone(),
         })
     }
@@ -83,7 +86,7 @@ impl Inputs {
     /// Rejected: a malformed checkpoint, or mismatches. Failed: I/O.
     pub fn plan(&self, budget: &Budget) -> Result<Plan> {
         let rejected = |key: &'static str| move |error: Error| Error::rejected(error.message()).context(key);
-        let mut selection = Selection::all().skip_mismatched(self.skip_mismatched);
+        let mut selection = Selection::all().skip_mismatched(self.skip_mismatched).common_vocab(self.common_vocab);
         if let Some(pattern) = &self.include {
             selection = selection.include(pattern).map_err(rejected("include"))?;
         }

@@ -30,6 +30,7 @@ pub(super) struct JobKeys {
     skip_mismatched: bool,
     #[serde(deserialize_with = "texts")]
     rename: Vec<String>,
+    vocab: Option<String>,
     key: Option<String>,
     base_model: Option<String>,
     #[serde(deserialize_with = "texts")]
@@ -71,6 +72,8 @@ pub struct Job {
     pub skip_mismatched: bool,
     /// Rules for the names of the tasks' tensors, one after the other.
     pub rename: Vec<String>,
+    /// Of embeddings and heads of other sizes, take the rows that all have.
+    pub common_vocab: bool,
     /// Where in a PyTorch file the state dict lies.
     pub key: Option<String>,
     /// The base's name on the Hugging Face hub, for model cards.
@@ -127,6 +130,15 @@ impl Job {
         if let Some(ratio) = keys.ratio.iter().find(|ratio| !(**ratio > 0.0 && **ratio <= 1.0)) {
             return Err(Error::rejected(format!("{place}, ratio: above 0 and at most 1 expected, {ratio} found")));
         }
+        let common_vocab = match keys.vocab.as_deref() {
+            None | Some("whole") => false,
+            Some("common") => true,
+            Some(found) => {
+                return Err(Error::rejected(format!(
+                    "{place}, vocab: \"whole\" or \"common\" expected, {found:?} found"
+                )));
+            }
+        };
         if let Some(id) = &keys.base_model {
             check_model_id(id).map_err(|error| Error::rejected(format!("{place}, base_model: {}", error.message())))?;
         }
@@ -159,6 +171,7 @@ impl Job {
             exclude: keys.exclude,
             skip_mismatched: keys.skip_mismatched,
             rename: keys.rename,
+            common_vocab,
             key: keys.key,
             base_model: keys.base_model,
             methods,

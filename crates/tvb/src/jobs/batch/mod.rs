@@ -27,7 +27,7 @@
 //!
 //! | keys | |
 //! |---|---|
-//! | `base`, `tasks` or `from`; `include`, `exclude`, `skip_mismatched`, `rename`, `key` | the inputs |
+//! | `base`, `tasks` or `from`; `include`, `exclude`, `skip_mismatched`, `vocab`, `rename`, `key` | the inputs |
 //! | `base_model` | the base's name on the Hugging Face hub, for model cards |
 //! | `method`, `m`, `ratio`, `dtype` or `bits` | one or a list: an output for each combination. Without `method`, `m` and `ratio` every task is coded as it is, at 2 bits |
 //! | `keep_sum` (bits or `"off"`), `keep = ["a + b", "a - c:4"]` | what coded atoms keep exact, as the flags of `tvb compress` |

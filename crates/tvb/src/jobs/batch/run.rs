@@ -382,7 +382,8 @@ pub(super) fn current_basis(unit: &Unit, grams: &Grams, budget: &Budget) -> Opti
     let same_base = manifest.base.fingerprint == grams.base_fingerprint();
     // What was clipped is what the unit makes only where it clips.
     let same_values = unit.clip || options.get(CLIPPED).is_none();
-    (same_tasks && same_base && same_options && same_type && same_values && whole).then_some(basis)
+    let same_fit = manifest.fit == grams.fit;
+    (same_tasks && same_base && same_fit && same_options && same_type && same_values && whole).then_some(basis)
 }
 
 /// Whether a basis' atoms are coded, and keep what is kept, as these options say.

@@ -121,7 +121,8 @@ impl Make<'_> {
         progress.check()?;
         let file = coefficients::write(staged.path(), Some(&grams), &solution)?;
         progress.check()?;
-        let described = Described { grams: &grams, solved: &solved, method: &options.method, dtype, codes: None, are_factors: false };
+        let described =
+            Described { grams: &grams, solved: &solved, method: &options.method, dtype, codes: None, factors: None };
         let mut manifest = describe(&described, atoms, file);
         if !clipped.is_none() {
             if let Some(options) = manifest.method.options.as_object_mut() {

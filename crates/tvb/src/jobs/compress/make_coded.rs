@@ -79,7 +79,8 @@ impl Make<'_> {
             method: &self.options.method,
             dtype: self.options.dtype,
             codes: Some(codes),
-            are_factors: false,        };
+            factors: None,
+        };
         describe(&described, atoms, file).write(staged.path())
     }
 

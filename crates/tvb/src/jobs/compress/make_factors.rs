@@ -6,12 +6,13 @@ use super::options::CompressOptions;
 use crate::basis::atoms::factors::{self, Part, Parts};
 use crate::basis::coefficients::{self, Solution};
 use crate::basis::describe::{Described, describe};
-use crate::checkpoint::{Dtype, Place};
+use crate::basis::manifest::{FactorTensor, FactorsRecord, ModuleRecord};
+use crate::checkpoint::{Dtype, Module, Place};
 use crate::columns::plan::{Plan, PlannedTensor};
 use crate::error::{Error, Result};
 use crate::ops::Grams;
-use crate::units;
 use crate::solve::{Gram, Method, Solved, as_they_are, assess};
+use crate::units;
 use tvb_kernels::Dtype as Float;
 
 /// Bytes of the files of adapters.
@@ -28,8 +29,12 @@ impl Weighed {
     pub(super) fn in_words(self) -> String {
         let [factors, codes] = [self.factors, self.codes].map(units::bytes);
         match self.keeps_factors() {
-            true => format!("all tasks are adapters: their factors are kept as they are ({factors}); codes would take {codes}"),
-            false => format!("all tasks are adapters, and their factors would take {factors}: all elements are coded ({codes})"),
+            true => format!(
+                "all tasks are adapters: their factors are kept as they are ({factors}); codes would take {codes}"
+            ),
+            false => format!(
+                "all tasks are adapters, and their factors would take {factors}: all elements are coded ({codes})"
+            ),
         }
     }
 
@@ -56,6 +61,17 @@ pub(super) fn weigh(
         n_bytes = n_bytes.saturating_add(factors::n_bytes(&parts_of(plan, &plan.tensors, column))?);
     }
     Ok(Some(Weighed { factors: n_bytes, codes: code_bytes()? }))
+}
+
+/// Whose weight a tensor is, where all tasks that move it by factors say the same.
+fn module_of<'a>(plan: &'a Plan, planned: &PlannedTensor) -> Option<&'a Module> {
+    let places = (1..plan.n_columns()).map(|column| &plan.column_tensor(planned, column).place);
+    let mut all = places.filter_map(|place| match place {
+        Place::LowRank(factors) => Some(factors.module()),
+        _ => None,
+    });
+    let first = all.next()??;
+    all.all(|module| module == Some(first)).then_some(first)
 }
 
 /// What one task has of each of these tensors.
@@ -110,10 +126,18 @@ impl Make<'_> {
             method: &Method::Identity,
             dtype: Float::F32,
             codes: None,
-            are_factors: true,
+            factors: Some(FactorsRecord {
+                tensors: stored.iter().map(|planned| factor_tensor(plan, planned)).collect(),
+            }),
         };
         describe(&described, atoms, file).write(staged.path())
     }
+}
+
+/// What a manifest says of a stored tensor: the module is that of the first adapter that moves it.
+fn factor_tensor(plan: &Plan, planned: &PlannedTensor) -> FactorTensor {
+    let module = module_of(plan, planned).map(ModuleRecord::of);
+    FactorTensor { shape: planned.shape.clone(), module }
 }
 
 /// Elements of a task's difference from the base, where it has a tensor of its own.
@@ -133,5 +157,8 @@ fn difference(plan: &Plan, planned: &PlannedTensor, column: usize, first: usize,
         return Ok(());
     }
     let (column, name) = (plan.column_name(column), crate::shown::shown(&planned.name));
-    Err(Error::rejected(format!("{column}, tensor {name}: finite differences from the base in {} expected", Dtype::F32)))
+    Err(Error::rejected(format!(
+        "{column}, tensor {name}: finite differences from the base in {} expected",
+        Dtype::F32
+    )))
 }

@@ -3,15 +3,15 @@
 use super::output::{EditOutput, writer_for};
 use super::weights::{Edit, Source};
 use crate::basis::check_read;
-use crate::checkpoint::{Checkpoint, Inputs};
+use crate::checkpoint::{Checkpoint, CheckpointWriter, Inputs};
 use crate::error::{Error, Result};
 use crate::jobs::card::model_card;
 use crate::ops::outputs::Outputs;
 use crate::ops::range::Clipped;
-use crate::ops::reconstruct::{Edits, reconstruct};
+use crate::ops::reconstruct::{Edits, copy_tensors, reconstruct};
 use crate::pass::Runtime;
 use crate::progress::Progress;
-use crate::shown::shown_path;
+use crate::shown::{escaped, shown_path};
 
 /// An edit that is to be written: what, from what, onto what, and where.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,8 @@ pub struct EditJob<'a> {
 impl EditJob<'_> {
     /// What the output must leave alone.
     pub fn inputs(&self) -> Inputs {
-        self.base.iter().fold(self.source.inputs(), |inputs, base| inputs.with(&base.inputs()))
+        let head = self.output.head.iter().fold(self.source.inputs(), |inputs, head| inputs.with(&head.inputs()));
+        self.base.iter().fold(head, |inputs, base| inputs.with(&base.inputs()))
     }
 
     /// Forms the edit and writes it: an edited copy of the base, or the bare edit. Answers what was clipped.
@@ -55,15 +56,23 @@ impl EditJob<'_> {
         if base.is_none() && !output.delta {
             return Err(Error::usage("no base given").hint("--base PATH, or --delta for the bare edit"));
         }
-        let writers = [writer_for(&edits, base, output, &self.inputs())?];
+        let mut writers = [writer_for(&edits, base, output, &self.inputs())?];
         let outputs = Outputs { writers: &writers, format: output.format() };
-        let read = reconstruct(base, edits, outputs, runtime, progress)?;
+        let mut read = reconstruct(base, edits, outputs, runtime, progress)?;
         if let Source::Basis(basis) = source {
             check_read(&read, basis, base.filter(|_| !output.force))?;
         }
+        if let (Some(head), Some(_)) = (&output.head, base) {
+            writers.iter_mut().for_each(CheckpointWriter::release);
+            let outputs = Outputs { writers: &writers, format: output.format() };
+            read.clipped = read.clipped.and(copy_tensors(head.checkpoint(), head.names(), outputs, progress)?);
+        }
         for writer in writers {
             if let Some(base) = base {
-                let card = model_card(base, source, edit, &output.command, output.base_model.as_deref());
+                let mut card = model_card(base, source, edit, &output.command, output.base_model.as_deref());
+                if let Some(head) = &output.head {
+                    card.push_str(&format!("\n{}.\n", escaped(&head.in_words())));
+                }
                 writer.add_card(&card)?;
             }
             writer.commit()?;

@@ -1,12 +1,14 @@
 //! One edit from end to end: weights over tasks, what they become over atoms, how true the result will be, and the
 //! edited checkpoint itself.
 
+mod head;
 mod job;
 mod lora;
 mod output;
 mod patch;
 mod weights;
 
+pub use head::OwnHead;
 pub use job::EditJob;
 pub use lora::{AdapterReport, ModuleReport, write_adapter};
 pub use output::{EditOutput, writer_for};

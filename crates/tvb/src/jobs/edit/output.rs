@@ -1,5 +1,6 @@
 //! Where an edit goes, and in which form.
 
+use super::head::OwnHead;
 use crate::checkpoint::{Checkpoint, CheckpointWriter, Dtype, Existing, Inputs, TensorSpec};
 use crate::error::Result;
 use crate::ops::outputs::Format;
@@ -28,6 +29,8 @@ pub struct EditOutput {
     pub base_model: Option<String>,
     /// What the output must leave alone beside the files it is made from.
     pub protect: Inputs,
+    /// Tensors that the output takes from a task as they are.
+    pub head: Option<OwnHead>,
 }
 
 impl EditOutput {
@@ -43,6 +46,7 @@ impl EditOutput {
             command: String::new(),
             base_model: None,
             protect: Inputs::none(),
+            head: None,
         }
     }
 
@@ -87,6 +91,12 @@ impl EditOutput {
         EditOutput { protect, ..self }
     }
 
+    /// Sets the tensors that the output takes from a task as they are.
+    #[must_use]
+    pub fn head(self, head: Option<OwnHead>) -> EditOutput {
+        EditOutput { head, ..self }
+    }
+
     /// Sets the base's name on the Hugging Face hub, which [`check_model_id`](crate::jobs::card::check_model_id) takes.
     #[must_use]
     pub fn base_model(self, id: Option<String>) -> EditOutput {
@@ -104,7 +114,7 @@ impl EditOutput {
 /// them, or the edited ones alone.
 ///
 /// # Errors
-/// As [`CheckpointWriter::create`] and [`CheckpointWriter::copy_side_files`].
+/// As [`CheckpointWriter::create`] and [`CheckpointWriter::copy_side_files`]. Rejected: one of two tied tensors as a task's own.
 pub fn writer_for(
     edits: &Edits,
     base: Option<&Checkpoint>,
@@ -123,11 +133,23 @@ pub fn writer_for(
     };
     match base {
         Some(base) => {
-            let specs: Vec<TensorSpec> = base.tensors().iter().map(spec).collect();
+            let mut specs: Vec<TensorSpec> = base.tensors().iter().map(spec).collect();
+            if let Some(head) = &output.head {
+                head.check(&edits.fit.twins)?;
+                specs = head.over(specs, stored);
+            }
             let (target, existing) = (&output.target, output.existing);
-            let writer = CheckpointWriter::create(target, existing, &specs, base.metadata(), Some(base), inputs)?;
+            let mut writer = CheckpointWriter::create(target, existing, &specs, base.metadata(), Some(base), inputs)?;
+            let is_own = |name: &String| output.head.as_ref().is_some_and(|head| head.names().contains(name));
+            for twin in edits.fit.twins.iter().filter(|twin| !is_own(&twin.name)) {
+                writer.tie(&twin.of, &twin.name)?;
+            }
             // Before the work, so that what is refused is refused at once.
             writer.copy_side_files(base, output.dtype.map(Dtype::from))?;
+            if let Some(head) = &output.head {
+                writer.set_config(head.config())?;
+                writer.withhold(head.names());
+            }
             Ok(writer)
         }
         None => {

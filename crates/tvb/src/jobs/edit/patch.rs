@@ -86,7 +86,8 @@ pub fn write_patch(
         method: &method,
         dtype: tvb_kernels::Dtype::F32,
         codes: Some(codes),
-        are_factors: false,    };
+        factors: None,
+    };
     let mut manifest = describe(&described, atoms, file);
     for task in &mut manifest.tasks {
         // An edit was never a checkpoint.
@@ -124,7 +125,7 @@ fn grams(source: Source<'_>, coded: &CodedEdit, tensors: &[(String, Vec<usize>)]
         }
         Source::Checkpoints(plan) => {
             let digests = tensors.iter().filter_map(|(name, _)| {
-                let tensor = plan.base.get(name)?;
+                let tensor = plan.column_checkpoint(0).get(name)?;
                 Some((name.as_str(), tensor.dtype, tensor.shape.as_slice(), *coded.read.base.get(name)?))
             });
             let base = origin("base", &plan.base.path().display().to_string(), fingerprint(digests));
@@ -149,5 +150,6 @@ fn grams(source: Source<'_>, coded: &CodedEdit, tensors: &[(String, Vec<usize>)]
         skipped,
         carried,
         left_out,
+        fit: source.fit().clone(),
     })
 }

@@ -2,6 +2,7 @@
 
 use crate::basis::{self, Basis};
 use crate::checkpoint::{Checkpoint, Inputs};
+use crate::columns::fit::Fit;
 use crate::columns::plan::Plan;
 use crate::error::{Error, Result};
 use crate::ops::reconstruct::Edits;
@@ -23,6 +24,14 @@ pub enum Source<'a> {
 }
 
 impl Source<'_> {
+    /// How its columns fit the base.
+    pub fn fit(&self) -> &Fit {
+        match self {
+            Source::Basis(basis) => &basis.manifest.fit,
+            Source::Checkpoints(plan) => &plan.fit,
+        }
+    }
+
     /// What an output must leave alone.
     pub fn inputs(&self) -> Inputs {
         match self {

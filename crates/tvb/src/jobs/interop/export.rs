@@ -72,7 +72,8 @@ pub fn export_basis(
 ) -> Result<Exported> {
     let n_stored = basis.manifest.n_vectors();
     let is_pca = basis.manifest.method.name == "pca";
-    let mut notes = Vec::new();
+    // The published layout has no place for it.
+    let mut notes = basis.manifest.fit.lines();
     let frozen = frozen_tensors(basis, options.base.as_ref(), &runtime.budget)?;
     let inputs = options.base.iter().fold(basis.inputs(), |inputs, base| inputs.with(&base.inputs()));
     let inputs = inputs.and(Path::new(&basis.manifest.base.source));

@@ -99,6 +99,7 @@ fn describe(folder: &Path, published: Published, plan: &Plan, atoms: Vec<AtomRec
         frozen: Vec::new(),
         skipped: Vec::new(),
         left_out: Default::default(),
+        fit: Default::default(),
         carried: Vec::new(),
         loss: None,
         spectral_bound: None,

@@ -74,7 +74,7 @@ impl<'a> Candidates<'a> {
             }
         };
         let scaled = Edit { scale, ..self.edit.clone() };
-        let edits = Edits::from_delta(formed, scale);
+        let edits = Edits::from_delta(formed, scale, self.source.fit().clone());
         let output = self.output(target);
         let job = EditJob { source: self.source, edit: &scaled, base: Some(self.base), output: &output };
         job.write_formed(edits, self.runtime, progress)?;

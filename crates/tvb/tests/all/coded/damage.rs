@@ -143,7 +143,7 @@ fn manifests_that_do_not_fit_their_codes_are_refused() {
     let folder = &basis.folder;
     let good = manifest(folder);
     type Change<'a> = &'a dyn Fn(&mut Value);
-    let cases: [(Change<'_>, &str); 21] = [
+    let cases: [(Change<'_>, &str); 28] = [
         (
             &|m| m["coded"]["bits"] = "7".into(),
             "bits of a code: one of 0.25, 0.5, 1, 1.6, 2, 3, 4, 5, 6, 8 expected, \"7\" found",
@@ -170,7 +170,29 @@ fn manifests_that_do_not_fit_their_codes_are_refused() {
         (&|m| m["coded"]["tensors"] = json!([]), "coded tensors: 3 expected, 0 found"),
         (&|m| drop(m.as_object_mut().expect("an object").remove("coded")), "encode.model: shape [3, 4] expected"),
         (&|m| m["atoms"][0]["file"] = "../atom-00.safetensors".into(), "a name inside the basis folder expected"),
-        (&|m| m["version"] = 3.into(), "\"version\": 1 or 2 expected, 3 found"),
+        (&|m| m["fit"] = json!({ "twins": [{ "name": "x", "of": "nowhere" }] }), "tied tensors: a second name"),
+        (
+            &|m| {
+                m["fit"]["twins"] =
+                    json!([{ "name": m["groups"][0]["tensors"][1], "of": m["groups"][0]["tensors"][0] }])
+            },
+            "tied tensors",
+        ),
+        (
+            &|m| m["fit"]["twins"] = json!([0, 1].map(|_| json!({ "name": "x", "of": m["groups"][0]["tensors"][0] }))),
+            "tied tensors",
+        ),
+        (
+            &|m| m["fit"]["common_rows"] = json!([{ "name": "nowhere", "n_rows": 1 }]),
+            "common rows: a tensor of the basis",
+        ),
+        (&|m| m["fit"]["common_rows"] = json!([{ "name": m["groups"][0]["tensors"][0], "n_rows": 0 }]), "shape"),
+        (&|m| m["fit"]["common_rows"] = json!([{ "name": m["groups"][0]["tensors"][0], "n_rows": 7 }]), "shape"),
+        (
+            &|m| m["fit"]["common_rows"] = json!([{ "name": m["groups"][0]["tensors"][0], "n_rows": -1 }]),
+            "invalid value",
+        ),
+        (&|m| m["version"] = 4.into(), "\"version\": 1 to 3 expected, 4 found"),
     ];
     for (change, expected) in cases {
         let mut changed = good.clone();

@@ -5,16 +5,28 @@ use super::gather::{Gathered, Used};
 use super::layout::PREFIX;
 use super::names::module_of;
 use crate::checkpoint::{Checkpoint, Dtype, SafetensorsWriter, Tensor, TensorSpec, shown};
+use crate::columns::plan::Task;
 use crate::digest::BLOCK_ROWS;
 use crate::error::{Error, Result};
 use crate::ops::range::values_of;
+use crate::ops::reconstruct::Edits;
 use std::collections::{BTreeSet, HashSet};
+
+/// One tensor that is saved whole.
+#[derive(Debug)]
+pub(super) struct WholeTensor {
+    /// Its name in the adapter.
+    name: String,
+    /// Its name in the base.
+    pub own: String,
+    /// Whether the edit changes it; otherwise it is the base's, saved with its module.
+    is_edited: bool,
+}
 
 /// What is saved whole.
 #[derive(Debug, Default)]
 pub(super) struct Whole {
-    /// (name in the adapter, name in the base).
-    pub tensors: Vec<(String, String)>,
+    pub tensors: Vec<WholeTensor>,
     /// Modules as PEFT calls them.
     pub modules: Vec<String>,
     /// Whether biases are among the tensors.
@@ -24,7 +36,7 @@ pub(super) struct Whole {
 impl Whole {
     /// # Errors
     /// Rejected: no base, a tensor outside of any module, a module that is changed by factors as well.
-    pub(super) fn of(gathered: &Gathered, base: Option<&Checkpoint>) -> Result<Whole> {
+    pub(super) fn of(gathered: &Gathered, edits: &Edits, base: Option<&Checkpoint>) -> Result<Whole> {
         if gathered.dense.is_empty() {
             return Ok(Whole::default());
         }
@@ -36,6 +48,9 @@ impl Whole {
             .hint("--base PATH")
         })?;
         let targets: HashSet<&str> = gathered.changes.iter().map(|change| module_of(&change.tensor).0).collect();
+        let edited: HashSet<&str> = edits.tensors.iter().map(String::as_str).collect();
+        let whole_tensor =
+            |name: String, own: &str| WholeTensor { name, own: own.to_owned(), is_edited: edited.contains(own) };
         let rule = &gathered.rule;
         let whole = |name: &str| module_of(name).1 != "bias";
         let saved: BTreeSet<&str> =
@@ -55,11 +70,12 @@ impl Whole {
                     .hint("-o OUT writes the edited checkpoint"));
                 }
                 let rest = tensor.name.get(module.len()..).unwrap_or_default();
-                found.tensors.push((format!("{PREFIX}{name}{rest}"), tensor.name.clone()));
+                found.tensors.push(whole_tensor(format!("{PREFIX}{name}{rest}"), &tensor.name));
             } else if gathered.dense.contains(&tensor.name) {
                 let module = module_of(&tensor.name).0;
                 let layer = if targets.contains(module) { ".base_layer" } else { "" };
-                found.tensors.push((format!("{PREFIX}{}{layer}.bias", rule.apply(module)), tensor.name.clone()));
+                let name = format!("{PREFIX}{}{layer}.bias", rule.apply(module));
+                found.tensors.push(whole_tensor(name, &tensor.name));
                 found.has_biases = true;
             }
         }
@@ -68,7 +84,7 @@ impl Whole {
 
     /// Names, types and shapes in the adapter.
     pub(super) fn specs(&self, base: Option<&Checkpoint>, dtype: Option<Dtype>) -> Vec<TensorSpec> {
-        let spec = |(name, own): &(String, String)| {
+        let spec = |WholeTensor { name, own, .. }: &WholeTensor| {
             let tensor = base?.get(own)?;
             let dtype = dtype.filter(|_| tensor.dtype.float().is_some()).unwrap_or(tensor.dtype);
             Some(TensorSpec { name: name.clone(), dtype, shape: tensor.shape.clone() })
@@ -88,12 +104,13 @@ impl Whole {
         first: usize,
         writer: &SafetensorsWriter,
     ) -> Result<()> {
-        for (place, (_, name)) in self.tensors.iter().enumerate() {
-            let missing = || Error::failed(format!("tensor {} is not in the base", shown(name)));
-            let tensor = base.get(name).ok_or_else(missing)?;
+        for (place, WholeTensor { own, is_edited, .. }) in self.tensors.iter().enumerate() {
+            let missing = || Error::failed(format!("tensor {} is not in the base", shown(own)));
+            let tensor = base.get(own).ok_or_else(missing)?;
+            let columns = if *is_edited { used.columns.as_slice() } else { &[] };
             for row in (0..tensor.n_elements()).step_by(BLOCK_ROWS) {
                 let n_rows = BLOCK_ROWS.min(tensor.n_elements() - row);
-                let (size, bytes) = rows(base, tensor, used, dtype, row, n_rows)?;
+                let (size, bytes) = rows(base, tensor, columns, used.origin.is_some(), dtype, row, n_rows)?;
                 writer.write_at(first + place, (row * size) as u64, &bytes)?;
             }
         }
@@ -105,7 +122,8 @@ impl Whole {
 fn rows(
     base: &Checkpoint,
     tensor: &Tensor,
-    used: &Used<'_>,
+    columns: &[(&Task, f64)],
+    of_checkpoints: bool,
     dtype: Option<tvb_kernels::Dtype>,
     row: usize,
     n_rows: usize,
@@ -114,11 +132,15 @@ fn rows(
     let Some(float) = tensor.dtype.float() else { return Ok((tensor.dtype.size(), own)) };
     let origin = values_of(&own, float);
     let mut edited = origin.clone();
-    for (task, weight) in &used.columns {
-        let Some(column) = task.checkpoint.get(&tensor.name) else { continue };
-        let Some(float) = column.dtype.float().filter(|_| column.shape == tensor.shape) else { continue };
+    for (task, weight) in columns {
+        let column = task.checkpoint.get(&tensor.name).filter(|column| column.shape == tensor.shape);
+        let (column, float) = column.and_then(|column| Some((column, column.dtype.float()?))).ok_or_else(|| {
+            let (task, name, shape) = (shown(&task.name), shown(&tensor.name), &tensor.shape);
+            Error::rejected(format!("task {task}, tensor {name}: floats of shape {shape:?} expected, others found"))
+                .hint("-o OUT writes the edited checkpoint")
+        })?;
         let values = values_of(&read(&task.checkpoint, column, row, n_rows)?, float);
-        let is_whole = used.origin.is_some() && !column.is_delta();
+        let is_whole = of_checkpoints && !column.is_delta();
         for ((edited, value), origin) in edited.iter_mut().zip(values).zip(&origin) {
             *edited += weight * if is_whole { value - origin } else { value };
         }

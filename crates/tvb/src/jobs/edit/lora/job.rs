@@ -40,6 +40,12 @@ pub fn write_adapter(
     progress: &dyn Progress,
 ) -> Result<AdapterReport> {
     cut.check()?;
+    if !source.fit().common_rows.is_empty() {
+        return Err(Error::rejected(
+            "an adapter of whole tensors expected, an edit of the first rows of an embedding found",
+        )
+        .hint("leave out --vocab common, or write the edited checkpoint with -o"));
+    }
     let dtype = output.dtype.unwrap_or(tvb_kernels::Dtype::F32);
     let inputs = base.iter().fold(output.protect.clone().with(&source.inputs()), |all, base| all.with(&base.inputs()));
     check_output(OutputKind::Folder, &output.target, output.existing, &inputs)?;
@@ -51,7 +57,7 @@ pub fn write_adapter(
     let base = base.or(used.origin);
     let gathered = gather(&edits, &used)?;
     refuse_pipeline(&gathered)?;
-    let whole = Whole::of(&gathered, base)?;
+    let whole = Whole::of(&gathered, &edits, base)?;
     let work = Work { changes: &gathered.changes, target: &output.target, runtime, progress };
     let spectra = work.spectra()?;
     let ranks = cut.ranks(&cuttable(&gathered, &spectra));
@@ -62,7 +68,7 @@ pub fn write_adapter(
     let names = gathered.changes.iter().map(|change| change.module.name.clone());
     let mut report =
         AdapterReport::of(names.zip(&ranks).zip(spectra).map(|((name, rank), values)| (name, *rank, values)));
-    report.whole = whole.tensors.iter().map(|(_, own)| own.clone()).collect();
+    report.whole = whole.tensors.iter().map(|tensor| tensor.own.clone()).collect();
     let all = tensors(&gathered, &ranks, &whole, base, output);
     report.bytes = all.iter().map(TensorSpec::n_bytes).sum::<Result<u64>>()?;
     say(&report, &output.target, progress);

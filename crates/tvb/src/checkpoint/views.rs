@@ -1,0 +1,54 @@
+//! A checkpoint seen otherwise: its tensors under other names, or some of their rows. The files and their bytes are the same.
+
+use super::open::{Rest, finish};
+use super::{Checkpoint, Place, Tensor};
+use crate::error::Result;
+
+impl Checkpoint {
+    /// The same checkpoint with other names, one for each of [`tensors`](Checkpoint::tensors) in their order; without those whose
+    /// name is `None`.
+    ///
+    /// # Errors
+    /// Rejected: two tensors of one name, too little memory.
+    pub fn under_names(&self, names: &[Option<String>]) -> Result<Checkpoint> {
+        let named = self.tensors().iter().zip(names);
+        let tensors = named.filter_map(|(tensor, name)| Some(Tensor { name: name.clone()?, ..tensor.clone() }));
+        self.with_views(tensors.collect())
+    }
+
+    /// The same checkpoint with the names that `view` answers, and of some tensors only the first rows (of the first dimension).
+    ///
+    /// # Errors
+    /// Rejected: two tensors of one name, too little memory.
+    pub fn first_rows(&self, view: impl Fn(&Tensor) -> (String, Option<usize>)) -> Result<Checkpoint> {
+        let seen = |tensor: &Tensor| {
+            let (name, n_rows) = view(tensor);
+            let mut seen = Tensor { name, ..tensor.clone() };
+            if let (Some(n_rows), Some(all)) = (n_rows, seen.shape.first_mut())
+                && n_rows < *all
+            {
+                if let Place::LowRank(factors) = &seen.place {
+                    let n = factors.n_rows() / (*all).max(1) * n_rows;
+                    seen.place = Place::LowRank(factors.first_rows(n, self.path(), self.budget())?);
+                }
+                *all = n_rows;
+            }
+            Ok(seen)
+        };
+        self.with_views(self.tensors().iter().map(seen).collect::<Result<_>>()?)
+    }
+
+    /// The same files with these tensors, which are this checkpoint's own in other words.
+    pub(crate) fn with_views(&self, tensors: Vec<Tensor>) -> Result<Checkpoint> {
+        let cost: u64 = tensors.iter().map(|tensor| Tensor::cost(&tensor.name, tensor.shape.len())).sum();
+        let charge = self.budget().charge(self.path(), "its tensors", cost)?;
+        let rest = Rest {
+            index: self.inner.index.clone(),
+            metadata: self.inner.metadata.clone(),
+            charges: vec![charge.settled()],
+            notes: self.inner.notes.clone(),
+            ..Rest::default()
+        };
+        finish(self.path(), self.layout().clone(), self.inner.files.clone(), tensors, rest)
+    }
+}
