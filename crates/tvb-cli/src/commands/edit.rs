@@ -244,7 +244,7 @@ fn own_head(args: &EditArgs, base: &Checkpoint, context: &Context) -> Result<Opt
 #[derive(Debug)]
 pub(crate) enum Opened {
     Basis(Box<Basis>),
-    Originals(Plan),
+    Originals(Box<Plan>),
 }
 
 impl Opened {
@@ -272,7 +272,7 @@ impl Opened {
                         .hint("--from-checkpoints needs --base PATH to know what the fine-tunes moved from")
                 })?;
                 let sources = parse_tasks(&originals.from_checkpoints, context)?;
-                Ok(Opened::Originals(originals.selection.plan(base, sources, context)?))
+                Ok(Opened::Originals(Box::new(originals.selection.plan(base, sources, context)?)))
             }
         }
     }
@@ -352,7 +352,7 @@ fn run(
     let target = target.ok_or_else(|| Error::usage("no output given").hint("-o OUT, or --lora-out DIR"))?;
     let mut originals = args.originals.clone();
     // What the output takes as it is need not match the base.
-    originals.selection.apart = args.head_from.get(1).map(|pattern| text_of(pattern)).transpose()?;
+    originals.selection.apart = args.head_from.get(1).map(text_of).transpose()?;
     let from = Opened::new(basis.as_deref(), args.base.as_deref(), &originals, context)?;
     let (source, names) = (from.source(), from.names());
     let edit = Edit { alpha: weights(&names)?, scale: args.scale, rule };

@@ -202,7 +202,6 @@ fn what_is_left_out_is_said_with_its_share() {
             &format!(
                 "{} -q",
                 command
-                    .replace(" made", " made")
                     .replace("-o made", "-o made2")
                     .replace("-o g.gram", "-o g2.gram")
                     .replace("-o recovered", "-o recovered2")
