@@ -8,6 +8,7 @@ mod cli;
 mod coded;
 mod inputs;
 mod kills;
+mod left_behind;
 mod loss;
 mod names;
 mod numbers;
