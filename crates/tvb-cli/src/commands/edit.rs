@@ -222,7 +222,7 @@ fn text_of(word: &OsString) -> Result<String> {
 /// The tensors of `--head-from`, where it is given.
 fn own_head(args: &EditArgs, base: &Checkpoint, context: &Context) -> Result<Option<OwnHead>> {
     let [task, pattern] = args.head_from.as_slice() else { return Ok(None) };
-    let named = TaskSource::parse_all(&args.originals.from_checkpoints)?.into_iter();
+    let (named, _) = TaskSource::parse_all_in(Path::new(""), &args.originals.from_checkpoints)?;
     let source = match named.into_iter().find(|source| task.to_str() == Some(&source.name)) {
         Some(source) => source,
         None if task.to_str().is_none_or(|text| text.contains('=')) => TaskSource::parse(task)?,

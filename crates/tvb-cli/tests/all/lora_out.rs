@@ -240,7 +240,7 @@ fn what_cannot_be_an_adapter_is_refused_and_leaves_nothing() {
     apply(here, &["-o", "whole.safetensors"], &["a"], "a", 0);
     let before = contents(here);
     for (to, tasks, expression, exit_code, words) in [
-        (&["--lora-out", "x"][..], &["a", "whole.safetensors"][..], "a + whole", 3, "whole tensors found"),
+        (&["--lora-out", "x"][..], &["a", "full=whole.safetensors"][..], "a + full", 3, "whole tensors found"),
         (&["--lora-out", "x"], &["a", "again=a"], "a - again", 3, "changes something expected"),
         (&["--lora-out", "x", "--rank", "0"], &["a"], "a", 2, "rank of 1 or more"),
         (&["--lora-out", "x", "--energy", "1.5"], &["a"], "a", 2, "at most 1 expected"),

@@ -10,6 +10,7 @@ mod cli;
 mod coded;
 mod inputs;
 mod kills;
+mod left_behind;
 mod lora_out;
 mod loss;
 mod matching;
