@@ -156,11 +156,23 @@ fn without_weights(path: &Path, entries: &[String]) -> Error {
             .below(earlier.into_iter().chain(shown))
             .hint(format!("name a checkpoint of it, for example {}", path.join(last).display()));
     }
-    Error::rejected(format!(
+    let error = Error::rejected(format!(
         "{}: expected {} or {} or an index of their shards, found none",
         path.display(),
         names::SAFETENSORS[0],
         names::TORCH[0]
-    ))
-    .hint("name a checkpoint file or a folder in the Hugging Face layout")
+    ));
+    // Several adapters of one model are saved in folders of their own; so are the parts of a repository.
+    let is_model = |name: &&String| {
+        let folder = path.join(name);
+        [names::CONFIG, names::ADAPTER_CONFIG, names::PIPELINE].iter().any(|file| folder.join(file).is_file())
+    };
+    let inner: Vec<&str> = entries.iter().filter(is_model).map(String::as_str).collect();
+    match inner.first() {
+        Some(first) => {
+            let hint = format!("name one of its folders, for example {}", path.join(first).display());
+            error.below(listed(inner.into_iter())).hint(hint)
+        }
+        None => error.hint("name a checkpoint file or a folder in the Hugging Face layout"),
+    }
 }
