@@ -14,6 +14,7 @@ mod interop;
 mod kept;
 mod kept_on_device;
 mod lora;
+mod lora_damage;
 mod numbers;
 mod numbers_on_gpu;
 mod properties;
