@@ -9,6 +9,7 @@ use std::process::Command;
 
 /// Every target; an empty one would be noticed by cargo-fuzz.
 const TARGETS: &[&str] = &[
+    "adapter",
     "basis_coefficients",
     "basis_manifest",
     "coded_atom",
