@@ -1,6 +1,7 @@
 //! Tasks under the base's names: what the user renames, then what wrappers and heads have added, each change announced.
 
-use super::names::{Named, change, names_in_base};
+use super::heads::Heads;
+use super::names::{Matched, Named, change, names_in_base};
 use super::rename::Rename;
 use super::tasks::Task;
 use crate::checkpoint::{Checkpoint, Tensor};
@@ -23,6 +24,8 @@ pub struct UnderBaseNames {
     /// Float tensors that found no name of their own, since two names are one in the base's manner: the task's position, their name
     /// in its file, and their elements.
     pub nameless: Vec<(usize, String, usize)>,
+    /// Tensors beside a body that the other side is.
+    pub heads: Heads,
     /// What was done, a line each.
     pub notes: Vec<String>,
 }
@@ -44,7 +47,12 @@ pub fn under_base_names(base: &Checkpoint, tasks: Vec<Task>, renames: &[Rename])
         }
     }
     let base_names = named(base, None);
-    let mut found = UnderBaseNames { tasks: Vec::with_capacity(tasks.len()), nameless: Vec::new(), notes: Vec::new() };
+    let mut found = UnderBaseNames {
+        tasks: Vec::with_capacity(tasks.len()),
+        nameless: Vec::new(),
+        heads: Heads::default(),
+        notes: Vec::new(),
+    };
     let mut told: Vec<(String, Vec<String>)> = Vec::new();
     for (index, task) in tasks.into_iter().enumerate() {
         let renamed = renamed(&task, renames)?;
@@ -69,7 +77,10 @@ pub fn under_base_names(base: &Checkpoint, tasks: Vec<Task>, renames: &[Rename])
             .hint(format!("say which: --rename '{}:s/^{}//'", task.name, first.replace('.', "\\.")))
         })?;
         let names = match (matched, renamed) {
-            (Some(names), _) => names,
+            (Some(Matched { names, task_head, base_head }), _) => {
+                found.heads.add(index, (&task.checkpoint, &names, &task_head), (base, &base_head));
+                names
+            }
             (None, Some(names)) => names.into_iter().map(Some).collect(),
             (None, None) => {
                 found.tasks.push(task);

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use tvb_tests::small_models::{Random, Shape, Stored, Values, values, write_model};
 
 mod head;
+mod headless;
 mod tied;
 mod vocabulary;
 
