@@ -105,6 +105,7 @@ pub(super) struct Rest {
     pub(super) not_tensors: Vec<NotTensor>,
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) notes: Vec<String>,
+    pub(super) own_names: HashMap<String, String>,
     pub(super) charges: Vec<Charge>,
 }
 
@@ -152,7 +153,7 @@ pub(super) fn finish(
         }
         tensors.push(tensor);
     }
-    let Rest { index, not_tensors, metadata, notes, charges } = rest;
+    let Rest { index, not_tensors, metadata, notes, own_names, charges } = rest;
     let path = path.to_owned();
     let budget = files.first().map(|file| file.budget().clone()).unwrap_or_default();
     let inner = Inner {
@@ -166,6 +167,7 @@ pub(super) fn finish(
         not_tensors,
         metadata,
         notes,
+        own_names,
         budget,
         _charges: charges,
     };

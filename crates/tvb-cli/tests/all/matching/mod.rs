@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 use tvb_tests::small_models::{Random, Shape, Stored, Values, values, write_model};
 
+mod base;
 mod head;
 mod headless;
 mod tied;
