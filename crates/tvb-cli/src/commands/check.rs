@@ -98,5 +98,6 @@ fn json(plan: &Plan) -> Value {
         "skipped": plan.skipped,
         "left_out": left_out_json(&plan.left_out),
         "notes": plan.notes,
+        "warnings": plan.warnings,
     })
 }

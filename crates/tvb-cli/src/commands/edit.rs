@@ -19,6 +19,7 @@ use tvb::columns::plan::{LeftOut, Plan};
 use tvb::columns::tasks::TaskSource;
 use tvb::jobs::card::check_model_id;
 use tvb::jobs::edit::{Edit, EditJob, EditOutput, OwnHead, Source, write_adapter, write_patch};
+use tvb::progress::Progress;
 use tvb::shown::{path_json, shown_path};
 use tvb::solve::{Fidelity, Rule};
 use tvb::{Error, Rate, Result, arithmetic, units};
@@ -284,6 +285,14 @@ impl Opened {
         }
     }
 
+    /// Opens the base that it is added to; a plan has told what there is to say of it.
+    pub(crate) fn open_base(&self, path: &Path, key: Option<&str>, context: &Context) -> Result<Checkpoint> {
+        match self {
+            Opened::Basis(basis) => open_base_of(basis, path, key, context),
+            Opened::Originals(_) => open_base(path, key, context),
+        }
+    }
+
     fn left_out(&self) -> &LeftOut {
         match self {
             Opened::Basis(basis) => &basis.manifest.left_out,
@@ -304,6 +313,14 @@ pub(crate) fn open_base(path: &Path, key: Option<&str>, context: &Context) -> Re
     let options = OpenOptions { key: key.map(str::to_owned), budget: context.budget.clone() };
     let path = path.to_owned();
     context.unless_stopped(move |_| tvb::columns::open::open_base(&path, &options))
+}
+
+/// Opens the base of an edit from a basis, under the names that the basis knows, and says what its owner may not expect of it.
+pub(crate) fn open_base_of(basis: &Basis, path: &Path, key: Option<&str>, context: &Context) -> Result<Checkpoint> {
+    let (base, note) = basis.base(open_base(path, key, context)?)?;
+    base.notes().iter().for_each(|note| context.progress.note(&format!("base: {note}")));
+    note.iter().for_each(|note| context.progress.note(note));
+    Ok(base)
 }
 
 /// Opens a basis folder, and says what takes no part in it.
@@ -360,7 +377,7 @@ fn run(
     let base = args
         .base
         .as_deref()
-        .map(|path| open_base(path, args.originals.selection.key.as_deref(), context))
+        .map(|path| from.open_base(path, args.originals.selection.key.as_deref(), context))
         .transpose()?;
     let head = base.as_ref().map(|base| own_head(args, base, context)).transpose()?.flatten();
     let prediction = match &from {

@@ -1,7 +1,7 @@
 //! `tvb export`: a basis in the reference code's layout, or a checkpoint as a PyTorch state dict.
 
 use crate::args::Context;
-use crate::commands::edit::{open_base, open_basis};
+use crate::commands::edit::{open_base_of, open_basis};
 use crate::output::Answer;
 use clap::ValueEnum;
 use serde_json::json;
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     match (args.format, is_basis) {
         (Some(FormatName::Reference) | None, true) => {
             let basis = open_basis(&args.path, context)?;
-            let base = args.base.as_deref().map(|path| open_base(path, None, context)).transpose()?;
+            let base = args.base.as_deref().map(|path| open_base_of(&basis, path, None, context)).transpose()?;
             let options = ExportOptions::new(&args.output).existing(existing).base(base);
             let exported = export_basis(&basis, &options, &context.runtime()?, &context.progress)?;
             let mut text = format!("{shown}: {} atoms as {}\n", basis.manifest.n_vectors(), exported.method);

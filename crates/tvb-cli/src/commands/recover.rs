@@ -2,7 +2,7 @@
 
 use crate::args::Context;
 use crate::commands::compress::DtypeName;
-use crate::commands::edit::{model_id, open_base, open_basis};
+use crate::commands::edit::{model_id, open_base_of, open_basis};
 use crate::output::Answer;
 use clap::ValueEnum;
 use serde_json::json;
@@ -62,7 +62,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         true => (0..names.len()).collect(),
         false => args.tasks.iter().map(|name| arithmetic::find_task(&names, name)).collect::<Result<_>>()?,
     };
-    let base = args.base.as_deref().map(|path| open_base(path, None, context)).transpose()?;
+    let base = args.base.as_deref().map(|path| open_base_of(&basis, path, None, context)).transpose()?;
     let options = RecoverOptions::new(tasks.clone(), &args.output)
         .dtype(args.dtype.map(DtypeName::kernel))
         .clip(args.clip)

@@ -3,7 +3,7 @@
 use crate::args::Context;
 use crate::commands::compress::DtypeName;
 use crate::commands::edit::{
-    Opened, OriginalsArgs, RuleName, addition, check_alone, command_line, model_id, open_base, split,
+    Opened, OriginalsArgs, RuleName, addition, check_alone, command_line, model_id, split,
 };
 use crate::output::{Align, Answer, Table};
 use serde_json::json;
@@ -159,7 +159,7 @@ fn run_sweep(
     let options = options(args, &context.budget)?;
     let from = Opened::new(basis, Some(&args.base), &args.originals, context)?;
     let edit = Edit { alpha: alpha(&from.names())?, scale: 1.0, rule };
-    let base = open_base(&args.base, args.originals.selection.key.as_deref(), context)?;
+    let base = from.open_base(&args.base, args.originals.selection.key.as_deref(), context)?;
     let swept = sweep(from.source(), &edit, &base, &options, &context.runtime()?, &context.progress)?;
     let answer = Answer::new(table(&swept, &options), json(&swept, &options));
     match swept.best() {

@@ -2,6 +2,7 @@
 
 mod adapter_records;
 pub mod atoms;
+mod base;
 mod check_read;
 pub mod coefficients;
 pub mod describe;

@@ -28,6 +28,8 @@ pub(super) struct FileContents {
     pub(super) tensors: Vec<Tensor>,
     pub(super) not_tensors: Vec<NotTensor>,
     metadata: BTreeMap<String, String>,
+    /// What was taken of a file that holds several.
+    note: Option<String>,
     /// What all of it takes of the budget.
     pub(super) charge: Charge,
 }
@@ -81,17 +83,18 @@ pub(super) fn read_contents(path: &Path, options: &OpenOptions) -> Result<FileCo
     match content_of(&file)? {
         content @ Content::Safetensors => {
             let (SafetensorsHeader { tensors, metadata }, charge) = SafetensorsHeader::read_charged(&file)?;
-            Ok(FileContents { file, content, tensors, not_tensors: Vec::new(), metadata, charge })
+            Ok(FileContents { file, content, tensors, not_tensors: Vec::new(), metadata, note: None, charge })
         }
         content @ Content::Torch => {
             let file = TorchFile::parse(file)?;
-            let StateDict { tensors, not_tensors, charge } = torch::state_dict(&file, options.key.as_deref())?;
+            let StateDict { tensors, not_tensors, note, charge } = torch::state_dict(&file, options.key.as_deref())?;
             Ok(FileContents {
                 file: file.data_file().clone(),
                 content,
                 tensors,
                 not_tensors,
                 metadata: BTreeMap::new(),
+                note,
                 charge,
             })
         }
@@ -105,6 +108,7 @@ pub(super) struct Rest {
     pub(super) not_tensors: Vec<NotTensor>,
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) notes: Vec<String>,
+    pub(super) own_names: HashMap<String, String>,
     pub(super) charges: Vec<Charge>,
 }
 
@@ -119,6 +123,7 @@ pub(super) fn assemble(path: &Path, layout: Layout, mut rest: Rest, contents: Ve
             in_key_order.push(tensor);
         }
         rest.not_tensors.extend(file.not_tensors);
+        rest.notes.extend(file.note);
         if number == 0 {
             rest.metadata = file.metadata;
         }
@@ -152,7 +157,7 @@ pub(super) fn finish(
         }
         tensors.push(tensor);
     }
-    let Rest { index, not_tensors, metadata, notes, charges } = rest;
+    let Rest { index, not_tensors, metadata, notes, own_names, charges } = rest;
     let path = path.to_owned();
     let budget = files.first().map(|file| file.budget().clone()).unwrap_or_default();
     let inner = Inner {
@@ -166,6 +171,7 @@ pub(super) fn finish(
         not_tensors,
         metadata,
         notes,
+        own_names,
         budget,
         _charges: charges,
     };

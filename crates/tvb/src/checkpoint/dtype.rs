@@ -43,6 +43,28 @@ const TABLE: [(Dtype, &str, usize); 16] = [
     (Dtype::Complex64, "C64", 8),
 ];
 
+/// Types of safetensors headers that only quantized weights have, and that this program does not carry.
+const NARROW: [&str; 9] = [
+    "F4",
+    "F4_E2M1",
+    "F6_E2M3",
+    "F6_E3M2",
+    "F8_E8M0",
+    "F8_E4M3FNUZ",
+    "F8_E5M2FNUZ",
+    "F8_E4M3B11FNUZ",
+    "F8_E3M4",
+];
+
+/// What the owner of weights in fewer bits can do.
+pub const FLOATS_HINT: &str = "name the model that it was made from; or load it with transformers, model.dequantize() (or \
+                               dequantize=True in its quantization config), and save_pretrained it in bfloat16";
+
+/// Whether a safetensors header names floats of 8 bits or fewer that this program does not carry.
+pub(crate) fn is_narrow(name: &str) -> bool {
+    NARROW.contains(&name)
+}
+
 impl Dtype {
     /// Bytes per element.
     #[allow(clippy::indexing_slicing, reason = "the table has a row for every type, in their order: a test compares")]
@@ -100,6 +122,7 @@ mod tests {
         for (index, (dtype, name, _)) in TABLE.iter().enumerate() {
             assert_eq!(*dtype as usize, index);
             assert_eq!(Dtype::from_safetensors_name(name), Some(*dtype));
+            assert!(!is_narrow(name));
         }
     }
 }

@@ -52,7 +52,7 @@ impl CheckpointWriter {
         let is_pipeline = like.is_some_and(|like| matches!(like.layout(), Layout::Pipeline { .. }));
         let same = |like: &&Checkpoint| {
             like.tensors().len() == specs.len()
-                && like.tensors().iter().zip(specs).all(|(tensor, spec)| tensor.name == spec.name)
+                && like.tensors().iter().zip(specs).all(|(tensor, spec)| like.own_name(&tensor.name) == spec.name)
         };
         let (staged, writers, by_name) = match kind {
             OutputKind::File if is_pipeline => {
@@ -138,6 +138,13 @@ impl CheckpointWriter {
             _ => {}
         }
         Ok(())
+    }
+
+    /// From now on the tensor `own` of the output can be written as `name` too.
+    pub fn call(&mut self, own: &str, name: &str) {
+        if let Some(home) = self.by_name.get(own).copied() {
+            self.by_name.entry(name.to_owned()).or_insert(home);
+        }
     }
 
     /// Whether an output at `target` is one file or a folder, by its name.

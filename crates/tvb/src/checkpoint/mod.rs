@@ -50,7 +50,7 @@ pub(crate) use budget::Charge;
 pub(crate) use capped::{read_capped, read_capped_or_pipe, read_capped_within};
 pub use config::Config;
 pub use data_file::{DataFile, FileStamp, raise_open_file_limit};
-pub use dtype::Dtype;
+pub use dtype::{Dtype, FLOATS_HINT};
 pub use edited::CheckpointWriter;
 pub use held::HeldBytes;
 pub(crate) use hub::snapshot;

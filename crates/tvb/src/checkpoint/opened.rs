@@ -29,6 +29,8 @@ pub(super) struct Inner {
     pub(super) not_tensors: Vec<NotTensor>,
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) notes: Vec<String>,
+    /// The files' own names of tensors that go by others.
+    pub(super) own_names: HashMap<String, String>,
     pub(super) budget: Budget,
     /// What all of it takes of the budget, given back with it.
     pub(super) _charges: Vec<Charge>,

@@ -42,6 +42,19 @@ impl Share {
     pub fn share(&self) -> f64 {
         if self.of == 0 { 0.0 } else { self.n_parameters as f64 / self.of as f64 }
     }
+
+    /// Whether it is so much that it is a warning: more than 1 %.
+    pub fn is_much(&self) -> bool {
+        self.share() > WARNED_SHARE
+    }
+
+    /// `2 tensors, 0.4 %`.
+    pub fn in_words(&self) -> String {
+        let plural = if self.n_tensors == 1 { "" } else { "s" };
+        let percent = 100.0 * self.share();
+        let digits = if percent < 0.1 { format!("{percent:.1e}") } else { format!("{percent:.1}") };
+        format!("{} tensor{plural}, {digits} %", self.n_tensors)
+    }
 }
 
 /// What takes no part, of the base and of the task of which most has no place in the base.
@@ -73,8 +86,7 @@ impl LeftOut {
 
     /// Whether it is so much that it is a warning: more than 1 % of the base or of a task.
     pub fn is_much(&self) -> bool {
-        let of_task = self.task.as_ref().map_or(0.0, |task| task.share.share());
-        self.base.share().max(of_task) > WARNED_SHARE
+        self.base.is_much() || self.task.as_ref().is_some_and(|task| task.share.is_much())
     }
 
     /// One line, `skipped` saying which and why; `None` where nothing is left out.
@@ -84,10 +96,10 @@ impl LeftOut {
         }
         let mut parts = Vec::new();
         if self.base.n_parameters > 0 {
-            parts.push(format!("{} of the base's parameters", in_words(&self.base)));
+            parts.push(format!("{} of the base's parameters", self.base.in_words()));
         }
         if let Some(TaskShare { name, share }) = &self.task {
-            parts.push(format!("{} of the parameters of task {} (no place in the base)", in_words(share), shown(name)));
+            parts.push(format!("{} of the parameters of task {} (no place in the base)", share.in_words(), shown(name)));
         }
         if parts.is_empty() {
             let n_tensors = skipped.len();
@@ -114,13 +126,6 @@ impl LeftOut {
             None => {}
         }
     }
-}
-
-fn in_words(share: &Share) -> String {
-    let plural = if share.n_tensors == 1 { "" } else { "s" };
-    let percent = 100.0 * share.share();
-    let digits = if percent < 0.1 { format!("{percent:.1e}") } else { format!("{percent:.1}") };
-    format!("{} tensor{plural}, {digits} %", share.n_tensors)
 }
 
 #[cfg(test)]

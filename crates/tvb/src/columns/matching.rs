@@ -1,9 +1,10 @@
 //! Tasks under the base's names: what the user renames, then what wrappers and heads have added, each change announced.
 
-use super::names::{Named, change, names_in_base};
+use super::heads::Heads;
+use super::names::{Matched, Named, change, names_in_base};
 use super::rename::Rename;
 use super::tasks::Task;
-use crate::checkpoint::{Checkpoint, Tensor};
+use crate::checkpoint::{Checkpoint, Layout, Tensor};
 use crate::error::{Error, Result};
 use crate::shown::{shown, shown_path};
 use std::collections::{HashMap, HashSet};
@@ -23,6 +24,8 @@ pub struct UnderBaseNames {
     /// Float tensors that found no name of their own, since two names are one in the base's manner: the task's position, their name
     /// in its file, and their elements.
     pub nameless: Vec<(usize, String, usize)>,
+    /// Tensors beside a body that the other side is.
+    pub heads: Heads,
     /// What was done, a line each.
     pub notes: Vec<String>,
 }
@@ -44,7 +47,12 @@ pub fn under_base_names(base: &Checkpoint, tasks: Vec<Task>, renames: &[Rename])
         }
     }
     let base_names = named(base, None);
-    let mut found = UnderBaseNames { tasks: Vec::with_capacity(tasks.len()), nameless: Vec::new(), notes: Vec::new() };
+    let mut found = UnderBaseNames {
+        tasks: Vec::with_capacity(tasks.len()),
+        nameless: Vec::new(),
+        heads: Heads::default(),
+        notes: Vec::new(),
+    };
     let mut told: Vec<(String, Vec<String>)> = Vec::new();
     for (index, task) in tasks.into_iter().enumerate() {
         let renamed = renamed(&task, renames)?;
@@ -69,14 +77,17 @@ pub fn under_base_names(base: &Checkpoint, tasks: Vec<Task>, renames: &[Rename])
             .hint(format!("say which: --rename '{}:s/^{}//'", task.name, first.replace('.', "\\.")))
         })?;
         let names = match (matched, renamed) {
-            (Some(names), _) => names,
+            (Some(Matched { names, task_head, base_head }), _) => {
+                found.heads.add(index, (&task.checkpoint, &names, &task_head), (base, &base_head));
+                names
+            }
             (None, Some(names)) => names.into_iter().map(Some).collect(),
             (None, None) => {
                 found.tasks.push(task);
                 continue;
             }
         };
-        let changes = changes(&own, &names, base);
+        let changes = changes(&own, &names, &|name| base.get(name).is_some());
         match told.iter_mut().find(|(known, _)| *known == changes) {
             Some((_, names)) => names.push(task.name.clone()),
             None if changes.is_empty() => {}
@@ -94,6 +105,44 @@ pub fn under_base_names(base: &Checkpoint, tasks: Vec<Task>, renames: &[Rename])
     found.notes = told.into_iter().map(|(changes, names)| format!("{}: {changes}", tasks_in_words(&names))).collect();
     found.notes.extend(of_opening.concat());
     Ok(found)
+}
+
+/// A base that is given to something made from the base whose tensors are `known`, under the names that those have. What is written
+/// like it keeps its own names. Shapes are for others to compare. `None` where there is nothing to change, or no way to.
+///
+/// # Errors
+/// Rejected: names that match in two ways, too little memory.
+pub fn base_under_names(base: &Checkpoint, known: &[&str]) -> Result<Option<(Checkpoint, String)>> {
+    let is_pipeline = matches!(base.layout(), Layout::Pipeline { .. });
+    if is_pipeline || known.iter().all(|name| base.get(name).is_some()) {
+        return Ok(None);
+    }
+    let n_bytes = MATCHING_BYTES * (known.len() + base.tensors().len()) as u64;
+    let _charge = base.budget().charge(base.path(), "matching its names", n_bytes)?;
+    let expected: Vec<Named<'_>> = known.iter().map(|name| Named { name, shape: &[] }).collect();
+    let own: Vec<Named<'_>> = base.tensors().iter().map(|tensor| Named { name: &tensor.name, shape: &[] }).collect();
+    let matched = names_in_base(&expected, &own).map_err(|ambiguous| {
+        let [first, second] = ambiguous.leads.map(|lead| if lead.is_empty() { "nothing".into() } else { lead });
+        Error::rejected(format!(
+            "{}: its names match the basis's in two ways: with {} taken off, or with {}",
+            shown_path(base.path()),
+            shown(&first),
+            shown(&second)
+        ))
+        .hint("name the checkpoint that the basis was made from, or one with a single copy of the model")
+    })?;
+    let Some(names) = matched.and_then(|matched| matched.names.into_iter().collect::<Option<Vec<String>>>()) else {
+        return Ok(None);
+    };
+    let is_anothers = |(name, own): (&String, &Named<'_>)| name != own.name && base.get(name).is_some();
+    let found: HashSet<&str> = names.iter().map(String::as_str).collect();
+    if names.iter().zip(&own).any(is_anothers) || !known.iter().all(|name| found.contains(name)) {
+        return Ok(None);
+    }
+    let given: Vec<Option<String>> = names.iter().cloned().map(Some).collect();
+    let known: HashSet<&str> = known.iter().copied().collect();
+    let changes = changes(&own, &given, &|name| known.contains(name));
+    Ok(Some((base.known_as(&names)?, changes)))
 }
 
 fn named<'a>(checkpoint: &'a Checkpoint, names: Option<&'a [String]>) -> Vec<Named<'a>> {
@@ -131,11 +180,11 @@ fn renamed(task: &Task, renames: &[Rename]) -> Result<Option<Vec<String>>> {
 }
 
 /// What was done to the names of tensors that the base has: `` `module.` taken off 312 names ``.
-fn changes(own: &[Named<'_>], names: &[Option<String>], base: &Checkpoint) -> String {
+fn changes(own: &[Named<'_>], names: &[Option<String>], is_known: &dyn Fn(&str) -> bool) -> String {
     let mut counts: Vec<((&str, &str), usize)> = Vec::new();
     let mut places: HashMap<(&str, &str), usize> = HashMap::new();
     for (tensor, name) in own.iter().zip(names) {
-        let Some(name) = name.as_deref().filter(|name| *name != tensor.name && base.get(name).is_some()) else {
+        let Some(name) = name.as_deref().filter(|name| *name != tensor.name && is_known(name)) else {
             continue;
         };
         let changed = change(tensor.name, name);

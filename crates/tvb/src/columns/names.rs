@@ -24,6 +24,17 @@ pub struct Ambiguous {
     pub leads: [String; 2],
 }
 
+/// Names that were matched otherwise than as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Matched {
+    /// The task's names in the base's manner, in the task's order; `None` where that would be another tensor's name.
+    pub names: Vec<Option<String>>,
+    /// Where one side is the body of the other: the task's tensors beside the body, which the base lacks, as positions.
+    pub task_head: Vec<usize>,
+    /// The same of the base's tensors, which the task lacks.
+    pub base_head: Vec<usize>,
+}
+
 /// What wrappers put before every name of what they wrap.
 const WRAPPERS: [&str; 7] =
     ["module.", "_orig_mod.", "model.", "base_model.model.", "ema_model.", "_forward_module.", "network."];
@@ -33,6 +44,10 @@ const LEVELS: [&[&str]; 3] = [
     &["_orig_mod"],
     &["_orig_mod", "module", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"],
 ];
+/// Segments of wrappers' leads that are no module of a model: `bert.` and `model.` can be a model's body beside its head.
+const NO_BODY: [&str; 6] = ["module", "_orig_mod", "base_model", "ema_model", "_forward_module", "network"];
+/// A module of bodies that models with a head often leave out.
+const POOLER: &str = "pooler";
 /// Segments that a lead may have.
 const DEPTH_MAX: usize = 8;
 /// Longer names are matched as they are: what is looked at grows with the square of a name.
@@ -61,15 +76,15 @@ struct Keys<'a> {
     shapes: Vec<&'a [usize]>,
 }
 
-/// The names of the task's tensors in the base's manner, in the task's order: `None` where they are as they should be. Those of
-/// tensors that the base lacks are changed like the others; an entry is `None` where that would be another tensor's name.
+/// The names of the task's tensors in the base's manner: `None` where they are as they should be. Those of tensors that the base
+/// lacks are changed like the others.
 ///
 /// # Errors
 /// Two ways match equally many tensors.
 pub fn names_in_base(
     base: &[Named<'_>],
     task: &[Named<'_>],
-) -> std::result::Result<Option<Vec<Option<String>>>, Ambiguous> {
+) -> std::result::Result<Option<Matched>, Ambiguous> {
     let as_they_are = score_of(&Keys::new(base, 0), &Keys::new(task, 0));
     if as_they_are == (base.len(), base.len()) || base.is_empty() || task.is_empty() {
         return Ok(None);
@@ -106,8 +121,55 @@ pub fn names_in_base(
     let other = rest.iter().take(N_TIES_MAX).find(|way| matched(&named(way)) != matched(&names));
     match other {
         Some(other) => Err(Ambiguous { leads: [first.task_lead.to_owned(), other.task_lead.to_owned()] }),
-        None => Ok(Some(names)),
+        None => {
+            let keys = levels.iter().find(|(level, ..)| *level == first.level);
+            let heads = keys.map(|(_, base_keys, task_keys)| heads(base, &names, (base_keys, task_keys), first));
+            let (task_head, base_head) = heads.unwrap_or_default();
+            Ok(Some(Matched { names, task_head, base_head }))
+        }
     }
+}
+
+/// The tensors beside the body of a model that has a head, on either side, where the other side is such a body: positions of
+/// the task's tensors that the base lacks, and of the base's that the task lacks. A second copy of the body is no head.
+fn heads(
+    base: &[Named<'_>],
+    names: &[Option<String>],
+    keys: (&Keys<'_>, &Keys<'_>),
+    way: &Way<'_>,
+) -> (Vec<usize>, Vec<usize>) {
+    if is_body(way.base_lead) == is_body(way.task_lead) {
+        return Default::default();
+    }
+    let (base_keys, task_keys) = keys;
+    let own: HashSet<&str> = base.iter().map(|tensor| tensor.name).collect();
+    let named: HashSet<&str> = names.iter().flatten().map(String::as_str).collect();
+    let beside = |lead: &str, key: &str| match key.strip_prefix(lead) {
+        Some(rest) => rest.split('.').next() == Some(POOLER),
+        None => is_body(lead),
+    };
+    let body = base_keys.behind(way.base_lead);
+    let is_copy = |key: &str, shape: &[usize]| {
+        key.len() > NAME_BYTES_MAX
+            || key.match_indices('.').take(DEPTH_MAX).any(|(at, _)| {
+                key.get(at + 1..).and_then(|rest| body.get(rest)).is_some_and(|found| *found == shape)
+            })
+    };
+    let of_task = task_keys.iter().zip(names).enumerate().filter(|(_, ((key, shape), name))| {
+        let is_new = name.as_deref().is_some_and(|name| !own.contains(name));
+        is_new && beside(way.task_lead, key) && !is_copy(key, shape)
+    });
+    let of_base = base_keys.iter().zip(base).enumerate().filter(|(_, ((key, shape), tensor))| {
+        let is_alone = !named.contains(tensor.name) && beside(way.base_lead, key);
+        is_alone && (key.starts_with(way.base_lead) || !is_copy(key, shape))
+    });
+    (of_task.map(|(index, _)| index).collect(), of_base.map(|(index, _)| index).collect())
+}
+
+/// Whether a lead names a module of the model, and not only what was wrapped around it.
+fn is_body(lead: &str) -> bool {
+    let lead = lead.replace("base_model.model.", "");
+    lead.split('.').any(|segment| !segment.is_empty() && !NO_BODY.contains(&segment))
 }
 
 impl<'a> Keys<'a> {
@@ -284,7 +346,7 @@ mod tests {
     }
 
     fn matched(base: &[&str], task: &[&str]) -> Vec<String> {
-        let names = names_in_base(&named(base), &named(task)).unwrap();
+        let names = names_in_base(&named(base), &named(task)).unwrap().map(|matched| matched.names);
         let own = || task.iter().map(|name| Some((*name).to_owned())).collect();
         names.unwrap_or_else(own).into_iter().map(|name| name.unwrap_or_else(|| "-".into())).collect()
     }
@@ -323,6 +385,22 @@ mod tests {
         let task = ["bert.embeddings.w", "bert.encoder.0.w", "bert.encoder.0.b", "bert.pooler.w", "classifier.w"];
         assert_eq!(matched(&base, &task), [&base[..], &["classifier.w"]].concat());
         assert_eq!(matched(&task, &base), task[..4]);
+        let heads = |base: &[&str], task: &[&str]| {
+            let matched = names_in_base(&named(base), &named(task)).unwrap().unwrap();
+            (matched.task_head, matched.base_head)
+        };
+        assert_eq!(heads(&base, &task), (vec![4], vec![]));
+        assert_eq!(heads(&task, &base), (vec![], vec![4]));
+        // A body without its pooler, and one that was wrapped.
+        assert_eq!(heads(&base, &task[..3]), (vec![], vec![3]));
+        let wrapped: Vec<String> = task.iter().map(|name| format!("module.{name}")).collect();
+        let wrapped: Vec<&str> = wrapped.iter().map(String::as_str).collect();
+        assert_eq!(heads(&base, &wrapped), (vec![4], vec![]));
+        // Not beside a body: a wrapper alone, one more tensor of the body, another copy of a part of it.
+        let module = ["module.embeddings.w", "module.encoder.0.w", "module.encoder.0.b", "module.pooler.w", "head.w"];
+        assert_eq!(heads(&base, &module), (vec![], vec![]));
+        let more = [&task[..4], &["bert.encoder.1.w", "teacher.encoder.0.w"]].concat();
+        assert_eq!(heads(&base, &more), (vec![], vec![]));
         // Names of another model stay what they are.
         assert_eq!(matched(&base, &["x.w", "y.b", "bert.pooler.w"]), ["x.w", "y.b", "bert.pooler.w"]);
     }

@@ -6,6 +6,7 @@
 use super::coded::{CodedColumn, block_bytes};
 use super::common_rows::{self, common_rows, is_other_vocabulary};
 use super::fit::{CommonRows, Fit};
+use super::heads::{Heads, Settled};
 use super::left_out::{Share, TaskShare};
 use super::matching::{UnderBaseNames, under_base_names};
 use super::mismatches::{Mismatch, Mismatches, mismatch_error};
@@ -40,6 +41,8 @@ pub struct Plan {
     pub codes: Vec<CodedColumn>,
     /// What was matched otherwise than by equal names, a line each, for whoever made the inputs.
     pub notes: Vec<String>,
+    /// The same, of what is much of the model.
+    pub warnings: Vec<String>,
     /// How much of the base and of the tasks takes no part.
     pub left_out: LeftOut,
     /// How the columns fit the base: tied tensors, and those of which only the first rows take part.
@@ -83,13 +86,20 @@ impl Plan {
     /// lists the first twenty mismatches and counts the rest.
     pub fn new(base: Checkpoint, tasks: Vec<Task>, selection: &Selection) -> Result<Plan> {
         check_task_names(&tasks)?;
-        let UnderBaseNames { tasks, nameless, mut notes } = under_base_names(&base, tasks, selection.renames())?;
+        let UnderBaseNames { tasks, nameless, mut heads, mut notes } = under_base_names(&base, tasks, selection.renames())?;
         notes.splice(0..0, base.notes().iter().map(|note| format!("base: {note}")));
         let ties = find_ties(&base, tasks, &|name| selection.takes(name))?;
         notes.extend(ties.notes);
-        let (mut tasks, mut fit) = (ties.tasks, Fit { twins: ties.twins, common_rows: Vec::new() });
+        let mut fit = Fit { twins: ties.twins, common_rows: Vec::new() };
         let seconds: HashSet<String> = fit.twins.iter().map(|twin| twin.name.clone()).collect();
         let seconds: HashSet<&str> = seconds.iter().map(String::as_str).collect();
+        heads.without(&fit.twins);
+        let Settled { mut tasks, in_none, told } =
+            heads.of_base(&base, ties.tasks, &|name| selection.takes(name), n_floats(&base, &seconds))?;
+        let (much, little): (Vec<_>, Vec<_>) = told.into_iter().partition(|(_, is_much)| *is_much);
+        notes.extend(little.into_iter().map(|(line, _)| line));
+        let (of_heads, note) = heads.of_tasks(&tasks, &|name| selection.takes(name));
+        notes.extend(note);
         // Rows that tasks have beyond the common ones.
         let mut n_beyond = vec![0; tasks.len()];
         if selection.common_vocab {
@@ -102,12 +112,13 @@ impl Plan {
             }
         }
         let mut mismatches = Mismatches::new(selection);
-        find_extra_tensors(&base, &tasks, &fit, selection, &mut mismatches);
+        find_extra_tensors(&base, (&tasks, &heads), &fit, selection, &mut mismatches);
         for (task, tensor, n_elements) in nameless.iter().filter(|(_, tensor, _)| selection.takes(tensor)) {
             let task = tasks.get(*task).map_or("", |task| task.name.as_str());
             mismatches.add(task, (tensor, *n_elements), || "another tensor has this name in the base's manner".into());
         }
-        let mut plan = Plan { notes, ..Plan::of_nothing(base, tasks) };
+        let warnings = much.into_iter().map(|(line, _)| line).collect();
+        let mut plan = Plan { notes, warnings, skipped: of_heads, ..Plan::of_nothing(base, tasks) };
         plan.seen_base = fit.seen(&plan.base)?;
         let base = plan.seen_base.clone();
         // A tensor is chosen by all of its names, or it would be edited under one of them alone.
@@ -122,6 +133,8 @@ impl Plan {
                 plan.carried.push(tensor.name.clone());
             } else if !takes(&tensor.name) {
                 plan.skipped.push(skipped(&tensor.name, tensor.n_elements(), selection.reason(&tensor.name).into()));
+            } else if in_none.contains(&tensor.name) {
+                plan.skipped.push(skipped(&tensor.name, tensor.n_elements(), "no task has a head".into()));
             } else {
                 plan.match_tensor(index, tensor, &mut mismatches);
             }
@@ -159,6 +172,7 @@ impl Plan {
             skipped: Vec::new(),
             codes: Vec::new(),
             notes: Vec::new(),
+            warnings: Vec::new(),
             left_out: LeftOut::default(),
         }
     }
@@ -256,6 +270,7 @@ impl Plan {
     /// Tells whoever made the inputs what was matched, and what was left out.
     pub fn tell(&self, progress: &dyn Progress) {
         self.notes.iter().for_each(|note| progress.note(note));
+        self.warnings.iter().for_each(|warning| progress.warn(warning));
         self.left_out.tell(&self.skipped, progress);
     }
 
@@ -408,15 +423,16 @@ fn check_task_names(tasks: &[Task]) -> Result<()> {
 /// Float tensors that a fine-tune has and the base lacks.
 fn find_extra_tensors(
     base: &Checkpoint,
-    tasks: &[Task],
+    (tasks, heads): (&[Task], &Heads),
     fit: &Fit,
     selection: &Selection,
     mismatches: &mut Mismatches,
 ) {
     let is_known = |name: &str| base.get(name).is_some() || fit.twins.iter().any(|twin| twin.name == name);
-    for task in tasks {
+    for (index, task) in tasks.iter().enumerate() {
         for tensor in task.checkpoint.tensors() {
-            if tensor.dtype.float().is_some() && selection.takes(&tensor.name) && !is_known(&tensor.name) {
+            let is_new = tensor.dtype.float().is_some() && selection.takes(&tensor.name) && !is_known(&tensor.name);
+            if is_new && !heads.has(index, &tensor.name) {
                 mismatches.add(&task.name, (&tensor.name, tensor.n_elements()), || "not in the base".into());
             }
         }

@@ -3,7 +3,7 @@
 //! Packed weights are integers, which are carried over from the base like any other. Such a file would pass for a model whose
 //! norms alone were trained; so it is known by its types and names, and refused.
 
-use crate::checkpoint::{Checkpoint, Config, Dtype, Layout, Tensor};
+use crate::checkpoint::{Checkpoint, Config, Dtype, FLOATS_HINT, Layout, Tensor};
 use crate::error::{Error, Result};
 use crate::shown::{shown, shown_path};
 use std::fmt;
@@ -19,8 +19,6 @@ pub struct Unfit {
     pub hint: &'static str,
 }
 
-const FLOATS_HINT: &str = "name the model that it was made from; or load it with transformers, model.dequantize() (or \
-                           dequantize=True in its quantization config), and save_pretrained it in bfloat16";
 const COMPLEX_HINT: &str = "save the real and the imaginary part as tensors of their own: torch.view_as_real";
 const MERGE_HINT: &str = "merge it into a whole model first: model.merge_and_unload(), then save_pretrained";
 const ADAPTER_HINT: &str = "name the adapter's own folder, with its adapter_config.json, as a task; or merge it into a whole \

@@ -137,9 +137,11 @@ pub fn verify_errors(basis: &Basis, plan: &Plan, runtime: &Runtime, progress: &d
         which.iter().map(|&task| (0..decode.n_rows()).map(|m| decode[(m, task)]).collect()).collect();
     // As the basis sees them, which may be made from more tasks.
     let fit = &basis.manifest.fit;
-    let base = fit.seen(&plan.base)?;
+    let (base, tasks, note) = basis.columns(plan)?;
+    note.iter().for_each(|note| progress.note(note));
+    let base = fit.seen(&base)?;
     let seen = |task: &Task| Ok(Task { checkpoint: fit.seen(&task.checkpoint)?, ..task.clone() });
-    let mut columns = plan.tasks.iter().map(seen).collect::<Result<Vec<Task>>>()?;
+    let mut columns = tasks.iter().map(seen).collect::<Result<Vec<Task>>>()?;
     let atoms = basis.atoms()?;
     let (recovery, weights) = match &atoms {
         Atoms::Coded(atoms) => {

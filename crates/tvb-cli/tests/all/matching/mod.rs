@@ -8,7 +8,9 @@ use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 use tvb_tests::small_models::{Random, Shape, Stored, Values, values, write_model};
 
+mod base;
 mod head;
+mod headless;
 mod tied;
 mod vocabulary;
 

@@ -7,6 +7,7 @@
 use crate::checkpoint::json::{self, UniqueMap};
 use crate::checkpoint::limits::{HEADER_BYTES_MAX, N_METADATA_MAX, N_TENSORS_MAX, NAME_BYTES_MAX};
 use crate::checkpoint::shown::shown;
+use crate::checkpoint::dtype::{FLOATS_HINT, is_narrow};
 use crate::checkpoint::tensor::checked_bytes;
 use crate::checkpoint::{Charge, DataFile, Dtype, Place, Tensor};
 use crate::error::{Error, Result};
@@ -124,7 +125,8 @@ fn check(json: &[u8], data_bytes: u64) -> Result<SafetensorsHeader> {
     let mut header = SafetensorsHeader::default();
     // (begin, end) of each tensor, relative to the data's start.
     let mut ranges: Vec<(u64, u64)> = Vec::new();
-    json::for_each_entry(text, |name, value| {
+    let mut has_narrow = false;
+    let read = json::for_each_entry(text, |name, value| {
         let entry = match value {
             Value::Tensor(entry) => entry,
             Value::Metadata(map) => {
@@ -142,8 +144,13 @@ fn check(json: &[u8], data_bytes: u64) -> Result<SafetensorsHeader> {
         if header.tensors.len() == N_TENSORS_MAX {
             return Err(format!("more than {N_TENSORS_MAX} tensors"));
         }
-        let dtype = Dtype::from_safetensors_name(&entry.dtype)
-            .ok_or_else(|| format!("{}: unknown dtype {}", shown(&name), shown(&entry.dtype)))?;
+        let dtype = Dtype::from_safetensors_name(&entry.dtype).ok_or_else(|| {
+            has_narrow = is_narrow(&entry.dtype);
+            match has_narrow {
+                true => format!("{}: quantized weights ({}), which take no part", shown(&name), entry.dtype.to_lowercase()),
+                false => format!("{}: unknown dtype {}", shown(&name), shown(&entry.dtype)),
+            }
+        })?;
         let expected = checked_bytes(dtype, &entry.shape).map_err(|why| format!("{} {why}", shown(&name)))?;
         let (begin, end) = entry.data_offsets;
         match end.checked_sub(begin) {
@@ -162,8 +169,11 @@ fn check(json: &[u8], data_bytes: u64) -> Result<SafetensorsHeader> {
         ranges.push((begin, end));
         header.tensors.push(Tensor { name, dtype, shape: entry.shape, place: Place::Contiguous { file: 0, offset } });
         Ok(())
-    })
-    .map_err(|why| Error::rejected(format!("header: {why}")))?;
+    });
+    read.map_err(|why| {
+        let error = Error::rejected(format!("header: {why}"));
+        if has_narrow { error.hint(FLOATS_HINT) } else { error }
+    })?;
 
     // In the order of the data, every tensor must begin where the one before ended.
     let mut by_offset: Vec<_> = ranges.iter().zip(&header.tensors).collect();
@@ -241,6 +251,8 @@ mod tests {
             (with(r#""__metadata__":{},"__metadata__":{}"#), 24, "`__metadata__` stands twice"),
             (with(r#""v":3"#), 24, "`v`: invalid type"),
             (one("w", "F33", "[1]", "[0,4]"), 4, "`w`: unknown dtype `F33`"),
+            (one("w", "F4", "[8]", "[0,4]"), 4, "`w`: quantized weights (f4), which take no part"),
+            (one("w", "F8_E8M0", "[4]", "[0,4]"), 4, "`w`: quantized weights (f8_e8m0), which take no part"),
             (one("w", "F32", "[1.5]", "[0,4]"), 4, "`w`: invalid type"),
             (one("w", "F32", "[-1]", "[0,4]"), 4, "`w`: invalid value"),
             (one("w", "F32", "[2]", "[0,4]"), 4, "`w`: f32 [2] takes 8 bytes, found data_offsets of 4 bytes"),
@@ -264,6 +276,8 @@ mod tests {
         for (json, data_bytes, expected) in cases {
             let error = SafetensorsHeader::parse(json.as_bytes(), data_bytes).unwrap_err();
             let start: String = json.chars().take(200).collect();
+            let is_told = error.hint_text().is_some_and(|hint| hint.contains("model.dequantize()"));
+            assert_eq!(is_told, expected.contains("quantized"), "{error}");
             assert!(error.message().contains(expected), "{start}\nexpected {expected:?} in: {error}");
             assert!(error.message().len() < 1000 && !error.message().contains('\n'), "{error}");
             assert_eq!(error.kind(), ErrorKind::Rejected);

@@ -8,15 +8,20 @@ use super::errors::{Fault, rejected};
 use super::pickle::{Id, Node, Values};
 use super::views::check_total;
 use super::walk::{Names, Tables, Walk, flat};
-use crate::checkpoint::limits::N_LINKS_MAX;
+use crate::checkpoint::limits::{N_LINKS_MAX, NAME_BYTES_MAX};
 use crate::checkpoint::shown::shown;
 use crate::checkpoint::{Charge, NotTensor, Tensor};
 use crate::error::{Error, Result};
+use crate::shown::{escaped, shown_path};
 
 /// Keys under which training programs keep the state dict or the module, in the order they are tried.
 const NESTED_KEYS: [&str; 6] = ["state_dict", "model_state_dict", "model", "module", "net", "weights"];
 /// How many of them may be nested in each other.
 const NESTED_DEPTH_MAX: usize = 4;
+
+/// Keys beside the one that is taken, which are looked at, and those of them that are told.
+const N_BESIDE_SEEN: usize = 64;
+const N_BESIDE_TOLD: usize = 3;
 
 /// Memory for an entry that is no tensor, beside its texts.
 const NOT_TENSOR_BYTES: usize = 128;
@@ -26,6 +31,8 @@ const NOT_TENSOR_BYTES: usize = 128;
 pub(crate) struct StateDict {
     pub(crate) tensors: Vec<Tensor>,
     pub(crate) not_tensors: Vec<NotTensor>,
+    /// What was taken where the file holds several of them and no key was given.
+    pub(crate) note: Option<String>,
     /// What they take of the budget.
     pub(crate) charge: Charge,
 }
@@ -46,6 +53,10 @@ pub(crate) fn state_dict(file: &TorchFile, key: Option<&str>) -> Result<StateDic
         Some(found) => found.names(&mut finder.tables).map_err(of_file)?,
         None => return Err(nothing_found(file, root)),
     };
+    let note = match key {
+        Some(_) => None,
+        None => finder.beside(root).map_err(of_file)?.map(|beside| beside.in_words(file)),
+    };
     drop(finder);
     let mut charge = file.data_file().account("its tensors");
     let (mut tensors, mut not_tensors) = (Vec::with_capacity(names.list.len()), Vec::new());
@@ -65,7 +76,7 @@ pub(crate) fn state_dict(file: &TorchFile, key: Option<&str>) -> Result<StateDic
         }
     }
     check_total(file.storage_bytes(), &tensors).map_err(|why| rejected(file.data_file(), why))?;
-    Ok(StateDict { tensors, not_tensors, charge })
+    Ok(StateDict { tensors, not_tensors, note, charge })
 }
 
 /// Where a state dict was found.
@@ -118,6 +129,74 @@ impl<'a> Finder<'a> {
         }
         let has_tensors = entries.iter().any(|&(key, value)| values.str(key).is_some() && is_tensor(values, value));
         Ok(has_tensors.then_some(Found::Dict(id)))
+    }
+
+    /// State dicts beside the one that [`find`](Self::find) takes, as large as that: weights' moving averages, another network.
+    fn beside(&mut self, root: Id) -> Result<Option<Beside>, Fault> {
+        let values = self.values;
+        let (mut id, mut taken, mut beside) = (root, String::new(), Vec::new());
+        for depth in 1..=NESTED_DEPTH_MAX {
+            if self.tables.is_module(id)? {
+                break;
+            }
+            let mut inner = None;
+            for key in NESTED_KEYS {
+                if let Some(found) = values.get(id, key)
+                    && self.find(found, depth)?.is_some()
+                {
+                    inner = Some((key, found));
+                    break;
+                }
+            }
+            let Some((key, found)) = inner else { break };
+            for &(other, value) in values.entries(id).unwrap_or_default().iter().take(N_BESIDE_SEEN) {
+                let Some(name) = values.str(other).filter(|name| *name != key && value != found) else { continue };
+                if name.len() <= NAME_BYTES_MAX && self.find(value, depth)?.is_some() {
+                    beside.push((format!("{taken}{name}"), value));
+                }
+            }
+            taken.push_str(key);
+            taken.push('.');
+            id = found;
+        }
+        let n_taken = self.n_tensors(id)?;
+        let mut others = Vec::new();
+        for (key, value) in beside {
+            let n_tensors = self.n_tensors(value)?;
+            if n_tensors.zip(n_taken).is_none_or(|(n, n_taken)| 2 * n >= n_taken) {
+                others.push(key);
+            }
+        }
+        taken.pop();
+        Ok((!others.is_empty()).then_some(Beside { taken, others }))
+    }
+
+    /// Tensors of a state dict; `None` of a module, and of one that lies deeper.
+    fn n_tensors(&mut self, id: Id) -> Result<Option<usize>, Fault> {
+        if self.tables.is_module(id)? {
+            return Ok(None);
+        }
+        let entries = self.values.entries(id).unwrap_or_default();
+        let n_tensors = entries.iter().filter(|&&(_, value)| is_tensor(self.values, value)).count();
+        Ok((n_tensors > 0).then_some(n_tensors))
+    }
+}
+
+/// State dicts beside the one that is taken.
+struct Beside {
+    taken: String,
+    /// Their keys, as `PATH::KEY` has them.
+    others: Vec<String>,
+}
+
+impl Beside {
+    fn in_words(&self, file: &TorchFile) -> String {
+        let path = shown_path(&file.data_file().path);
+        let others: Vec<String> = self.others.iter().take(N_BESIDE_TOLD).map(|key| shown(key).to_string()).collect();
+        let first = self.others.first().map(|key| escaped(key).to_string()).unwrap_or_default();
+        let more = if self.others.len() > others.len() { ", …" } else { "" };
+        let hold = if self.others.len() == 1 { "holds another" } else { "hold others" };
+        format!("{path}: {} is taken, {}{more} {hold}: {path}::{first}", shown(&self.taken), others.join(", "))
     }
 }
 

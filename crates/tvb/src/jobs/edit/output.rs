@@ -138,11 +138,16 @@ pub fn writer_for(
                 head.check(&edits.fit.twins)?;
                 specs = head.over(specs, stored);
             }
+            // The output keeps the base's own names; it is written under those that the columns know.
+            specs.iter_mut().for_each(|spec| spec.name = base.own_name(&spec.name).to_owned());
             let (target, existing) = (&output.target, output.existing);
             let mut writer = CheckpointWriter::create(target, existing, &specs, base.metadata(), Some(base), inputs)?;
             let is_own = |name: &String| output.head.as_ref().is_some_and(|head| head.names().contains(name));
             for twin in edits.fit.twins.iter().filter(|twin| !is_own(&twin.name)) {
-                writer.tie(&twin.of, &twin.name)?;
+                writer.tie(base.own_name(&twin.of), base.own_name(&twin.name))?;
+            }
+            for tensor in base.tensors() {
+                writer.call(base.own_name(&tensor.name), &tensor.name);
             }
             // Before the work, so that what is refused is refused at once.
             writer.copy_side_files(base, output.dtype.map(Dtype::from))?;

@@ -101,6 +101,49 @@ fn malformed_pickles_are_refused_where_they_break() {
     }
 }
 
+/// Of several state dicts one is taken, and the others are named with what takes them.
+#[test]
+fn state_dicts_beside_the_one_that_is_taken_are_named() {
+    let weights = || dict(&[("a", pair()), ("b", pair())]);
+    let note = |value: Vec<u8>| open_pickle(value).unwrap().notes().to_vec();
+    let few = || dict(&[("scale", pair())]);
+    for (taken, other) in
+        [("state_dict", "state_dict_ema"), ("model", "ema"), ("model", "model_ema"), ("model_state_dict", "ema_state_dict")]
+    {
+        for entries in [[(taken, weights()), (other, weights())], [(other, weights()), (taken, weights())]] {
+            let notes = note(dict(&entries));
+            assert_eq!(notes.len(), 1);
+            let end = format!(".pt::{other}");
+            assert!(notes[0].contains(&format!("`{taken}` is taken, `{other}` holds another: ")), "{notes:?}");
+            assert!(notes[0].ends_with(&end), "{notes:?}");
+        }
+    }
+    // A module beside a dict, one that lies deeper, and three of them.
+    let net = module(&[("a", pair())], &[]);
+    assert!(note(dict(&[("model", net.clone()), ("ema", net.clone())]))[0].contains("`ema` holds another"));
+    let deeper = dict(&[("model", dict(&[("state_dict", weights()), ("ema", weights())])), ("epoch", int(3))]);
+    assert!(note(deeper)[0].contains("`model.state_dict` is taken, `model.ema` holds another"));
+    let three = note(dict(&[("net", weights()), ("d", weights()), ("g", weights())]));
+    assert!(three[0].contains("`net` is taken, `d`, `g` hold others"), "{three:?}");
+    // One alone, what an optimizer keeps, a small dict, and the same dict under another name are no other choice.
+    let state = dict(&[("state", dict(&[("0", dict(&[("exp_avg", pair())]))]))]);
+    for entries in [
+        vec![("state_dict", weights())],
+        vec![("state_dict", weights()), ("optimizer", state)],
+        vec![("state_dict", dict(&[("a", pair()), ("b", pair()), ("c", pair())])), ("loss", few())],
+        vec![("state_dict", [weights(), b"q\x05".to_vec()].concat()), ("model", b"h\x05".to_vec())],
+        vec![("a", pair()), ("b", pair())],
+    ] {
+        assert_eq!(note(dict(&entries)), [""; 0]);
+    }
+    // Asked for by its key there is nothing to say.
+    let file = tempfile::Builder::new().suffix(".pt").tempfile().unwrap();
+    let both = dict(&[("model", weights()), ("ema", weights())]);
+    std::fs::write(file.path(), archive(&pickled(both))).unwrap();
+    let options = crate::checkpoint::OpenOptions { key: Some("ema".into()), ..Default::default() };
+    assert_eq!(Checkpoint::open_with(file.path(), &options).unwrap().notes(), [""; 0]);
+}
+
 #[test]
 fn depth_and_sharing_cost_nothing() {
     let n = 1 << 20;
