@@ -135,3 +135,26 @@ fn runs_are_named_by_their_folders() {
     let said = tvb(here, &["check", "--base", "base/vae", "runA"], 3);
     assert!(said.contains("a training run without weights") && said.contains("runA/checkpoint-500"), "{said}");
 }
+
+/// A difference from a model is no model, whatever its names are.
+#[test]
+fn bases_atoms_and_bare_edits_are_no_tasks() {
+    let (folder, base) = setup();
+    let here = folder.path();
+    for name in ["a", "b"] {
+        tune(&here.join(name), &base.join("vae"), &[""], 0.01);
+    }
+    tvb(here, &["compress", "--base", "base/vae", "a", "b", "-m", "1", "-o", "basis"], 0);
+    tvb(here, &["apply", "basis", "a + b", "--delta", "-o", "edit.safetensors"], 0);
+    tvb(here, &["recover", "basis", "a", "-o", "vectors"], 0);
+    let cases = [
+        ("basis", "a basis found"),
+        ("basis/atom-00.safetensors", "an atom of a basis"),
+        ("edit.safetensors", "a bare edit"),
+        ("vectors/a.safetensors", "a bare edit"),
+    ];
+    for (task, expected) in cases {
+        let said = tvb(here, &["check", "--base", "base/vae", task], 3);
+        assert!(said.contains(expected) && said.contains("hint: "), "{task}: {said}");
+    }
+}

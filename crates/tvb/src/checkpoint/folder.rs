@@ -60,6 +60,10 @@ pub(super) fn find(path: &Path) -> Result<Option<Weights>> {
             file(name)
         };
     }
+    if names.iter().any(|name| name == names::MANIFEST) {
+        return Err(Error::rejected(format!("{}: a checkpoint expected, a basis found", path.display()))
+            .hint("`tvb recover` writes a basis' tasks as checkpoints; `tvb add`, `tvb apply` take the basis itself"));
+    }
     if let Some(error) = foreign::parts(path, &names) {
         return Err(error);
     }

@@ -79,6 +79,9 @@ pub(crate) const PUBLISHED_INFO: &str = "method_info.json";
 pub(crate) const PUBLISHED: [&str; 5] =
     ["basis_vectors.pt", "AWB.pt", "pca_components.pt", "random_basis.pt", "random_selection.json"];
 
+/// What the metadata of a file says that holds a bare edit: a difference from a model, not one.
+pub(crate) const DIFFERENCE: (&str, &str) = ("tvb", "difference");
+
 /// Whether a file of this name can hold weights.
 pub(crate) fn is_weights(name: &str) -> bool {
     let name = name.to_lowercase();

@@ -26,8 +26,10 @@ impl Checkpoint {
         let named = self.tensors().iter().zip(names);
         let tensors: Vec<Tensor> =
             named.clone().map(|(tensor, name)| Tensor { name: name.clone(), ..tensor.clone() }).collect();
-        let own_names: HashMap<String, String> =
-            named.filter(|(tensor, name)| tensor.name != **name).map(|(t, name)| (name.clone(), t.name.clone())).collect();
+        let own_names: HashMap<String, String> = named
+            .filter(|(tensor, name)| tensor.name != **name)
+            .map(|(t, name)| (name.clone(), t.name.clone()))
+            .collect();
         self.viewed(tensors, own_names)
     }
 

@@ -86,7 +86,8 @@ impl Plan {
     /// lists the first twenty mismatches and counts the rest.
     pub fn new(base: Checkpoint, tasks: Vec<Task>, selection: &Selection) -> Result<Plan> {
         check_task_names(&tasks)?;
-        let UnderBaseNames { tasks, nameless, mut heads, mut notes } = under_base_names(&base, tasks, selection.renames())?;
+        let UnderBaseNames { tasks, nameless, mut heads, mut notes } =
+            under_base_names(&base, tasks, selection.renames())?;
         notes.splice(0..0, base.notes().iter().map(|note| format!("base: {note}")));
         let ties = find_ties(&base, tasks, &|name| selection.takes(name))?;
         notes.extend(ties.notes);

@@ -3,10 +3,11 @@
 //! Packed weights are integers, which are carried over from the base like any other. Such a file would pass for a model whose
 //! norms alone were trained; so it is known by its types and names, and refused.
 
-use crate::checkpoint::{Checkpoint, Config, Dtype, FLOATS_HINT, Layout, Tensor};
+use crate::checkpoint::{Checkpoint, Config, Dtype, FLOATS_HINT, Layout, Tensor, names};
 use crate::error::{Error, Result};
 use crate::shown::{shown, shown_path};
 use std::fmt;
+use std::path::Path;
 
 /// Why a checkpoint can be no column.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,16 @@ const COMPLEX_HINT: &str = "save the real and the imaginary part as tensors of t
 const MERGE_HINT: &str = "merge it into a whole model first: model.merge_and_unload(), then save_pretrained";
 const ADAPTER_HINT: &str = "name the adapter's own folder, with its adapter_config.json, as a task; or merge it into a whole \
                             model: model.merge_and_unload()";
+
+const ATOM_HINT: &str = "name the basis where a basis is expected; `tvb recover` writes its tasks as checkpoints";
+
+const DELTA_HINT: &str = "write it onto the base: leave out --delta, or give --base to `tvb recover`";
+
+/// Whether a file is part of a basis.
+fn is_atom(path: &Path) -> bool {
+    let is_named = path.file_name().and_then(|name| name.to_str()).is_some_and(names::is_atom);
+    is_named && path.with_file_name(names::MANIFEST).is_file()
+}
 
 impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,6 +60,17 @@ pub fn check(checkpoint: &Checkpoint) -> Result<()> {
 /// # Errors
 /// As [`Checkpoint::config`].
 pub fn unfit(checkpoint: &Checkpoint) -> Result<Option<Unfit>> {
+    let (key, value) = names::DIFFERENCE;
+    let difference = if is_atom(checkpoint.path()) {
+        Some(("an atom of a basis, which is a difference from a model", ATOM_HINT))
+    } else if checkpoint.metadata().get(key).is_some_and(|found| found == value) {
+        Some(("a bare edit or task vector, which is a difference from a model", DELTA_HINT))
+    } else {
+        None
+    };
+    if let Some((what, hint)) = difference {
+        return Ok(Some(Unfit { tensor: None, what: what.to_owned(), hint }));
+    }
     let by_tensor = checkpoint.in_key_order().find_map(|tensor| of_tensor(checkpoint, tensor));
     if by_tensor.is_some() {
         return Ok(by_tensor);

@@ -1,6 +1,7 @@
 //! Where an edit goes, and in which form.
 
 use super::head::OwnHead;
+use crate::checkpoint::names::DIFFERENCE;
 use crate::checkpoint::{Checkpoint, CheckpointWriter, Dtype, Existing, Inputs, TensorSpec};
 use crate::error::Result;
 use crate::ops::outputs::Format;
@@ -184,7 +185,10 @@ pub fn writer_for(
                     edits.tensors.iter().filter_map(|name| like?.get(name)).map(spec).collect()
                 }
             };
-            CheckpointWriter::create(&output.target, output.existing, &specs, &Default::default(), None, inputs)
+            // So that it is never taken for a model.
+            let (key, value) = DIFFERENCE;
+            let metadata = [(key.to_owned(), value.to_owned())].into();
+            CheckpointWriter::create(&output.target, output.existing, &specs, &metadata, None, inputs)
         }
     }
 }
