@@ -101,7 +101,8 @@ impl Checkpoint {
     ) -> Result<Checkpoint> {
         let cost: u64 = tensors.iter().map(|tensor| Tensor::cost(&tensor.name, tensor.shape.len())).sum();
         let charge = self.budget().charge(path, "its tensors", cost)?;
-        let rest = Rest { charges: vec![charge.settled()], notes, ..Rest::default() };
+        let key = self.inner.key.clone();
+        let rest = Rest { charges: vec![charge.settled()], key, notes, ..Rest::default() };
         let files = match beside {
             Some(beside) => self.files().iter().chain(beside.files()).cloned().collect(),
             None => self.inner.files.clone(),

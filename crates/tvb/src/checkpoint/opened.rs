@@ -17,6 +17,8 @@ pub struct Checkpoint {
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) path: PathBuf,
+    /// Under which key its state dict lies, where one was given.
+    pub(super) key: Option<String>,
     pub(super) layout: Layout,
     /// The index file's name, where shards are bound by one.
     pub(super) index: Option<String>,
@@ -40,6 +42,20 @@ impl Checkpoint {
     /// What was opened, as the user wrote it.
     pub fn path(&self) -> &Path {
         &self.inner.path
+    }
+
+    /// The key of a PyTorch file that was given.
+    pub fn key(&self) -> Option<&str> {
+        self.inner.key.as_deref()
+    }
+
+    /// What was opened, for records: the path, and `::KEY` behind it where a key was given.
+    pub fn source(&self) -> String {
+        let path = self.inner.path.display();
+        match &self.inner.key {
+            Some(key) => format!("{path}::{key}"),
+            None => path.to_string(),
+        }
     }
 
     /// How it lies on disk.

@@ -68,6 +68,7 @@ impl Checkpoint {
         let of_names: u64 = own_names.iter().map(|(name, own)| Tensor::cost(name, own.len())).sum();
         let charge = self.budget().charge(self.path(), "its tensors", cost.saturating_add(of_names))?;
         let rest = Rest {
+            key: self.inner.key.clone(),
             index: self.inner.index.clone(),
             metadata: self.inner.metadata.clone(),
             charges: vec![charge.settled()],
