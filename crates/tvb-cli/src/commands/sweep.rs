@@ -2,9 +2,7 @@
 
 use crate::args::Context;
 use crate::commands::compress::DtypeName;
-use crate::commands::edit::{
-    Opened, OriginalsArgs, RuleName, addition, check_alone, command_line, model_id, split,
-};
+use crate::commands::edit::{Opened, OriginalsArgs, RuleName, addition, check_alone, command_line, model_id, split};
 use crate::output::{Align, Answer, Table};
 use serde_json::json;
 use std::ffi::OsString;

@@ -4,7 +4,7 @@
 use super::folder::Weights;
 use super::index::{self, ShardIndex};
 use super::limits::N_TENSORS_MAX;
-use super::opened::Inner;
+use super::opened::{Inner, OfAdapter};
 use super::safetensors::SafetensorsHeader;
 use super::shown::shown;
 use super::torch::{self, StateDict, TorchFile};
@@ -85,7 +85,16 @@ pub(super) fn read_contents(path: &Path, options: &OpenOptions) -> Result<FileCo
     match content_of(&file)? {
         content @ Content::Safetensors => {
             let (SafetensorsHeader { tensors, metadata }, charge) = SafetensorsHeader::read_charged(&file)?;
-            Ok(FileContents { file, content, tensors, not_tensors: Vec::new(), metadata, key: None, note: None, charge })
+            Ok(FileContents {
+                file,
+                content,
+                tensors,
+                not_tensors: Vec::new(),
+                metadata,
+                key: None,
+                note: None,
+                charge,
+            })
         }
         content @ Content::Torch => {
             let file = TorchFile::parse(file)?;
@@ -113,6 +122,7 @@ pub(super) struct Rest {
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) notes: Vec<String>,
     pub(super) own_names: HashMap<String, String>,
+    pub(super) of_adapter: Option<OfAdapter>,
     pub(super) charges: Vec<Charge>,
 }
 
@@ -162,7 +172,7 @@ pub(super) fn finish(
         }
         tensors.push(tensor);
     }
-    let Rest { key, index, not_tensors, metadata, notes, own_names, charges } = rest;
+    let Rest { key, index, not_tensors, metadata, notes, own_names, of_adapter, charges } = rest;
     let path = path.to_owned();
     let budget = files.first().map(|file| file.budget().clone()).unwrap_or_default();
     let inner = Inner {
@@ -178,6 +188,7 @@ pub(super) fn finish(
         metadata,
         notes,
         own_names,
+        of_adapter,
         budget,
         _charges: charges,
     };

@@ -44,17 +44,8 @@ const TABLE: [(Dtype, &str, usize); 16] = [
 ];
 
 /// Types of safetensors headers that only quantized weights have, and that this program does not carry.
-const NARROW: [&str; 9] = [
-    "F4",
-    "F4_E2M1",
-    "F6_E2M3",
-    "F6_E3M2",
-    "F8_E8M0",
-    "F8_E4M3FNUZ",
-    "F8_E5M2FNUZ",
-    "F8_E4M3B11FNUZ",
-    "F8_E3M4",
-];
+const NARROW: [&str; 9] =
+    ["F4", "F4_E2M1", "F6_E2M3", "F6_E3M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E4M3B11FNUZ", "F8_E3M4"];
 
 /// What the owner of weights in fewer bits can do.
 pub const FLOATS_HINT: &str = "name the model that it was made from; or load it with transformers, model.dequantize() (or \

@@ -26,8 +26,10 @@ impl Checkpoint {
         let named = self.tensors().iter().zip(names);
         let tensors: Vec<Tensor> =
             named.clone().map(|(tensor, name)| Tensor { name: name.clone(), ..tensor.clone() }).collect();
-        let own_names: HashMap<String, String> =
-            named.filter(|(tensor, name)| tensor.name != **name).map(|(t, name)| (name.clone(), t.name.clone())).collect();
+        let own_names: HashMap<String, String> = named
+            .filter(|(tensor, name)| tensor.name != **name)
+            .map(|(t, name)| (name.clone(), t.name.clone()))
+            .collect();
         self.viewed(tensors, own_names)
     }
 
@@ -74,6 +76,7 @@ impl Checkpoint {
             charges: vec![charge.settled()],
             notes: self.inner.notes.clone(),
             own_names,
+            of_adapter: self.inner.of_adapter.clone(),
             ..Rest::default()
         };
         finish(self.path(), self.layout().clone(), self.inner.files.clone(), tensors, rest)

@@ -49,7 +49,8 @@ impl Heads {
         });
         let own: Vec<_> = own.collect();
         let lacking = base_head.iter().filter_map(|&index| base.tensors().get(index));
-        let lacking: Vec<String> = lacking.filter(|tensor| is_float(tensor)).map(|tensor| tensor.name.clone()).collect();
+        let lacking: Vec<String> =
+            lacking.filter(|tensor| is_float(tensor)).map(|tensor| tensor.name.clone()).collect();
         if !own.is_empty() {
             self.of_tasks.push((task, own));
         }

@@ -99,7 +99,11 @@ impl LeftOut {
             parts.push(format!("{} of the base's parameters", self.base.in_words()));
         }
         if let Some(TaskShare { name, share }) = &self.task {
-            parts.push(format!("{} of the parameters of task {} (no place in the base)", share.in_words(), shown(name)));
+            parts.push(format!(
+                "{} of the parameters of task {} (no place in the base)",
+                share.in_words(),
+                shown(name)
+            ));
         }
         if parts.is_empty() {
             let n_tensors = skipped.len();

@@ -81,10 +81,7 @@ struct Keys<'a> {
 ///
 /// # Errors
 /// Two ways match equally many tensors.
-pub fn names_in_base(
-    base: &[Named<'_>],
-    task: &[Named<'_>],
-) -> std::result::Result<Option<Matched>, Ambiguous> {
+pub fn names_in_base(base: &[Named<'_>], task: &[Named<'_>]) -> std::result::Result<Option<Matched>, Ambiguous> {
     let as_they_are = score_of(&Keys::new(base, 0), &Keys::new(task, 0));
     if as_they_are == (base.len(), base.len()) || base.is_empty() || task.is_empty() {
         return Ok(None);
@@ -151,9 +148,10 @@ fn heads(
     let body = base_keys.behind(way.base_lead);
     let is_copy = |key: &str, shape: &[usize]| {
         key.len() > NAME_BYTES_MAX
-            || key.match_indices('.').take(DEPTH_MAX).any(|(at, _)| {
-                key.get(at + 1..).and_then(|rest| body.get(rest)).is_some_and(|found| *found == shape)
-            })
+            || key
+                .match_indices('.')
+                .take(DEPTH_MAX)
+                .any(|(at, _)| key.get(at + 1..).and_then(|rest| body.get(rest)).is_some_and(|found| *found == shape))
     };
     let of_task = task_keys.iter().zip(names).enumerate().filter(|(_, ((key, shape), name))| {
         let is_new = name.as_deref().is_some_and(|name| !own.contains(name));

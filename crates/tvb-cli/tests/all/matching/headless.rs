@@ -77,14 +77,22 @@ fn a_headless_base_reads_tasks_with_heads() {
             write_model(here, name, &whole, task, 1);
             write_model(here, &format!("{name}-body"), &model.body, &body(task), 1);
         }
-        run(here, 0, &format!("add --base base.safetensors {MADE} --from-checkpoints a-body.safetensors b-body.safetensors"));
+        run(
+            here,
+            0,
+            &format!("add --base base.safetensors {MADE} --from-checkpoints a-body.safetensors b-body.safetensors"),
+        );
         let plain = tensors(&here.join("out.safetensors"));
 
         let inputs = "a.safetensors b.safetensors";
         let said = run(here, 0, &format!("check --base base.safetensors {inputs}"));
         let taken_off = format!("`{}` taken off {} names", model.prefix, model.n_body());
         assert!(said.err.contains(&taken_off), "{}", said.err);
-        assert!(said.err.contains("tasks a, b have a head and the base has none: left out; --head-from a REGEX"), "{}", said.err);
+        assert!(
+            said.err.contains("tasks a, b have a head and the base has none: left out; --head-from a REGEX"),
+            "{}",
+            said.err
+        );
         let n_parameters: usize = model.head.iter().map(|shape| shape.shape.iter().product::<usize>()).sum();
         assert_eq!(said.json["left_out"]["task"]["n_parameters"], n_parameters);
         assert!(said.err.contains(&format!("left out: {n_head} tensor")), "{}", said.err);
@@ -99,14 +107,27 @@ fn a_headless_base_reads_tasks_with_heads() {
             run(here, 0, &format!("add {kind} --base base.safetensors {MADE}"));
             let made = tensors(&here.join("out.safetensors"));
             assert_eq!(made.keys().collect::<Vec<_>>(), plain.keys().collect::<Vec<_>>());
-            run(here, 0, &format!("compress --base base.safetensors a-body.safetensors b-body.safetensors -o {kind}-body {flags}"));
+            run(
+                here,
+                0,
+                &format!(
+                    "compress --base base.safetensors a-body.safetensors b-body.safetensors -o {kind}-body {flags}"
+                ),
+            );
             run(here, 0, &format!("add {kind}-body --base base.safetensors {MADE}"));
-            assert_eq!(tensors(&here.join("out.safetensors")).values().collect::<Vec<_>>(), made.values().collect::<Vec<_>>());
+            assert_eq!(
+                tensors(&here.join("out.safetensors")).values().collect::<Vec<_>>(),
+                made.values().collect::<Vec<_>>()
+            );
         }
         // What the note says to do does it.
         let first = &model.head[0].name;
         let pattern = format!("^{}\\.", first.split('.').next().unwrap_or_default());
-        run(here, 0, &format!("add --base base.safetensors {MADE} --head-from a {pattern} --from-checkpoints {inputs}"));
+        run(
+            here,
+            0,
+            &format!("add --base base.safetensors {MADE} --head-from a {pattern} --from-checkpoints {inputs}"),
+        );
         let made = tensors(&here.join("out.safetensors"));
         assert_eq!(made[first].1, bytes(&tasks[0][model.n_body()]));
         assert_eq!(made.len(), plain.len() + n_head);
@@ -150,7 +171,11 @@ fn a_headless_task_leaves_the_head_of_the_base_alone() {
 
         // No task has a head: the base's takes no part.
         let said = run(here, 0, &format!("add --base base.safetensors {MADE} --from-checkpoints b.safetensors"));
-        assert!(said.err.contains("of the base's parameters (`") && said.err.contains("no task has a head"), "{}", said.err);
+        assert!(
+            said.err.contains("of the base's parameters (`") && said.err.contains("no task has a head"),
+            "{}",
+            said.err
+        );
         assert!(said.err.to_lowercase().contains("warn"), "{}", said.err);
         let made = tensors(&here.join("out.safetensors"));
         for (shape, values) in model.head.iter().zip(&base[n_body..]) {

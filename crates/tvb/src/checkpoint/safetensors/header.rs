@@ -4,10 +4,10 @@
 //! validation happens in [`SafetensorsHeader::parse`] with checked arithmetic, so that everything after it may rely on
 //! shapes, sizes and offsets.
 
+use crate::checkpoint::dtype::{FLOATS_HINT, is_narrow};
 use crate::checkpoint::json::{self, UniqueMap};
 use crate::checkpoint::limits::{HEADER_BYTES_MAX, N_METADATA_MAX, N_TENSORS_MAX, NAME_BYTES_MAX};
 use crate::checkpoint::shown::shown;
-use crate::checkpoint::dtype::{FLOATS_HINT, is_narrow};
 use crate::checkpoint::tensor::checked_bytes;
 use crate::checkpoint::{Charge, DataFile, Dtype, Place, Tensor};
 use crate::error::{Error, Result};
@@ -147,7 +147,9 @@ fn check(json: &[u8], data_bytes: u64) -> Result<SafetensorsHeader> {
         let dtype = Dtype::from_safetensors_name(&entry.dtype).ok_or_else(|| {
             has_narrow = is_narrow(&entry.dtype);
             match has_narrow {
-                true => format!("{}: quantized weights ({}), which take no part", shown(&name), entry.dtype.to_lowercase()),
+                true => {
+                    format!("{}: quantized weights ({}), which take no part", shown(&name), entry.dtype.to_lowercase())
+                }
                 false => format!("{}: unknown dtype {}", shown(&name), shown(&entry.dtype)),
             }
         })?;

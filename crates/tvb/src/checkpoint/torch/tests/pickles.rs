@@ -107,9 +107,12 @@ fn state_dicts_beside_the_one_that_is_taken_are_named() {
     let weights = || dict(&[("a", pair()), ("b", pair())]);
     let note = |value: Vec<u8>| open_pickle(value).unwrap().notes().to_vec();
     let few = || dict(&[("scale", pair())]);
-    for (taken, other) in
-        [("state_dict", "state_dict_ema"), ("model", "ema"), ("model", "model_ema"), ("model_state_dict", "ema_state_dict")]
-    {
+    for (taken, other) in [
+        ("state_dict", "state_dict_ema"),
+        ("model", "ema"),
+        ("model", "model_ema"),
+        ("model_state_dict", "ema_state_dict"),
+    ] {
         for entries in [[(taken, weights()), (other, weights())], [(other, weights()), (taken, weights())]] {
             let notes = note(dict(&entries));
             assert_eq!(notes.len(), 1);
