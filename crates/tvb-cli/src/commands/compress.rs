@@ -168,7 +168,7 @@ fn dry_run(plan: Plan, options: CompressOptions, context: &Context) -> Result<An
         forecast.n_atoms.map_or("decided from the Gram matrix".to_owned(), |n| n.to_string()),
         units::bytes(forecast.read_bytes),
         forecast.n_reads,
-        units::bytes(plan.n_bytes()),
+        units::bytes(plan.read_bytes()),
         units::bytes(forecast.memory_bytes),
         shown(forecast.write_bytes),
         forecast.free_bytes.map_or("unknown".to_owned(), units::bytes),

@@ -44,7 +44,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         units::count(plan.n_rows()),
         grams.tensors.len(),
         units::duration(seconds),
-        units::rate(plan.n_bytes(), seconds),
+        units::rate(plan.read_bytes(), seconds),
     );
     Ok(Answer::new(
         text,
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
             "n_tensors": grams.tensors.len(),
             "frozen": grams.tensors.iter().filter(|tensor| tensor.frozen).map(|tensor| &tensor.name).collect::<Vec<_>>(),
             "left_out": left_out_json(&plan.left_out),
-            "read_bytes": plan.n_bytes(),
+            "read_bytes": plan.read_bytes(),
             "seconds": seconds.as_secs_f64(),
             "device": runtime.device_name(),
         }),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tvb::basis::{Basis, gram_file};
 use tvb::checkpoint::{Budget, Checkpoint, OpenOptions};
-use tvb::columns::adapter::{Adapter, Found, Writer};
+use tvb::columns::adapter::{Adapter, Found};
 use tvb::columns::tasks::split_key;
 use tvb::columns::unfit::unfit;
 use tvb::matrix::Matrix;
@@ -194,11 +194,7 @@ fn adapter_text(path: &Path, adapter: &Adapter) -> String {
     for module in &modules {
         table.row([module.name.clone(), module.rank.to_string(), format!("{:.4}", module.scale)]);
     }
-    let writer = match adapter.writer() {
-        Writer::Peft => "PEFT",
-        Writer::Kohya => "kohya",
-        Writer::Diffusers => "diffusers",
-    };
+    let writer = adapter.writer().name();
     let kind = if modules.iter().any(|module| module.is_dora) { "DoRA" } else { "LoRA" };
     let n_replaced = adapter.replacements().count();
     let mut text = format!(

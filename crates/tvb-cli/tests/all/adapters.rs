@@ -129,6 +129,37 @@ fn a_basis_of_adapters_keeps_their_factors_and_gives_the_same_edits() {
     run(here, &["recover", "basis", "--base", "base.safetensors", "-o", "back"], 0);
 }
 
+/// What a column is, and what is read of it, are said of its files; the rows that are formed of it are in none.
+#[test]
+fn an_adapter_column_is_said_to_be_one() {
+    let models = models();
+    let here = models.path();
+    let (output, _) = run(here, &["check", "--base", "base.safetensors", "a", "b", "--json"], 0);
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let adapter = |task: usize| said["tasks"][task]["adapter"].clone();
+    assert_eq!(adapter(0), json!({ "writer": "PEFT", "modules": 2, "ranks": [1], "dora": 0, "replaced": 0 }));
+    assert_eq!(adapter(1), json!({ "writer": "PEFT", "modules": 2, "ranks": [3], "dora": 0, "replaced": 2 }));
+    assert!(said["base"].get("adapter").is_none());
+    let (_, text) = run(here, &["check", "--base", "base.safetensors", "a", "b"], 0);
+    assert!(text.contains("LoRA (PEFT), 2 modules of rank 1 "), "{text}");
+    assert!(text.contains("LoRA (PEFT), 2 modules of rank 3, 2 whole tensors"), "{text}");
+
+    let len = |path: &str| std::fs::metadata(here.join(path)).unwrap().len();
+    let base_bytes: usize = BASE.iter().map(|(_, shape)| 4 * shape.iter().product::<usize>()).sum();
+    let stored = len("a/adapter_model.safetensors") + len("b/adapter_model.safetensors");
+    let expected = base_bytes as u64 + stored;
+    assert_eq!(said["read_bytes"], expected);
+    let gram = ["gram", "--base", "base.safetensors", "a", "b", "-o", "g.gram", "--json"];
+    let (output, _) = run(here, &gram, 0);
+    assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap()["read_bytes"], expected);
+    // Coded, all of the base and of the adapters' files is read once; the few tensors that are not coded once more.
+    let coded = ["compress", "--base", "base.safetensors", "a", "b", "-o", "coded", "--bits", "4", "--json"];
+    let (output, _) = run(here, &coded, 0);
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let again = 2 * 4 * (7 * 64 + 7) + 4 * 64;
+    assert_eq!((&said["read_bytes"], &said["input_bytes"]), (&json!(expected + again), &json!(stored)));
+}
+
 #[test]
 fn what_is_damaged_is_refused() {
     let models = models();

@@ -121,6 +121,42 @@ fn what_a_file_is_is_said_by_inspect_and_refused_elsewhere() {
     assert!(said.contains("task complex: ") && said.contains("complex numbers"), "{said}");
     let said = tvb(folder.path(), &["inspect", &format!("{}::state_dict_ema", path("ema.pth.tar"))], 0);
     assert!(said.contains("1 tensors"), "{said}");
+    let said = tvb(folder.path(), &["inspect", &path("ema.pth.tar")], 0);
+    let note = "`state_dict` is taken, `state_dict_ema` holds another: ";
+    assert!(said.contains(note) && said.contains("ema.pth.tar::state_dict_ema"), "{said}");
+}
+
+#[test]
+fn a_key_that_was_given_is_recorded() {
+    let folder = TempDir::new().expect("a folder");
+    let here = folder.path();
+    let fixture = tvb_tests::fixture("inputs").join("ema.pth.tar");
+    for name in ["base.pth.tar", "a.pth.tar"] {
+        std::fs::copy(&fixture, here.join(name)).expect("copied");
+    }
+    let inputs = ["--base", "base.pth.tar::state_dict", "a=a.pth.tar::state_dict_ema"];
+    let with = |first: &str, last: &[&str]| {
+        let words: Vec<&str> = [first].iter().chain(&inputs).chain(last).copied().collect();
+        tvb(here, &words, 0)
+    };
+    with("gram", &["-o", "g.gram"]);
+    let said = tvb(here, &["inspect", "g.gram"], 0);
+    assert!(said.contains("base.pth.tar::state_dict") && said.contains("a.pth.tar::state_dict_ema"), "{said}");
+    with("compress", &["-o", "basis"]);
+    let said = tvb(here, &["inspect", "basis"], 0);
+    assert!(said.contains("base.pth.tar::state_dict") && said.contains("a.pth.tar::state_dict_ema"), "{said}");
+    // Where a base is opened again it is by its key, and no output replaces what a record names.
+    tvb(here, &["add", "basis", "--base", "base.pth.tar::state_dict", "-o", "out.safetensors"], 0);
+    let said = tvb(here, &["add", "basis", "--base", "base.pth.tar", "-o", "out.safetensors", "--overwrite"], 0);
+    assert!(said.contains("base: ") && said.contains(note_of_two()), "{said}");
+    let other = ["add", "basis", "--base", "base.pth.tar::state_dict_ema", "-o", "other.safetensors"];
+    assert!(tvb(here, &other, 3).contains("another base expected"));
+    tvb(here, &["export", "basis", "-o", "reference"], 0);
+    assert!(tvb(here, &["export", "basis", "-o", "a.pth.tar", "--overwrite"], 3).contains("a.pth.tar"));
+}
+
+fn note_of_two() -> &'static str {
+    "`state_dict` is taken, `state_dict_ema` holds another"
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::checkpoint::{
     Budget, Charge, Checkpoint, Inputs, OpenOptions, json_cost, read_capped_within, resolve_inside,
 };
 use crate::columns::plan::Task;
+use crate::columns::tasks::recorded;
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
 use crate::ops::decode::{AtomTensor, CodedAtoms};
@@ -89,8 +90,8 @@ impl Basis {
         let own =
             names.fold(Inputs::none().and_folder(&self.folder), |inputs, name| inputs.and(&self.folder.join(name)));
         let tasks = self.manifest.tasks.iter().filter_map(|task| task.source.as_deref());
-        let sources = std::iter::once(self.manifest.base.source.as_str()).chain(tasks).map(Path::new);
-        sources.fold(own, |inputs, path| if path.is_dir() { inputs.and_all_of(path) } else { inputs.and(path) })
+        let sources = std::iter::once(self.manifest.base.source.as_str()).chain(tasks).map(recorded);
+        sources.fold(own, |inputs, (path, _)| if path.is_dir() { inputs.and_all_of(&path) } else { inputs.and(&path) })
     }
 
     /// The tasks' names, in column order.

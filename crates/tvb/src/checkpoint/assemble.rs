@@ -4,7 +4,7 @@
 use super::folder::Weights;
 use super::index::{self, ShardIndex};
 use super::limits::N_TENSORS_MAX;
-use super::opened::Inner;
+use super::opened::{Inner, OfAdapter};
 use super::safetensors::SafetensorsHeader;
 use super::shown::shown;
 use super::torch::{self, StateDict, TorchFile};
@@ -28,6 +28,8 @@ pub(super) struct FileContents {
     pub(super) tensors: Vec<Tensor>,
     pub(super) not_tensors: Vec<NotTensor>,
     metadata: BTreeMap<String, String>,
+    /// The key that was followed.
+    key: Option<String>,
     /// What was taken of a file that holds several.
     note: Option<String>,
     /// What all of it takes of the budget.
@@ -83,7 +85,16 @@ pub(super) fn read_contents(path: &Path, options: &OpenOptions) -> Result<FileCo
     match content_of(&file)? {
         content @ Content::Safetensors => {
             let (SafetensorsHeader { tensors, metadata }, charge) = SafetensorsHeader::read_charged(&file)?;
-            Ok(FileContents { file, content, tensors, not_tensors: Vec::new(), metadata, note: None, charge })
+            Ok(FileContents {
+                file,
+                content,
+                tensors,
+                not_tensors: Vec::new(),
+                metadata,
+                key: None,
+                note: None,
+                charge,
+            })
         }
         content @ Content::Torch => {
             let file = TorchFile::parse(file)?;
@@ -94,6 +105,7 @@ pub(super) fn read_contents(path: &Path, options: &OpenOptions) -> Result<FileCo
                 tensors,
                 not_tensors,
                 metadata: BTreeMap::new(),
+                key: options.key.clone(),
                 note,
                 charge,
             })
@@ -104,11 +116,13 @@ pub(super) fn read_contents(path: &Path, options: &OpenOptions) -> Result<FileCo
 /// What a checkpoint has beside its files and tensors.
 #[derive(Default)]
 pub(super) struct Rest {
+    pub(super) key: Option<String>,
     pub(super) index: Option<String>,
     pub(super) not_tensors: Vec<NotTensor>,
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) notes: Vec<String>,
     pub(super) own_names: HashMap<String, String>,
+    pub(super) of_adapter: Option<OfAdapter>,
     pub(super) charges: Vec<Charge>,
 }
 
@@ -124,6 +138,7 @@ pub(super) fn assemble(path: &Path, layout: Layout, mut rest: Rest, contents: Ve
         }
         rest.not_tensors.extend(file.not_tensors);
         rest.notes.extend(file.note);
+        rest.key = rest.key.or(file.key);
         if number == 0 {
             rest.metadata = file.metadata;
         }
@@ -157,11 +172,12 @@ pub(super) fn finish(
         }
         tensors.push(tensor);
     }
-    let Rest { index, not_tensors, metadata, notes, own_names, charges } = rest;
+    let Rest { key, index, not_tensors, metadata, notes, own_names, of_adapter, charges } = rest;
     let path = path.to_owned();
     let budget = files.first().map(|file| file.budget().clone()).unwrap_or_default();
     let inner = Inner {
         path,
+        key,
         layout,
         index,
         files,
@@ -172,6 +188,7 @@ pub(super) fn finish(
         metadata,
         notes,
         own_names,
+        of_adapter,
         budget,
         _charges: charges,
     };

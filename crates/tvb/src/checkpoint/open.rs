@@ -88,7 +88,8 @@ impl Checkpoint {
     }
 
     /// The same files under other names: `tensors` are its own, renamed, or such as lie in no file. What tensors are made of may
-    /// also lie in the files of `beside`, whose numbers follow. `path` is what the user named, `notes` what was assumed.
+    /// also lie in the files of `beside`, whose numbers follow. `path` is what the user named, `of_adapter` what it is,
+    /// `notes` what was assumed.
     ///
     /// # Errors
     /// Rejected: two tensors of one name, or too little memory.
@@ -97,11 +98,14 @@ impl Checkpoint {
         path: &Path,
         tensors: Vec<Tensor>,
         beside: Option<&Checkpoint>,
+        of_adapter: super::OfAdapter,
         notes: Vec<String>,
     ) -> Result<Checkpoint> {
         let cost: u64 = tensors.iter().map(|tensor| Tensor::cost(&tensor.name, tensor.shape.len())).sum();
         let charge = self.budget().charge(path, "its tensors", cost)?;
-        let rest = Rest { charges: vec![charge.settled()], notes, ..Rest::default() };
+        let key = self.inner.key.clone();
+        let rest =
+            Rest { charges: vec![charge.settled()], key, notes, of_adapter: Some(of_adapter), ..Rest::default() };
         let files = match beside {
             Some(beside) => self.files().iter().chain(beside.files()).cloned().collect(),
             None => self.inner.files.clone(),

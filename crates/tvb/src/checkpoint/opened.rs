@@ -14,9 +14,28 @@ pub struct Checkpoint {
     pub(super) inner: Arc<Inner>,
 }
 
+/// The adapter that a column was made of, in a few words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfAdapter {
+    /// Who wrote it: `PEFT`, `kohya` or `diffusers`.
+    pub writer: &'static str,
+    /// Modules that it changes by factors.
+    pub n_modules: usize,
+    /// Their ranks from the least to the greatest, each once.
+    pub ranks: Vec<usize>,
+    /// Modules whose rows are brought to learnt lengths (DoRA).
+    pub n_dora: usize,
+    /// Tensors that it replaces.
+    pub n_replaced: usize,
+    /// Bytes of its files.
+    pub n_bytes: u64,
+}
+
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) path: PathBuf,
+    /// Under which key its state dict lies, where one was given.
+    pub(super) key: Option<String>,
     pub(super) layout: Layout,
     /// The index file's name, where shards are bound by one.
     pub(super) index: Option<String>,
@@ -31,6 +50,7 @@ pub(super) struct Inner {
     pub(super) notes: Vec<String>,
     /// The files' own names of tensors that go by others.
     pub(super) own_names: HashMap<String, String>,
+    pub(super) of_adapter: Option<OfAdapter>,
     pub(super) budget: Budget,
     /// What all of it takes of the budget, given back with it.
     pub(super) _charges: Vec<Charge>,
@@ -40,6 +60,20 @@ impl Checkpoint {
     /// What was opened, as the user wrote it.
     pub fn path(&self) -> &Path {
         &self.inner.path
+    }
+
+    /// The key of a PyTorch file that was given.
+    pub fn key(&self) -> Option<&str> {
+        self.inner.key.as_deref()
+    }
+
+    /// What was opened, for records: the path, and `::KEY` behind it where a key was given.
+    pub fn source(&self) -> String {
+        let path = self.inner.path.display();
+        match &self.inner.key {
+            Some(key) => format!("{path}::{key}"),
+            None => path.to_string(),
+        }
     }
 
     /// How it lies on disk.
@@ -91,6 +125,11 @@ impl Checkpoint {
     /// What its owner may not expect of how it was opened, a line each: which files were taken, which component is meant.
     pub fn notes(&self) -> &[String] {
         &self.inner.notes
+    }
+
+    /// The adapter that it was made of.
+    pub fn of_adapter(&self) -> Option<&OfAdapter> {
+        self.inner.of_adapter.as_ref()
     }
 
     /// What an output must leave alone as long as this is read: its files, and for a folder what lies beside its weights.

@@ -133,6 +133,7 @@ impl Checkpoint {
         let note =
             format!("{}: taken as {name} of the pipeline; its other components do not move", self.path().display());
         let rest = Rest {
+            key: self.inner.key.clone(),
             index: self.inner.index.clone(),
             metadata: self.inner.metadata.clone(),
             notes: self.notes().iter().cloned().chain([note]).collect(),

@@ -70,11 +70,13 @@ impl Checkpoint {
         let of_names: u64 = own_names.iter().map(|(name, own)| Tensor::cost(name, own.len())).sum();
         let charge = self.budget().charge(self.path(), "its tensors", cost.saturating_add(of_names))?;
         let rest = Rest {
+            key: self.inner.key.clone(),
             index: self.inner.index.clone(),
             metadata: self.inner.metadata.clone(),
             charges: vec![charge.settled()],
             notes: self.inner.notes.clone(),
             own_names,
+            of_adapter: self.inner.of_adapter.clone(),
             ..Rest::default()
         };
         finish(self.path(), self.layout().clone(), self.inner.files.clone(), tensors, rest)

@@ -12,7 +12,7 @@ use super::matching::{UnderBaseNames, under_base_names};
 use super::mismatches::{Mismatch, Mismatches, mismatch_error};
 use super::tasks::TaskSource;
 use super::tied::find_ties;
-use crate::checkpoint::{Checkpoint, Dtype, Inputs, OpenOptions, Tensor};
+use crate::checkpoint::{Checkpoint, Dtype, Inputs, OpenOptions, Place, Tensor};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::shown::shown_path;
@@ -346,23 +346,47 @@ impl Plan {
         }
     }
 
-    /// Bytes of one read of every column.
+    /// Bytes of the rows of every column, those that are formed with them: what one pass works on.
     pub fn n_bytes(&self) -> u64 {
         let column_bytes =
             |column| -> u64 { self.tensors.iter().map(|tensor| self.column_tensor(tensor, column).n_bytes()).sum() };
         (0..self.n_columns()).map(column_bytes).sum::<u64>() + self.codes_bytes()
     }
 
-    /// Bytes of the tasks' tensors as they are stored: of an adapter those of its files, which are read when it is opened.
+    /// Bytes of the tasks' tensors as they are stored: of an adapter those of its files.
     pub fn stored_bytes(&self) -> u64 {
-        let of_column = |column: usize| -> u64 {
-            let tensors = || self.tensors.iter().map(|tensor| self.column_tensor(tensor, column));
-            match tensors().any(Tensor::is_delta) {
-                true => self.column_checkpoint(column).files().iter().map(|file| file.len).sum(),
-                false => tensors().map(Tensor::n_bytes).sum(),
-            }
+        (1..self.n_columns()).map(|column| self.stored_in(column)).sum()
+    }
+
+    /// Bytes of one read of every column as it is stored.
+    pub fn read_bytes(&self) -> u64 {
+        (0..self.n_columns()).map(|column| self.stored_in(column)).sum::<u64>() + self.codes_bytes()
+    }
+
+    /// Bytes of adapters' factors, which are read when these are opened, and not in a pass.
+    pub fn factor_bytes(&self) -> u64 {
+        let of_column = |column: usize| match self.column_checkpoint(column).of_adapter() {
+            Some(of) => of.n_bytes.saturating_sub(self.whole_bytes(column)),
+            None => 0,
         };
         (1..self.n_columns()).map(of_column).sum()
+    }
+
+    fn stored_in(&self, column: usize) -> u64 {
+        let checkpoint = self.column_checkpoint(column);
+        let is_formed = |tensor: &PlannedTensor| matches!(self.column_tensor(tensor, column).place, Place::LowRank(_));
+        match checkpoint.of_adapter() {
+            Some(of) => of.n_bytes,
+            None if self.tensors.iter().any(is_formed) => checkpoint.files().iter().map(|file| file.len).sum(),
+            None => self.whole_bytes(column),
+        }
+    }
+
+    /// Bytes of a column's tensors that lie in files as they are.
+    fn whole_bytes(&self, column: usize) -> u64 {
+        let tensors = self.tensors.iter().map(|tensor| self.column_tensor(tensor, column));
+        let is_whole = |tensor: &&Tensor| !tensor.is_delta() && !matches!(tensor.place, Place::Rescaled { .. });
+        tensors.filter(is_whole).map(Tensor::n_bytes).sum()
     }
 
     /// Bytes of all codes and scales.

@@ -125,6 +125,11 @@ pub fn split_key(path: &Path) -> Result<(PathBuf, Option<String>)> {
     Ok((file.into(), Some(key.to_owned())))
 }
 
+/// Path and key of what a record says a column was opened from.
+pub fn recorded(source: &str) -> (PathBuf, Option<String>) {
+    split_key(Path::new(source)).unwrap_or_else(|_| (source.into(), None))
+}
+
 /// Gives tasks that are called the same without having been given names the first names above that differ; those of one file
 /// are called after their keys. What cannot be told apart keeps its name.
 fn tell_apart(typed: &mut [Typed]) -> Vec<String> {

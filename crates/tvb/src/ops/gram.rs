@@ -251,7 +251,7 @@ pub(super) fn assemble(plan: &Plan, per: Per, triangles: Vec<f64>, digests: Tabl
     });
     let origin = |column: usize, name: &str| Origin {
         name: name.to_owned(),
-        source: plan.column_checkpoint(column).path().display().to_string(),
+        source: plan.column_checkpoint(column).source(),
         fingerprint: column_fingerprint(plan, &digests, column),
     };
     Grams {

@@ -40,14 +40,11 @@ struct Submitted {
     /// As it was read, for whoever gets the result.
     layout: ChunkLayout,
     digests: Vec<Digest>,
-    /// What it adds to the progress.
-    n_bytes: u64,
 }
 
 impl Submitted {
     fn kept(chunk: usize, found: DeviceChunk) -> Submitted {
-        let n_bytes = found.read_bytes() as u64;
-        Submitted { chunk, n_bytes, layout: found.layout, digests: found.digests }
+        Submitted { chunk, layout: found.layout, digests: found.digests }
     }
 }
 
@@ -203,10 +200,10 @@ impl<O: Operation, F: FnMut(Folded<'_, O::Part>) -> Result<()> + Send> OnGpu<'_,
     }
 
     fn hand_in(&self, done: &Submitted, output: &mut OutputOf<O>) -> Result<()> {
-        let Submitted { chunk, layout, digests, n_bytes } = done;
+        let Submitted { chunk, layout, digests } = done;
         let part = self.operation.finish(Done { blocks: &self.blocks(*chunk), layout, digests }, output)?;
         self.line.put(*chunk, digests, part)?;
-        self.progress.advance(*n_bytes);
+        self.progress.advance(self.pass.chunk_bytes(*chunk));
         Ok(())
     }
 
@@ -288,8 +285,7 @@ impl<O: Operation, F: FnMut(Folded<'_, O::Part>) -> Result<()> + Send> OnGpu<'_,
             Then::HandIn(output)
         };
         let layout = read.layout.clone();
-        let n_bytes = layout.n_bytes as u64;
-        let submitted = Submitted { chunk, layout, digests: reader.digests().to_vec(), n_bytes };
+        let submitted = Submitted { chunk, layout, digests: reader.digests().to_vec() };
         Ok(ReaderDone { submitted, slot, then })
     }
 

@@ -3,6 +3,7 @@
 //! Chunks are of one size whatever the cap is, since they are part of how a pass resumes; a lower cap means fewer threads
 //! and fewer staging buffers. One of each is the least that works.
 
+use super::Block;
 use super::pass::Pass;
 use super::reads::Reads;
 use super::runtime::Runtime;
@@ -10,7 +11,7 @@ use crate::columns::coded::block_bytes;
 use crate::columns::plan::Plan;
 use crate::error::{Error, Result};
 use crate::units;
-use tvb_kernels::{BLOCK, Dtype, Engine};
+use tvb_kernels::{BLOCK, Dtype, Engine, n_blocks};
 
 impl Pass<'_> {
     /// Bytes of one worker's buffers: a chunk's columns, and `n_outputs` results of each of its rows.
@@ -24,6 +25,19 @@ impl Pass<'_> {
         let columns: usize = (0..plan.n_columns()).map(widest).sum();
         let row_bytes = n_outputs.saturating_mul(widest(0)).saturating_add(columns);
         self.grid.most_rows().saturating_mul(row_bytes).saturating_add(self.codes_bytes()) as u64
+    }
+
+    /// Bytes of the rows and codes of one chunk, those that are formed with them: its part of [`Plan::n_bytes`](crate::columns::plan::Plan::n_bytes).
+    pub(super) fn chunk_bytes(&self, chunk: usize) -> u64 {
+        let plan = self.plan;
+        let of_block = |block: &Block| -> u64 {
+            let tensor = &plan.tensors[block.tensor];
+            let of_column = |column: usize| plan.column_tensor(tensor, column).dtype.size() as u64;
+            let of_row: u64 = (0..plan.n_columns()).map(of_column).sum();
+            let codes = plan.codes.iter().map(|column| (n_blocks(block.n_rows) * block_bytes(column.rate)) as u64);
+            block.n_rows as u64 * of_row + codes.sum::<u64>()
+        };
+        self.grid.blocks(chunk).iter().map(of_block).sum()
     }
 
     /// Bytes of the codes of one chunk, at most.

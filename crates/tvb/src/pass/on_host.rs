@@ -57,7 +57,7 @@ pub(super) fn visit_chunks<O: HostOperation, F: FnMut(Folded<'_, O::Part>) -> Re
                 .read(pass.plan, pass.reads, &blocks)
                 .and_then(|()| operation.on_chunk(reader.read_chunk(&blocks), &mut buffers));
             match part.and_then(|part| line.put(chunk, reader.digests(), part)) {
-                Ok(()) => progress.advance(reader.chunk().bytes.len() as u64),
+                Ok(()) => progress.advance(pass.chunk_bytes(chunk)),
                 Err(error) => line.fail(error),
             }
         }

@@ -101,7 +101,12 @@ impl ChunkReader {
             })?;
         }
         self.put_factors();
-        reads.count(self.extents.iter().map(|extent| extent.n_bytes as u64).sum());
+        // What is formed is not read.
+        let is_read = |extent: &&Extent| {
+            let tensor = || plan.column_tensor(&plan.tensors[blocks[extent.block].tensor], extent.column);
+            extent.file.is_some() || !tensor().is_delta()
+        };
+        reads.count(self.extents.iter().filter(is_read).map(|extent| extent.n_bytes as u64).sum());
         self.check_codes(plan, blocks)?;
         self.take_digests(plan, blocks);
         self.keep(plan, reads, blocks);

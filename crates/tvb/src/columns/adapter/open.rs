@@ -5,9 +5,9 @@ use super::factors::{self, Turn};
 use super::matching::{self, Way};
 use super::parsed::{Module, Parsed, Writer, listing};
 use super::values;
-use crate::checkpoint::{self, Checkpoint, Dtype, Form, Place, Tensor, shown};
+use crate::checkpoint::{self, Checkpoint, Dtype, Form, OfAdapter, Place, Tensor, shown};
 use crate::error::{Error, Result};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 /// Bytes of two tensors that are compared at a time.
@@ -52,8 +52,20 @@ impl Parsed {
         tensors.extend(rest);
         let mut notes = self.notes.clone();
         notes.extend(self.note_on_base(base));
-        let is_dora = self.modules.iter().any(|module| module.magnitude.is_some());
-        self.file.with_places(path, tensors, is_dora.then_some(base), notes)
+        let facts = self.facts();
+        self.file.with_places(path, tensors, (facts.n_dora > 0).then_some(base), facts, notes)
+    }
+
+    fn facts(&self) -> OfAdapter {
+        let ranks: BTreeSet<usize> = self.modules.iter().map(|module| module.rank).collect();
+        OfAdapter {
+            writer: self.writer.name(),
+            n_modules: self.modules.len(),
+            ranks: ranks.into_iter().collect(),
+            n_dora: self.modules.iter().filter(|module| module.magnitude.is_some()).count(),
+            n_replaced: self.replacements.len(),
+            n_bytes: self.file.files().iter().map(|file| file.len).sum(),
+        }
     }
 
     /// What becomes of one module's weight, and of its bias.

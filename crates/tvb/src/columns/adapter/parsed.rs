@@ -25,6 +25,17 @@ pub enum Writer {
     Diffusers,
 }
 
+impl Writer {
+    /// What its users call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Writer::Peft => "PEFT",
+            Writer::Kohya => "kohya",
+            Writer::Diffusers => "diffusers",
+        }
+    }
+}
+
 /// An adapter's file and what is in it.
 #[derive(Debug)]
 pub struct Parsed {

@@ -98,7 +98,7 @@ impl Check {
         }
         if gram_file::read_within(&gram_path(&batch.work, &plan), &runtime.budget).is_err() {
             self.n_gram_passes += 1;
-            self.read_bytes += plan.n_bytes();
+            self.read_bytes += plan.read_bytes();
             let n_tasks = plan.tasks.len() as u64;
             want(disks, &batch.work, plan.tensors.len() as u64 * n_tasks * n_tasks * 8);
         }
@@ -120,7 +120,7 @@ impl Check {
             }
             let bytes = atom_bytes(unit, plan, grams.as_ref());
             self.n_to_make += 1;
-            self.read_bytes += plan.n_bytes();
+            self.read_bytes += plan.read_bytes();
             self.write_bytes += bytes;
             want(disks, &unit.output, bytes);
         }

@@ -434,6 +434,9 @@ fn recipe(basis: &Basis, edit: &Edit, after: &After, base_model: Option<&str>, b
     if let (true, Some(text)) = (after.clip, text.as_object_mut()) {
         text.insert("clip".to_owned(), true.into());
     }
+    if let (Some(key), Some(text)) = (base.key(), text.as_object_mut()) {
+        text.insert("base_key".to_owned(), key.into());
+    }
     if let (Some(id), Some(text)) = (base_model, text.as_object_mut()) {
         text.insert("base_model".to_owned(), id.into());
     }

@@ -60,7 +60,7 @@ pub fn forecast(plan: &Plan, options: &CompressOptions, memory_bytes: u64) -> Re
     Ok(Forecast {
         n_atoms,
         n_reads,
-        read_bytes: n_reads * plan.n_bytes(),
+        read_bytes: n_reads * plan.read_bytes(),
         memory_bytes: runtime_needs,
         write_bytes,
         free_bytes: free_bytes(&options.output),

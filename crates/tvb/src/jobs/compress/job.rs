@@ -49,8 +49,8 @@ pub fn compress(
         Ok(()) => {
             bookmarks.remove()?;
             staged.commit()?;
-            let adapters_bytes = if kept_factors(plan, options)?.is_some() { plan.stored_bytes() } else { 0 };
-            let read_bytes = reads.n_bytes().saturating_add(adapters_bytes);
+            // Adapters were read when they were opened.
+            let read_bytes = reads.n_bytes().saturating_add(plan.factor_bytes());
             Ok(Compressed { basis: Basis::open_within(&options.output, &runtime.budget)?, read_bytes })
         }
         Err(error) if error.kind() == ErrorKind::Interrupted && bookmarks.holds_any() => {

@@ -11,6 +11,7 @@ use crate::basis::atoms::{Atoms, plain};
 use crate::checkpoint::torch::{SaveStorage, SaveTensor, SaveValue, TorchWriter};
 use crate::checkpoint::{Budget, Checkpoint, Dtype, Existing, Leftover, OpenOptions, StagedOutput, Tensor, TensorSpec};
 use crate::columns::plan::{Plan, Task};
+use crate::columns::tasks::recorded;
 use crate::digest::BLOCK_ROWS;
 use crate::error::{Error, ErrorKind, Result};
 use crate::matrix::Matrix;
@@ -76,7 +77,7 @@ pub fn export_basis(
     let mut notes = basis.manifest.fit.lines();
     let frozen = frozen_tensors(basis, options.base.as_ref(), &runtime.budget)?;
     let inputs = options.base.iter().fold(basis.inputs(), |inputs, base| inputs.with(&base.inputs()));
-    let inputs = inputs.and(Path::new(&basis.manifest.base.source));
+    let inputs = inputs.and(&recorded(&basis.manifest.base.source).0);
     let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Clear, &inputs)?;
     let scratch = staged.path().join("atoms");
     let atoms = match basis.atoms()? {
@@ -129,10 +130,9 @@ fn frozen_tensors(basis: &Basis, base: Option<&Checkpoint>, budget: &Budget) -> 
     if manifest.frozen.is_empty() {
         return Ok(Vec::new());
     }
-    let source = Path::new(&manifest.base.source);
     let base = match base {
         Some(base) => base.clone(),
-        None => open_recorded(source, budget).map_err(|error| match error.kind() {
+        None => open_recorded(&manifest.base.source, budget).map_err(|error| match error.kind() {
             ErrorKind::Interrupted => error,
             _ => Error::rejected(format!(
                 "{}: {} frozen tensors are not in the basis, and their shapes are not known: the base cannot be read: {error}",
@@ -155,8 +155,9 @@ fn frozen_tensors(basis: &Basis, base: Option<&Checkpoint>, budget: &Budget) -> 
     frozen.collect()
 }
 
-fn open_recorded(source: &Path, budget: &Budget) -> Result<Checkpoint> {
-    Checkpoint::open_with(source, &OpenOptions { budget: budget.clone(), ..OpenOptions::default() })
+fn open_recorded(source: &str, budget: &Budget) -> Result<Checkpoint> {
+    let (path, key) = recorded(source);
+    Checkpoint::open_with(&path, &OpenOptions { key, budget: budget.clone() })
 }
 
 fn atoms_plan(basis: &Basis, atoms: Vec<Checkpoint>) -> Result<Plan> {

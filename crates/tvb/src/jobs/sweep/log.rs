@@ -83,7 +83,7 @@ impl Identity {
     }
 }
 
-/// Path, size and time of every file of a checkpoint.
+/// Path, size and time of every file of a checkpoint, and the key in it that was given.
 fn files(checkpoint: &Checkpoint) -> Value {
     let file = |file: &crate::checkpoint::DataFile| {
         let stamp = file.stamp();
@@ -91,7 +91,8 @@ fn files(checkpoint: &Checkpoint) -> Value {
         let path = std::path::absolute(&file.path).unwrap_or_else(|_| file.path.clone());
         json!({ "path": path.to_string_lossy(), "bytes": stamp.len, "modified": modified.map(seconds) })
     };
-    checkpoint.files().iter().map(file).collect()
+    let key = checkpoint.key().map(|key| json!({ "key": key }));
+    checkpoint.files().iter().map(file).chain(key).collect()
 }
 
 /// A time since 1970 as the first version's logs have it: seconds, and what is behind the point where there is anything.
