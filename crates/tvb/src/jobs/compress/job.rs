@@ -36,7 +36,8 @@ pub fn compress(
     progress: &dyn Progress,
 ) -> Result<Compressed> {
     options.check(plan)?;
-    if kept_factors(plan, options)?.is_none() {
+    let keeps_factors = options.shared_rank.is_some() || kept_factors(plan, options)?.is_some();
+    if !keeps_factors {
         check_memory(plan, options.most_outputs(plan.tasks.len()), runtime)?;
     } else if reads_rows(plan) {
         check_memory(plan, 0, runtime)?;
@@ -49,7 +50,7 @@ pub fn compress(
         Ok(()) => {
             bookmarks.remove()?;
             staged.commit()?;
-            let adapters_bytes = if kept_factors(plan, options)?.is_some() { plan.stored_bytes() } else { 0 };
+            let adapters_bytes = if keeps_factors { plan.stored_bytes() } else { 0 };
             let read_bytes = reads.n_bytes().saturating_add(adapters_bytes);
             Ok(Compressed { basis: Basis::open_within(&options.output, &runtime.budget)?, read_bytes })
         }
