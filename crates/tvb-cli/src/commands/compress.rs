@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tvb::basis::Basis;
 use tvb::checkpoint::{Existing, Inputs};
 use tvb::columns::plan::Plan;
-use tvb::jobs::compress::{CompressOptions, Compressed, compress, forecast};
+use tvb::jobs::compress::{CompressOptions, Compressed, Foretold, compress, forecast, foretell};
 use tvb::pass::kept::Keep;
 use tvb::shown::{escaped, path_json, shown_path};
 use tvb::{Error, Result, units};
@@ -28,7 +28,10 @@ pub(crate) struct Args {
     pub method: MethodArgs,
     #[command(flatten)]
     pub coding: CodingArgs,
-    /// How mixtures are stored, where they are not coded (default f32)
+    /// LoRA adapters alone: a core of P by P for each, between two factors of rank P that all share
+    #[arg(long, value_name = "P", value_parser = parse_rank)]
+    pub shared_rank: Option<usize>,
+    /// How mixtures, and what adapters share, are stored where they are not coded (default f32)
     #[arg(long, value_enum, conflicts_with = "bits")]
     pub dtype: Option<DtypeName>,
     /// Write the largest finite value of a type in place of a value beyond it, which is an error otherwise
@@ -50,6 +53,12 @@ pub(crate) struct Args {
     /// Say what would be done, and stop
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `--shared-rank`.
+fn parse_rank(text: &str) -> Result<usize> {
+    let rank = text.parse().ok().filter(|rank| *rank > 0);
+    rank.ok_or_else(|| Error::usage(format!("a rank from 1 on expected, {text:?} found")))
 }
 
 /// `--keep-inputs`.
@@ -113,7 +122,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     Answer::add(&mut json, "device", device.as_str());
     Answer::add(&mut json, "seconds", elapsed.as_secs_f64());
     Answer::add(&mut json, "read_bytes", made.read_bytes);
-    Answer::add(&mut json, "stored_bytes", stored_bytes(&made.basis));
+    Answer::add(&mut json, "stored_bytes", made.basis.manifest.stored_bytes());
     Answer::add(&mut json, "float32_bytes", made.basis.full_bytes());
     Answer::add(&mut json, "input_bytes", input_bytes);
     Ok(Answer::new(summary(&made, input_bytes, elapsed, &device), json))
@@ -123,6 +132,16 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
 fn storage(args: &Args, names: &[String]) -> Result<CompressOptions> {
     let tuning = &args.method.tuning;
     let is_mixed = args.method.method.is_some() || args.size.counts_atoms();
+    if let Some(rank) = args.shared_rank {
+        if is_mixed || args.size.is_budget() || args.coding.is_any() {
+            return Err(Error::usage(
+                "--shared-rank beside a method, a size or bits: adapters in shared spaces are neither mixed nor coded",
+            )
+            .hint("give --shared-rank P alone (with --dtype bf16 for half the bytes), or leave it out"));
+        }
+        let dtype = args.dtype.map_or(tvb_kernels::Dtype::F32, DtypeName::kernel);
+        return Ok(CompressOptions::new(&args.output).shared_rank(Some(rank)).dtype(dtype));
+    }
     let coding = args.coding.options(names, tuning)?;
     if !is_mixed {
         if args.dtype.is_some() {
@@ -156,10 +175,14 @@ fn storage(args: &Args, names: &[String]) -> Result<CompressOptions> {
 }
 
 fn dry_run(plan: Plan, options: CompressOptions, context: &Context) -> Result<Answer> {
+    let foretold = match options.shared_rank {
+        Some(_) => Some(foretell(&plan, &options, &context.runtime()?, &context.progress)?),
+        None => None,
+    };
     let (inputs, wanted, memory_bytes) = (plan.clone(), options.clone(), context.memory_bytes);
     let forecast = context.unless_stopped(move |_| forecast(&inputs, &wanted, memory_bytes))?;
     let shown = |bytes: Option<u64>| bytes.map_or("not known before the Gram is".to_owned(), units::bytes);
-    let text = format!(
+    let mut text = format!(
         "{} tasks × {} parameters in {} tensors ({} left out)\natoms   {}\nreads   {} ({} × {})\nmemory  at least {} on the CPU (--memory)\nwrites  at most {}, {} free\nwould write {}\n",
         plan.tasks.len(),
         units::count(plan.n_rows()),
@@ -174,7 +197,7 @@ fn dry_run(plan: Plan, options: CompressOptions, context: &Context) -> Result<An
         forecast.free_bytes.map_or("unknown".to_owned(), units::bytes),
         shown_path(&options.output),
     );
-    let json = json!({
+    let mut json = json!({
         "dry_run": true,
         "n_tasks": plan.tasks.len(),
         "n_parameters": plan.n_rows(),
@@ -188,19 +211,33 @@ fn dry_run(plan: Plan, options: CompressOptions, context: &Context) -> Result<An
         "left_out": left_out_json(&plan.left_out),
         "output": path_json(&options.output),
     });
+    if let Some(Foretold { assessment, .. }) = foretold {
+        let mut table = error_table();
+        let mut tasks = Vec::new();
+        for (number, task) in plan.tasks.iter().enumerate() {
+            let of = |values: &[f64]| values.get(number).copied();
+            let [norm, gain, noise, error] =
+                [&assessment.norms, &assessment.gains, &assessment.noises, &assessment.relative_errors]
+                    .map(|of_all| of(of_all));
+            error_row(&mut table, &task.name, [norm, gain, noise, error]);
+            tasks.push(
+                json!({ "name": task.name, "norm": norm, "gain": gain, "noise": noise, "relative_error": error }),
+            );
+        }
+        text.push_str(&table.to_string());
+        Answer::add(&mut json, "tasks", tasks);
+        Answer::add(&mut json, "mean_error", assessment.mean);
+        Answer::add(&mut json, "worst_error", assessment.worst);
+    }
     Ok(Answer::new(text, json))
 }
 
 fn summary(made: &Compressed, input_bytes: u64, elapsed: Duration, device: &str) -> String {
     let basis = &made.basis;
     let manifest = &basis.manifest;
-    let right = |name| (name, Align::Right);
-    let mut table =
-        Table::new([("task", Align::Left), right("norm"), right("gain"), right("noise"), right("relative error")]);
+    let mut table = error_table();
     for task in &manifest.tasks {
-        let shown = |value: Option<f64>| value.map_or("unknown".to_owned(), |value| format!("{value:.4}"));
-        let [norm, gain, noise, error] = [task.norm, task.gain, task.noise, task.relative_error].map(shown);
-        table.row([task.name.clone(), norm, gain, noise, error]);
+        error_row(&mut table, &task.name, [task.norm, task.gain, task.noise, task.relative_error]);
     }
     let mut text = format!(
         "{}: {}\n{}\n{table}",
@@ -233,9 +270,16 @@ fn summary(made: &Compressed, input_bytes: u64, elapsed: Duration, device: &str)
     text
 }
 
-/// Bytes of all atoms' files.
-fn stored_bytes(basis: &Basis) -> u64 {
-    basis.manifest.atoms.iter().map(|atom| atom.bytes).sum()
+/// Norm and errors of every task.
+fn error_table() -> Table {
+    let right = |name| (name, Align::Right);
+    Table::new([("task", Align::Left), right("norm"), right("gain"), right("noise"), right("relative error")])
+}
+
+fn error_row(table: &mut Table, task: &str, figures: [Option<f64>; 4]) {
+    let shown = |value: Option<f64>| value.map_or("unknown".to_owned(), |value| format!("{value:.4}"));
+    let [norm, gain, noise, error] = figures.map(shown);
+    table.row([task.to_owned(), norm, gain, noise, error]);
 }
 
 /// What the atoms take, and of what.
@@ -243,7 +287,7 @@ fn sizes(basis: &Basis, input_bytes: u64) -> String {
     if basis.manifest.generated.is_some() {
         return "made from a seed wherever they are needed".to_owned();
     }
-    let stored = stored_bytes(basis);
+    let stored = basis.manifest.stored_bytes();
     let percent = |share: f64| format!("{:.2}%", 100.0 * share);
     let share = |of: u64| if of > 0 { stored as f64 / of as f64 } else { 0.0 };
     let full = basis.full_bytes();

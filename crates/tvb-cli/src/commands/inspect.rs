@@ -75,7 +75,7 @@ fn basis_text(basis: &Basis) -> String {
             task.source.clone().unwrap_or_else(|| "unknown".into()),
         ]);
     }
-    let stored: u64 = manifest.atoms.iter().map(|atom| atom.bytes).sum();
+    let stored = manifest.stored_bytes();
     let n_tensors: usize = manifest.stored.tensors.len();
     let mut text = format!(
         "{}: basis of {}, written by {}\nbase {}\n{} tensors in each, {} frozen, {} left out, {} carried over; {} in {}\n{table}",
@@ -90,7 +90,7 @@ fn basis_text(basis: &Basis) -> String {
         units::bytes(stored),
         match (&manifest.coded, manifest.atoms.first()) {
             (Some(_), _) => "codes".to_owned(),
-            (None, Some(atom)) => atom.dtype.to_string(),
+            (None, Some(atom)) => manifest.shared().map_or(atom.dtype, |shared| shared.dtype).to_string(),
             (None, None) => "files: made from a seed".to_owned(),
         },
     );

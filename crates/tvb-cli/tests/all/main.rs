@@ -17,6 +17,7 @@ mod matching;
 mod names;
 mod numbers;
 mod plan;
+mod shared;
 mod streams;
 mod sweep;
 mod wrapped;

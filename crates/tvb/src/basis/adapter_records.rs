@@ -1,6 +1,8 @@
 //! What a manifest says of atoms that are adapters.
 
-use crate::checkpoint::{Form, Module};
+use crate::checkpoint::{Dtype, Form, Module};
+use crate::digest::Digest;
+use crate::ops::dtype_name;
 use serde::{Deserialize, Serialize};
 
 /// Atoms that are adapters.
@@ -8,6 +10,25 @@ use serde::{Deserialize, Serialize};
 pub struct FactorsRecord {
     /// The stored tensors, in their order.
     pub tensors: Vec<FactorTensor>,
+    /// The spaces that some tensors of all adapters share; `None` where none do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<SharedRecord>,
+}
+
+/// Spaces that adapters share: one file with U and V of each tensor, beside which an adapter has a core.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedRecord {
+    /// p, columns of U and rows of V.
+    pub rank: usize,
+    /// The file inside the basis folder.
+    pub file: String,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Digest of its header and of each of its tensors.
+    pub checksum: Digest,
+    /// How its numbers and those of the cores are stored.
+    #[serde(with = "dtype_name")]
+    pub dtype: Dtype,
 }
 
 /// A stored tensor of a basis of adapters.
@@ -18,6 +39,14 @@ pub struct FactorTensor {
     /// The module whose weight it is, as the adapters know it; `None` where none has factors of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub module: Option<ModuleRecord>,
+    /// Whether adapters have a core of it, between sides that all share.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub shared: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_not(said: &bool) -> bool {
+    !said
 }
 
 /// A module as adapters know it.

@@ -30,6 +30,8 @@ pub struct StoredCoefficients {
     pub mix: Matrix,
     /// Q [M, K], the directions that coded atoms keep; empty (0 × 0) where there are none.
     pub kept: Matrix,
+    /// The Gram matrix \[T, T\] of the tasks as they come back, of adapters in shared spaces; empty (0 × 0) for others.
+    pub recovered: Matrix,
     /// Eigenvalues of the Gram matrix of everything, descending; empty where it is unknown.
     pub eigenvalues: Vec<f64>,
 }
@@ -45,6 +47,8 @@ pub struct Solution<'a> {
     pub mix: Option<&'a Matrix>,
     /// Q [M, K] for coded atoms that keep something.
     pub kept: Option<&'a Matrix>,
+    /// The Gram matrix \[T, T\] of the tasks as they come back, of adapters in shared spaces.
+    pub recovered: Option<&'a Matrix>,
     /// Eigenvalues of the Gram matrix, descending; empty where it is unknown.
     pub eigenvalues: &'a [f64],
 }
@@ -65,6 +69,7 @@ pub fn write(folder: &Path, grams: Option<&Grams>, solution: &Solution<'_>) -> R
         ("decode", Some(solution.decode)),
         ("mix", solution.mix),
         ("kept", solution.kept),
+        ("recovered", solution.recovered),
     ];
     for (word, matrix) in matrices.into_iter().filter_map(|(word, matrix)| Some((word, matrix?))) {
         tensors.push((format!("{word}.{NAME}"), vec![matrix.n_rows(), matrix.n_columns()], matrix_bytes(matrix)));
@@ -120,6 +125,13 @@ fn parse(file: &mut MatrixFile<'_>, manifest: &Manifest) -> Result<StoredCoeffic
     if !kept.is_finite() {
         return Err(Error::rejected(format!("tensor kept.{name}: finite numbers expected, others found")));
     }
+    let recovered = match manifest.shared() {
+        Some(_) => matrix(file, &format!("recovered.{name}"), n_tasks, n_tasks, false)?,
+        None => Matrix::empty(),
+    };
+    if !recovered.is_finite() {
+        return Err(Error::rejected(format!("tensor recovered.{name}: finite numbers expected, others found")));
+    }
     let mut grams = Vec::new();
     if let Some(gram) = file.tensor("gram").cloned() {
         if !matches!(gram.shape[..], [_, rows, columns] if rows == n_tasks && columns == n_tasks) {
@@ -138,7 +150,7 @@ fn parse(file: &mut MatrixFile<'_>, manifest: &Manifest) -> Result<StoredCoeffic
             }
         })?;
     }
-    Ok(StoredCoefficients { grams, encode, decode, mix, kept, eigenvalues })
+    Ok(StoredCoefficients { grams, encode, decode, mix, kept, recovered, eigenvalues })
 }
 
 fn find(file: &MatrixFile<'_>, name: &str) -> Result<Tensor> {

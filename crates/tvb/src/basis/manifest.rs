@@ -1,6 +1,6 @@
 //! `basis.json`: everything about a basis that is small, readable by people and other programs.
 
-pub use super::adapter_records::{FactorTensor, FactorsRecord, FormRecord, ModuleRecord};
+pub use super::adapter_records::{FactorTensor, FactorsRecord, FormRecord, ModuleRecord, SharedRecord};
 use super::head::{Head, Scalar};
 use super::seal;
 use crate::checkpoint::Dtype;
@@ -333,7 +333,19 @@ impl Manifest {
     /// Every file beside the manifest.
     pub(super) fn file_names(&self) -> impl Iterator<Item = &str> {
         let atoms = self.atoms.iter().flat_map(|atom| std::iter::once(&atom.file).chain(&atom.shards));
-        atoms.chain(std::iter::once(&self.coefficients.file)).map(String::as_str)
+        let shared = self.shared().map(|shared| &shared.file);
+        atoms.chain(std::iter::once(&self.coefficients.file)).chain(shared).map(String::as_str)
+    }
+
+    /// The spaces that atoms share, where they are adapters that do.
+    pub fn shared(&self) -> Option<&SharedRecord> {
+        self.factors.as_ref()?.shared.as_ref()
+    }
+
+    /// Bytes of all atoms' files and of what these share.
+    pub fn stored_bytes(&self) -> u64 {
+        let atoms = self.atoms.iter().map(|atom| atom.bytes);
+        atoms.chain(self.shared().map(|shared| shared.bytes)).fold(0, u64::saturating_add)
     }
 
     /// Vectors that a recovery needs: stored atoms, or generated ones.
@@ -413,6 +425,17 @@ impl Manifest {
         }
         if self.atoms.iter().any(|atom| !atom.shards.is_empty() || atom.dtype != Dtype::F32) {
             return Err("one file of f32 for each adapter expected".into());
+        }
+        let n_shared = factors.tensors.iter().filter(|tensor| tensor.shared).count();
+        match &factors.shared {
+            Some(shared) if n_shared == 0 || shared.rank == 0 || shared.dtype.float().is_none() => {
+                return Err(format!(
+                    "spaces that tensors share expected, of rank {} for {n_shared} found",
+                    shared.rank
+                ));
+            }
+            None if n_shared > 0 => return Err(format!("the spaces of {n_shared} tensors expected, none found")),
+            _ => {}
         }
         let shapes = factors.tensors.iter().map(|tensor| tensor.shape.as_slice());
         countable_rows(shapes).map(drop).ok_or_else(|| "tensors of a size that can be counted expected".into())

@@ -1,11 +1,11 @@
 //! Opening a basis: its small files are read and checked at once, its atoms when they are needed.
 
 use super::atoms::plain::stem;
-use super::atoms::{Atoms, ColumnRates, GeneratedAtoms, coded, factors};
+use super::atoms::{Atoms, ColumnRates, GeneratedAtoms, coded, factors, shared};
 use super::coefficients::{self, StoredCoefficients};
-use super::manifest::{self, CodedTensor, Manifest};
+use super::manifest::{self, CodedTensor, FactorsRecord, Manifest};
 use crate::checkpoint::{
-    Budget, Charge, Checkpoint, Inputs, OpenOptions, json_cost, read_capped_within, resolve_inside,
+    Budget, Charge, Checkpoint, Inputs, OpenOptions, Sides, json_cost, read_capped_within, resolve_inside,
 };
 use crate::columns::plan::Task;
 use crate::columns::tasks::recorded;
@@ -15,7 +15,7 @@ use crate::ops::decode::{AtomTensor, CodedAtoms};
 use crate::solve::{Coding, Coefficients, Generated, Parts};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tvb_kernels::Rate;
 
 /// A basis whose small files were read and checked; atoms are opened when they are needed.
@@ -27,6 +27,8 @@ pub struct Basis {
     pub manifest: Manifest,
     /// `coefficients.safetensors`.
     pub coefficients: StoredCoefficients,
+    /// The sides that atoms share, of each stored tensor, once they were needed.
+    sides: Arc<OnceLock<Vec<Option<Sides>>>>,
     /// For its atoms.
     budget: Budget,
     /// What manifest and coefficients take of it.
@@ -80,7 +82,14 @@ impl Basis {
         drop(bytes);
         let (coefficients, coefficients_charge) = coefficients::read(folder, &manifest, budget)?;
         let _charges = Arc::new([manifest_charge, coefficients_charge.settled()]);
-        Ok(Basis { folder: folder.to_owned(), manifest, coefficients, budget: budget.clone(), _charges })
+        Ok(Basis {
+            folder: folder.to_owned(),
+            manifest,
+            coefficients,
+            sides: Arc::default(),
+            budget: budget.clone(),
+            _charges,
+        })
     }
 
     /// What an output must leave alone: every file of the basis, and the checkpoints it was made from, as far as they are where
@@ -141,7 +150,10 @@ impl Basis {
         let n_tasks = self.n_tasks();
         let plural = if n_tasks == 1 { "" } else { "s" };
         if manifest.factors.is_some() {
-            return format!("{n_tasks} adapter{plural}, their factors as they are");
+            return match manifest.shared() {
+                Some(shared) => format!("{n_tasks} adapter{plural} in shared spaces of rank {}", shared.rank),
+                None => format!("{n_tasks} adapter{plural}, their factors as they are"),
+            };
         }
         let Some(coded) = &manifest.coded else {
             return format!("{n_tasks} task{plural} in {} atoms ({})", manifest.n_vectors(), manifest.method.name);
@@ -255,6 +267,23 @@ impl Basis {
         Some(Parts { coded, raw })
     }
 
+    /// The sides that atoms share, one for each stored tensor: read and checked once.
+    ///
+    /// # Errors
+    /// Rejected: missing, damaged, or not the tensors the manifest lists; too little memory. Failed: I/O.
+    pub(crate) fn sides(&self) -> Result<&[Option<Sides>]> {
+        if let Some(sides) = self.sides.get() {
+            return Ok(sides);
+        }
+        let sides = match &self.manifest.factors {
+            Some(FactorsRecord { tensors, shared: Some(record) }) => {
+                shared::read(&self.folder, record, self.stored_tensors(), tensors, &self.budget)?
+            }
+            _ => Vec::new(),
+        };
+        Ok(self.sides.get_or_init(|| sides))
+    }
+
     /// Opens one atom's header and checks it against the manifest.
     ///
     /// # Errors
@@ -277,7 +306,11 @@ impl Basis {
             return coded::parts(&atom, &self.coded_tensors(), rate, is_own);
         }
         if let Some(record) = &self.manifest.factors {
-            return factors::parts(&atom, self.stored_tensors(), &record.tensors, &self.budget);
+            let sides = match &record.shared {
+                Some(shared) => Some((self.sides()?, shared.dtype)),
+                None => None,
+            };
+            return factors::parts(&atom, self.stored_tensors(), &record.tensors, sides, &self.budget);
         }
         let expected = self.stored_tensors().len();
         if atom.tensors().len() != expected {

@@ -3,12 +3,14 @@
 use super::Budget;
 use super::budget::Charge;
 use crate::error::{Error, Result};
+use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use tvb_kernels::Factors;
 
-/// Two factors in memory. Clones share them.
+/// Two factors in memory, of which many matrices may share the right one. Clones share both.
 #[derive(Clone)]
 pub struct LowRank {
     parts: Arc<Parts>,
@@ -38,15 +40,88 @@ pub enum Form {
 }
 
 struct Parts {
-    /// \[n, r\], row-major.
-    left: Vec<f32>,
-    /// \[r, m\], row-major.
-    right: Vec<f32>,
+    left: Left,
+    right: Arc<Right>,
     rank: usize,
-    n_columns: usize,
+    n_rows: usize,
     scale: f64,
-    identity: OnceLock<u128>,
     _charge: Charge,
+}
+
+/// \[n, r\], row-major.
+enum Left {
+    Own(Vec<f32>),
+    /// U·core, with U \[n, r\] and the core \[r, r\]: rows are formed where they are asked for.
+    Product {
+        sides: Sides,
+        core: Vec<f32>,
+    },
+}
+
+/// The right factor, which many matrices may share.
+struct Right {
+    /// \[r, m\], row-major.
+    values: Vec<f32>,
+    identity: OnceLock<u128>,
+}
+
+/// U \[n, p\] and V \[p, m\], which many matrices U·core·V share. Clones are the same ones.
+#[derive(Clone)]
+pub struct Sides {
+    left: Arc<Vec<f32>>,
+    right: Arc<Right>,
+    rank: usize,
+    _charge: Arc<Charge>,
+}
+
+impl Sides {
+    /// `left` is \[n, rank\], `right` \[rank, m\], both row-major. What they take is charged to `budget`; `path` is for messages.
+    ///
+    /// # Errors
+    /// Rejected: lengths that do not fit together, a value that is not finite, too little memory.
+    pub fn new(left: Vec<f32>, right: Vec<f32>, rank: usize, path: &Path, budget: &Budget) -> Result<Sides> {
+        check(&left, &right, rank, path)?;
+        let n_bytes = 4 * (left.len() + right.len()) as u64;
+        let charge = Arc::new(budget.charge(path, "the factors that adapters share", n_bytes)?.settled());
+        let right = Arc::new(Right { values: right, identity: OnceLock::new() });
+        Ok(Sides { left: Arc::new(left), right, rank, _charge: charge })
+    }
+
+    /// U, \[n, p\], row-major.
+    pub fn left(&self) -> &[f32] {
+        &self.left
+    }
+
+    /// V, \[p, m\], row-major.
+    pub fn right(&self) -> &[f32] {
+        &self.right.values
+    }
+
+    /// p.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+}
+
+impl fmt::Debug for Sides {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rank = self.rank;
+        write!(f, "Sides([{}, {rank}], [{rank}, {}])", self.left.len() / rank, self.right.values.len() / rank)
+    }
+}
+
+fn check(left: &[f32], right: &[f32], rank: usize, path: &Path) -> Result<()> {
+    if rank == 0 || !left.len().is_multiple_of(rank) || !right.len().is_multiple_of(rank) {
+        let (left, right) = (left.len(), right.len());
+        let path = path.display();
+        return Err(Error::rejected(format!(
+            "{path}: factors of rank {rank} expected, {left} and {right} numbers found"
+        )));
+    }
+    if left.iter().chain(right).any(|value| !value.is_finite()) {
+        return Err(Error::rejected(format!("{}: a factor holds values that are not finite", path.display())));
+    }
+    Ok(())
 }
 
 impl LowRank {
@@ -63,22 +138,46 @@ impl LowRank {
         path: &Path,
         budget: &Budget,
     ) -> Result<LowRank> {
-        let fits = rank > 0 && left.len().is_multiple_of(rank) && right.len().is_multiple_of(rank);
-        if !fits {
-            return Err(Error::rejected(format!(
-                "{}: factors of rank {rank} expected, {} and {} numbers found",
-                path.display(),
-                left.len(),
-                right.len()
-            )));
-        }
-        if !(scale as f32).is_finite() || left.iter().chain(&right).any(|value| !value.is_finite()) {
-            return Err(Error::rejected(format!("{}: a factor holds values that are not finite", path.display())));
+        check(&left, &right, rank, path)?;
+        if !(scale as f32).is_finite() {
+            return Err(Error::rejected(format!("{}: a scale that is not finite", path.display())));
         }
         let charge = budget.charge(path, "the factors of an adapter", 4 * (left.len() + right.len()) as u64)?.settled();
-        let n_columns = right.len() / rank;
-        let parts = Parts { left, right, rank, n_columns, scale, identity: OnceLock::new(), _charge: charge };
+        let right = Arc::new(Right { values: right, identity: OnceLock::new() });
+        let n_rows = left.len() / rank;
+        let parts = Parts { left: Left::Own(left), right, rank, n_rows, scale, _charge: charge };
         Ok(LowRank { parts: Arc::new(parts), module: None })
+    }
+
+    /// The matrix U·`core`·V with the core \[p, p\], row-major. Only the core is charged to `budget`.
+    ///
+    /// # Errors
+    /// Rejected: a core of another size, values that are not finite or too large, too little memory.
+    pub fn of_core(sides: &Sides, core: Vec<f32>, path: &Path, budget: &Budget) -> Result<LowRank> {
+        let rank = sides.rank;
+        if core.len() != rank * rank {
+            let (path, found) = (path.display(), core.len());
+            return Err(Error::rejected(format!("{path}: a core of {rank} by {rank} numbers expected, {found} found")));
+        }
+        // No row of U·core may leave f32.
+        let largest = |values: &[f32]| values.iter().fold(0.0_f64, |most, value| most.max(f64::from(*value).abs()));
+        let bound = largest(&core) * largest(&sides.left) * rank as f64;
+        if core.iter().any(|value| !value.is_finite()) || bound > f64::from(f32::MAX) {
+            return Err(Error::rejected(format!("{}: a core holds values that are not finite", path.display())));
+        }
+        let charge = budget.charge(path, "the core of an adapter", 4 * core.len() as u64)?.settled();
+        let left = Left::Product { sides: sides.clone(), core };
+        let (n_rows, right) = (sides.left.len() / rank, Arc::clone(&sides.right));
+        let parts = Parts { left, right, rank, n_rows, scale: 1.0, _charge: charge };
+        Ok(LowRank { parts: Arc::new(parts), module: None })
+    }
+
+    /// The sides that it shares with others and its core, where it has them.
+    pub fn core(&self) -> Option<(&Sides, &[f32])> {
+        match &self.parts.left {
+            Left::Own(_) => None,
+            Left::Product { sides, core } => Some((sides, core)),
+        }
     }
 
     /// Says whose weight the factors change.
@@ -97,20 +196,33 @@ impl LowRank {
     /// # Errors
     /// As [`new`](LowRank::new).
     pub fn first_rows(&self, n_rows: usize, path: &Path, budget: &Budget) -> Result<LowRank> {
-        let Parts { left, right, rank, scale, .. } = &*self.parts;
-        let left = left.get(..n_rows.saturating_mul(*rank)).unwrap_or(left);
-        let cut = LowRank::new(left.to_vec(), right.clone(), *rank, *scale, path, budget)?;
+        let left = self.left(0..n_rows.min(self.n_rows())).into_owned();
+        let cut = LowRank::new(left, self.right().to_vec(), self.rank(), self.scale(), path, budget)?;
         Ok(LowRank { module: self.module.clone(), ..cut })
     }
 
-    /// \[n, r\], row-major.
-    pub fn left(&self) -> &[f32] {
-        &self.parts.left
+    /// Rows of the left factor \[n, r\], row-major: those of `rows` that there are.
+    pub fn left(&self, rows: Range<usize>) -> Cow<'_, [f32]> {
+        let rank = self.parts.rank;
+        let of = |values: &[f32]| {
+            let end = rows.end.saturating_mul(rank).min(values.len());
+            rows.start.saturating_mul(rank).min(end)..end
+        };
+        match &self.parts.left {
+            Left::Own(left) => Cow::Borrowed(left.get(of(left)).unwrap_or_default()),
+            Left::Product { sides, core } => {
+                let left = sides.left.get(of(&sides.left)).unwrap_or_default();
+                let mut out = vec![0.0; left.len()];
+                let factors = Factors { left, right: core, rank, n_columns: rank, scale: 1.0 };
+                tvb_kernels::form_low_rank(factors, 0, &mut out);
+                Cow::Owned(out)
+            }
+        }
     }
 
     /// \[r, m\], row-major.
     pub fn right(&self) -> &[f32] {
-        &self.parts.right
+        &self.parts.right.values
     }
 
     /// r.
@@ -120,12 +232,12 @@ impl LowRank {
 
     /// n, the rows of the matrix.
     pub fn n_rows(&self) -> usize {
-        self.parts.left.len() / self.parts.rank
+        self.parts.n_rows
     }
 
     /// m, the columns of the matrix.
     pub fn n_columns(&self) -> usize {
-        self.parts.n_columns
+        self.right().len() / self.parts.rank
     }
 
     /// s.
@@ -133,16 +245,18 @@ impl LowRank {
         self.parts.scale
     }
 
-    /// What tells its right factor from others, worked out by `of` once for all clones.
+    /// What tells its right factor from others, worked out by `of` once for all that share it.
     pub(crate) fn identity(&self, of: impl FnOnce(&LowRank) -> u128) -> u128 {
-        *self.parts.identity.get_or_init(|| of(self))
+        *self.parts.right.identity.get_or_init(|| of(self))
     }
 
     /// Forms elements of the matrix, row-major, from element `first` on.
     pub fn form(&self, first: usize, out: &mut [f32]) {
-        let Parts { left, right, rank, n_columns, scale, .. } = &*self.parts;
-        let factors = Factors { left, right, rank: *rank, n_columns: *n_columns, scale: *scale as f32 };
-        tvb_kernels::form_low_rank(factors, first, out);
+        let (rank, n_columns) = (self.rank(), self.n_columns().max(1));
+        let first_row = first / n_columns;
+        let left = self.left(first_row..first.saturating_add(out.len()).div_ceil(n_columns));
+        let factors = Factors { left: &left, right: self.right(), rank, n_columns, scale: self.scale() as f32 };
+        tvb_kernels::form_low_rank(factors, first - first_row * n_columns, out);
     }
 
     /// Its elements' bytes from `byte_offset` on, a multiple of 4.
@@ -163,8 +277,9 @@ impl LowRank {
 
 impl PartialEq for LowRank {
     fn eq(&self, other: &LowRank) -> bool {
-        let (own, other) = (&*self.parts, &*other.parts);
-        own.rank == other.rank && own.scale == other.scale && own.left == other.left && own.right == other.right
+        let all = 0..usize::MAX;
+        let is_same = (self.rank(), self.scale()) == (other.rank(), other.scale()) && self.right() == other.right();
+        is_same && self.left(all.clone()) == other.left(all)
     }
 }
 

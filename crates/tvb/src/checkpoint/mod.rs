@@ -58,7 +58,7 @@ pub use index::ShardIndex;
 pub(crate) use index::resolve as resolve_inside;
 pub(crate) use json::{EntryValue, cost as json_cost, for_each_entry};
 pub use layout::{Component, Layout};
-pub use low_rank::{Form, LowRank, Module};
+pub use low_rank::{Form, LowRank, Module, Sides};
 pub use opened::{Checkpoint, OfAdapter};
 pub use options::OpenOptions;
 pub use output_file::{OutputFile, free_bytes};

@@ -73,6 +73,8 @@ pub(crate) const SIDE_FILES: [&str; 21] = [
 pub(crate) const MANIFEST: &str = "basis.json";
 /// The small matrices of a basis.
 pub(crate) const COEFFICIENTS: &str = "coefficients.safetensors";
+/// What the adapters of a basis share.
+pub(crate) const SHARED: &str = "shared.safetensors";
 /// The description of a published basis.
 pub(crate) const PUBLISHED_INFO: &str = "method_info.json";
 /// The data of a published basis.
@@ -128,7 +130,7 @@ pub(crate) fn hub_name(folder: &str) -> Option<String> {
 pub(crate) fn has_meaning(name: &str) -> bool {
     let name = name.to_lowercase();
     let weights = name.strip_suffix(INDEX_END).unwrap_or(&name);
-    let known = [CONFIG, ADAPTER_CONFIG, CARD, MANIFEST, COEFFICIENTS, PUBLISHED_INFO, PIPELINE];
+    let known = [CONFIG, ADAPTER_CONFIG, CARD, MANIFEST, COEFFICIENTS, SHARED, PUBLISHED_INFO, PIPELINE];
     let lists: [&[&str]; 6] = [&SAFETENSORS, &TORCH, &OTHERS, &SIDE_FILES, &PUBLISHED, &known];
     let usual = || SAFETENSORS.iter().chain(&TORCH);
     lists.iter().any(|list| list.iter().any(|known| weights == known.to_lowercase()))

@@ -9,11 +9,11 @@ use crate::checkpoint::LowRank;
 pub fn of_factors(factors: &LowRank, first: usize, n_rows: usize) -> Digest {
     let (rank, n_columns) = (factors.rank(), factors.n_columns().max(1));
     let rows = first / n_columns..(first + n_rows).div_ceil(n_columns).min(factors.n_rows());
-    let left = factors.left().get(rows.start * rank..rows.end * rank).unwrap_or_default();
+    let left = factors.left(rows);
     let identity = factors.identity(|factors| of_floats(&[], factors.right()).0);
     let shape = [rank, n_columns, first % n_columns, n_rows].map(|number| (number as u64).to_le_bytes());
     let head = [&b"low rank"[..], shape.as_flattened(), &factors.scale().to_le_bytes(), &identity.to_le_bytes()];
-    of_floats(&head, left)
+    of_floats(&head, &left)
 }
 
 /// The digest of `n_rows` elements that are not moved.

@@ -30,7 +30,15 @@ pub fn verify_files(basis: &Basis, runtime: &Runtime, progress: &dyn Progress) -
     let manifest = &basis.manifest;
     let intact = |file: &str| FileCheck { file: file.to_owned(), damage: None };
     let mut checks = vec![intact(crate::basis::manifest::FILE_NAME), intact(&manifest.coefficients.file)];
-    progress.begin("verify", manifest.atoms.iter().map(|atom| atom.bytes).sum());
+    progress.begin("verify", manifest.stored_bytes());
+    if let Some(shared) = manifest.shared() {
+        let damage = match basis.sides() {
+            Ok(_) => None,
+            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Usage) => return Err(error),
+            Err(error) => Some(error.message().to_owned()),
+        };
+        checks.push(FileCheck { file: shared.file.clone(), damage });
+    }
     for (index, record) in manifest.atoms.iter().enumerate() {
         let damage = match atom_checksum(basis, index, runtime, progress) {
             Ok(found) if found == record.checksum => None,

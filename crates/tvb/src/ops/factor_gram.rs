@@ -106,7 +106,7 @@ impl Group<'_> {
         let mut at = 0;
         for piece in &self.pieces {
             let (rank, scale) = (piece.factors.rank(), piece.factors.scale());
-            let left = &piece.factors.left()[rows.start * rank..rows.end * rank];
+            let left = piece.factors.left(rows.clone());
             for (from, to) in left.chunks_exact(rank).zip(out.chunks_exact_mut(self.width)) {
                 let (from, to) = (&from[piece.first..][..piece.width], &mut to[at..][..piece.width]);
                 to.iter_mut().zip(from).for_each(|(to, from)| *to = f64::from(*from) * scale);

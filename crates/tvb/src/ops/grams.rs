@@ -123,7 +123,7 @@ impl Grams {
         (self.sum_of(coded), self.sum_of(raw))
     }
 
-    fn sum_of(&self, slots: impl IntoIterator<Item = usize>) -> Matrix {
+    pub(crate) fn sum_of(&self, slots: impl IntoIterator<Item = usize>) -> Matrix {
         let n = self.n_tasks();
         let mut sum = vec![0.0; triangle_len(n)];
         slots.into_iter().for_each(|slot| add_to(&mut sum, self.triangle(slot)));

@@ -265,9 +265,8 @@ impl ChunkReader {
     fn put_factors(&mut self) {
         let buffer: &mut [u8] = bytemuck::cast_slice_mut(&mut self.buffer);
         for held in &self.factors {
-            let rank = held.factors.rank();
-            let left = &held.factors.left()[held.rows.start * rank..held.rows.end * rank];
-            for (at, floats) in [(held.left, left), (held.right, held.factors.right())] {
+            let left = held.factors.left(held.rows.clone());
+            for (at, floats) in [(held.left, &left[..]), (held.right, held.factors.right())] {
                 for (out, value) in buffer[at..].as_chunks_mut::<4>().0.iter_mut().zip(floats) {
                     *out = value.to_le_bytes();
                 }

@@ -9,7 +9,7 @@
 
 use super::coefficients::{Coefficients, Rule};
 use super::rounding::{self, Rounding, StoredAtoms};
-use super::{Gram, linear};
+use super::{Gram, as_they_are, linear};
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
 use faer::{Mat, Side};
@@ -100,6 +100,15 @@ impl Products {
         Products { atom_gram, atom_task }
     }
 
+    fn recovered(gram: &Gram, recovered: &Matrix, across: &Matrix) -> Result<Products> {
+        let n_tasks = gram.n_tasks();
+        let fits = |matrix: &Matrix| (matrix.n_rows(), matrix.n_columns()) == (n_tasks, n_tasks);
+        if !fits(recovered) || !fits(across) {
+            return Err(Error::rejected(format!("products of {n_tasks} recovered tasks expected, of others found")));
+        }
+        Ok(Products { atom_gram: recovered.view().to_owned(), atom_task: across.view().to_owned() })
+    }
+
     /// ‖sm‖².
     fn squared_norms(&self) -> Vec<f64> {
         (0..self.atom_gram.nrows()).map(|m| self.atom_gram[(m, m)].max(0.0)).collect()
@@ -112,10 +121,14 @@ impl Products {
 /// Rejected where the coefficients are for another number of tasks.
 pub fn assess(gram: &Gram, coefficients: &Coefficients) -> Result<Assessment> {
     check(gram, coefficients)?;
-    let n_tasks = gram.n_tasks();
     let products = Products::new(gram, coefficients);
-    let decode = coefficients.decode.view();
     let squared_errors = squared_errors(gram, coefficients, &products);
+    Ok(assess_with(gram, coefficients, &products, squared_errors))
+}
+
+fn assess_with(gram: &Gram, coefficients: &Coefficients, products: &Products, squared_errors: Vec<f64>) -> Assessment {
+    let n_tasks = gram.n_tasks();
+    let decode = coefficients.decode.view();
     let recovered_dot_task = linear::product(decode.transpose(), products.atom_task.as_ref());
     let recovered = linear::product(products.atom_gram.as_ref(), decode);
     let recovered_norms: Vec<f64> = (0..n_tasks)
@@ -136,7 +149,7 @@ pub fn assess(gram: &Gram, coefficients: &Coefficients) -> Result<Assessment> {
     let noises = relative_errors.iter().zip(&gains).map(|(error, gain)| (error - (1.0 - gain).powi(2)).max(0.0));
     let ones = vec![1.0; n_tasks];
     let atoms = products.squared_norms();
-    Ok(Assessment {
+    Assessment {
         loss: total / (n_tasks as f64).powi(2),
         spectral_bound: gram.spectral_bound(coefficients.n_stored()),
         relative_loss: per_trace(total),
@@ -146,8 +159,8 @@ pub fn assess(gram: &Gram, coefficients: &Coefficients) -> Result<Assessment> {
         worst_task,
         noises: noises.collect(),
         gains,
-        projected: fidelity(gram, coefficients, &products, &ones, Rule::Projected),
-        sum: fidelity(gram, coefficients, &products, &ones, Rule::Sum),
+        projected: fidelity(gram, coefficients, products, &ones, Rule::Projected),
+        sum: fidelity(gram, coefficients, products, &ones, Rule::Sum),
         condition: condition(&products.atom_gram),
         rounding: rounding::of_tasks(
             decode,
@@ -164,7 +177,30 @@ pub fn assess(gram: &Gram, coefficients: &Coefficients) -> Result<Assessment> {
         effective_rank: gram.spectrum().effective_rank(),
         leakage,
         recovered_dot_task: Matrix::of(recovered_dot_task),
-    })
+    }
+}
+
+/// Everything above for tasks that are stored one by one and come back as others: `recovered` is their Gram matrix then, and
+/// `across` has ⟨τ̂i, τj⟩, both \[n_tasks, n_tasks\].
+///
+/// # Errors
+/// Rejected where a matrix is for another number of tasks.
+pub fn assess_recovered(gram: &Gram, recovered: &Matrix, across: &Matrix) -> Result<Assessment> {
+    let products = Products::recovered(gram, recovered, across)?;
+    let entry = |t: usize| gram.matrix()[(t, t)] - 2.0 * across[(t, t)] + recovered[(t, t)];
+    let squared_errors = (0..gram.n_tasks()).map(|t| entry(t).max(0.0)).collect();
+    Ok(assess_with(gram, &as_they_are(gram.n_tasks()), &products, squared_errors))
+}
+
+/// How true the edit Σ αt·τt comes out of such tasks, where each is the part of the true one in a space that all share, so that
+/// ⟨τ̂i, τj⟩ = ⟨τ̂i, τ̂j⟩.
+///
+/// # Errors
+/// As [`edit_fidelity`], and where the matrix is for another number of tasks.
+pub fn recovered_edit_fidelity(gram: &Gram, recovered: &Matrix, alpha: &[f64], rule: Rule) -> Result<Fidelity> {
+    let coefficients = as_they_are(gram.n_tasks());
+    check_edit(gram, &coefficients, alpha)?;
+    Ok(fidelity(gram, &coefficients, &Products::recovered(gram, recovered, recovered)?, alpha, rule))
 }
 
 /// How true the edit Σ αt·τt, α \[n_tasks\], comes out of the basis by the given rule.

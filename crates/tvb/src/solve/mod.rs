@@ -17,6 +17,7 @@
 //! | `assess_coded.rs` | the same with what coding adds |
 //! | `choose.rs`, `ladder.rs`, `mixtures.rs` | which M, which bits, or which of both together is enough |
 //! | `recompress.rs`, `cut.rs` | a weighted sum of low-rank matrices as one, and the rank it is cut at |
+//! | `shared.rs`, `shared_stacks.rs`, `shared_cores.rs` | low-rank matrices in one pair of spaces, with a small core each |
 //! | `table.rs` | every M, method and rung side by side |
 //!
 //! Every method sees G/tr G, or with `balance` the Gram of the tasks scaled to one length. A task of length g then is g
@@ -55,12 +56,15 @@ mod problem;
 mod recompress;
 mod rounding;
 mod sample;
+mod shared;
+mod shared_cores;
+mod shared_stacks;
 mod simplex;
 mod solved;
 mod table;
 mod weights;
 
-pub use assess::{Assessment, Fidelity, assess, edit_fidelity};
+pub use assess::{Assessment, Fidelity, assess, assess_recovered, edit_fidelity, recovered_edit_fidelity};
 pub use assess_coded::{Parts, coded_edit_fidelity};
 pub use checks::{check_atoms, check_options};
 pub use choose::{MaxError, atoms_for_error};
@@ -79,5 +83,8 @@ pub use mixtures::{Limit, Mixture, Storage, mixture_for};
 pub use random::{Generator, random_coefficients};
 pub use recompress::{Product, Stack, Term, squared_difference};
 pub use rounding::{Rounding, STORAGE_DTYPES};
+pub use shared::{Member, SharedSides, shared_sides};
+pub use shared_cores::{Core, Cores};
+pub use shared_stacks::Stacks;
 pub use solved::Solved;
 pub use table::{PlanRow, TableCodes, TableOptions, plan_table};

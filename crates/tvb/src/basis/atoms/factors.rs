@@ -3,12 +3,12 @@
 //! `NAME.lora_B` \[n, r\] and `NAME.lora_A` \[r, m\] are the factors of tensor NAME, in the narrowest of bf16, f16 and f32 that
 //! holds every number of both as it is; `scales` f64 holds s of each of them, in the manifest's order of the tensors. A tensor
 //! that the task replaces as a whole is NAME in f32, a difference from the base like everything else; what is not there is not
-//! moved. The factors are read when the file is opened, so their checksum can be asked for without another read.
+//! moved. Where all adapters share the two sides of a tensor, an atom has `NAME.lora_core` \[p, p\] of it (see `shared.rs`). The factors are read when the file is opened, so their checksum can be asked for without another read.
 
 use super::plain::stem;
 use crate::basis::manifest::{AtomRecord, FactorTensor};
 use crate::checkpoint::{
-    Budget, Checkpoint, Dtype, LowRank, Place, SafetensorsLayout, SafetensorsWriter, Tensor, TensorSpec,
+    Budget, Checkpoint, Dtype, LowRank, Place, SafetensorsLayout, SafetensorsWriter, Sides, Tensor, TensorSpec,
 };
 use crate::digest::{BLOCK_ROWS, Digest, of_factors, of_unmoved};
 use crate::error::{Error, Result};
@@ -19,6 +19,8 @@ use tvb_kernels::Dtype as Float;
 /// Ends the names of the left factors and of the right ones.
 const LEFT: &str = ".lora_B";
 const RIGHT: &str = ".lora_A";
+/// Ends the names of cores between sides that are shared.
+const CORE: &str = ".lora_core";
 /// What the tensor of all scales is called.
 const SCALES: &str = "scales";
 
@@ -27,6 +29,8 @@ const SCALES: &str = "scales";
 pub enum Part<'a> {
     /// Two factors.
     Factors(&'a LowRank),
+    /// A core \[p, p\] between sides that are stored elsewhere: its numbers, row-major, p, and how they are stored.
+    Core(&'a [f32], usize, Float),
     /// All of it, in f32.
     Dense,
     /// Nothing: it is not moved.
@@ -51,6 +55,10 @@ fn specs(parts: &Parts<'_>) -> Vec<TensorSpec> {
                 specs.push(TensorSpec { name: format!("{name}{LEFT}"), dtype, shape: vec![n, rank] });
                 specs.push(TensorSpec { name: format!("{name}{RIGHT}"), dtype, shape: vec![rank, m] });
             }
+            Part::Core(_, rank, dtype) => {
+                let shape = vec![*rank, *rank];
+                specs.push(TensorSpec { name: format!("{name}{CORE}"), dtype: (*dtype).into(), shape });
+            }
             Part::Dense => {
                 specs.push(TensorSpec { name: (*name).to_owned(), dtype: Dtype::F32, shape: shape.to_vec() });
             }
@@ -67,9 +75,15 @@ fn narrowest(factors: &LowRank) -> Float {
             Float::Bf16 => half::bf16::from_f32(*value).to_f32().to_bits() == value.to_bits(),
             _ => half::f16::from_f32(*value).to_f32().to_bits() == value.to_bits(),
         };
-        factors.left().iter().chain(factors.right()).all(is_same)
+        factors.left(0..factors.n_rows()).iter().chain(factors.right()).all(is_same)
     };
     [Float::Bf16, Float::F16].into_iter().find(|&dtype| holds(dtype)).unwrap_or(Float::F32)
+}
+
+/// Bytes of two factors as an atom has them.
+pub fn n_factor_bytes(factors: &LowRank) -> u64 {
+    let sides = (factors.n_rows() as u64).saturating_add(factors.n_columns() as u64);
+    sides.saturating_mul((factors.rank() * narrowest(factors).size()) as u64)
 }
 
 /// Bytes of an atom's file.
@@ -112,12 +126,17 @@ pub fn write(
         match part {
             Part::Factors(factors) => {
                 let dtype = narrowest(factors);
-                for values in [factors.left(), factors.right()] {
-                    let exact: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-                    writer.write_at(next, 0, &tvb_kernels::convert(&exact, Float::F32, dtype))?;
+                let left = factors.left(0..factors.n_rows());
+                for values in [&left[..], factors.right()] {
+                    writer.write_at(next, 0, &tvb_kernels::convert(&le_bytes(values), Float::F32, dtype))?;
                     next += 1;
                 }
                 digests.push(digest_of_factors(factors, n_elements));
+            }
+            Part::Core(values, _, dtype) => {
+                writer.write_at(next, 0, &tvb_kernels::convert(&le_bytes(values), Float::F32, *dtype))?;
+                next += 1;
+                digests.push(Digest::of(&le_bytes(values)));
             }
             Part::Dense => {
                 let mut blocks = Vec::new();
@@ -126,7 +145,7 @@ pub fn write(
                     let n_rows = BLOCK_ROWS.min(n_elements - first);
                     let rows = rows.get_mut(..n_rows).unwrap_or_default();
                     dense(place, first, rows)?;
-                    let bytes: Vec<u8> = rows.iter().flat_map(|value| value.to_le_bytes()).collect();
+                    let bytes = le_bytes(rows);
                     writer.write_at(next, 4 * first as u64, &bytes)?;
                     blocks.push(Digest::of(&bytes));
                 }
@@ -141,8 +160,15 @@ pub fn write(
     Ok(AtomRecord { file, shards: Vec::new(), bytes, checksum, dtype: Dtype::F32 })
 }
 
-/// As a pass over the rows would take it.
+fn le_bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// As a pass over the rows would take it, or of its core alone: what it shares has a checksum of its own.
 fn digest_of_factors(factors: &LowRank, n_elements: usize) -> Digest {
+    if let Some((_, core)) = factors.core() {
+        return Digest::of(&le_bytes(core));
+    }
     let first = (0..n_elements).step_by(BLOCK_ROWS);
     Digest::of_digests(first.map(|first| of_factors(factors, first, BLOCK_ROWS.min(n_elements - first))))
 }
@@ -182,11 +208,17 @@ pub fn checksum(
 }
 
 /// The file of an atom as a checkpoint of differences from the base: the stored tensors in order, under their own names and
-/// shapes.
+/// shapes. `sides` are the shared ones, of the tensors that have them, with the type of the cores.
 ///
 /// # Errors
 /// Rejected: a file that does not hold just them, too little memory. Failed: I/O.
-pub fn parts(file: &Checkpoint, names: &[String], tensors: &[FactorTensor], budget: &Budget) -> Result<Checkpoint> {
+pub fn parts(
+    file: &Checkpoint,
+    names: &[String],
+    tensors: &[FactorTensor],
+    sides: Option<(&[Option<Sides>], Dtype)>,
+    budget: &Budget,
+) -> Result<Checkpoint> {
     let path = file.path();
     let rejected = |what: String| {
         Error::rejected(format!("{}: {what}", path.display())).hint("make the basis again, or copy it again")
@@ -206,11 +238,35 @@ pub fn parts(file: &Checkpoint, names: &[String], tensors: &[FactorTensor], budg
     let mut left_scales = scales.iter();
     let mut n_found = usize::from(!scales.is_empty());
     let mut parts = Vec::with_capacity(names.len());
-    for (name, FactorTensor { shape, module }) in names.iter().zip(tensors) {
+    for (number, (name, FactorTensor { shape, module, .. })) in names.iter().zip(tensors).enumerate() {
         let shown = crate::shown::shown(name);
+        let of_module = |factors: LowRank| match module {
+            Some(module) => factors.of_module(module.module()),
+            None => factors,
+        };
+        let own = sides.and_then(|(sides, dtype)| Some((sides.get(number)?.as_ref()?, dtype)));
+        if let Some((sides, dtype)) = own
+            && let Some(core) = file.get(&format!("{name}{CORE}"))
+        {
+            let rank = sides.rank();
+            if core.shape != [rank, rank] || core.dtype != dtype {
+                let (found, shape) = (core.dtype, &core.shape);
+                return Err(rejected(format!(
+                    "tensor {shown}: a core {dtype} [{rank}, {rank}] expected, {found} {shape:?} found"
+                )));
+            }
+            n_found += 1;
+            let core = floats(file, core, budget)?;
+            let place = Place::LowRank(of_module(LowRank::of_core(sides, core, path, budget)?));
+            parts.push(Tensor { name: name.clone(), dtype: Dtype::F32, shape: shape.clone(), place });
+            continue;
+        }
         let (left, right) = (file.get(&format!("{name}{LEFT}")), file.get(&format!("{name}{RIGHT}")));
         let place = match (left, right, file.get(name)) {
             (None, None, None) => Place::Unmoved,
+            _ if own.is_some() => {
+                return Err(rejected(format!("tensor {shown}: a core or nothing expected, other parts found")));
+            }
             (None, None, Some(dense)) => {
                 n_found += 1;
                 if dense.dtype != Dtype::F32 || dense.shape != *shape {
@@ -236,10 +292,7 @@ pub fn parts(file: &Checkpoint, names: &[String], tensors: &[FactorTensor], budg
                 let rank = left.shape.last().copied().unwrap_or_default();
                 let [left, right] = [left, right].map(|factor| floats(file, factor, budget));
                 let factors = LowRank::new(left?, right?, rank, *scale, path, budget)?;
-                Place::LowRank(match module {
-                    Some(module) => factors.of_module(module.module()),
-                    None => factors,
-                })
+                Place::LowRank(of_module(factors))
             }
             _ => return Err(rejected(format!("tensor {shown}: two factors, or all of it, expected, others found"))),
         };
@@ -256,7 +309,7 @@ pub fn parts(file: &Checkpoint, names: &[String], tensors: &[FactorTensor], budg
 }
 
 /// A factor's numbers.
-fn floats(file: &Checkpoint, factor: &Tensor, budget: &Budget) -> Result<Vec<f32>> {
+pub(super) fn floats(file: &Checkpoint, factor: &Tensor, budget: &Budget) -> Result<Vec<f32>> {
     let path = file.path();
     let name = crate::shown::shown(&factor.name);
     let dtype = factor.dtype.float().filter(|dtype| *dtype != Float::F64).ok_or_else(|| {

@@ -4,6 +4,7 @@ pub mod coded;
 pub mod factors;
 pub mod generated;
 pub mod plain;
+pub mod shared;
 
 pub use coded::{CodeFiles, ColumnRates};
 pub use generated::GeneratedAtoms;

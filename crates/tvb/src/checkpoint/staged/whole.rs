@@ -69,7 +69,8 @@ fn not_ours(name: &str) -> String {
 }
 
 fn basis_stranger(folder: &Path, names: &[&str]) -> Option<String> {
-    let is_ours = |name: &str| [names::MANIFEST, names::COEFFICIENTS].contains(&name) || names::is_atom(name);
+    let is_ours =
+        |name: &str| [names::MANIFEST, names::COEFFICIENTS, names::SHARED].contains(&name) || names::is_atom(name);
     if let Some(name) = names.iter().find(|name| !is_ours(name)) {
         return Some(not_ours(name));
     }

@@ -41,11 +41,7 @@ pub(super) fn weigh(
     options: &CompressOptions,
     code_bytes: impl FnOnce() -> Result<u64>,
 ) -> Result<Option<Weighed>> {
-    let is_adapter = |column: usize| {
-        let mut places = plan.tensors.iter().map(|planned| &plan.column_tensor(planned, column).place);
-        places.any(|place| matches!(place, Place::LowRank(_)))
-    };
-    if !options.keep_factors || !options.codes_tasks() || !(1..plan.n_columns()).all(is_adapter) {
+    if !options.keep_factors || !options.codes_tasks() || first_without_factors(plan).is_some() {
         return Ok(None);
     }
     let mut n_bytes = 0_u64;
@@ -53,6 +49,15 @@ pub(super) fn weigh(
         n_bytes = n_bytes.saturating_add(factors::n_bytes(&parts_of(plan, &plan.tensors, column))?);
     }
     Ok(Some(Weighed { factors: n_bytes, codes: code_bytes()? }))
+}
+
+/// The first column, from 1 on, that is no adapter.
+pub(super) fn first_without_factors(plan: &Plan) -> Option<usize> {
+    let is_adapter = |column: usize| {
+        let mut places = plan.tensors.iter().map(|planned| &plan.column_tensor(planned, column).place);
+        places.any(|place| matches!(place, Place::LowRank(_)))
+    };
+    (1..plan.n_columns()).find(|&column| !is_adapter(column))
 }
 
 /// What one task has of each of these tensors.

@@ -3,6 +3,7 @@
 use super::adapters::{Weighed, weigh};
 use super::keeping::n_reads;
 use super::options::CompressOptions;
+use super::sharing;
 use super::size::{Size, atoms_for_ratio};
 use super::solving::{choose_atoms, chosen, solve_for};
 use crate::basis::atoms::{CodeFiles, ColumnRates};
@@ -41,6 +42,16 @@ pub struct Forecast {
 /// Usage: options that do not fit, a memory cap that is too low. Rejected: a Gram file of other inputs. Failed: an input that cannot be read.
 pub fn forecast(plan: &Plan, options: &CompressOptions, memory_bytes: u64) -> Result<Forecast> {
     options.check(plan)?;
+    if let Some(rank) = options.shared_rank {
+        return Ok(Forecast {
+            n_atoms: Some(plan.tasks.len()),
+            n_reads: 1,
+            read_bytes: plan.stored_bytes(),
+            memory_bytes: FACTORS_BYTES.max(sharing::memory_bytes(plan, rank, options.dtype)?),
+            write_bytes: Some(sharing::n_bytes(plan, rank, options.dtype)?),
+            free_bytes: free_bytes(&options.output),
+        });
+    }
     if let Some(n_bytes) = kept_factors(plan, options)? {
         return Ok(Forecast {
             n_atoms: Some(plan.tasks.len()),

@@ -36,7 +36,8 @@ pub fn compress(
     progress: &dyn Progress,
 ) -> Result<Compressed> {
     options.check(plan)?;
-    if kept_factors(plan, options)?.is_none() {
+    let keeps_factors = options.shared_rank.is_some() || kept_factors(plan, options)?.is_some();
+    if !keeps_factors {
         check_memory(plan, options.most_outputs(plan.tasks.len()), runtime)?;
     } else if reads_rows(plan) {
         check_memory(plan, 0, runtime)?;

@@ -45,6 +45,15 @@ impl Make<'_> {
     /// Fills the partial output with a basis.
     pub(super) fn make(&self, bookmarks: &mut BookmarkFolder) -> Result<()> {
         let Make { plan, options, reads, runtime, progress, staged } = *self;
+        if let Some(rank) = options.shared_rank {
+            let grams = match &options.gram {
+                Some(path) => gram_file::read_within(path, &runtime.budget)?,
+                None => resumed_gram(plan, reads, bookmarks, runtime, progress)?,
+            };
+            check_same_inputs(plan, &grams)?;
+            bookmarks.clear_beside()?;
+            return self.make_shared(&grams, rank);
+        }
         let weighed = weighed(plan, options)?;
         if let Some(weighed) = weighed {
             progress.note(&weighed.in_words());
@@ -116,6 +125,7 @@ impl Make<'_> {
             decode: &coefficients.decode,
             mix: coefficients.generated.as_ref().map(|generated| &generated.mix),
             kept: None,
+            recovered: None,
             eigenvalues: &solved.gram.spectrum().values,
         };
         progress.check()?;

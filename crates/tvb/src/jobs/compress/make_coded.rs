@@ -68,6 +68,7 @@ impl Make<'_> {
             decode: &solved.coefficients.decode,
             mix: None,
             kept: Some(&coding.kept).filter(|kept| kept.n_columns() > 0),
+            recovered: None,
             eigenvalues: &solved.gram.spectrum().values,
         };
         let file = coefficients::write(staged.path(), Some(&grams), &solution)?;

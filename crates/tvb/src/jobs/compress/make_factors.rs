@@ -55,6 +55,7 @@ impl Make<'_> {
             decode: &solved.coefficients.decode,
             mix: None,
             kept: None,
+            recovered: None,
             eigenvalues: &solved.gram.spectrum().values,
         };
         let file = coefficients::write(staged.path(), Some(grams), &solution)?;
@@ -65,7 +66,8 @@ impl Make<'_> {
             dtype: Float::F32,
             codes: None,
             factors: Some(FactorsRecord {
-                tensors: stored.iter().map(|planned| factor_tensor(plan, planned)).collect(),
+                tensors: stored.iter().map(|planned| factor_tensor(plan, planned, false)).collect(),
+                shared: None,
             }),
         };
         describe(&described, atoms, file).write(staged.path())
@@ -73,13 +75,19 @@ impl Make<'_> {
 }
 
 /// What a manifest says of a stored tensor: the module is that of the first adapter that moves it.
-fn factor_tensor(plan: &Plan, planned: &PlannedTensor) -> FactorTensor {
+pub(super) fn factor_tensor(plan: &Plan, planned: &PlannedTensor, shared: bool) -> FactorTensor {
     let module = module_of(plan, planned).map(ModuleRecord::of);
-    FactorTensor { shape: planned.shape.clone(), module }
+    FactorTensor { shape: planned.shape.clone(), module, shared }
 }
 
 /// Elements of a task's difference from the base, where it has a tensor of its own.
-fn difference(plan: &Plan, planned: &PlannedTensor, column: usize, first: usize, out: &mut [f32]) -> Result<()> {
+pub(super) fn difference(
+    plan: &Plan,
+    planned: &PlannedTensor,
+    column: usize,
+    first: usize,
+    out: &mut [f32],
+) -> Result<()> {
     let read = |column: usize| -> Result<Vec<f32>> {
         let tensor = plan.column_tensor(planned, column);
         let dtype = tensor.dtype.float().unwrap_or(Float::F32);

@@ -6,10 +6,11 @@
 //! | `coding.rs` | how atoms are coded, and what is kept |
 //! | `keeping.rs` | whether inputs stay in memory between the passes |
 //! | `adapters.rs` | whether adapters are kept as their factors |
+//! | `sharing.rs`, `share.rs` | which tensors adapters keep in shared spaces; the spaces, cores and errors |
 //! | `forecast.rs` | what would be done, from headers alone; room on the disk |
 //! | `solving.rs` | Gram matrices → M, B and W |
 //! | `in_f32.rs` | whether f32 can hold B and W |
-//! | `make.rs`, `make_coded.rs`, `make_factors.rs` | the folder, filled |
+//! | `make.rs`, `make_coded.rs`, `make_factors.rs`, `make_shared.rs` | the folder, filled |
 //! | `job.rs` | the job from end to end |
 
 mod adapters;
@@ -21,7 +22,10 @@ mod keeping;
 mod make;
 mod make_coded;
 mod make_factors;
+mod make_shared;
 mod options;
+mod share;
+mod sharing;
 mod size;
 mod solving;
 
@@ -30,5 +34,6 @@ pub use forecast::{Forecast, check_room, forecast};
 pub use job::{Compressed, compress};
 pub(crate) use make::CLIPPED;
 pub use options::CompressOptions;
+pub use share::{Foretold, foretell};
 pub use size::{Size, atoms_for_ratio};
 pub use solving::solve_for;

@@ -1,6 +1,7 @@
 //! What to make of the inputs and where to put it.
 
 use super::coding::CodingOptions;
+use super::sharing;
 use super::size::{Size, atoms_for_ratio};
 use crate::checkpoint::{Existing, Inputs};
 use crate::columns::plan::Plan;
@@ -27,6 +28,8 @@ pub struct CompressOptions {
     pub coding: Option<CodingOptions>,
     /// Whether tasks that are adapters are kept as their factors, not coded, where that is smaller.
     pub keep_factors: bool,
+    /// Keep tasks that are adapters as cores of this rank in spaces that they share, stored as `dtype`.
+    pub shared_rank: Option<usize>,
     /// Whether a budget chooses how mixtures are stored, too.
     pub any_storage: bool,
     /// Write the largest finite value of the type in place of one beyond it; otherwise that is an error.
@@ -63,6 +66,7 @@ impl CompressOptions {
             coordinates: Coordinates::Convex,
             dtype: tvb_kernels::Dtype::F32,
             keep_factors: false,
+            shared_rank: None,
             any_storage: false,
             clip: false,
             gram: None,
@@ -119,6 +123,12 @@ impl CompressOptions {
     #[must_use]
     pub fn keep_factors(self, keep_factors: bool) -> CompressOptions {
         CompressOptions { keep_factors, ..self }
+    }
+
+    /// Sets the rank of the spaces that adapters share. It stands for a method, a size and a coding, and all tasks must be adapters.
+    #[must_use]
+    pub fn shared_rank(self, shared_rank: Option<usize>) -> CompressOptions {
+        CompressOptions { shared_rank, ..self }
     }
 
     /// Sets whether a budget chooses how mixtures are stored, too.
@@ -196,6 +206,9 @@ impl CompressOptions {
     /// Usage: options that do not fit each other, or the number of tasks.
     pub(super) fn check(&self, plan: &Plan) -> Result<()> {
         solve::check_options(&self.method, self.balance, self.coordinates)?;
+        if let Some(rank) = self.shared_rank {
+            return sharing::check(plan, rank);
+        }
         if let Some(coding) = &self.coding {
             coding.kept_edits(plan.tasks.len())?;
             if !self.method.stores_atoms() {

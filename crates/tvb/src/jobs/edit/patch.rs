@@ -73,6 +73,7 @@ pub fn write_patch(
         decode: &coefficients.decode,
         mix: None,
         kept: None,
+        recovered: None,
         eigenvalues: &gram.spectrum().values,
     };
     let file = coefficients::write(staged.path(), Some(&grams), &solution)?;

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::ops::reconstruct::Edits;
 use crate::progress::Progress;
 use crate::shown::shown_path;
-use crate::solve::{Fidelity, Gram, Rule, coded_edit_fidelity, edit_fidelity};
+use crate::solve::{Fidelity, Gram, Rule, coded_edit_fidelity, edit_fidelity, recovered_edit_fidelity};
 use std::path::Path;
 
 /// An edit from a basis whose predicted cosine with the same edit from the originals is below this is worth a warning.
@@ -119,6 +119,9 @@ impl Edit {
         let Source::Basis(basis) = source else { return Ok(()) };
         if let Some(fidelity) = self.predict(basis)?.filter(|fidelity| fidelity.cosine < COSINE_MIN) {
             let more = match basis.manifest.coded {
+                None if basis.manifest.shared().is_some() => {
+                    "`tvb compress` with a larger --shared-rank, or without, is closer"
+                }
                 Some(_) => "`tvb compress` with more --bits, or with --keep for this edit, is closer",
                 None => "`tvb compress` with a larger -m, or without -m and --method, is closer",
             };
@@ -146,6 +149,10 @@ impl Edit {
         if let (Some(coding), Some(parts)) = (basis.coding(), basis.parts()) {
             let (gram, sizes) = (Gram::new(gram)?, parts.sizes(&coefficients));
             return coded_edit_fidelity(&gram, &coefficients, &coding, &sizes, &self.alpha, self.rule).map(Some);
+        }
+        if basis.manifest.shared().is_some() {
+            let (gram, recovered) = (Gram::new(gram)?, &basis.coefficients.recovered);
+            return recovered_edit_fidelity(&gram, recovered, &self.alpha, self.rule).map(Some);
         }
         // Atoms that cannot be opened are no matter of a prediction.
         let rows = |atom: &Checkpoint| atom.tensors().iter().map(|tensor| tensor.n_elements() as u64).sum();

@@ -49,7 +49,7 @@ pub fn import(
     let plan = plan(atoms)?;
     let records = write_atoms(&plan, staged.path(), runtime, progress)?;
     let Published { encode, decode, .. } = &published;
-    let solution = Solution { encode, decode, mix: None, kept: None, eigenvalues: &[] };
+    let solution = Solution { encode, decode, mix: None, kept: None, recovered: None, eigenvalues: &[] };
     let file = coefficients::write(staged.path(), None, &solution)?;
     let manifest = Manifest { coefficients: file, skipped, ..describe(folder, published, &plan, records) };
     manifest.write(staged.path())?;

@@ -348,7 +348,7 @@ fn gains_and_noises(basis: &Basis) -> Option<(Vec<f64>, Vec<f64>)> {
 }
 
 fn stored_bytes(basis: &Basis) -> u64 {
-    basis.manifest.atoms.iter().map(|atom| atom.bytes).sum()
+    basis.manifest.stored_bytes()
 }
 
 /// Shapes of the stored tensors, where they are known.

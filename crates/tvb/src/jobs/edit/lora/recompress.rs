@@ -114,17 +114,20 @@ impl Work<'_> {
 }
 
 fn factor_bytes(change: &Change) -> u64 {
-    let each = change.terms.iter().map(|(factors, _)| 4 * (factors.left().len() + factors.right().len()) as u64);
+    let each =
+        change.terms.iter().map(|(factors, _)| 4 * (factors.rank() * (factors.n_rows() + factors.n_columns())) as u64);
     each.sum()
 }
 
 fn stack(change: &Change) -> Result<Stack> {
     let (n, m) = change.size();
+    let lefts: Vec<_> = change.terms.iter().map(|(factors, _)| factors.left(0..n)).collect();
     let terms: Vec<Term<'_>> = change
         .terms
         .iter()
-        .map(|(factors, weight)| Term {
-            left: factors.left(),
+        .zip(&lefts)
+        .map(|((factors, weight), left)| Term {
+            left,
             right: factors.right(),
             rank: factors.rank(),
             weight: weight * factors.scale(),
