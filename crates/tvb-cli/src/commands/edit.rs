@@ -4,6 +4,7 @@ use crate::args::Context;
 use crate::coding::parse_rate;
 use crate::commands::compress::DtypeName;
 use crate::commands::lora::LoraArgs;
+use crate::commands::mistaken::{FROM_CHECKPOINTS, is_checkpoint};
 use crate::inputs::{SelectionArgs, left_out_json, parse_tasks};
 use crate::output::Answer;
 use crate::output::finite;
@@ -338,22 +339,6 @@ pub(crate) fn read_basis(folder: &Path, context: &Context) -> Result<Basis> {
         false => error,
     })
 }
-
-/// Whether a path that should be a basis looks like a checkpoint, by its names alone.
-fn is_checkpoint(path: &Path) -> bool {
-    const ENDINGS: [&str; 6] = ["safetensors", "bin", "pt", "pth", "ckpt", "tar"];
-    let is_one = |path: &Path| path.extension().and_then(|end| end.to_str()).is_some_and(|end| ENDINGS.contains(&end));
-    match std::fs::read_dir(path) {
-        Ok(_) if Basis::is_at(path) => false,
-        Ok(entries) => entries.take(NAMES_MAX).flatten().any(|entry| is_one(&entry.path())),
-        Err(_) => path.is_file() && is_one(path),
-    }
-}
-
-/// Names of a folder that are looked at for a hint.
-const NAMES_MAX: usize = 1_000;
-/// What to do where a checkpoint stands in a basis' place.
-const FROM_CHECKPOINTS: &str = "edits straight from checkpoints: --base BASE --from-checkpoints [NAME=]PATH…; `tvb compress` makes a basis of them";
 
 fn run(
     basis: Option<PathBuf>,

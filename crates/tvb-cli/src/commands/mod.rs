@@ -12,6 +12,7 @@ pub(crate) mod gram;
 pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod lora;
+pub(crate) mod mistaken;
 pub(crate) mod plan;
 pub(crate) mod recover;
 pub(crate) mod report;

@@ -5,7 +5,7 @@ use super::head::{Head, Scalar};
 use super::seal;
 use crate::checkpoint::Dtype;
 use crate::columns::coded::is_coded;
-use crate::columns::fit::{Fit, Twin};
+use crate::columns::fit::Fit;
 use crate::columns::left_out::{LeftOut, Skipped};
 use crate::columns::tasks::check_names;
 use crate::digest::Digest;
@@ -361,17 +361,7 @@ impl Manifest {
     /// Whether tied tensors and common rows are about tensors that take part.
     fn check_fit(&self) -> std::result::Result<(), String> {
         let known: HashSet<&str> = self.stored.tensors.iter().chain(&self.frozen).map(String::as_str).collect();
-        let mut seconds = HashSet::new();
-        for Twin { name, of } in &self.fit.twins {
-            if !known.contains(of.as_str()) || known.contains(name.as_str()) || !seconds.insert(name) {
-                return Err(format!("tied tensors: a second name of a tensor of the basis expected, {name:?} found"));
-            }
-        }
-        let mut cut = HashSet::new();
-        match self.fit.common_rows.iter().find(|rows| !known.contains(rows.name.as_str()) || !cut.insert(&rows.name)) {
-            Some(rows) => Err(format!("common rows: a tensor of the basis expected, {:?} found", rows.name)),
-            None => Ok(()),
-        }
+        self.fit.check(&known)
     }
 
     /// Whether the codes' description is one that this program understands, and fits the rest.

@@ -38,6 +38,24 @@ pub struct CommonRows {
 }
 
 impl Fit {
+    /// Whether it is about tensors of a basis, `known`, each once.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn check(&self, known: &HashSet<&str>) -> std::result::Result<(), String> {
+        let mut seconds = HashSet::new();
+        for Twin { name, of } in &self.twins {
+            if !known.contains(of.as_str()) || known.contains(name.as_str()) || !seconds.insert(name) {
+                return Err(format!("tied tensors: a second name of a tensor of the basis expected, {name:?} found"));
+            }
+        }
+        let mut cut = HashSet::new();
+        match self.common_rows.iter().find(|rows| !known.contains(rows.name.as_str()) || !cut.insert(&rows.name)) {
+            Some(rows) => Err(format!("common rows: a tensor of the basis expected, {:?} found", rows.name)),
+            None => Ok(()),
+        }
+    }
+
     /// Whether there is nothing to say.
     pub fn is_plain(&self) -> bool {
         self.twins.is_empty() && self.common_rows.is_empty()

@@ -1,6 +1,5 @@
 //! Tasks that are adapters: what each has of every tensor, and whether their factors take less than codes of all elements.
 
-use super::options::CompressOptions;
 use crate::basis::atoms::factors::{self, Part, Parts};
 use crate::checkpoint::Place;
 use crate::columns::plan::{Plan, PlannedTensor};
@@ -35,13 +34,9 @@ impl Weighed {
     }
 }
 
-/// What either way takes where all tasks are adapters and nothing else is asked for. `code_bytes` come from the options.
-pub(super) fn weigh(
-    plan: &Plan,
-    options: &CompressOptions,
-    code_bytes: impl FnOnce() -> Result<u64>,
-) -> Result<Option<Weighed>> {
-    if !options.keep_factors || !options.codes_tasks() || first_without_factors(plan).is_some() {
+/// What either way takes where all tasks are adapters. `code_bytes` come from the options.
+pub(super) fn weigh(plan: &Plan, code_bytes: impl FnOnce() -> Result<u64>) -> Result<Option<Weighed>> {
+    if first_without_factors(plan).is_some() {
         return Ok(None);
     }
     let mut n_bytes = 0_u64;

@@ -116,7 +116,10 @@ pub(super) fn weighed(plan: &Plan, options: &CompressOptions) -> Result<Option<W
     if matches!(options.size, Size::MaxError(_) | Size::MaxBytes(_)) {
         return Ok(None);
     }
-    weigh(plan, options, || most_bytes(plan, options, plan.tasks.len()))
+    if !options.keep_factors || !options.codes_tasks() {
+        return Ok(None);
+    }
+    weigh(plan, || most_bytes(plan, options, plan.tasks.len()))
 }
 
 /// Bytes of the files where tasks are kept as their factors; `None` where they are not.
