@@ -6,7 +6,8 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use tvb::checkpoint::{Budget, OpenOptions};
+use tvb::basis::Basis;
+use tvb::checkpoint::{Budget, Checkpoint, OpenOptions};
 use tvb::columns::left_out::{LeftOut, Share};
 use tvb::columns::open::open_columns;
 use tvb::columns::plan::{Plan, Selection};
@@ -109,6 +110,21 @@ impl SelectionArgs {
         }
         Plan::new(base, tasks, &selection)
     }
+}
+
+/// Opens the base of an edit.
+pub(crate) fn open_base(path: &Path, key: Option<&str>, context: &Context) -> Result<Checkpoint> {
+    let options = OpenOptions { key: key.map(str::to_owned), budget: context.budget.clone() };
+    let path = path.to_owned();
+    context.unless_stopped(move |_| tvb::columns::open::open_base(&path, &options))
+}
+
+/// Opens the base of an edit from a basis, under the names that the basis knows, and says what its owner may not expect of it.
+pub(crate) fn open_base_of(basis: &Basis, path: &Path, key: Option<&str>, context: &Context) -> Result<Checkpoint> {
+    let (base, note) = basis.base(open_base(path, key, context)?)?;
+    base.notes().iter().for_each(|note| context.progress.note(&format!("base: {note}")));
+    note.iter().for_each(|note| context.progress.note(note));
+    Ok(base)
 }
 
 /// Reads a list of tasks and says how those were told apart that were given no names.

@@ -5,7 +5,7 @@ use crate::coding::parse_rate;
 use crate::commands::compress::DtypeName;
 use crate::commands::lora::LoraArgs;
 use crate::commands::mistaken::{FROM_CHECKPOINTS, is_checkpoint};
-use crate::inputs::{SelectionArgs, left_out_json, parse_tasks};
+use crate::inputs::{SelectionArgs, left_out_json, open_base, open_base_of, parse_tasks};
 use crate::output::Answer;
 use crate::output::finite;
 use clap::ValueEnum;
@@ -20,7 +20,6 @@ use tvb::columns::plan::{LeftOut, Plan};
 use tvb::columns::tasks::TaskSource;
 use tvb::jobs::card::check_model_id;
 use tvb::jobs::edit::{Edit, EditJob, EditOutput, OwnHead, Source, write_adapter, write_patch};
-use tvb::progress::Progress;
 use tvb::shown::{path_json, shown_path};
 use tvb::solve::{Fidelity, Rule};
 use tvb::{Error, Rate, Result, arithmetic, units};
@@ -307,21 +306,6 @@ impl Opened {
             Opened::Originals(plan) => plan.tasks.iter().map(|task| task.name.clone()).collect(),
         }
     }
-}
-
-/// Opens the base of an edit.
-pub(crate) fn open_base(path: &Path, key: Option<&str>, context: &Context) -> Result<Checkpoint> {
-    let options = OpenOptions { key: key.map(str::to_owned), budget: context.budget.clone() };
-    let path = path.to_owned();
-    context.unless_stopped(move |_| tvb::columns::open::open_base(&path, &options))
-}
-
-/// Opens the base of an edit from a basis, under the names that the basis knows, and says what its owner may not expect of it.
-pub(crate) fn open_base_of(basis: &Basis, path: &Path, key: Option<&str>, context: &Context) -> Result<Checkpoint> {
-    let (base, note) = basis.base(open_base(path, key, context)?)?;
-    base.notes().iter().for_each(|note| context.progress.note(&format!("base: {note}")));
-    note.iter().for_each(|note| context.progress.note(note));
-    Ok(base)
 }
 
 /// Opens a basis folder, and says what takes no part in it.

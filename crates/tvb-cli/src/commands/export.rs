@@ -1,7 +1,8 @@
 //! `tvb export`: a basis in the reference code's layout, or a checkpoint as a PyTorch state dict.
 
 use crate::args::Context;
-use crate::commands::edit::{open_base_of, open_basis};
+use crate::commands::edit::open_basis;
+use crate::inputs::open_base_of;
 use crate::output::Answer;
 use clap::ValueEnum;
 use serde_json::json;

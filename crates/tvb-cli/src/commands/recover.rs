@@ -2,7 +2,8 @@
 
 use crate::args::Context;
 use crate::commands::compress::DtypeName;
-use crate::commands::edit::{model_id, open_base_of, open_basis};
+use crate::commands::edit::{model_id, open_basis};
+use crate::inputs::open_base_of;
 use crate::output::Answer;
 use clap::ValueEnum;
 use serde_json::json;
