@@ -174,6 +174,13 @@ fn edits_from_shared_spaces_are_as_true_as_was_said() {
     assert!((predicted - cosine).abs() < 1e-5 && cosine < 0.99999, "{predicted} and {cosine}");
     let adapter = ["apply", "--base", "base.safetensors", "--lora-out", "lora", "basis", "--", "t1 - 0.5*t2"];
     run(here, &adapter, 0);
+    // One product of the summed cores, the same as through the basis.
+    let through = ["apply", "--base", "base.safetensors", "-o", "through.safetensors", "--from-checkpoints", "lora"];
+    run(here, &[&through[..], &["--", "lora"]].concat(), 0);
+    run(here, &[&apply[..], &["ours2.safetensors", "basis", "--", "t1 - 0.5*t2"]].concat(), 0);
+    let [ours, through] =
+        ["ours2", "through"].map(|file| values(&here.join(format!("{file}.safetensors")), "q.weight"));
+    assert!(ours.iter().zip(&through).all(|(ours, through)| (ours - through).abs() < 1e-4));
 
     run(here, &["inspect", "basis"], 0);
     run(here, &["verify", "basis"], 0);
