@@ -269,3 +269,28 @@ fn damage_is_refused() {
     std::fs::write(&path, whole).unwrap();
     run(here, &edit, 0);
 }
+
+#[test]
+fn a_batch_makes_shared_spaces_and_knows_them_again() {
+    let models = models();
+    let here = models.path();
+    let jobs = "[[job]]\nname = 's'\nbase = 'base.safetensors'\ntasks = ['t0', 't1', 't2', 't3', 't4', 't5']\n";
+    let job = |keys: &str| std::fs::write(here.join("jobs.toml"), format!("{jobs}output = 'basis'\n{keys}\n")).unwrap();
+    job("shared_rank = 6");
+    let (_, said) = run(here, &["batch", "jobs.toml"], 0);
+    assert!(said.contains("1 made") && here.join("basis/shared.safetensors").exists(), "{said}");
+    let made = std::fs::read(here.join("basis/basis.json")).unwrap();
+    let (_, said) = run(here, &["batch", "jobs.toml"], 0);
+    assert!(said.contains("1 current"), "{said}");
+    assert_eq!(std::fs::read(here.join("basis/basis.json")).unwrap(), made);
+    // Another rank is another basis.
+    job("shared_rank = 5\noverwrite = true");
+    run(here, &["batch", "jobs.toml"], 0);
+    assert_ne!(std::fs::read(here.join("basis/basis.json")).unwrap(), made);
+    // So is one of the factors, which is known again as well.
+    job("overwrite = true");
+    run(here, &["batch", "jobs.toml"], 0);
+    assert!(!here.join("basis/shared.safetensors").exists());
+    let (_, said) = run(here, &["batch", "jobs.toml"], 0);
+    assert!(said.contains("1 current"), "{said}");
+}
