@@ -174,6 +174,13 @@ fn edits_from_shared_spaces_are_as_true_as_was_said() {
     assert!((predicted - cosine).abs() < 1e-5 && cosine < 0.99999, "{predicted} and {cosine}");
     let adapter = ["apply", "--base", "base.safetensors", "--lora-out", "lora", "basis", "--", "t1 - 0.5*t2"];
     run(here, &adapter, 0);
+    // One product of the summed cores, the same as through the basis.
+    let through = ["apply", "--base", "base.safetensors", "-o", "through.safetensors", "--from-checkpoints", "lora"];
+    run(here, &[&through[..], &["--", "lora"]].concat(), 0);
+    run(here, &[&apply[..], &["ours2.safetensors", "basis", "--", "t1 - 0.5*t2"]].concat(), 0);
+    let [ours, through] =
+        ["ours2", "through"].map(|file| values(&here.join(format!("{file}.safetensors")), "q.weight"));
+    assert!(ours.iter().zip(&through).all(|(ours, through)| (ours - through).abs() < 1e-4));
 
     run(here, &["inspect", "basis"], 0);
     run(here, &["verify", "basis"], 0);
@@ -261,4 +268,29 @@ fn damage_is_refused() {
     }
     std::fs::write(&path, whole).unwrap();
     run(here, &edit, 0);
+}
+
+#[test]
+fn a_batch_makes_shared_spaces_and_knows_them_again() {
+    let models = models();
+    let here = models.path();
+    let jobs = "[[job]]\nname = 's'\nbase = 'base.safetensors'\ntasks = ['t0', 't1', 't2', 't3', 't4', 't5']\n";
+    let job = |keys: &str| std::fs::write(here.join("jobs.toml"), format!("{jobs}output = 'basis'\n{keys}\n")).unwrap();
+    job("shared_rank = 6");
+    let (_, said) = run(here, &["batch", "jobs.toml"], 0);
+    assert!(said.contains("1 made") && here.join("basis/shared.safetensors").exists(), "{said}");
+    let made = std::fs::read(here.join("basis/basis.json")).unwrap();
+    let (_, said) = run(here, &["batch", "jobs.toml"], 0);
+    assert!(said.contains("1 current"), "{said}");
+    assert_eq!(std::fs::read(here.join("basis/basis.json")).unwrap(), made);
+    // Another rank is another basis.
+    job("shared_rank = 5\noverwrite = true");
+    run(here, &["batch", "jobs.toml"], 0);
+    assert_ne!(std::fs::read(here.join("basis/basis.json")).unwrap(), made);
+    // So is one of the factors, which is known again as well.
+    job("overwrite = true");
+    run(here, &["batch", "jobs.toml"], 0);
+    assert!(!here.join("basis/shared.safetensors").exists());
+    let (_, said) = run(here, &["batch", "jobs.toml"], 0);
+    assert!(said.contains("1 current"), "{said}");
 }

@@ -15,6 +15,20 @@ pub struct FactorsRecord {
     pub shared: Option<SharedRecord>,
 }
 
+impl FactorsRecord {
+    /// Whether tensors that are shared and the spaces go together.
+    pub(super) fn check_shared(&self) -> Result<(), String> {
+        let n_shared = self.tensors.iter().filter(|tensor| tensor.shared).count();
+        match &self.shared {
+            Some(shared) if n_shared == 0 || shared.rank == 0 || shared.dtype.float().is_none() => {
+                Err(format!("spaces that tensors share expected, of rank {} for {n_shared} found", shared.rank))
+            }
+            None if n_shared > 0 => Err(format!("the spaces of {n_shared} tensors expected, none found")),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Spaces that adapters share: one file with U and V of each tensor, beside which an adapter has a core.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedRecord {

@@ -416,17 +416,7 @@ impl Manifest {
         if self.atoms.iter().any(|atom| !atom.shards.is_empty() || atom.dtype != Dtype::F32) {
             return Err("one file of f32 for each adapter expected".into());
         }
-        let n_shared = factors.tensors.iter().filter(|tensor| tensor.shared).count();
-        match &factors.shared {
-            Some(shared) if n_shared == 0 || shared.rank == 0 || shared.dtype.float().is_none() => {
-                return Err(format!(
-                    "spaces that tensors share expected, of rank {} for {n_shared} found",
-                    shared.rank
-                ));
-            }
-            None if n_shared > 0 => return Err(format!("the spaces of {n_shared} tensors expected, none found")),
-            _ => {}
-        }
+        factors.check_shared()?;
         let shapes = factors.tensors.iter().map(|tensor| tensor.shape.as_slice());
         countable_rows(shapes).map(drop).ok_or_else(|| "tensors of a size that can be counted expected".into())
     }

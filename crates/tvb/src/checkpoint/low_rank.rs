@@ -101,6 +101,11 @@ impl Sides {
     pub fn rank(&self) -> usize {
         self.rank
     }
+
+    /// Whether these are the very same.
+    pub fn is(&self, other: &Sides) -> bool {
+        Arc::ptr_eq(&self.left, &other.left) && Arc::ptr_eq(&self.right, &other.right)
+    }
 }
 
 impl fmt::Debug for Sides {

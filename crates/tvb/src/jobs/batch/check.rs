@@ -8,6 +8,7 @@ use crate::checkpoint::{Existing, free_bytes};
 use crate::columns::coded::column_bytes;
 use crate::columns::plan::Plan;
 use crate::error::{ErrorKind, Result};
+use crate::jobs::compress::shared_bytes;
 use crate::ops::Grams;
 use crate::pass::{Runtime, check_memory};
 use crate::progress::{Progress, unless_cancelled};
@@ -146,6 +147,10 @@ impl Check {
 
 /// Bytes that a unit's atoms take, at most where it is not known which tensors move.
 fn atom_bytes(unit: &Unit, plan: &Plan, grams: Option<&Grams>) -> u64 {
+    if let Some(rank) = unit.shared_rank {
+        // What cannot be counted fails when it is made.
+        return shared_bytes(plan, rank, unit.dtype).unwrap_or(0);
+    }
     let n_atoms = unit.size.n_atoms as u64;
     let Some(coding) = &unit.coding else {
         let rows = grams.map_or(plan.n_rows(), Grams::n_moved_rows);

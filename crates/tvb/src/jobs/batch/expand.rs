@@ -43,6 +43,10 @@ pub struct Unit {
     pub dtype: Dtype,
     /// How they are coded; `None` where they are stored as floats.
     pub coding: Option<CodingOptions>,
+    /// Whether tasks that are adapters are kept as their factors where that is smaller.
+    pub keep_factors: bool,
+    /// The rank of the spaces that adapters share.
+    pub shared_rank: Option<usize>,
     /// Write the largest finite value of the type in place of one beyond it.
     pub clip: bool,
     /// Solve with every task vector scaled to the same norm.
@@ -257,6 +261,8 @@ impl Unit {
             coordinates: self.coordinates,
             dtype: self.dtype,
             coding: self.coding.clone(),
+            keep_factors: self.keep_factors,
+            shared_rank: self.shared_rank,
             clip: self.clip,
             gram,
             existing,
@@ -311,6 +317,8 @@ fn units_of(job: &Job, inputs: &Rc<Inputs>, folder: &Path) -> Result<Vec<Unit>> 
                     size: Size { n_atoms, ..*size },
                     dtype: *dtype,
                     coding: coding.clone(),
+                    keep_factors: job.keep_factors,
+                    shared_rank: job.shared_rank,
                     clip: job.clip,
                     balance: job.options.balance,
                     coordinates: job.options.coordinates,

@@ -20,10 +20,12 @@ const DEFAULTS_BYTES_MAX: usize = 64 << 20;
 const RIVALS: &[(&[&str], &[&str])] = &[
     (&["base", "tasks"], &["from"]),
     (&["from"], &["base", "tasks"]),
-    (&["m"], &["ratio"]),
-    (&["ratio"], &["m"]),
-    (&["bits"], &["dtype"]),
+    (&["m"], &["ratio", "shared_rank"]),
+    (&["ratio"], &["m", "shared_rank"]),
+    (&["method"], &["shared_rank"]),
+    (&["bits"], &["dtype", "shared_rank"]),
     (&["dtype"], &["bits", "keep_sum", "keep"]),
+    (&["shared_rank"], &["method", "m", "ratio", "bits", "keep_sum", "keep"]),
 ];
 
 /// A job file that was read; nothing it names has been opened.
@@ -220,6 +222,12 @@ mod tests {
             ("[[job]]\nname = 'a'\nfrom = 'r'\noutput = 'o'\nbits = []", "bits: bits of a code", ""),
             ("[[job]]\nname = 'a'\nfrom = 'r'\noutput = 'o'\nkeep_sum = 'no'", "or \"off\" expected, \"no\" found", ""),
             ("[[job]]\nname = 'a'\nfrom = 'r'\noutput = 'o'\ndtype = 'f16'", "dtype without a method", "\"identity\""),
+            (
+                "[[job]]\nname = 'a'\nfrom = 'r'\noutput = 'o'\nshared_rank = 8\nbits = 2",
+                "neither mixed nor coded",
+                "alone",
+            ),
+            ("[[job]]\nname = 'a'\nfrom = 'r'\noutput = 'o'\nshared_rank = 0", "a rank from 1 on", ""),
             ("[[job]]\nname = 'a'\nfrom = 'r'\noutput = 'o'\nm = 1\nkeep_sum = 3", "are about codes", "give bits too"),
             (
                 "[[job]]\nname = 'a'\nfrom = 'r'\noutput = 'o'\nm = 1\nbits = 1\ndtype = 'f16'",

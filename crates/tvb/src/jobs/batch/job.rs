@@ -47,6 +47,7 @@ pub(super) struct JobKeys {
     keep_sum: Option<Option<Rate>>,
     #[serde(deserialize_with = "texts")]
     keep: Vec<String>,
+    shared_rank: Option<usize>,
     clip: bool,
     output: Option<String>,
     overwrite: bool,
@@ -92,6 +93,10 @@ pub struct Job {
     pub bits: Vec<Rate>,
     /// What else was said about codes; no bits.
     pub codes: CodingWords,
+    /// Whether tasks that are adapters are kept as their factors where that is smaller: nothing else was said.
+    pub keep_factors: bool,
+    /// The rank of the spaces that adapters share.
+    pub shared_rank: Option<usize>,
     /// Write the largest finite value of the type in place of one beyond it.
     pub clip: bool,
     /// The template of the basis folder.
@@ -143,7 +148,18 @@ impl Job {
             check_model_id(id).map_err(|error| Error::rejected(format!("{place}, base_model: {}", error.message())))?;
         }
         let is_mixed = !(keys.method.is_empty() && keys.m.is_empty() && keys.ratio.is_empty());
-        if !is_mixed && !keys.dtype.is_empty() {
+        let codes = CodingWords { bits: None, keep_sum: keys.keep_sum, keep: keys.keep };
+        let is_coded = !keys.bits.is_empty() || codes.is_any();
+        if keys.shared_rank == Some(0) {
+            return Err(Error::rejected(format!("{place}, shared_rank: a rank from 1 on expected, 0 found")));
+        }
+        if keys.shared_rank.is_some() && (is_mixed || is_coded) {
+            return Err(Error::rejected(format!(
+                "{place}: shared_rank beside a method, a size or bits: adapters in shared spaces are neither mixed nor coded"
+            ))
+            .hint("give shared_rank alone, or with dtype"));
+        }
+        if !is_mixed && keys.shared_rank.is_none() && !keys.dtype.is_empty() {
             return Err(Error::rejected(format!(
                 "{place}: dtype without a method, m or ratio: tasks are coded as they are, and bits says how finely"
             ))
@@ -152,14 +168,15 @@ impl Job {
         if !keys.bits.is_empty() && !keys.dtype.is_empty() {
             return Err(Error::rejected(format!("{place}: bits or dtype expected, both found")));
         }
-        let codes = CodingWords { bits: None, keep_sum: keys.keep_sum, keep: keys.keep };
         if is_mixed && keys.bits.is_empty() && codes.is_any() {
             return Err(Error::rejected(format!(
                 "{place}: keep_sum and keep are about codes, and the mixtures are stored as floats"
             ))
             .hint("give bits too"));
         }
-        let bits = if is_mixed { keys.bits } else { or_default(keys.bits, Rung::DEFAULT.rate) };
+        let keep_factors = !is_mixed && !is_coded && keys.shared_rank.is_none();
+        let bits =
+            if is_mixed || keys.shared_rank.is_some() { keys.bits } else { or_default(keys.bits, Rung::DEFAULT.rate) };
         let methods = or_default(keys.method, if is_mixed { "anchored" } else { "identity" }.to_owned());
         methods.iter().try_for_each(|name| check_method(name, place))?;
         Ok(Job {
@@ -181,6 +198,8 @@ impl Job {
             dtypes: if bits.is_empty() { or_default(keys.dtype, Dtype::F32) } else { Vec::new() },
             bits,
             codes,
+            keep_factors,
+            shared_rank: keys.shared_rank,
             clip: keys.clip,
             output: keys.output.ok_or_else(|| missing("an output"))?,
             overwrite: keys.overwrite,

@@ -375,6 +375,12 @@ pub(super) fn current_basis(unit: &Unit, grams: &Grams, budget: &Budget) -> Opti
         && options["balance"] == unit.balance
         && options["coordinates"] == json!(unit.coordinates);
     let same_type = match &unit.coding {
+        _ if options["shared_rank"] != json!(unit.shared_rank) => false,
+        // Factors take no other type than their own, sides and cores the one that was asked for.
+        None if unit.shared_rank.is_some() => {
+            manifest.shared().is_none_or(|shared| shared.dtype.float() == Some(unit.dtype))
+        }
+        Some(_) if unit.keep_factors && manifest.factors.is_some() => true,
         None => manifest.coded.is_none() && manifest.atoms.iter().all(|atom| atom.dtype.float() == Some(unit.dtype)),
         Some(coding) => is_coded_as(&basis, coding),
     };

@@ -1,8 +1,8 @@
-//! Tasks that are adapters: what each has of every tensor, and whether their factors take less than codes of all elements.
+//! Tasks that are adapters: whether their factors take less than codes of all elements.
 
-use crate::basis::atoms::factors::{self, Part, Parts};
-use crate::checkpoint::Place;
-use crate::columns::plan::{Plan, PlannedTensor};
+use super::parts::{first_without_factors, parts_of};
+use crate::basis::atoms::factors;
+use crate::columns::plan::Plan;
 use crate::error::Result;
 use crate::units;
 
@@ -44,30 +44,4 @@ pub(super) fn weigh(plan: &Plan, code_bytes: impl FnOnce() -> Result<u64>) -> Re
         n_bytes = n_bytes.saturating_add(factors::n_bytes(&parts_of(plan, &plan.tensors, column))?);
     }
     Ok(Some(Weighed { factors: n_bytes, codes: code_bytes()? }))
-}
-
-/// The first column, from 1 on, that is no adapter.
-pub(super) fn first_without_factors(plan: &Plan) -> Option<usize> {
-    let is_adapter = |column: usize| {
-        let mut places = plan.tensors.iter().map(|planned| &plan.column_tensor(planned, column).place);
-        places.any(|place| matches!(place, Place::LowRank(_)))
-    };
-    (1..plan.n_columns()).find(|&column| !is_adapter(column))
-}
-
-/// What one task has of each of these tensors.
-pub(super) fn parts_of<'a>(
-    plan: &'a Plan,
-    tensors: impl IntoIterator<Item = &'a PlannedTensor>,
-    column: usize,
-) -> Parts<'a> {
-    let part = |planned: &'a PlannedTensor| {
-        let part = match &plan.column_tensor(planned, column).place {
-            Place::LowRank(factors) => Part::Factors(factors),
-            Place::Unmoved => Part::Nothing,
-            _ => Part::Dense,
-        };
-        (planned.name.as_str(), planned.shape.as_slice(), part)
-    };
-    tensors.into_iter().map(part).collect()
 }

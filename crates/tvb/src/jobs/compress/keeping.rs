@@ -15,7 +15,7 @@ const PROBE_BYTES: u64 = 1 << 20;
 fn n_passes(options: &CompressOptions, on_gpu: bool) -> u64 {
     // Tasks are coded in the pass that forms their Gram matrix.
     let in_one = options.codes_tasks() && !matches!(options.size, Size::MaxError(_)) && !on_gpu;
-    if options.gram.is_some() || in_one { 1 } else { 2 }
+    if options.gram.is_some() || options.shared_rank.is_some() || in_one { 1 } else { 2 }
 }
 
 /// Whether there is a second pass to keep the inputs for, and room for all of them.

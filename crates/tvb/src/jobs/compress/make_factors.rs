@@ -1,8 +1,8 @@
 //! The folder of a basis of adapters, filled: each task's factors as they are, and what it replaces as a whole beside them.
 
-use super::adapters::parts_of;
 use super::forecast::check_room;
 use super::make::Make;
+use super::parts::parts_of;
 use crate::basis::atoms::factors;
 use crate::basis::coefficients::{self, Solution};
 use crate::basis::describe::{Described, describe};

@@ -5,6 +5,7 @@
 //! | `options.rs`, `size.rs` | what to make, and of what size |
 //! | `coding.rs` | how atoms are coded, and what is kept |
 //! | `keeping.rs` | whether inputs stay in memory between the passes |
+//! | `parts.rs` | what an adapter has of each tensor |
 //! | `adapters.rs` | whether adapters are kept as their factors |
 //! | `sharing.rs`, `share.rs` | which tensors adapters keep in shared spaces; the spaces, cores and errors |
 //! | `forecast.rs` | what would be done, from headers alone; room on the disk |
@@ -24,6 +25,7 @@ mod make_coded;
 mod make_factors;
 mod make_shared;
 mod options;
+mod parts;
 mod share;
 mod sharing;
 mod size;
@@ -35,5 +37,6 @@ pub use job::{Compressed, compress};
 pub(crate) use make::CLIPPED;
 pub use options::CompressOptions;
 pub use share::{Foretold, foretell};
+pub(crate) use sharing::n_bytes as shared_bytes;
 pub use size::{Size, atoms_for_ratio};
 pub use solving::solve_for;

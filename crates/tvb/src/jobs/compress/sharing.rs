@@ -1,6 +1,6 @@
 //! Adapters in shared spaces, from headers and factors alone: which tensors are shared, and what that takes.
 
-use super::adapters::{first_without_factors, parts_of};
+use super::parts::{first_without_factors, parts_of};
 use crate::basis::atoms::factors::{self, Part, Parts};
 use crate::basis::atoms::shared;
 use crate::checkpoint::{LowRank, Place, shown};
@@ -93,7 +93,7 @@ pub(super) fn shared_parts<'a>(
 }
 
 /// Bytes of all files, where every tensor moves.
-pub(super) fn n_bytes(plan: &Plan, rank: usize, dtype: Dtype) -> Result<u64> {
+pub(crate) fn n_bytes(plan: &Plan, rank: usize, dtype: Dtype) -> Result<u64> {
     let tensors: Vec<&PlannedTensor> = plan.tensors.iter().collect();
     let found: Vec<_> = tensors.iter().map(|planned| shareable(plan, planned, rank, dtype)).collect();
     let names = tensors.iter().map(|planned| planned.name.as_str());

@@ -1,7 +1,7 @@
 //! From an edit's columns to what it changes: factors with their weights, tensor by tensor, and the few tensors that are dense.
 
 use super::names::{Rule, module_of};
-use crate::checkpoint::{Checkpoint, LowRank, Module, Place, Tensor, shown};
+use crate::checkpoint::{Checkpoint, LowRank, Module, Place, Sides, Tensor, shown};
 use crate::columns::plan::Task;
 use crate::error::{Error, Result};
 use crate::ops::reconstruct::{Edits, Source};
@@ -93,6 +93,7 @@ pub(super) fn gather(edits: &Edits, used: &Used<'_>) -> Result<Gathered> {
     for name in &edits.tensors {
         let mut change: Option<Change> = None;
         let mut is_dense = false;
+        let mut cores = Cores::default();
         for ((task, weight), (_, rules)) in used.columns.iter().zip(&mut rules) {
             let at = || format!("task {}, tensor {}", shown(&task.name), shown(name));
             let tensor = task.checkpoint.get(name);
@@ -134,7 +135,13 @@ pub(super) fn gather(edits: &Edits, used: &Used<'_>) -> Result<Gathered> {
                 ))
                 .hint(OTHER_MODELS));
             }
-            known.terms.push((factors.clone(), *weight));
+            match factors.core() {
+                Some((sides, core)) => cores.add(sides, core, *weight)?,
+                None => known.terms.push((factors.clone(), *weight)),
+            }
+        }
+        if let (Some(change), Some((task, _))) = (&mut change, used.columns.first()) {
+            change.terms.extend(cores.factors(&task.checkpoint)?.map(|factors| (factors, 1.0)));
         }
         if is_dense {
             gathered.dense.push(name.clone());
@@ -147,6 +154,29 @@ pub(super) fn gather(edits: &Edits, used: &Used<'_>) -> Result<Gathered> {
         return Err(nothing());
     }
     Ok(gathered)
+}
+
+/// The weighted sum of cores between the same sides: one product, whatever the number of adapters.
+#[derive(Default)]
+struct Cores {
+    sum: Option<(Sides, Vec<f64>)>,
+}
+
+impl Cores {
+    fn add(&mut self, sides: &Sides, core: &[f32], weight: f64) -> Result<()> {
+        let (known, sum) = self.sum.get_or_insert_with(|| (sides.clone(), vec![0.0; core.len()]));
+        if !known.is(sides) {
+            return Err(Error::failed("cores between sides of two bases in one edit"));
+        }
+        sum.iter_mut().zip(core).for_each(|(sum, value)| *sum += weight * f64::from(*value));
+        Ok(())
+    }
+
+    fn factors(self, of: &Checkpoint) -> Result<Option<LowRank>> {
+        let Some((sides, sum)) = self.sum else { return Ok(None) };
+        let core = sum.into_iter().map(|value| value as f32).collect();
+        LowRank::of_core(&sides, core, of.path(), of.budget()).map(Some)
+    }
 }
 
 /// An adapter of nothing is none that PEFT takes.
