@@ -74,7 +74,7 @@ pub use staged::{
 };
 pub(crate) use staged::{has_no_locks, open_itself, say_without_lock, true_place};
 pub use tensor::{NotTensor, Place, Tensor};
-pub(crate) use widen::{f32s, f64s};
+pub(crate) use widen::{f32s, f64s, values_of};
 
 #[cfg(test)]
 mod tests;

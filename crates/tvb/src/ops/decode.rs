@@ -2,8 +2,8 @@
 
 use super::in_f32::weight_in_f32;
 use super::outputs::Outputs;
-use super::range::{Input, Origin, RangeCheck, Rows, values_of};
-use crate::checkpoint::Checkpoint;
+use super::range::{Input, Origin, RangeCheck, Rows};
+use crate::checkpoint::{Checkpoint, values_of};
 use crate::columns::coded::CodedColumn;
 use crate::columns::plan::{Plan, Task};
 use crate::digest::{Digest, TableOfDigests, TensorDigests};

@@ -6,6 +6,7 @@
 //! the value formed in f64. That tells an overflow from an input that was not finite, and from sums that went beyond f32
 //! on the way to a result within it. A pass goes on to its end, so that the error can say how much.
 
+use crate::checkpoint::values_of;
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -78,12 +79,6 @@ pub struct Origin {
     pub inputs: Vec<Input>,
     /// \[n_rows\]: the rows in f64, before they were stored.
     pub exact: Vec<f64>,
-}
-
-/// Bytes in `dtype` as values.
-pub fn values_of(bytes: &[u8], dtype: Dtype) -> Vec<f64> {
-    let exact = tvb_kernels::convert(bytes, dtype, Dtype::F64);
-    exact.as_chunks::<8>().0.iter().map(|raw| f64::from_le_bytes(*raw)).collect()
 }
 
 /// What was found in one tensor of one output.

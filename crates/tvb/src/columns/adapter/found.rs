@@ -1,12 +1,11 @@
 //! What lies at a path: an adapter, or something that stands for itself.
 
 use super::parsed::{Parsed, Writer};
+use crate::checkpoint::names::ADAPTER_CONFIG as CONFIG;
 use crate::checkpoint::{Checkpoint, OpenOptions, resolve_inside, snapshot};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
-/// PEFT's configuration, beside the weights.
-const CONFIG: &str = "adapter_config.json";
 /// Names of an adapter's weights in a folder, in the order they are looked for; the last two are diffusers'.
 const WEIGHTS: [&str; 4] =
     ["adapter_model.safetensors", "adapter_model.bin", "pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin"];

@@ -1,7 +1,7 @@
 //! What a base is to the Hugging Face hub: its name there, the library that loads it, its licence.
 
 use super::front_matter::{self, Value};
-use crate::checkpoint::{Checkpoint, read_capped_within, resolve_inside};
+use crate::checkpoint::{Checkpoint, names, read_capped_within, resolve_inside};
 use crate::error::{Error, Result};
 use crate::shown::shown;
 use std::path::Path;
@@ -63,20 +63,20 @@ impl Folder<'_> {
     }
 
     fn config(&self) -> Option<serde_json::Value> {
-        serde_json::from_str(&self.text("config.json", CONFIG_BYTES_MAX)?).ok()
+        serde_json::from_str(&self.text(names::CONFIG, CONFIG_BYTES_MAX)?).ok()
     }
 }
 
 /// Who loads such a folder, by what lies in it.
 fn library_of(folder: &Folder<'_>) -> Option<&'static str> {
-    let of_pipeline = folder.path.parent().is_some_and(|above| above.join("model_index.json").is_file());
-    if folder.has("model_index.json") || of_pipeline {
+    let of_pipeline = folder.path.parent().is_some_and(|above| above.join(names::PIPELINE).is_file());
+    if folder.has(names::PIPELINE) || of_pipeline {
         return Some("diffusers");
     }
     if folder.has("open_clip_config.json") {
         return Some("open_clip");
     }
-    if folder.has("adapter_config.json") {
+    if folder.has(names::ADAPTER_CONFIG) {
         return Some("peft");
     }
     if folder.has("modules.json") {

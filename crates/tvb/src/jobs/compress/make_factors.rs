@@ -74,7 +74,7 @@ impl Make<'_> {
     }
 }
 
-/// What a manifest says of a stored tensor: the module is that of the first adapter that moves it.
+/// What a manifest says of a stored tensor.
 pub(super) fn factor_tensor(plan: &Plan, planned: &PlannedTensor, shared: bool) -> FactorTensor {
     let module = module_of(plan, planned).map(ModuleRecord::of);
     FactorTensor { shape: planned.shape.clone(), module, shared }

@@ -9,13 +9,15 @@ use super::generated::make_atoms;
 use crate::basis::Basis;
 use crate::basis::atoms::{Atoms, plain};
 use crate::checkpoint::torch::{SaveStorage, SaveTensor, SaveValue, TorchWriter};
-use crate::checkpoint::{Budget, Checkpoint, Dtype, Existing, Leftover, OpenOptions, StagedOutput, Tensor, TensorSpec};
+use crate::checkpoint::{
+    Budget, Checkpoint, Dtype, Existing, Leftover, OpenOptions, StagedOutput, Tensor, TensorSpec, values_of,
+};
 use crate::columns::plan::{Plan, Task};
 use crate::columns::tasks::recorded;
 use crate::digest::BLOCK_ROWS;
 use crate::error::{Error, ErrorKind, Result};
 use crate::matrix::Matrix;
-use crate::ops::range::{Input, Origin, RangeCheck, Rows, values_of};
+use crate::ops::range::{Input, Origin, RangeCheck, Rows};
 use crate::pass::{Block, HostOperation, Pass, ReadChunk, Reads, Runtime};
 use crate::progress::Progress;
 use serde_json::{Value, json};

@@ -4,11 +4,10 @@
 use super::gather::{Gathered, Used};
 use super::layout::PREFIX;
 use super::names::module_of;
-use crate::checkpoint::{Checkpoint, Dtype, SafetensorsWriter, Tensor, TensorSpec, shown};
+use crate::checkpoint::{Checkpoint, Dtype, SafetensorsWriter, Tensor, TensorSpec, shown, values_of};
 use crate::columns::plan::Task;
 use crate::digest::BLOCK_ROWS;
 use crate::error::{Error, Result};
-use crate::ops::range::values_of;
 use crate::ops::reconstruct::Edits;
 use std::collections::{BTreeSet, HashSet};
 

@@ -3,9 +3,8 @@
 
 use super::gather::Change;
 use super::layout;
-use crate::checkpoint::{Dtype, SafetensorsWriter, shown};
+use crate::checkpoint::{Dtype, SafetensorsWriter, shown, values_of};
 use crate::error::{Error, Result};
-use crate::ops::range::values_of;
 use crate::pass::Runtime;
 use crate::progress::Progress;
 use crate::solve::{Stack, Term, squared_difference};
