@@ -27,8 +27,8 @@ pub struct ChunkReader {
     leaves_factors: bool,
     /// Factors that go into the chunk.
     factors: Vec<Held>,
-    /// Which of them each entry of the layout's is formed from.
-    runs: Vec<(usize, usize)>,
+    /// (entry of the layout's factors, which of these it is formed from).
+    formed_from: Vec<(usize, usize)>,
 }
 
 /// Factors that go into the chunk.
@@ -204,7 +204,7 @@ impl ChunkReader {
         self.layout.factors.clear();
         self.layout.n_columns = plan.n_columns();
         self.factors.clear();
-        self.runs.clear();
+        self.formed_from.clear();
         if !may_leave {
             return;
         }
@@ -233,7 +233,7 @@ impl ChunkReader {
                     let left = (element / n - held.start) * rank * 4;
                     let slice = FactorSlice { left, right: 0, rank, n_columns: n, first: element % n, scale };
                     chosen[at * n_columns + column] = Some(slice);
-                    self.runs.push((at * n_columns + column, self.factors.len()));
+                    self.formed_from.push((at * n_columns + column, self.factors.len()));
                 }
                 self.factors.push(Held { factors: factors.clone(), rows: held, left: 0, right: 0 });
             }
@@ -251,7 +251,7 @@ impl ChunkReader {
             held.right = end + 4 * held.rows.len() * held.factors.rank();
             end = (held.right + 4 * held.factors.right().len()).next_multiple_of(ALIGNMENT);
         }
-        for (place, held) in &self.runs {
+        for (place, held) in &self.formed_from {
             let held = &self.factors[*held];
             if let Some(Some(slice)) = self.layout.factors.get_mut(*place) {
                 slice.left += held.left;
