@@ -74,7 +74,9 @@ pub use device::{AdapterFacts, AdapterKind, Backend, DeviceChoice, choose, list_
 pub use eigh::Eigh;
 pub use engine::{Engine, Opened, open, open_as};
 pub use error::KernelError;
-pub use gpu::{DeviceCopy, DeviceSetup, GpuEngine, GpuStream, InjectedFault, KeptChunk, Resident};
+pub use gpu::{
+    DeviceCopy, DeviceSetup, GpuEngine, GpuStream, InjectedFault, KeptChunk, Resident, ShaderVariant, shader_variants,
+};
 pub use gram::Gram;
 pub use limits::{MAX_TASKS, RUN_ROWS};
 pub use panel::{PANEL, n_blocks, scale_bits, scale_from_bits};

@@ -29,4 +29,5 @@ pub use context::{DeviceSetup, InjectedFault};
 pub use engine::GpuEngine;
 pub use kept::KeptChunk;
 pub use resident::{DeviceCopy, Resident};
+pub use shader::{ShaderVariant, shader_variants};
 pub use stream::GpuStream;

@@ -1,8 +1,8 @@
 //! The WGSL files and their variants: each is a file with some of its constants' values replaced (see shaders/README.md).
 
-use super::variant::Format;
+use super::variant::{Format, Shape};
 use crate::error::KernelError;
-use crate::limits::TILE_VALUES;
+use crate::limits::{OUTPUTS, TILE_VALUES};
 
 /// A shader and its variant: what a pipeline is made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,7 +38,52 @@ pub(crate) enum Suite {
     Decode(Format),
 }
 
+/// The text of one shader variant, as every engine gets it: for tools that hand it to other compilers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShaderVariant {
+    /// What it is, in file-name characters: the entry point, then the variant's constants, such as `gram-FORMAT0-TILE8`.
+    pub name: String,
+    /// The entry point.
+    pub entry_point: &'static str,
+    /// WGSL.
+    pub source: String,
+}
+
+/// Every variant of every shader, in a fixed order.
+///
+/// # Errors
+/// [`KernelError::ShaderConstant`] where a shader's file lacks a constant: a fault of the library.
+pub fn shader_variants() -> Result<Vec<ShaderVariant>, KernelError> {
+    let variant = |kernel: Kernel| {
+        let constants = kernel.constants().into_iter().map(|(name, value)| format!("-{name}{value}"));
+        let name = std::iter::once(kernel.entry_point().to_owned()).chain(constants).collect();
+        Ok(ShaderVariant { name, entry_point: kernel.entry_point(), source: kernel.source()? })
+    };
+    Kernel::all().into_iter().map(variant).collect()
+}
+
 impl Kernel {
+    /// Every variant that an engine can ask for.
+    pub(crate) fn all() -> Vec<Kernel> {
+        let mut kernels = vec![Kernel::GramFold, Kernel::Eigh];
+        for format in Format::ALL {
+            kernels.extend([Kernel::Code, Kernel::CodeKept, Kernel::Measure, Kernel::Decode].map(|of| of(format)));
+            for shape in [Shape::SMALL, Shape::LARGE] {
+                let block = shape.block;
+                let tiles = shape.tiles();
+                kernels.extend(tiles.iter().map(|&tile| Kernel::Gram { format, tile, block, tiles_held: 1 }));
+                kernels.extend(tiles.last().map(|&tile| Kernel::Gram { format, tile, block, tiles_held: 2 }));
+            }
+            for outputs in OUTPUTS {
+                for skip_zeros in [false, true] {
+                    kernels.push(Kernel::Project { format, outputs, skip_zeros });
+                    kernels.push(Kernel::Reconstruct { format, outputs, skip_zeros });
+                }
+            }
+        }
+        kernels
+    }
+
     /// The file's text.
     fn text(self) -> &'static str {
         match self {

@@ -1,30 +1,12 @@
 //! What the shaders must keep to in every variant: structs and constants as Rust has them, validity, the least limits.
 
 use super::shader::Kernel;
-use super::variant::{Format, Shape};
-use crate::limits::OUTPUTS;
 use crate::params::*;
 
 /// Every variant an engine can ask for, with its source.
 fn every_variant() -> Vec<(Kernel, String)> {
-    let mut kernels = vec![Kernel::GramFold, Kernel::Eigh];
-    for format in Format::ALL {
-        kernels.extend([Kernel::Code, Kernel::CodeKept, Kernel::Measure, Kernel::Decode].map(|kernel| kernel(format)));
-        for shape in [Shape::SMALL, Shape::LARGE] {
-            let block = shape.block;
-            let tiles = shape.tiles();
-            kernels.extend(tiles.iter().map(|&tile| Kernel::Gram { format, tile, block, tiles_held: 1 }));
-            kernels.extend(tiles.last().map(|&tile| Kernel::Gram { format, tile, block, tiles_held: 2 }));
-        }
-        for outputs in OUTPUTS {
-            for skip_zeros in [false, true] {
-                kernels.push(Kernel::Project { format, outputs, skip_zeros });
-                kernels.push(Kernel::Reconstruct { format, outputs, skip_zeros });
-            }
-        }
-    }
     let source = |kernel: Kernel| kernel.source().unwrap_or_else(|error| panic!("{kernel:?}: {error}"));
-    kernels.into_iter().map(|kernel| (kernel, source(kernel))).collect()
+    Kernel::all().into_iter().map(|kernel| (kernel, source(kernel))).collect()
 }
 
 /// Every struct of params.rs.
