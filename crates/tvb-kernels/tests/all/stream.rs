@@ -148,7 +148,6 @@ fn layouts_that_lead_out_of_the_chunk_never_reach_the_device() {
         for (at, break_it) in breaks.iter().enumerate() {
             let mut layout = staged.clone();
             break_it(&mut layout);
-            assert!(!stream.takes(&layout), "{dtype}: {at}");
             let slot = stream.acquire().expect("a slot");
             let refused = stream.submit(slot, &layout);
             assert!(refused.is_err(), "{dtype}: {at} was taken");
