@@ -188,22 +188,41 @@ fn triangle_row(at: u32) -> u32 {
     return row;
 }
 
-// Four rows of a slice or, of one with two rows a word, eight, from `row` on, which is a multiple of that. Beyond the
-// slice's end its last 16 bytes are filled up with something; where slices differ, row `last` stands in for those beyond it.
-fn fetch(slice: Slice, row: u32, last: u32) -> vec4<u32> {
-    if (FORMAT == MIXED) {
-        let rows = min(vec4<u32>(row, row + 1u, row + 2u, row + 3u), vec4<u32>(last));
-        return bitcast<vec4<u32>>(
-            vec4<f32>(load(slice, rows.x), load(slice, rows.y), load(slice, rows.z), load(slice, rows.w)));
-    }
-    return loads[(slice.offset_bytes >> 4u) + row / (4u * LOAD_QUADS)];
-}
-
-fn two_rows(word: u32) -> vec2<f32> {
-    if (FORMAT == F16) {
+// Two rows that are stored in 16 bits.
+fn two_rows(word: u32, dtype: u32) -> vec2<f32> {
+    if (dtype == F16) {
         return vec2<f32>(from_f16(word & 0xffffu), from_f16(word >> 16u));
     }
     return vec2<f32>(bitcast<f32>(word << 16u), bitcast<f32>(word & 0xffff0000u));
+}
+
+// Four rows of a slice that may have any format and start anywhere. Where it starts on 16 bytes, as staged ones do, with one load:
+// beyond its end it is filled up with something. Elsewhere, and where they are formed, one by one, and row `last` stands in for
+// those beyond it.
+fn fetch_mixed(slice: Slice, row: u32, last: u32) -> vec4<f32> {
+    let together = slice.dtype != LOW_RANK && (slice.offset_bytes & 15u) == 0u;
+    var rows: vec4<f32>;
+    if (together) {
+        let is_whole_words = slice.dtype == F32 || slice.dtype == DELTA;
+        let words = loads[(slice.offset_bytes >> 4u) + row / select(8u, 4u, is_whole_words)];
+        let pairs = select(words.xy, words.zw, (row & 4u) != 0u);
+        let halves = vec4<f32>(two_rows(pairs.x, slice.dtype), two_rows(pairs.y, slice.dtype));
+        rows = select(halves, bitcast<vec4<f32>>(words), is_whole_words);
+    }
+    let n_alone = select(4u, 0u, together);
+    for (var k = 0u; k < n_alone; k += 1u) {
+        rows[k] = load(slice, min(row + k, last));
+    }
+    return rows;
+}
+
+// Four rows of a slice or, of one with two rows a word, eight, from `row` on, which is a multiple of that. Beyond the
+// slice's end its last 16 bytes are filled up with something.
+fn fetch(slice: Slice, row: u32, last: u32) -> vec4<u32> {
+    if (FORMAT == MIXED) {
+        return bitcast<vec4<u32>>(fetch_mixed(slice, row, last));
+    }
+    return loads[(slice.offset_bytes >> 4u) + row / (4u * LOAD_QUADS)];
 }
 
 // The first four of the rows that were fetched.
@@ -211,12 +230,12 @@ fn first_four(fetched: vec4<u32>) -> vec4<f32> {
     if (PAIRED == 0u) {
         return bitcast<vec4<f32>>(fetched);
     }
-    return vec4<f32>(two_rows(fetched.x), two_rows(fetched.y));
+    return vec4<f32>(two_rows(fetched.x, FORMAT), two_rows(fetched.y, FORMAT));
 }
 
 // The other four, where there are eight.
 fn last_four(fetched: vec4<u32>) -> vec4<f32> {
-    return vec4<f32>(two_rows(fetched.z), two_rows(fetched.w));
+    return vec4<f32>(two_rows(fetched.z, FORMAT), two_rows(fetched.w, FORMAT));
 }
 
 // What a thread has fetched of the base, and where that belongs.
