@@ -60,7 +60,8 @@ impl Budgets {
         largest.into_iter().map(|(_, compiled)| compiled).collect()
     }
 
-    /// The file with the figures that were found, and a quarter to spare: other versions of the compiler make somewhat more.
+    /// The file with the figures that were found, and a quarter to spare: other versions of the compiler make somewhat more. A
+    /// number that leaves a tenth to a half stays.
     pub(crate) fn refreshed(&self, all: &[Compiled], driver: &str) -> Result<String> {
         let mut text = String::new();
         for line in self.head.lines() {
@@ -77,12 +78,15 @@ impl Budgets {
             let stats: Vec<Stats> = all.iter().filter(of_line).map(|compiled| compiled.stats).collect();
             let most = |of: fn(&Stats) -> u64| stats.iter().map(of).max().ok_or("no variant of that name");
             let most = |of| most(of).map_err(|error| format!("{}: {error}", line.pattern));
-            let roomy = |found: u64, step: u64| (found + found / 4).next_multiple_of(step);
+            let roomy = |old: u64, found: u64, step: u64| match old >= found + found / 10 && old <= found + found / 2 {
+                true => old,
+                false => (found + found / 4).next_multiple_of(step),
+            };
             let budget = Budget {
                 pattern: line.pattern.clone(),
-                instructions: roomy(most(|stats| stats.instructions)?, 10),
-                branches: roomy(most(|stats| stats.branches)?, 2),
-                vgprs: roomy(most(|stats| stats.vgprs)?, 8),
+                instructions: roomy(line.instructions, most(|stats| stats.instructions)?, 10),
+                branches: roomy(line.branches, most(|stats| stats.branches)?, 2),
+                vgprs: roomy(line.vgprs, most(|stats| stats.vgprs)?, 8),
             };
             text += &format!("{}\n", budget.written());
         }
@@ -147,10 +151,10 @@ mod tests {
     #[test]
     fn budgets_are_read_checked_and_refreshed() {
         let text = "# Title\n\nMeasured with nothing.\n\n| a | b | c | d |\n| --- | ---: | ---: | ---: |\n\
-                    | `gram-1*` | 10 | 2 | 8 |\n| `gram*` | 30 | 4 | 8 |\n";
+                    | `gram-1*` | 10 | 2 | 8 |\n| `gram*` | 60 | 4 | 8 |\n";
         let budgets = Budgets::parse(text).expect("a table");
         assert_eq!(budgets.of("gram-12").map(|line| line.instructions), Some(10));
-        assert_eq!(budgets.of("gram-2").map(|line| line.instructions), Some(30));
+        assert_eq!(budgets.of("gram-2").map(|line| line.instructions), Some(60));
         assert_eq!(budgets.of("eigh"), None);
         let compiled = |variant: &str, instructions| Compiled {
             variant: variant.to_owned(),
@@ -162,7 +166,7 @@ mod tests {
         assert_eq!(shown, ["gram-11", "gram-2"]);
         let refreshed = budgets.refreshed(&all, "Null hardware, Mesa 1.2").expect("variants of both");
         assert!(refreshed.starts_with("# Title\n\nMeasured with Mesa 1.2.\n\n| a |"), "{refreshed}");
-        assert!(refreshed.ends_with("| `gram-1*` | 250 | 4 | 40 |\n| `gram*` | 70 | 4 | 40 |\n"), "{refreshed}");
+        assert!(refreshed.ends_with("| `gram-1*` | 250 | 4 | 40 |\n| `gram*` | 60 | 4 | 40 |\n"), "{refreshed}");
         assert!(budgets.refreshed(&all[..2], "Mesa").is_err(), "a line without a variant");
     }
 

@@ -97,12 +97,8 @@ pub(crate) fn compile(
         let text = String::from_utf8_lossy(&output.stderr);
         let Some((driver, compiled)) = read(&text, &family.title) else {
             // Mesa aborts where it does not know a family.
-            why = text
-                .lines()
-                .filter(|line| line.contains("family"))
-                .next_back()
-                .unwrap_or("the driver did not open")
-                .to_owned();
+            let reason = text.lines().rfind(|line| line.contains("family"));
+            why = reason.unwrap_or("the driver did not open").to_owned();
             continue;
         };
         if !output.status.success() {
