@@ -6,6 +6,7 @@ mod accuracy;
 mod codes;
 mod codes_on_gpu;
 mod common;
+mod device;
 mod eigh;
 mod least_device;
 mod low_rank;
