@@ -7,6 +7,7 @@ mod deny;
 mod drivers;
 mod fuzz;
 mod interop;
+mod isa;
 mod process;
 mod release;
 mod setup;
@@ -37,6 +38,7 @@ enum Command {
     Bench(bench::Args),
     Zoo(zoo::Args),
     Interop(interop::Args),
+    Isa(isa::Args),
     Fuzz(fuzz::Args),
     Release(release::Args),
 }
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Zoo(args) => zoo::run(&args),
         Command::Interop(args) => interop::run(&args),
+        Command::Isa(args) => isa::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Release(args) => release::run(&args),
     };
