@@ -27,6 +27,21 @@ pub(crate) struct Args {
     no_validation: bool,
 }
 
+impl Args {
+    /// The drivers alone.
+    pub(crate) fn without_validation() -> Args {
+        Args { no_validation: true, ..Args::default() }
+    }
+
+    /// The validation layer alone.
+    pub(crate) fn validation() -> Args {
+        Args { only: Some(VALIDATION.to_owned()), ..Args::default() }
+    }
+}
+
+/// What follows the names of the layer's runs.
+const VALIDATION: &str = "validation";
+
 pub(crate) fn run(args: &Args) -> Result<()> {
     let known = known::read()?;
     let tests = test_program()?;
@@ -44,8 +59,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for driver in known.drivers.iter().filter(|driver| wanted(&driver.name)) {
         note(&driver.name, on_driver(&tests, driver));
     }
-    for validation in known.validations.iter().filter(|one| !args.no_validation && wanted(&one.name)) {
-        note(&format!("{} validation", validation.name), under_validation(&tests, validation));
+    for validation in known.validations.iter().filter(|_| !args.no_validation) {
+        let name = format!("{} {VALIDATION}", validation.name);
+        if wanted(&name) {
+            note(&name, under_validation(&tests, validation));
+        }
     }
     eprintln!("\ndrivers:\n  {}", summary.join("\n  "));
     if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
