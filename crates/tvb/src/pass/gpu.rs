@@ -289,7 +289,7 @@ impl<O: Operation, F: FnMut(Folded<'_, O::Part>) -> Result<()> + Send> OnGpu<'_,
         Ok(ReaderDone { submitted, slot, then })
     }
 
-    /// The largest chunk as it lies in a staging buffer: 4 bytes an element at most, each slice on a multiple of 4.
+    /// The largest chunk as it lies in a staging buffer: 4 bytes an element at most, each slice on a multiple of 16.
     fn slot_bytes(&self) -> usize {
         self.pass.staging_bytes()
     }

@@ -49,10 +49,10 @@ impl Pass<'_> {
             .saturating_add(64 * self.plan.codes.len())
     }
 
-    /// Bytes of a staging buffer for one chunk: 4 bytes an element at most, each slice on a multiple of 4.
+    /// Bytes of a staging buffer for one chunk: 4 bytes an element at most, each slice on a multiple of 16.
     pub(super) fn staging_bytes(&self) -> usize {
-        let columns = self.grid.most_rows().saturating_mul(4 * self.plan.n_columns());
-        columns.saturating_add(self.codes_bytes())
+        let rows = self.grid.most_rows().saturating_mul(4).saturating_add(16 * self.grid.most_blocks());
+        rows.saturating_mul(self.plan.n_columns()).saturating_add(self.codes_bytes())
     }
 
     /// The least memory cap that this pass works with, on this device.
