@@ -490,7 +490,7 @@ fn code_lines(
         let is_late = !by_words && at >= own + BLOCKS * (HELD / 2u);
         with_y += select(vec2<f32>(value * found, 0.0), vec2<f32>(0.0, value * found), is_late);
         squares += select(vec2<f32>(found * found, 0.0), vec2<f32>(0.0, found * found), is_late);
-        memory[at] = select(cell | (bits >> 31u << 7u), bits, is_part);
+        memory[at] = select(cell | ((bits >> 31u) << 7u), bits, is_part);
     }
     let products = block_sums(with_y, squares, thread);
 
