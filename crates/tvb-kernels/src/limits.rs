@@ -15,7 +15,7 @@ pub(crate) const THREADS: u32 = 64;
 pub(crate) const MOST_GROUPS: usize = 65_535;
 
 /// Bytes that staged slices start on a multiple of: a thread loads as many at once.
-pub(crate) const SLICE_ALIGNMENT: usize = 16;
+pub const SLICE_ALIGNMENT: usize = 16;
 
 /// Rows of a run of `gram` that one thread sums, at most: one chain of f32 additions, so a short one.
 pub(crate) const CHAIN_ROWS: usize = 256;

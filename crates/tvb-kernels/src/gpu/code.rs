@@ -131,11 +131,15 @@ impl OnGpu for Code {
         Ok(book)
     }
 
-    fn collect(parts: &CodeParts, readback: Readback<'_>) -> Result<Codes, KernelError> {
-        let words = readback.words(parts.words.clone())?.iter().map(|word| u32::from_le_bytes(*word)).collect();
-        let scales = readback.words(parts.scales.clone())?;
-        let scales = scales.iter().map(|[low, high, ..]| u16::from_le_bytes([*low, *high])).collect();
-        let mut measured = vec![Measured::default(); parts.n_segments * parts.n_tasks];
+    fn collect(parts: &CodeParts, readback: Readback<'_>, out: &mut Codes) -> Result<(), KernelError> {
+        let Codes { words, scales, measured } = out;
+        words.clear();
+        words.extend(readback.words(parts.words.clone())?.iter().map(|word| u32::from_le_bytes(*word)));
+        scales.clear();
+        let scale_words = readback.words(parts.scales.clone())?;
+        scales.extend(scale_words.iter().map(|[low, high, ..]| u16::from_le_bytes([*low, *high])));
+        measured.clear();
+        measured.resize(parts.n_segments * parts.n_tasks, Measured::default());
         let sums = readback.words(parts.sums.clone())?.as_chunks::<SUMS>().0;
         for (&segment, sums) in parts.segments.iter().zip(sums.chunks_exact(parts.n_tasks.max(1))) {
             let measured = &mut measured[segment as usize * parts.n_tasks..][..parts.n_tasks];
@@ -147,7 +151,7 @@ impl OnGpu for Code {
                 measured.decoded += decoded;
             }
         }
-        Ok(Codes { words, scales, measured })
+        Ok(())
     }
 }
 

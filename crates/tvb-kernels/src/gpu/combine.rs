@@ -33,13 +33,13 @@ pub struct Rows {
 
 impl Rows {
     /// The rows, tightly packed.
-    pub(super) fn collect(&self, readback: Readback<'_>) -> Result<Vec<u8>, KernelError> {
-        let mut rows = Vec::new();
+    pub(super) fn collect(&self, readback: Readback<'_>, rows: &mut Vec<u8>) -> Result<(), KernelError> {
+        rows.clear();
         rows.try_reserve_exact(self.n_bytes).map_err(|_| KernelError::TooLarge { what: "output rows" })?;
         for part in &self.parts {
             rows.extend_from_slice(readback.bytes(part.clone())?);
         }
-        Ok(rows)
+        Ok(())
     }
 }
 

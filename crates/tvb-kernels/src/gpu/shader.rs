@@ -27,17 +27,6 @@ pub(crate) enum Kernel {
     Eigh,
 }
 
-/// Kernels that are tested together before the first of them is used, by the format of the chunks that they are for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Suite {
-    /// gram, project and reconstruct.
-    Sums(Format),
-    /// code and what follows it.
-    Code(Format),
-    /// decode.
-    Decode(Format),
-}
-
 /// The text of one shader variant, as every engine gets it: for tools that hand it to other compilers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShaderVariant {
@@ -93,18 +82,6 @@ impl Kernel {
             Kernel::Code(_) | Kernel::CodeKept(_) | Kernel::Measure(_) => tvb_shaders::CODE,
             Kernel::Decode(_) => tvb_shaders::DECODE,
             Kernel::Eigh => tvb_shaders::EIGH,
-        }
-    }
-
-    /// What it is tested with, where it reads chunks.
-    pub(crate) fn suite(self) -> Option<Suite> {
-        match self {
-            Kernel::Gram { format, .. } | Kernel::Project { format, .. } | Kernel::Reconstruct { format, .. } => {
-                Some(Suite::Sums(format))
-            }
-            Kernel::Code(format) | Kernel::CodeKept(format) | Kernel::Measure(format) => Some(Suite::Code(format)),
-            Kernel::Decode(format) => Some(Suite::Decode(format)),
-            Kernel::GramFold | Kernel::Eigh => None,
         }
     }
 

@@ -13,4 +13,5 @@ mod least_device;
 mod low_rank;
 mod operations;
 mod segments;
+mod self_test;
 mod stream;
