@@ -749,6 +749,7 @@ fn measure(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
         decoded[q] = 0.0;
     }
     // The shared columns first, then the task's own.
+    open_book(rate_of(params.kept_rate), thread);
     for (var kept = 0u; kept <= params.n_kept; kept += 1u) {
         let is_own = kept == params.n_kept;
         let rate = rate_of(select(params.kept_rate, params.rate, is_own));
@@ -758,7 +759,10 @@ fn measure(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
         if (!is_own) {
             weight = bitcast<f32>(book[params.kept + task * params.n_kept + kept]);
         }
-        open_book(rate, thread);
+        // All threads, or none.
+        if (is_own) {
+            open_book(rate, thread);
+        }
         var levels: Held;
         levels_of(rate, column_at + rate.n_words * run.place, n_blocks, block, part, thread, &levels);
         let scale = scale_from_bits(output[scales_at + run.place + block]);

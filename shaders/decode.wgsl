@@ -493,14 +493,21 @@ fn decode(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
             sums[q] = bitcast<f32>(output[sums_at + q * THREADS]);
         }
     }
+    // The rate whose book is open; none yet.
+    var open = 0xffffffffu;
     for (var column = params.first_column; column < params.end_column; column += 1u) {
         let weight = bitcast<f32>(book[params.weights + column * params.n_outputs + group.y]);
         if (weight != 0.0) {
-            let rate = rate_of(book[params.rates + column]);
+            let number = book[params.rates + column];
+            let rate = rate_of(number);
+            // All threads, or none: they have the same weights and rates.
+            if (number != open) {
+                open_book(rate, thread);
+                open = number;
+            }
             let words = slices[first_slice + 1u + 2u * column].offset_bytes / 4u + rate.n_words * blocks_before;
             let scale_at = slices[first_slice + 2u + 2u * column].offset_bytes + 2u * (blocks_before + block);
             let scale = scale_from_bits((chunk[scale_at / 4u] >> (8u * (scale_at & 2u))) & 0xffffu);
-            open_book(rate, thread);
             var levels: Held;
             levels_of(rate, words, n_blocks, block, part, thread, &levels);
             for (var q = 0u; q < HELD; q += 1u) {

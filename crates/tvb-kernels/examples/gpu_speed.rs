@@ -1,7 +1,8 @@
 //! How fast a device does each kernel on a chunk that stays in its memory: weighted sums by their numbers of columns and outputs,
 //! codes by their bits.
 //!
-//! `cargo run --release -p tvb-kernels --example gpu_speed -- llvmpipe 16`: the device's name, and the MiB of a chunk. The best of
+//! `cargo run --release -p tvb-kernels --example gpu_speed -- llvmpipe 16 "T=8"`: the device's name, the MiB of a chunk, and part of
+//! the names of the rows that are wanted, where not all are. The best of
 //! several passes; GB/s are bytes of the columns that are read once and of the results. Beside it, where the system tells
 //! (Linux), what a pass took of the processors: what a software adapter is compared by while others use the machine.
 
@@ -19,7 +20,7 @@ fn main() -> Outcome {
     let mib: usize = args.next().unwrap_or("16".to_owned()).parse()?;
     let opened = open_as(&DeviceChoice::Name(name), Some(Backend::Vulkan), DeviceSetup::default())?;
     let Engine::Gpu(engine) = opened.engine else { return Err("that is no GPU".into()) };
-    let speed = Speed { engine, n_bytes: mib << 20 };
+    let speed = Speed { engine, n_bytes: mib << 20, wanted: args.next().unwrap_or_default() };
     println!("what                                          time   GB/s   processors");
     for dtype in [Dtype::F32, Dtype::Bf16] {
         for (n_tasks, n_outputs) in [(8, 4), (20, 10), (20, 20), (64, 32), (100, 50), (256, 128)] {
@@ -36,6 +37,8 @@ struct Speed {
     engine: GpuEngine,
     /// Of a chunk.
     n_bytes: usize,
+    /// Part of the names of the rows that are measured.
+    wanted: String,
 }
 
 /// Rows that are much the same in every column; their values do not matter.
@@ -120,6 +123,9 @@ impl Speed {
     }
 
     fn row<W: Work>(&self, what: &str, work: &W, chunk: Chunk<'_>, n_out_bytes: usize) -> Outcome {
+        if !what.contains(&self.wanted) {
+            return Ok(());
+        }
         let resident = self.engine.resident(work, chunk)?;
         resident.run(1)?;
         let mut best = Duration::MAX;

@@ -10,5 +10,6 @@ mod eigh;
 mod least_device;
 mod low_rank;
 mod operations;
+mod outputs;
 mod segments;
 mod stream;
