@@ -25,10 +25,10 @@ pub(crate) const CHAIN_ROWS: usize = 256;
 pub(crate) const FOLD_RUNS: usize = 64;
 
 /// Outputs that a thread of `project` and `reconstruct` forms together, by how many there are.
-pub(crate) const OUTPUTS: [u32; 3] = [4, 8, 16];
+pub(crate) const OUTPUTS: [u32; 4] = [4, 8, 16, 32];
 
-/// Rows of a workgroup of `project` and `reconstruct`.
-pub(crate) const BLOCK_ROWS: usize = 1024;
+/// Rows of a workgroup of `project` and `reconstruct`: two a thread.
+pub(crate) const BLOCK_ROWS: usize = 2 * THREADS as usize;
 
 /// Partial Grams of one dispatch take at most this many bytes; more runs make more dispatches.
 pub(crate) const PARTIALS_BYTES: u64 = 32 << 20;
