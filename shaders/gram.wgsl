@@ -7,7 +7,8 @@
 // binding 5  output  read_write  f32 [n_runs, n_values] packed lower triangles, then a mark for each workgroup
 // binding 6  loads   read        the chunk again, 16 bytes at a time
 // dispatch   x: pair of task tiles (lower triangle of tiles), y: run; so neighbours read the same rows
-// numerics   f32 within a run; threads that share a product each sum their own rows, then one adds those in order
+// numerics   f32 within a run; threads that share a product each sum their own rows, then one adds those in order;
+//            at most 256 additions to a sum
 //
 // A tile of TILE tasks by QUADS fours of rows is decoded into workgroup memory, four rows of a task in each vector. A thread
 // sums a BLOCK x BLOCK block of products in registers: one or four matrices of 4 x 4. Few tasks make few blocks, so several
@@ -218,13 +219,10 @@ fn last_four(fetched: vec4<u32>) -> vec4<f32> {
     return vec4<f32>(two_rows(fetched.z), two_rows(fetched.w));
 }
 
-// What a thread has fetched: some rows of the base, and where they lie.
+// What a thread has fetched of the base, and where that belongs.
 struct Fetched {
     base: vec4<u32>,
-    // First row within the segment, and the run's last one.
-    row: u32,
-    last: u32,
-    // Rows of the run from the first one on.
+    // Rows of the run from its first row on.
     n_left: u32,
     // Vector of the memory where they go, but for the task.
     to: u32,
@@ -242,66 +240,127 @@ fn put(at: Fetched, rows: vec4<u32>, task: u32, slice: Slice) {
     }
 }
 
-// Fetches a thread's tasks `step`.. of a tile, four at most and all before the first is used, so that they come together.
-fn stage_four(at: Fetched, first_place: u32, group: u32, step: u32) {
-    let task = vec4<u32>(group) + GROUPS * vec4<u32>(step, step + 1u, step + 2u, step + 3u);
-    // Where tasks do not go into groups evenly, the last is fetched by those that have none.
-    let place = vec4<u32>(first_place) + min(task, vec4<u32>(TILE - 1u));
-    let slice_0 = places[place.x];
-    let slice_1 = places[place.y];
-    let slice_2 = places[place.z];
-    let slice_3 = places[place.w];
-    var rows_1: vec4<u32>;
-    var rows_2: vec4<u32>;
-    var rows_3: vec4<u32>;
-    let rows_0 = fetch(slice_0, at.row, at.last);
-    if (step + 1u < STEPS) {
-        rows_1 = fetch(slice_1, at.row, at.last);
-    }
-    if (step + 2u < STEPS) {
-        rows_2 = fetch(slice_2, at.row, at.last);
-    }
-    if (step + 3u < STEPS) {
-        rows_3 = fetch(slice_3, at.row, at.last);
-    }
-    if (task.x < TILE) {
-        put(at, rows_0, task.x, slice_0);
-    }
-    if (step + 1u < STEPS && task.y < TILE) {
-        put(at, rows_1, task.y, slice_1);
-    }
-    if (step + 2u < STEPS && task.z < TILE) {
-        put(at, rows_2, task.z, slice_2);
-    }
-    if (step + 3u < STEPS && task.w < TILE) {
-        put(at, rows_3, task.w, slice_3);
-    }
+// Whether a thread has a task in its step `step`: all have but in the last, where tasks do not go into groups evenly. Not to be
+// asked elsewhere: compilers move a load behind the question, where it waits until those before it have come.
+fn has_task(group: u32, step: u32) -> bool {
+    return step < STEPS && ((step + 1u) * GROUPS <= TILE || group + step * GROUPS < TILE);
 }
 
-// Decodes QUADS fours of rows from the run's row `start` on of tile `held` into the memory.
+// The slice of a thread's task in its step `step`; where it has none, the tile's last one's.
+fn place_of(first_place: u32, group: u32, step: u32) -> Slice {
+    let task = group + step * GROUPS;
+    return places[first_place + select(min(task, TILE - 1u), task, (step + 1u) * GROUPS <= TILE)];
+}
+
+// Decodes QUADS fours of rows from the run's row `start` on of tile `held` into the memory. A thread fetches a row of all its tasks
+// before it uses the first, so that they come together: up to eight and the base. Places are read before anything is
+// put into the memory, which a compiler cannot tell from them.
 fn stage(run: Run, start: u32, held: u32, thread: u32) {
     let group = thread / WIDTH;
     let first_place = 1u + held * TILE;
-    for (var at = thread % WIDTH; at < LOADS; at += WIDTH) {
-        let row = start + at * (4u * LOAD_QUADS);
+    let last = run.n_rows - 1u;
+    let run_last = run.start + last;
+    let base_slice = places[0];
+    var slice_0: Slice;
+    var slice_1: Slice;
+    var slice_2: Slice;
+    var slice_3: Slice;
+    var slice_4: Slice;
+    var slice_5: Slice;
+    var slice_6: Slice;
+    var slice_7: Slice;
+    if (FORMAT != MIXED) {
+        slice_0 = place_of(first_place, group, 0u);
+        if (1u < STEPS) {
+            slice_1 = place_of(first_place, group, 1u);
+        }
+        if (2u < STEPS) {
+            slice_2 = place_of(first_place, group, 2u);
+        }
+        if (3u < STEPS) {
+            slice_3 = place_of(first_place, group, 3u);
+        }
+        if (4u < STEPS) {
+            slice_4 = place_of(first_place, group, 4u);
+        }
+        if (5u < STEPS) {
+            slice_5 = place_of(first_place, group, 5u);
+        }
+        if (6u < STEPS) {
+            slice_6 = place_of(first_place, group, 6u);
+        }
+        if (7u < STEPS) {
+            slice_7 = place_of(first_place, group, 7u);
+        }
+    }
+    for (var turn = 0u; turn < LOADS / WIDTH; turn += 1u) {
+        let load = turn * WIDTH + thread % WIDTH;
+        let row = start + load * (4u * LOAD_QUADS);
         // Beyond the run's end its last rows are read and not used.
-        let last = run.n_rows - 1u;
         let here = run.start + min(row, last - last % (4u * LOAD_QUADS));
-        let run_last = run.start + last;
-        let base = fetch(places[0], here, run_last);
         let n_left = run.n_rows - min(row, run.n_rows);
-        let fetched = Fetched(base, here, run_last, n_left, held * TILE_VECTORS + at * LOAD_QUADS);
+        let base = fetch(base_slice, here, run_last);
+        let at = Fetched(base, n_left, held * TILE_VECTORS + load * LOAD_QUADS);
         if (FORMAT == MIXED) {
             // One after another: their branches would not let them come together.
             for (var task = group; task < TILE; task += GROUPS) {
                 let slice = places[first_place + task];
-                put(fetched, fetch(slice, here, run_last), task, slice);
+                put(at, fetch(slice, here, run_last), task, slice);
             }
             continue;
         }
-        stage_four(fetched, first_place, group, 0u);
-        if (STEPS > 4u) {
-            stage_four(fetched, first_place, group, 4u);
+        let rows_0 = fetch(slice_0, here, run_last);
+        var rows_1: vec4<u32>;
+        var rows_2: vec4<u32>;
+        var rows_3: vec4<u32>;
+        var rows_4: vec4<u32>;
+        var rows_5: vec4<u32>;
+        var rows_6: vec4<u32>;
+        var rows_7: vec4<u32>;
+        if (1u < STEPS) {
+            rows_1 = fetch(slice_1, here, run_last);
+        }
+        if (2u < STEPS) {
+            rows_2 = fetch(slice_2, here, run_last);
+        }
+        if (3u < STEPS) {
+            rows_3 = fetch(slice_3, here, run_last);
+        }
+        if (4u < STEPS) {
+            rows_4 = fetch(slice_4, here, run_last);
+        }
+        if (5u < STEPS) {
+            rows_5 = fetch(slice_5, here, run_last);
+        }
+        if (6u < STEPS) {
+            rows_6 = fetch(slice_6, here, run_last);
+        }
+        if (7u < STEPS) {
+            rows_7 = fetch(slice_7, here, run_last);
+        }
+        if (has_task(group, 0u)) {
+            put(at, rows_0, group, slice_0);
+        }
+        if (has_task(group, 1u)) {
+            put(at, rows_1, group + GROUPS, slice_1);
+        }
+        if (has_task(group, 2u)) {
+            put(at, rows_2, group + 2u * GROUPS, slice_2);
+        }
+        if (has_task(group, 3u)) {
+            put(at, rows_3, group + 3u * GROUPS, slice_3);
+        }
+        if (has_task(group, 4u)) {
+            put(at, rows_4, group + 4u * GROUPS, slice_4);
+        }
+        if (has_task(group, 5u)) {
+            put(at, rows_5, group + 5u * GROUPS, slice_5);
+        }
+        if (has_task(group, 6u)) {
+            put(at, rows_6, group + 6u * GROUPS, slice_6);
+        }
+        if (has_task(group, 7u)) {
+            put(at, rows_7, group + 7u * GROUPS, slice_7);
         }
     }
 }
@@ -312,8 +371,12 @@ fn four_tasks(at: u32) -> mat4x4<f32> {
     return mat4x4<f32>(memory[at], memory[at + step], memory[at + 2u * step], memory[at + 3u * step]);
 }
 
-// One row after another, each product added to the sum: four multiply-adds for each entry of a column.
+// Four rows of products onto a column of sums. In small blocks, which wait for memory anyway, first among themselves: a quarter
+// of the roundings of the sum for a quarter more instructions. In large ones one after another.
 fn add_column(sum: vec4<f32>, rows: mat4x4<f32>, right: vec4<f32>) -> vec4<f32> {
+    if (BLOCK == 4u) {
+        return sum + (rows[0] * right.x + rows[1] * right.y + rows[2] * right.z + rows[3] * right.w);
+    }
     return sum + rows[0] * right.x + rows[1] * right.y + rows[2] * right.z + rows[3] * right.w;
 }
 

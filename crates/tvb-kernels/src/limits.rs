@@ -17,7 +17,7 @@ pub(crate) const MOST_GROUPS: usize = 65_535;
 /// Bytes that staged slices start on a multiple of: a thread loads as many at once.
 pub const SLICE_ALIGNMENT: usize = 16;
 
-/// Rows of a run of `gram` that one thread sums, at most: one chain of f32 additions, so a short one.
+/// Rows of a run of `gram` that one thread sums, at most (about, where lanes have unequal parts): one chain of f32 additions, so a short one.
 pub(crate) const CHAIN_ROWS: usize = 256;
 
 /// Runs of one segment whose partial Grams are added up on the device before they are read back, where T is above 32:

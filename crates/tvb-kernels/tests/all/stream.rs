@@ -192,7 +192,7 @@ fn assert_grams_agree(engine: &GpuEngine, made: &Made) {
 #[test]
 fn long_runs_stay_accurate() {
     let Some((engine, _turn)) = gpu() else { return };
-    for n_tasks in [2, 65] {
+    for n_tasks in [2, 12, 20, 32, 48, 64, 65] {
         let n_rows = 200_000 / n_tasks;
         let made = make(&Case { formats: Formats::All(Dtype::F32), ..case(n_tasks, vec![n_rows], 7) });
         let expected = reference_gram(&made);
