@@ -45,6 +45,7 @@ fn compile(wanted: &[String]) -> Result<(), Box<dyn std::error::Error>> {
         storage(3, true),
         storage(4, true),
         storage(5, false),
+        storage(6, true),
     ];
     // SAFETY: what is passed was made by this device, is what the shaders declare, and is not used again; it is left to the
     // end of the process.
@@ -72,6 +73,7 @@ fn compile(wanted: &[String]) -> Result<(), Box<dyn std::error::Error>> {
         let shader = hal::NagaShader { module: std::borrow::Cow::Owned(module), info, debug_source: None };
         let mut checks = wgpu::ShaderRuntimeChecks::checked();
         checks.force_loop_bounding = false;
+        checks.bounds_checks = variant.bounds_checked;
         eprintln!("variant {}", variant.name);
         // SAFETY: as above; nothing is run.
         unsafe {

@@ -79,7 +79,7 @@ pub use gpu::{
     shader_variants,
 };
 pub use gram::Gram;
-pub use limits::{MAX_TASKS, RUN_ROWS};
+pub use limits::{MAX_TASKS, RUN_ROWS, SLICE_ALIGNMENT};
 pub use panel::{PANEL, n_blocks, scale_bits, scale_from_bits};
 pub use project::Project;
 pub use rate::{BLOCK, Rate};

@@ -1,5 +1,5 @@
-//! code on the GPU: the tasks' codes, then those of the shared columns from what the tasks' lack, then what both decode to
-//! (code.wgsl). Words come back as they are stored, each scale in a word of its own, and an eighth of the sums of each run.
+//! code on the GPU: the tasks' codes and what they decode to; where there are shared columns, their codes from what the tasks' lack,
+//! then what both decode to (code.wgsl). A column's bytes are read once, or with shared columns twice and once more for each. Words come back as they are stored, each scale in a word of its own, and an eighth of the sums of each run.
 
 use super::book;
 use super::panels::panels;
@@ -60,8 +60,8 @@ impl OnGpu for Code {
             let batches = (0..n_tasks).step_by(CODED_TOGETHER);
             let batches = batches.map(|first| first..n_tasks.min(first + CODED_TOGETHER));
             stages.extend(batches.map(|tasks| (Kernel::CodeKept(format), n_kept, tasks)));
+            stages.push((Kernel::Measure(format), n_tasks, 0..n_tasks));
         }
-        stages.push((Kernel::Measure(format), n_tasks, 0..n_tasks));
         let marks = part(runs.len(), stages.iter().map(|(_, n_columns, _)| n_columns).sum())?;
         let n_words = marks.end;
         // What is not read back.

@@ -275,8 +275,9 @@ impl Context {
         };
         let mut checks = wgpu::ShaderRuntimeChecks::checked();
         checks.force_loop_bounding = false;
-        // SAFETY: every check stays on but the bounding of loops, and every loop of our shaders ends: each counts up, by
-        // a step that is at least 1, to a bound that is fixed before it starts.
+        checks.bounds_checks = kernel.bounds_checked();
+        // SAFETY: every loop of our shaders ends: each counts up, by a step that is at least 1, to a bound that is fixed
+        // before it starts. Bounds are checked but where `bounds_checked` says why no index can be beyond them.
         let module = unsafe { self.device.create_shader_module_trusted(descriptor, checks) };
         let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.entry_point()),
@@ -340,6 +341,7 @@ fn bind_group_layout(device: &wgpu::Device) -> wgpu::BindGroupLayout {
             entry(3, read, false),
             entry(4, read, false),
             entry(5, write, false),
+            entry(6, read, false),
         ],
     })
 }

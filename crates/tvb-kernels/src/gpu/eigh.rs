@@ -112,6 +112,7 @@ fn jacobi(context: &Context, matrices: &[f64], n: usize) -> Result<Vec<f32>, Ker
             entry(3, unused.as_entire_binding()),
             entry(4, unused.as_entire_binding()),
             entry(5, work.as_entire_binding()),
+            entry(6, unused.as_entire_binding()),
         ],
     });
     let pipeline = context.pipeline(Kernel::Eigh)?;

@@ -37,7 +37,7 @@ impl<W: Work> std::fmt::Debug for Resident<W> {
 }
 
 impl<W: Work> Resident<W> {
-    /// Brings `chunk` to the device. Its slices must have the layout of [`staged_layout`]: no f64, offsets in words.
+    /// Brings `chunk` to the device. Its slices must have the layout of [`staged_layout`]: no f64, each slice on 16 bytes.
     pub(super) fn new(
         context: Arc<Context>,
         work: &W,

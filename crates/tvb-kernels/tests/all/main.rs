@@ -12,6 +12,7 @@ mod eigh;
 mod least_device;
 mod low_rank;
 mod operations;
+mod outputs;
 mod segments;
 mod self_test;
 mod stream;

@@ -192,7 +192,7 @@ fn assert_grams_agree(engine: &GpuEngine, made: &Made) {
 #[test]
 fn long_runs_stay_accurate() {
     let Some((engine, _turn)) = gpu() else { return };
-    for n_tasks in [2, 65] {
+    for n_tasks in [2, 12, 20, 32, 48, 64, 65] {
         let n_rows = 200_000 / n_tasks;
         let made = make(&Case { formats: Formats::All(Dtype::F32), ..case(n_tasks, vec![n_rows], 7) });
         let expected = reference_gram(&made);
@@ -200,5 +200,49 @@ fn long_runs_stay_accurate() {
         let norm = expected.iter().fold(0.0f64, |most, value| most.max(*value));
         let worst = gram.values.iter().zip(&expected).map(|(f, e)| (f - e).abs() / norm).fold(0.0f64, f64::max);
         assert!(worst <= 5e-7, "{n_tasks} tasks: {worst:e}");
+    }
+}
+
+/// `gram` has no checks of bounds on slices of one format: what would lead it out of them is refused before anything is dispatched.
+#[test]
+fn layouts_that_lead_out_of_the_chunk_never_reach_the_device() {
+    let Some((engine, _turn)) = gpu() else { return };
+    for dtype in [Dtype::F32, Dtype::Bf16] {
+        let case = Case { formats: Formats::All(dtype), misaligned: false, ..case(20, vec![70, 1030], 5) };
+        let made = make(&case);
+        let staged = staged_layout(&made.layout).expect("sound");
+        assert!(staged.slices.iter().all(|slice| slice.offset.is_multiple_of(16)));
+        let mut stream = engine.stream(&Gram, staged.n_bytes, 1).expect("a stream");
+        let last = staged.slices.len() - 1;
+        type Break<'a> = &'a dyn Fn(&mut ChunkLayout);
+        let breaks: [Break<'_>; 11] = [
+            &|layout| layout.slices[last].offset += 16,
+            &|layout| layout.slices[0].offset = layout.n_bytes.next_multiple_of(16),
+            &|layout| layout.slices[3].offset = usize::MAX / 16 * 16,
+            &|layout| layout.slices[3].offset = 1 << 32,
+            &|layout| layout.slices[3].offset += 1,
+            &|layout| layout.segments[1].n_rows += 16,
+            &|layout| layout.segments[0].n_rows = usize::MAX,
+            &|layout| layout.segments.push(layout.segments[0]),
+            &|layout| layout.n_columns += 1,
+            &|layout| layout.n_bytes -= 16,
+            // The layout agrees with itself, but not with the buffer.
+            &|layout| {
+                layout.n_bytes += 1 << 20;
+                layout.slices[last].offset += 1 << 20;
+            },
+        ];
+        for (at, break_it) in breaks.iter().enumerate() {
+            let mut layout = staged.clone();
+            break_it(&mut layout);
+            let slot = stream.acquire().expect("a slot");
+            let refused = stream.submit(slot, &layout);
+            assert!(refused.is_err(), "{dtype}: {at} was taken");
+            assert_eq!((stream.in_flight(), engine.check()), (0, Ok(())), "{dtype}: {at}");
+        }
+        let mut slot = stream.acquire().expect("a slot");
+        slot.pack(made.chunk(), &staged).expect("a slot large enough");
+        stream.submit(slot, &staged).expect("a sound chunk");
+        assert_eq!(stream.next(), Ok(Some(engine.run(&Gram, made.chunk()).expect("a sound chunk"))));
     }
 }

@@ -7,7 +7,7 @@ use super::chunks::Grid;
 use crate::checkpoint::Place;
 use crate::columns::plan::{Plan, PlannedTensor};
 use crate::digest::BLOCK_ROWS;
-use tvb_kernels::{AdapterKind, Dtype};
+use tvb_kernels::{AdapterKind, Dtype, SLICE_ALIGNMENT};
 
 /// Bytes of one chunk, all columns together: large enough to hide what a submit costs, small enough to overlap. A card behind a
 /// bus has more to hide.
@@ -77,13 +77,13 @@ fn rows_of(tensors: &[TensorBytes], n_columns: usize, kind: AdapterKind) -> usiz
     n_rows
 }
 
-/// Bytes of the largest chunk of a grid, codes not counted; each slice starts on a word.
+/// Bytes of the largest chunk of a grid, codes not counted; each slice starts on 16 bytes.
 pub(super) fn most_staged_bytes(plan: &Plan, grid: &Grid, leaves_factors: bool) -> usize {
     let of_chunk = |blocks: &[Block]| {
         let runs = blocks.chunk_by(|a, b| a.tensor == b.tensor).map(|run| {
             let n_rows: usize = run.iter().map(|block| block.n_rows).sum();
-            let words = run.len() * plan.n_columns() * Dtype::F32.size();
-            TensorBytes::of(plan, &plan.tensors[run[0].tensor]).staged(n_rows, leaves_factors).saturating_add(words)
+            let gaps = run.len() * plan.n_columns() * SLICE_ALIGNMENT;
+            TensorBytes::of(plan, &plan.tensors[run[0].tensor]).staged(n_rows, leaves_factors).saturating_add(gaps)
         });
         runs.fold(0, usize::saturating_add)
     };
