@@ -81,7 +81,7 @@ const FAULTS: &[(&str, &str, Of, Dtype, &str)] = &[
     ("run.n_rows", "(run.n_rows - 1u)", Of::Code, Dtype::F32, "code"),
     ("run.n_rows", "(run.n_rows - 1u)", Of::Decode, Dtype::F32, "decode"),
     // A term of a sum is taken off.
-    ("sum += part", "sum -= part", Of::Gram(40), Dtype::F32, "gram"),
+    ("sum += part", "sum -= part", Of::Gram(60), Dtype::F32, "gram"),
     // A subnormal f16 is taken for 0; an infinite one for a large number.
     ("select(normal, bitcast<u32>(lifted)", "select(normal, 0u", Of::Gram(3), Dtype::F16, "gram"),
     ("select(normal, bitcast<u32>(lifted)", "select(normal, 0u", Of::Project(1), Dtype::F16, "project"),

@@ -53,17 +53,17 @@ enum Job<W: Work> {
     /// Reads a chunk into a slot.
     Read { chunk: usize, slot: StagingSlot },
     /// Takes a chunk's result out of the device's hands, and hands it in.
-    HandIn { submitted: Submitted, finished: Finished<W> },
+    HandIn { submitted: Submitted, finished: Box<Finished<W>> },
 }
 
 /// What a worker has done.
 enum Did<W: Work> {
     /// The chunk lies in the slot, as the device is to work on it.
-    Read { submitted: Submitted, slot: StagingSlot, staged: ChunkLayout },
+    Read { submitted: Submitted, slot: StagingSlot, staged: Box<ChunkLayout> },
     /// The CPU has worked on a chunk, and it was handed in; the slot is as it was.
     Worked { slot: StagingSlot },
     /// A result was handed in; its buffer can be used again.
-    HandedIn { finished: Finished<W> },
+    HandedIn { finished: Box<Finished<W>> },
 }
 
 /// Why a pass on a GPU ended early.
@@ -192,7 +192,7 @@ impl<O: Operation, F: FnMut(Folded<'_, O::Part>) -> Result<()> + Send> OnGpu<'_,
                         }
                         Did::HandedIn { finished } => {
                             n_handed -= 1;
-                            stream.take_back(finished).map_err(Stop::Device)?;
+                            stream.take_back(*finished).map_err(Stop::Device)?;
                         }
                     }
                     continue;
@@ -200,7 +200,7 @@ impl<O: Operation, F: FnMut(Folded<'_, O::Part>) -> Result<()> + Send> OnGpu<'_,
                 if let Some(first) = submitted.pop_front() {
                     let finished = stream.next_finished().map_err(Stop::Device)?;
                     let finished = finished.ok_or_else(|| reported(Error::failed("the device lost a chunk")))?;
-                    give(Job::HandIn { submitted: first, finished })?;
+                    give(Job::HandIn { submitted: first, finished: Box::new(finished) })?;
                     n_handed += 1;
                 } else if n_reading + n_handed == 0 && chunks.peek().is_none() {
                     return Ok(());
@@ -312,13 +312,13 @@ impl<O: Operation, F: FnMut(Folded<'_, O::Part>) -> Result<()> + Send> OnGpu<'_,
             }
         }
         let submitted = Submitted { chunk, layout: reader.layout().clone(), digests: reader.digests().to_vec() };
-        Ok(Did::Read { submitted, slot, staged })
+        Ok(Did::Read { submitted, slot, staged: Box::new(staged) })
     }
 
     fn take_out(
         &self,
         submitted: &Submitted,
-        finished: Finished<O::Work>,
+        finished: Box<Finished<O::Work>>,
         output: &mut OutputOf<O>,
     ) -> std::result::Result<Did<O::Work>, Stop> {
         finished.collect(output).map_err(Stop::Device)?;

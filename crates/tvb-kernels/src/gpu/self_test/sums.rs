@@ -8,6 +8,7 @@ use crate::gpu::context::Context;
 use crate::gpu::shader::Kernel;
 use crate::gpu::variant::{Format, Shape};
 use crate::gram::Gram;
+use crate::limits::RUN_ROWS;
 use crate::project::Project;
 use crate::reconstruct::{Base, Reconstruct};
 use crate::triangles::triangle_len;
@@ -28,6 +29,9 @@ const GRAM_ROWS: [Rows; 7] = [
     Rows::NotFinite(3),
 ];
 
+/// Rows of the first segment where the device adds up its runs: more than eight runs of the longest, since it adds them by eights.
+const FOLDED_ROWS: usize = 8 * RUN_ROWS + 1299;
+
 /// The least and the largest T that a variant is for, as far as it is tested: up to three tiles.
 pub(super) fn gram_tasks(kernel: Kernel, shape: Shape) -> Result<[usize; 2], KernelError> {
     let has = |n_tasks: usize| {
@@ -38,7 +42,12 @@ pub(super) fn gram_tasks(kernel: Kernel, shape: Shape) -> Result<[usize; 2], Ker
 
 pub(super) fn gram(context: &Arc<Context>, kernel: Kernel) -> Result<(), KernelError> {
     for n_tasks in gram_tasks(kernel, context.shape)? {
-        let case = case(n_tasks + 1, &GRAM_ROWS, format_of(kernel));
+        let format = format_of(kernel);
+        let mut rows = GRAM_ROWS;
+        if runs(Gram.plan(&case(n_tasks + 1, &rows, format).layout, context.shape, 1), Kernel::GramFold) {
+            rows[0] = Rows::Plain(FOLDED_ROWS);
+        }
+        let case = case(n_tasks + 1, &rows, format);
         let [found, expected] = both(context, &Gram, &case)?;
         same(
             kernel,

@@ -3,6 +3,7 @@
 use super::Case;
 use crate::chunk::{ChunkLayout, Dtype, FactorSlice, Segment, Slice};
 use crate::gpu::variant::Format;
+use crate::limits::SLICE_ALIGNMENT;
 
 /// What one segment holds.
 #[derive(Clone, Copy, Debug)]
@@ -142,7 +143,7 @@ pub(super) fn case(n_columns: usize, segments: &[Rows], format: Format) -> Case 
                 continue;
             }
             // As it is staged.
-            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            bytes.resize(bytes.len().next_multiple_of(SLICE_ALIGNMENT), 0);
             layout.slices[segment * n_columns + column] = Slice { is_delta, ..Slice::new(bytes.len(), dtype) };
             let n_rows = rows.n_rows(n_columns);
             (0..n_rows).for_each(|row| put(&mut bytes, dtype, rows.value(row, column, n_columns, dtype)));
