@@ -3,9 +3,11 @@
 //! One program, since each links all of wgpu: `cargo test -p tvb-kernels --test all eigh::` runs a part of it.
 
 mod accuracy;
+mod budgets;
 mod codes;
 mod codes_on_gpu;
 mod common;
+mod device;
 mod eigh;
 mod least_device;
 mod low_rank;
