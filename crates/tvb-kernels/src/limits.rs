@@ -36,8 +36,8 @@ pub(crate) const PARTIALS_BYTES: u64 = 32 << 20;
 /// Bytes between the parameters of one dispatch and the next, and the alignment of bindings: what every adapter takes.
 pub(crate) const BINDING_ALIGNMENT: usize = 256;
 
-/// Columns whose codes a thread of `code_kept` or `decode` goes through in one dispatch, at most: up to 600 rounds of loops each,
-/// and Mesa's software adapter ends a thread's loops after 65,535, all of them together.
+/// Columns whose codes a thread of `code_kept` or `decode` goes through in one dispatch, at most: up to 600 rounds of loops each
+/// where a compiler unrolls none, and Mesa's software adapter ends a thread's loops after 65,535, all of them together.
 pub(crate) const CODED_TOGETHER: usize = 32;
 
 /// Floats that a workgroup of theirs leaves to the next dispatch.

@@ -19,7 +19,7 @@ pub(crate) enum Kernel {
     Code(Format),
     /// code_kept of code.wgsl: the shared columns.
     CodeKept(Format),
-    /// measure of code.wgsl: what both decode to.
+    /// measure of code.wgsl: what both decode to, where there are shared columns.
     Measure(Format),
     /// decode.wgsl.
     Decode(Format),
