@@ -75,7 +75,8 @@ pub use eigh::Eigh;
 pub use engine::{Engine, Opened, open, open_as};
 pub use error::KernelError;
 pub use gpu::{
-    DeviceCopy, DeviceSetup, GpuEngine, GpuStream, InjectedFault, KeptChunk, Resident, ShaderVariant, shader_variants,
+    DeviceCopy, DeviceSetup, GpuEngine, GpuStream, InjectedFault, KeptChunk, RawEigh, Resident, Rotations,
+    ShaderVariant, shader_variants,
 };
 pub use gram::Gram;
 pub use limits::{MAX_TASKS, RUN_ROWS};

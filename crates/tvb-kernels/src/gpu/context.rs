@@ -232,20 +232,29 @@ impl Context {
         if let Some(pipeline) = pipelines.get(&kernel) {
             return Ok(pipeline.clone());
         }
-        let descriptor = wgpu::ShaderModuleDescriptor {
-            label: Some(kernel.entry_point()),
-            source: wgpu::ShaderSource::Wgsl(Cow::Owned(kernel.source()?)),
-        };
+        let pipeline = self.compiled(kernel.entry_point(), Cow::Owned(kernel.source()?))?;
+        pipelines.insert(kernel, pipeline.clone());
+        Ok(pipeline)
+    }
+
+    /// The pipeline of a shader's text: a kernel's, or for a test one that differs from it where no loop is.
+    pub(crate) fn compiled(
+        &self,
+        entry_point: &'static str,
+        source: Cow<'static, str>,
+    ) -> Result<wgpu::ComputePipeline, KernelError> {
+        let source = wgpu::ShaderSource::Wgsl(source);
+        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(entry_point), source };
         let mut checks = wgpu::ShaderRuntimeChecks::checked();
         checks.force_loop_bounding = false;
         // SAFETY: every check stays on but the bounding of loops, and every loop of our shaders ends: each counts up, by
         // a step that is at least 1, to a bound that is fixed before it starts.
         let module = unsafe { self.device.create_shader_module_trusted(descriptor, checks) };
         let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(kernel.entry_point()),
+            label: Some(entry_point),
             layout: Some(&self.pipeline_layout),
             module: &module,
-            entry_point: Some(kernel.entry_point()),
+            entry_point: Some(entry_point),
             compilation_options: wgpu::PipelineCompilationOptions {
                 // Each kernel writes its workgroup's memory before it reads it.
                 zero_initialize_workgroup_memory: false,
@@ -254,7 +263,6 @@ impl Context {
             cache: None,
         });
         self.check()?;
-        pipelines.insert(kernel, pipeline.clone());
         Ok(pipeline)
     }
 

@@ -26,6 +26,7 @@ mod tables;
 pub(crate) mod variant;
 
 pub use context::{DeviceSetup, InjectedFault};
+pub use eigh::{RawEigh, Rotations};
 pub use engine::GpuEngine;
 pub use kept::KeptChunk;
 pub use resident::{DeviceCopy, Resident};

@@ -18,7 +18,7 @@ const N_ROUNDS: usize = 3;
 
 /// Refined eigenpairs of `matrix` (column-major, lower triangle), or `None` where they do not pass the check.
 ///
-/// `vectors` is row-major [n, n] with an approximate eigenvector in each column.
+/// `vectors` is column-major [n, n]: approximate eigenvector k is `vectors[k * n..][..n]`.
 pub(crate) fn refine(matrix: &[f64], vectors: &[f32], n: usize) -> Option<Eigh> {
     if vectors.iter().any(|entry| !entry.is_finite()) {
         return None;
@@ -27,7 +27,7 @@ pub(crate) fn refine(matrix: &[f64], vectors: &[f32], n: usize) -> Option<Eigh> 
     // All in units of the largest entry, so that no square overflows or vanishes.
     let scale = if largest > 0.0 { largest } else { 1.0 };
     let g = Mat::from_fn(n, n, |i, j| matrix[i.min(j) * n + i.max(j)] / scale);
-    let mut x = orthonormalised(Mat::from_fn(n, n, |i, j| f64::from(vectors[i * n + j])));
+    let mut x = orthonormalised(Mat::from_fn(n, n, |i, j| f64::from(vectors[j * n + i])));
     let mut state = State::of(&g, &x);
     for round in 0..N_ROUNDS {
         for _ in 0..N_CORRECTIONS {
@@ -190,8 +190,7 @@ mod tests {
                     (0..n).map(|k| value(k) * basis[k * n + i] * basis[k * n + j]).sum()
                 };
                 let matrix: Vec<f64> = (0..n * n).map(|at| entry(at % n, at / n)).collect();
-                let near: Vec<f32> =
-                    (0..n * n).map(|at| (basis[at % n * n + at / n] + 2e-6 * noise(3 * at)) as f32).collect();
+                let near: Vec<f32> = (0..n * n).map(|at| (basis[at] + 2e-6 * noise(3 * at)) as f32).collect();
                 let found = refine(&matrix, &near, n).unwrap_or_else(|| panic!("n = {n}, {name}: not refined"));
                 let mut expected: Vec<f64> = (0..n).map(value).collect();
                 expected.sort_by(|a, b| b.total_cmp(a));

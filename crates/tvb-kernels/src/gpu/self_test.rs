@@ -3,7 +3,7 @@
 //! find that out before anything is made of a result.
 
 use super::context::Context;
-use super::shader::Suite;
+use super::shader::{Kernel, Suite};
 use super::stream::FirstUse;
 use super::variant::Format;
 use super::{eigh, single};
@@ -23,9 +23,10 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 /// Compares the device with the CPU engine on mixed formats, and its eigendecomposition.
-pub(super) fn run(context: &Arc<Context>, cpu: &CpuEngine) -> Result<(), KernelError> {
+pub(super) fn run(context: &Arc<Context>) -> Result<(), KernelError> {
     suite(context, Suite::Sums(Format::Mixed))?;
-    decomposition(context, cpu).map_err(|found| KernelError::SelfTest { kernel: "eigh", found })
+    let kernels = Kernel::all().into_iter().filter(|kernel| matches!(kernel, Kernel::Eigh { .. } | Kernel::EighRound));
+    kernels.into_iter().try_for_each(|kernel| eigh::self_test(context, kernel))
 }
 
 /// Compares the device with the CPU engine on these kernels, if they have not passed that test yet.
@@ -212,19 +213,4 @@ fn same<V: PartialEq + Display>(
         Some(at) => failed(format!("{} is {} where {} was expected", name(at), found[at], expected[at])),
         None => Ok(()),
     }
-}
-
-fn decomposition(context: &Context, cpu: &CpuEngine) -> Result<(), String> {
-    let n = 7;
-    let matrix: Vec<f64> = (0..n * n).map(|at| 1.0 / (1.0 + (at / n) as f64 + (at % n) as f64)).collect();
-    let (found, expected) = match (eigh::run(context, cpu, &matrix, n, 1), cpu.eigh(&matrix, n, 1)) {
-        (Ok(found), Ok(expected)) => (found, expected),
-        (Err(error), _) | (_, Err(error)) => return Err(error.to_string()),
-    };
-    for (found, expected) in found[0].values.iter().zip(&expected[0].values) {
-        if (found - expected).abs().partial_cmp(&(1e-9 * 2.0)).is_none_or(std::cmp::Ordering::is_gt) {
-            return Err(format!("eigenvalue {found} where {expected} was expected"));
-        }
-    }
-    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::variant::{Format, Shape};
 use crate::error::KernelError;
-use crate::limits::{OUTPUTS, TILE_VALUES};
+use crate::limits::{EIGH_SIDES, OUTPUTS, THREADS, TILE_VALUES};
 
 /// A shader and its variant: what a pipeline is made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,8 +23,10 @@ pub(crate) enum Kernel {
     Measure(Format),
     /// decode.wgsl.
     Decode(Format),
-    /// eigh.wgsl.
-    Eigh,
+    /// eigh.wgsl for matrices of at most this order, an even one.
+    Eigh { side: u32 },
+    /// eigh_round.wgsl.
+    EighRound,
 }
 
 /// Kernels that are tested together before the first of them is used, by the format of the chunks that they are for.
@@ -65,7 +67,8 @@ pub fn shader_variants() -> Result<Vec<ShaderVariant>, KernelError> {
 impl Kernel {
     /// Every variant that an engine can ask for.
     pub(crate) fn all() -> Vec<Kernel> {
-        let mut kernels = vec![Kernel::GramFold, Kernel::Eigh];
+        let mut kernels = vec![Kernel::GramFold, Kernel::EighRound];
+        kernels.extend(EIGH_SIDES.map(|side| Kernel::Eigh { side }));
         for format in Format::ALL {
             kernels.extend([Kernel::Code, Kernel::CodeKept, Kernel::Measure, Kernel::Decode].map(|of| of(format)));
             for shape in [Shape::SMALL, Shape::LARGE] {
@@ -92,7 +95,8 @@ impl Kernel {
             Kernel::Project { .. } | Kernel::Reconstruct { .. } => tvb_shaders::COMBINE,
             Kernel::Code(_) | Kernel::CodeKept(_) | Kernel::Measure(_) => tvb_shaders::CODE,
             Kernel::Decode(_) => tvb_shaders::DECODE,
-            Kernel::Eigh => tvb_shaders::EIGH,
+            Kernel::Eigh { .. } => tvb_shaders::EIGH,
+            Kernel::EighRound => tvb_shaders::EIGH_ROUND,
         }
     }
 
@@ -104,7 +108,7 @@ impl Kernel {
             }
             Kernel::Code(format) | Kernel::CodeKept(format) | Kernel::Measure(format) => Some(Suite::Code(format)),
             Kernel::Decode(format) => Some(Suite::Decode(format)),
-            Kernel::GramFold | Kernel::Eigh => None,
+            Kernel::GramFold | Kernel::Eigh { .. } | Kernel::EighRound => None,
         }
     }
 
@@ -119,7 +123,8 @@ impl Kernel {
             Kernel::CodeKept(_) => "code_kept",
             Kernel::Measure(_) => "measure",
             Kernel::Decode(_) => "decode",
-            Kernel::Eigh => "eigh",
+            Kernel::Eigh { .. } => "eigh",
+            Kernel::EighRound => "eigh_round",
         }
     }
 
@@ -142,7 +147,8 @@ impl Kernel {
             Kernel::Code(format) | Kernel::CodeKept(format) | Kernel::Measure(format) | Kernel::Decode(format) => {
                 vec![("FORMAT", format.code())]
             }
-            Kernel::GramFold | Kernel::Eigh => Vec::new(),
+            Kernel::Eigh { side } => vec![("SIDE", side), ("HELD", u32::from(side < THREADS))],
+            Kernel::GramFold | Kernel::EighRound => Vec::new(),
         }
     }
 
