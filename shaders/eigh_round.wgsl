@@ -1,10 +1,10 @@
-// eigh_round.wgsl: one round of parallel Jacobi on a batch of symmetric matrices, each over many workgroups.
+// eigh_round.wgsl: one round of parallel Jacobi on a symmetric matrix, over many workgroups.
 //   A' <- J^T A J,  V <- V J      until A is diagonal: then A = Lambda, V = U
 // binding 0  params    uniform     EighParams (crates/tvb-kernels/src/params.rs)
-// binding 5  matrices  read_write  f32: for each matrix A, A', V, [n', n'] each, V column-major; then one mark for each
-//                                  workgroup of each matrix; then, for each pair of each matrix, the last sweep,
-//                                  counted from 1, in which the pair of that number was far from settled
-// dispatch   x, y: 8 x 8 threads, pairs of rows by pairs of columns; z: matrix from params.first_matrix
+// binding 5  matrices  read_write  f32: A, A', V, [n', n'] each, V column-major; then one mark for each workgroup; then, for
+//                                  each pair, the last sweep, counted from 1, in which the pair of that number was far
+//                                  from settled
+// dispatch   x, y: 8 x 8 threads, pairs of columns by pairs of rows
 // numerics   f32; the host refines and checks the result in f64
 //
 // Rounds and pairs are those of eigh.wgsl. A thread turns a block of A that is no other's, of the rows of one pair and the
@@ -94,11 +94,9 @@ fn eigh_round(
 ) {
     let side = params.n_players;
     let n_pairs = side / 2u;
-    let matrix = params.first_matrix + group.z;
-    let start = matrix * 3u * side * side;
-    let old = start + params.is_odd * side * side;
-    let next = start + (1u - params.is_odd) * side * side;
-    let v = start + 2u * side * side;
+    let old = params.is_odd * side * side;
+    let next = (1u - params.is_odd) * side * side;
+    let v = 2u * side * side;
     // Neighbouring threads have neighbouring columns of A and rows of V.
     let at_rows = group.y * 8u + thread.y;
     let at_columns = group.x * 8u + thread.x;
@@ -113,7 +111,7 @@ fn eigh_round(
             matrices[next + rows.p * side + rows.q] = rest;
             matrices[next + rows.q * side + rows.p] = rest;
             if (abs(rows.apq) > UNSETTLED) {
-                matrices[params.unsettled + matrix * n_pairs + at_rows] = f32(params.sweep);
+                matrices[params.unsettled + at_rows] = f32(params.sweep);
             }
         } else {
             rotate_block(old, next, rows, columns);
@@ -129,8 +127,7 @@ fn eigh_round(
         }
     }
     if (thread.x == 0u && thread.y == 0u) {
-        let group_at = (matrix * groups.y + group.y) * groups.x + group.x;
-        matrices[params.marks + group_at] = f32(params.stamp);
+        matrices[params.marks + group.y * groups.x + group.x] = f32(params.stamp);
     }
 }
 

@@ -1,7 +1,8 @@
 //! eigh on the GPU: parallel Jacobi in f32 on the whole batch, refined and checked in f64 on the host.
 //!
 //! Up to order 64 a matrix is one workgroup's from start to end (eigh.wgsl): one dispatch, and as many sweeps as it needs.
-//! Larger ones take a dispatch a round (eigh_round.wgsl), and the host looks after each sweep whether there is more to do.
+//! Larger ones come one after another, with a dispatch a round (eigh_round.wgsl), and the host looks after each sweep whether there
+//! is more to do.
 //!
 //! Tried before: rounds of large matrices by one workgroup of 64 threads each. An H100 took 522 ms for one of order 256, and Mesa's
 //! software adapter, which ends a thread's loops after 65,535, left its rounds half done.
@@ -175,7 +176,9 @@ fn kernel_for(n: usize) -> Kernel {
 /// How many matrices of order n a buffer holds; `None` where not one, or where they are too large for the kernels.
 fn most_together(context: &Context, n: usize) -> Option<usize> {
     let most_bytes = context.facts.max_binding_bytes.min(context.facts.max_buffer_bytes);
-    let most = (most_bytes / (4 * Lengths::of(n).all() as u64)).min(MOST_GROUPS as u64) as usize;
+    // Neighbours that need more sweeps would show in the last bits.
+    let most = if kernel_for(n) == Kernel::EighRound { 1 } else { MOST_GROUPS as u64 };
+    let most = (most_bytes / (4 * Lengths::of(n).all() as u64)).min(most) as usize;
     (n <= MOST_EIGH_ORDER && most > 0).then_some(most)
 }
 
@@ -240,7 +243,7 @@ fn sweeps(tables: &mut Tables, n: usize, n_matrices: usize, stamp: u32) -> Vec<V
         // A sweep starts where the last one left A.
         let (sweep, round, is_odd) = ((at / n_rounds + 1) as u32, (at % n_rounds) as u32, (at % 2) as u32);
         let offset = tables.push_params(EighParams { sweep, round, is_odd, ..base });
-        Step { offset, groups: [tiles, tiles, n_matrices as u32], work: n_matrices * round_work }
+        Step { offset, groups: [tiles, tiles, 1], work: round_work }
     };
     (0..EIGH_SWEEPS).map(|sweep| (0..n_rounds).map(|at| round(sweep * n_rounds + at)).collect()).collect()
 }
