@@ -16,6 +16,8 @@ use tvb::basis::gram_file;
 use tvb::checkpoint::{Dtype, Existing, Inputs, StagedOutput};
 use tvb::jobs::compress::KeptEdit;
 use tvb::jobs::report::{Pareto, pareto_svg};
+use tvb::jobs::spectra::find_spectra;
+use tvb::progress::Progress;
 use tvb::solve::{
     Gram, LADDER, Limit, MaxError, Method, Parts, PlanRow, Rung, SolveOptions, TableCodes, TableOptions, plan_table,
 };
@@ -143,6 +145,17 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     // Where no method is named, `compress` codes the tasks as they are.
     let of_choices = if args.methods.is_empty() { Vec::new() } else { methods.clone() };
     let choices = Choices { limits: limits(args, full_bytes), methods: of_choices, shapes: shapes.clone(), full_bytes };
+    let engine = context.small_engine()?;
+    let mut solved = methods.clone();
+    solved.extend(choices.methods.iter().cloned());
+    let has_target = choices.limits.iter().any(|(_, limit)| matches!(limit, Limit::Error(_)));
+    let (gram, warning) = context.unless_stopped(move |_| {
+        let warning = find_spectra(&gram, &solved, (options.balance, has_target), &engine);
+        Ok((gram, warning))
+    })?;
+    if let Some(warning) = warning {
+        context.progress.warn(&warning);
+    }
     let (rows, chosen) = context.unless_stopped(move |go_on| {
         let rows = plan_table(&gram, &methods, &ms, &table, go_on)?;
         let chosen = choices.of(&gram, &table, go_on)?;

@@ -1,0 +1,66 @@
+//! The solvers' eigendecompositions on the device that a job runs on: all that are known to be needed, as one batch, before the
+//! solve begins.
+//!
+//! The engine says which orders its device takes. Everything else, and everything on the CPU engine, is left to the solver, which
+//! finds on the CPU what it asks for. A device that fails here costs no job anything but its time.
+
+use crate::matrix::Matrix;
+use crate::solve::{Gram, Method, WantedSpectrum, wanted_spectra};
+use tvb_kernels::{Eigh, Engine, KernelError};
+
+/// Lets the engine's device find the spectra that solving `gram` by these methods asks for, and leaves them with `gram`; `balance`
+/// where tasks are scaled to one length, `has_target` where M is to be found for an error. Answers with what the user should
+/// be told: that the device failed, or what it got wrong.
+pub fn find_spectra(
+    gram: &Gram,
+    methods: &[Method],
+    (balance, has_target): (bool, bool),
+    engine: &Engine,
+) -> Option<String> {
+    let n = gram.n_tasks();
+    if !engine.decomposes(n) {
+        return None;
+    }
+    let wanted = wanted_spectra(gram, methods, balance, has_target);
+    let matrices: Vec<&Matrix> = wanted.iter().map(WantedSpectrum::matrix).collect();
+    let (found, warning) = match decompose(&matrices, n, engine) {
+        Ok(found) => found,
+        Err(error) => return Some(on_cpu_instead(&error)),
+    };
+    for (one, Eigh { values, vectors }) in wanted.iter().zip(found) {
+        // Column-major: entry (i, k) is eigenvector k's i-th.
+        let vectors = Matrix::from_fn(n, n, |i, k| vectors.get(k * n + i).copied().unwrap_or(f64::NAN));
+        one.give(gram, values, vectors);
+    }
+    warning
+}
+
+/// Decompositions of symmetric matrices of order n by the engine, and what the user should be told.
+///
+/// # Errors
+/// Those of the engine.
+pub(super) fn decompose(
+    matrices: &[&Matrix],
+    n: usize,
+    engine: &Engine,
+) -> Result<(Vec<Eigh>, Option<String>), KernelError> {
+    let entries: Vec<f64> = matrices.iter().flat_map(|matrix| matrix.columns().flatten().copied()).collect();
+    let n_on_host = || if let Engine::Gpu(engine) = engine { engine.n_eigh_on_host() } else { 0 };
+    let before = n_on_host();
+    let found = engine.eigh(&entries, n, matrices.len())?;
+    tracing::debug!(n, n_matrices = matrices.len(), engine = %engine.name(), "eigendecompositions");
+    let warning = match n_on_host().saturating_sub(before) {
+        0 => None,
+        n_wrong => Some(format!(
+            "{n_wrong} of {} eigendecompositions by {} did not pass the check; the CPU did them",
+            matrices.len(),
+            engine.name()
+        )),
+    };
+    Ok((found, warning))
+}
+
+/// What the user is told where a device failed.
+pub(super) fn on_cpu_instead(error: &KernelError) -> String {
+    format!("{error}; the CPU does the eigendecompositions")
+}
