@@ -27,7 +27,8 @@ pub(crate) fn refine(matrix: &[f64], vectors: &[f32], n: usize) -> Option<Eigh> 
     // All in units of the largest entry, so that no square overflows or vanishes.
     let scale = if largest > 0.0 { largest } else { 1.0 };
     let g = Mat::from_fn(n, n, |i, j| matrix[i.min(j) * n + i.max(j)] / scale);
-    let mut x = orthonormalised(Mat::from_fn(n, n, |i, j| f64::from(vectors[j * n + i])));
+    // One step is enough here: corrections take off what is left of I − XᵀX.
+    let mut x = orthonormalised(Mat::from_fn(n, n, |i, j| f64::from(vectors[j * n + i])), 1);
     let mut state = State::of(&g, &x);
     for round in 0..N_ROUNDS {
         for _ in 0..N_CORRECTIONS {
@@ -89,13 +90,19 @@ impl State {
     }
 }
 
-/// The nearest orthonormal matrix, as good as, when X is within a tenth of it: X (3I − XᵀX) / 2, twice.
-fn orthonormalised(mut x: Mat<f64>) -> Mat<f64> {
+/// The nearest orthonormal matrix, as good as, when X is within a tenth of it: X (3I − XᵀX) / 2, twice or as often as it matters:
+/// a step leaves the square of what it finds.
+fn orthonormalised(mut x: Mat<f64>, most_steps: usize) -> Mat<f64> {
     let n = x.ncols();
-    for _ in 0..2 {
+    for _ in 0..most_steps {
         let xtx = product(x.transpose(), x.as_ref());
+        let off = sum_of_squares(&xtx, |i, j| i != j)
+            + (0..n).map(|i| (xtx[(i, i)] - 1.0).powi(2)).sum::<f64>();
         let half = Mat::from_fn(n, n, |i, j| if i == j { 1.5 - xtx[(i, j)] / 2.0 } else { -xtx[(i, j)] / 2.0 });
         x = product(x.as_ref(), half.as_ref());
+        if off < f64::EPSILON {
+            break;
+        }
     }
     x
 }
@@ -110,7 +117,7 @@ fn corrected(x: &Mat<f64>, state: &State) -> Mat<f64> {
         if gap.abs() > state.resolution() { (state.s[(i, j)] + state.values[j] * r) / gap } else { r / 2.0 }
     });
     let xe = product(x.as_ref(), e.as_ref());
-    orthonormalised(x + xe)
+    orthonormalised(x + xe, 2)
 }
 
 /// X with the vectors of each cluster of eigenvalues turned so that they diagonalise G within it, sorted by eigenvalue.
@@ -145,8 +152,10 @@ fn passes(g: &Mat<f64>, x: &Mat<f64>, state: &State) -> bool {
     let spread = state.values.iter().fold(0.0f64, |most, value| most.max(value.abs()));
     let all = |_, _| true;
     let (residual, unorthogonal) = (sum_of_squares(&residual, all).sqrt(), sum_of_squares(&state.r, all).sqrt());
-    // Comparisons are false for a NaN.
-    residual <= 1e-10 * spread && unorthogonal <= 1e-10
+    // Far above rounding, and so far below f32 that what is told of an eigenvalue of 0 is 0 for every use. Comparisons are false
+    // for a NaN.
+    let most = 1e-13 * (n as f64).max(10.0);
+    residual <= most * spread && unorthogonal <= most
 }
 
 fn product(a: MatRef<'_, f64>, b: MatRef<'_, f64>) -> Mat<f64> {

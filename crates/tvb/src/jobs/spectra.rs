@@ -2,7 +2,10 @@
 //! solve begins.
 //!
 //! The engine says which orders its device takes. Everything else, and everything on the CPU engine, is left to the solver, which
-//! finds on the CPU what it asks for. A device that fails here costs no job anything but its time.
+//! finds on the CPU what it asks for. A device that fails is reopened once; where that is no help the CPU is enough.
+//!
+//! Where it gains: nowhere much. What the device finds in f32 the host refines to f64, with products of T × T matrices that
+//! take about as long as its own decomposition, so one matrix is never faster; see `docs/methods.md`.
 
 use crate::matrix::Matrix;
 use crate::solve::{Gram, Method, WantedSpectrum, wanted_spectra};
@@ -47,10 +50,18 @@ pub(super) fn decompose(
     let entries: Vec<f64> = matrices.iter().flat_map(|matrix| matrix.columns().flatten().copied()).collect();
     let n_on_host = || if let Engine::Gpu(engine) = engine { engine.n_eigh_on_host() } else { 0 };
     let before = n_on_host();
-    let found = engine.eigh(&entries, n, matrices.len())?;
+    let mut reopened = None;
+    let found = match (engine.eigh(&entries, n, matrices.len()), engine) {
+        // As a pass does: once, so that the result has the bits of an undisturbed run.
+        (Err(error), Engine::Gpu(gpu)) if error.is_device_fault() && gpu.rebuild().is_ok() => {
+            reopened = Some(format!("{error}; the device was reopened for the eigendecompositions"));
+            engine.eigh(&entries, n, matrices.len())?
+        }
+        (found, _) => found?,
+    };
     tracing::debug!(n, n_matrices = matrices.len(), engine = %engine.name(), "eigendecompositions");
     let warning = match n_on_host().saturating_sub(before) {
-        0 => None,
+        0 => reopened,
         n_wrong => Some(format!(
             "{n_wrong} of {} eigendecompositions by {} did not pass the check; the CPU did them",
             matrices.len(),

@@ -53,7 +53,9 @@ pub fn basis_report(
     page.errors(basis);
     if let Some(total) = basis.total_gram() {
         let gram = Gram::new(total)?;
-        warnings.extend(find_spectra(&gram, &compared()?, (false, false), engine));
+        if basis.n_tasks() <= MAX_COMPARED_TASKS {
+            warnings.extend(find_spectra(&gram, &compared()?, (false, false), engine));
+        }
         page.spectrum(basis)?;
         page.tasks(basis, &gram);
         page.compare(basis, &gram, go_on)?;
