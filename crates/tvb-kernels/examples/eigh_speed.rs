@@ -8,7 +8,9 @@ use tvb_kernels::{DeviceChoice, Engine, KernelError, Rotations, open};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let name = std::env::args().nth(1).ok_or("a part of an adapter's name is expected")?;
-    let Engine::Gpu(gpu) = open(&DeviceChoice::Name(name), None)?.engine else { return Err("a GPU is expected".into()) };
+    let Engine::Gpu(gpu) = open(&DeviceChoice::Name(name), None)?.engine else {
+        return Err("a GPU is expected".into());
+    };
     let cpu = tvb_kernels::CpuEngine::new();
     println!("{}, ms a matrix", gpu.facts());
     println!("order  batch       CPU       f32       all");
@@ -29,11 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Milliseconds a matrix: the best of what fits into a second, twice at least.
-fn best(
-    batch: usize,
-    failed: &mut Option<KernelError>,
-    work: &mut dyn FnMut() -> Result<(), KernelError>,
-) -> f64 {
+fn best(batch: usize, failed: &mut Option<KernelError>, work: &mut dyn FnMut() -> Result<(), KernelError>) -> f64 {
     let (begun, mut least, mut n_done) = (Instant::now(), f64::INFINITY, 0);
     while n_done < 2 || begun.elapsed() < Duration::from_secs(1) {
         let started = Instant::now();
@@ -49,7 +47,8 @@ fn best(
 
 /// The Gram matrix of n vectors that have a part in common.
 fn gram(n: usize, seed: usize) -> Vec<f64> {
-    let entry = |x: usize, t: usize| (x as f64 * 0.3).cos() + ((13 * x + 7 * t * t + 3 * x * t + seed) as f64 * 0.37).sin();
+    let entry =
+        |x: usize, t: usize| (x as f64 * 0.3).cos() + ((13 * x + 7 * t * t + 3 * x * t + seed) as f64 * 0.37).sin();
     let columns: Vec<Vec<f64>> = (0..n).map(|t| (0..2 * n).map(|x| entry(x, t)).collect()).collect();
     let inner = |i: usize, j: usize| -> f64 { columns[i].iter().zip(&columns[j]).map(|(a, b)| a * b).sum() };
     (0..n * n).map(|at| inner(at % n, at / n)).collect()

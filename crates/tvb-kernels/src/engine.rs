@@ -61,7 +61,8 @@ impl Engine {
         match self {
             Engine::Cpu(_) => false,
             Engine::Gpu(engine) => {
-                let most = if engine.facts().kind == AdapterKind::Discrete { MAX_TASKS } else { EIGH_SIDES[1] as usize };
+                let most =
+                    if engine.facts().kind == AdapterKind::Discrete { MAX_TASKS } else { EIGH_SIDES[1] as usize };
                 (2..=most).contains(&n)
             }
         }

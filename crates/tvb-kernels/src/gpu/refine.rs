@@ -96,8 +96,7 @@ fn orthonormalised(mut x: Mat<f64>, most_steps: usize) -> Mat<f64> {
     let n = x.ncols();
     for _ in 0..most_steps {
         let xtx = product(x.transpose(), x.as_ref());
-        let off = sum_of_squares(&xtx, |i, j| i != j)
-            + (0..n).map(|i| (xtx[(i, i)] - 1.0).powi(2)).sum::<f64>();
+        let off = sum_of_squares(&xtx, |i, j| i != j) + (0..n).map(|i| (xtx[(i, i)] - 1.0).powi(2)).sum::<f64>();
         let half = Mat::from_fn(n, n, |i, j| if i == j { 1.5 - xtx[(i, j)] / 2.0 } else { -xtx[(i, j)] / 2.0 });
         x = product(x.as_ref(), half.as_ref());
         if off < f64::EPSILON {

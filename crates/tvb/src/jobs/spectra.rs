@@ -9,6 +9,7 @@
 
 use crate::matrix::Matrix;
 use crate::solve::{Gram, Method, WantedSpectrum, wanted_spectra};
+use std::collections::BTreeMap;
 use tvb_kernels::{Eigh, Engine, KernelError};
 
 /// Lets the engine's device find the spectra that solving `gram` by these methods asks for, and leaves them with `gram`; `balance`
@@ -20,17 +21,31 @@ pub fn find_spectra(
     (balance, has_target): (bool, bool),
     engine: &Engine,
 ) -> Option<String> {
-    let n = gram.n_tasks();
-    if !engine.decomposes(n) {
+    let wanted = wanted_spectra(gram, methods, balance, has_target);
+    find(&wanted.into_iter().map(|one| (gram, one)).collect::<Vec<_>>(), gram.n_tasks(), engine)
+}
+
+/// The same for the spectra of several Gram matrices themselves: those of one order as one batch.
+pub fn find_own_spectra(grams: &[&Gram], engine: &Engine) -> Vec<String> {
+    let mut by_order: BTreeMap<usize, Vec<(&Gram, WantedSpectrum)>> = BTreeMap::new();
+    for &gram in grams {
+        let wanted = wanted_spectra(gram, &[], false, false);
+        by_order.entry(gram.n_tasks()).or_default().extend(wanted.into_iter().map(|one| (gram, one)));
+    }
+    by_order.iter().filter_map(|(&n, wanted)| find(wanted, n, engine)).collect()
+}
+
+/// Finds spectra of matrices of order n, if that is for the engine's device.
+fn find(wanted: &[(&Gram, WantedSpectrum)], n: usize, engine: &Engine) -> Option<String> {
+    if wanted.is_empty() || !engine.decomposes(n) {
         return None;
     }
-    let wanted = wanted_spectra(gram, methods, balance, has_target);
-    let matrices: Vec<&Matrix> = wanted.iter().map(WantedSpectrum::matrix).collect();
+    let matrices: Vec<&Matrix> = wanted.iter().map(|(_, one)| one.matrix()).collect();
     let (found, warning) = match decompose(&matrices, n, engine) {
         Ok(found) => found,
         Err(error) => return Some(on_cpu_instead(&error)),
     };
-    for (one, Eigh { values, vectors }) in wanted.iter().zip(found) {
+    for ((gram, one), Eigh { values, vectors }) in wanted.iter().zip(found) {
         // Column-major: entry (i, k) is eigenvector k's i-th.
         let vectors = Matrix::from_fn(n, n, |i, k| vectors.get(k * n + i).copied().unwrap_or(f64::NAN));
         one.give(gram, values, vectors);

@@ -29,9 +29,7 @@ pub(super) fn left(gram: &Gram, a: &[f64]) -> Mat<f64> {
     // Beyond the reach of rounding: eigenvalues of G' lie between 0 and tr G. Of an all-zero Gram any will do, but a tiny one
     // would bring the eigensolver among numbers that it cannot square.
     let below = if gram.trace() > 0.0 { gram.trace() } else { 1.0 };
-    Mat::from_fn(n_tasks, n_tasks, |i, j| {
-        gram.matrix()[(i, j)] - ga[i] * ga[j] * inverse - below * unit[i] * unit[j]
-    })
+    Mat::from_fn(n_tasks, n_tasks, |i, j| gram.matrix()[(i, j)] - ga[i] * ga[j] * inverse - below * unit[i] * unit[j])
 }
 
 /// Its spectrum, with the values of G'.

@@ -2,8 +2,8 @@
 
 use super::forecast::check_room;
 use super::make::Make;
-use super::solving::gram_of;
 use super::parts::parts_of;
+use super::solving::gram_of;
 use crate::basis::atoms::factors;
 use crate::basis::coefficients::{self, Solution};
 use crate::basis::describe::{Described, describe};

@@ -82,7 +82,12 @@ pub(super) fn chosen(
 ///
 /// # Errors
 /// Rejected: what is no Gram matrix.
-pub(super) fn gram_of(grams: &Grams, options: &CompressOptions, engine: &Engine, progress: &dyn Progress) -> Result<Gram> {
+pub(super) fn gram_of(
+    grams: &Grams,
+    options: &CompressOptions,
+    engine: &Engine,
+    progress: &dyn Progress,
+) -> Result<Gram> {
     let gram = Gram::new(grams.total())?.over(grams.n_moved_rows());
     let balance = options.solve_options(1).balance;
     let has_target = matches!(options.size, Size::MaxError(_));
@@ -96,12 +101,7 @@ pub(super) fn gram_of(grams: &Grams, options: &CompressOptions, engine: &Engine,
 ///
 /// # Errors
 /// Rejected: M outside 1..T, or a target that no M meets. Interrupted.
-pub fn solve_for(
-    grams: &Grams,
-    options: &CompressOptions,
-    engine: &Engine,
-    progress: &dyn Progress,
-) -> Result<Solved> {
+pub fn solve_for(grams: &Grams, options: &CompressOptions, engine: &Engine, progress: &dyn Progress) -> Result<Solved> {
     with_atoms(grams, options, engine, progress, |gram, n_atoms, options, go_on| {
         let coefficients = solve::solve(&gram, &options.method, &options.solve_options(n_atoms), go_on)?;
         let assessment = solve::assess(&gram, &coefficients)?;

@@ -42,11 +42,7 @@ td.n{text-align:right;font-variant-numeric:tabular-nums}.bar{fill:var(--bar)}.be
 ///
 /// # Errors
 /// Rejected: coefficients that do not fit together. Interrupted.
-pub fn basis_report(
-    basis: &Basis,
-    engine: &Engine,
-    go_on: &dyn Fn(f64) -> bool,
-) -> Result<(String, Vec<String>)> {
+pub fn basis_report(basis: &Basis, engine: &Engine, go_on: &dyn Fn(f64) -> bool) -> Result<(String, Vec<String>)> {
     let mut warnings = Vec::new();
     let mut page = Page { html: String::new() };
     page.head(basis);
