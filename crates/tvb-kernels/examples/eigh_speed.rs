@@ -4,7 +4,7 @@
 //! name has NAME in it; "f32" is the device's part, "all" has the host's too, which refines to f64.
 
 use std::time::{Duration, Instant};
-use tvb_kernels::{DeviceChoice, Engine, KernelError, Rotations, open};
+use tvb_kernels::{DeviceChoice, Engine, KernelError, open};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let name = std::env::args().nth(1).ok_or("a part of an adapter's name is expected")?;
@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut failed = None;
         let mut each = |work: &mut dyn FnMut() -> Result<(), KernelError>| best(batch, &mut failed, work);
         let on_cpu = each(&mut || cpu.eigh(&matrices, n, batch).map(drop));
-        let raw = each(&mut || gpu.raw_eigh(&matrices, n, batch, Rotations::Applied).map(drop));
+        let raw = each(&mut || gpu.raw_eigh(&matrices, n, batch).map(drop));
         let all = each(&mut || gpu.eigh(&matrices, n, batch).map(drop));
         if let Some(error) = failed {
             return Err(error.into());

@@ -1,4 +1,4 @@
-//! One engine, two implementations: the GPU's or the CPU's, opened by what the user asked for and tested before use.
+//! One engine, two implementations: the GPU's or the CPU's, opened by what the user asked for.
 
 use crate::chunk::Chunk;
 use crate::cpu::CpuEngine;
@@ -18,7 +18,7 @@ pub enum Engine {
     Gpu(GpuEngine),
 }
 
-/// An engine, opened and tested.
+/// An engine that was opened.
 #[derive(Clone, Debug)]
 pub struct Opened {
     /// The engine.
@@ -81,12 +81,13 @@ impl Engine {
     }
 }
 
-/// Opens the device that `choice` means among those of `backend` (all but GL where `None`), and tests every kernel on it
-/// against the CPU engine. Under [`DeviceChoice::Auto`] a device that cannot be opened or fails the test is passed over
-/// for the CPU engine, with a warning; one that was asked for is an error.
+/// Opens the device that `choice` means among those of `backend` (all but GL where `None`). Nothing is compiled for it or run on
+/// it yet: each variant of a kernel is tested against the CPU engine when a job first uses it, and
+/// [`KernelError::SelfTest`] comes out of that use where it is wrong. Under [`DeviceChoice::Auto`] a device that cannot be opened is
+/// passed over for the CPU engine, with a warning; one that was asked for is an error.
 ///
 /// # Errors
-/// [`KernelError::NoAdapter`], [`KernelError::OnlySoftware`], [`KernelError::SelfTest`], and device errors.
+/// [`KernelError::NoAdapter`], [`KernelError::OnlySoftware`], and device errors.
 pub fn open(choice: &DeviceChoice, backend: Option<Backend>) -> Result<Opened, KernelError> {
     open_as(choice, backend, DeviceSetup::default())
 }

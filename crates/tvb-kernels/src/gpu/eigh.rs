@@ -16,7 +16,6 @@ use crate::eigh::{Eigh, check_matrices};
 use crate::error::KernelError;
 use crate::limits::{BINDING_ALIGNMENT, EIGH_SIDES, EIGH_SWEEPS, EIGH_WORK, MOST_EIGH_ORDER, MOST_GROUPS};
 use crate::params::EighParams;
-use std::borrow::Cow;
 use std::num::NonZero;
 use std::ops::Range;
 use std::sync::Arc;
@@ -30,33 +29,6 @@ pub struct RawEigh {
     pub vectors: Vec<f32>,
     /// \[n_matrices\]: sweeps that each took.
     pub n_sweeps: Vec<u32>,
-}
-
-/// Whether rotations are applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rotations {
-    /// As they must be.
-    Applied,
-    /// Every one replaced by the identity, which no test must take for a decomposition.
-    LeftOut,
-}
-
-impl Rotations {
-    /// The kernel's text.
-    fn source(self, kernel: Kernel) -> Result<String, KernelError> {
-        let source = kernel.source()?;
-        let rotation = "Rotation(players.x, players.y, c - c * longer, s - s * longer, t, apq)";
-        let found = source.matches(rotation).count();
-        match self {
-            Rotations::Applied => Ok(source),
-            Rotations::LeftOut if found == 1 => {
-                Ok(source.replace(rotation, "Rotation(players.x, players.y, 1.0, 0.0, 0.0, 0.0)"))
-            }
-            Rotations::LeftOut => {
-                Err(KernelError::ShaderConstant { kernel: kernel.entry_point(), name: "a rotation", found })
-            }
-        }
-    }
 }
 
 /// Eigendecompositions of a batch; matrices that the device cannot take or gets wrong are done by the CPU engine, and
@@ -87,7 +59,8 @@ pub(crate) fn run(
         return Ok(found);
     };
     for batch in matrices.chunks(most_together * n * n) {
-        let raw = jacobi(context, batch, n, Rotations::Applied)?;
+        context.count_submit();
+        let raw = jacobi(context, batch, n)?;
         for (matrix, vectors) in batch.chunks_exact(n * n).zip(raw.vectors.chunks_exact(n * n)) {
             match refine(matrix, vectors, n) {
                 Some(eigh) => found.push(eigh),
@@ -115,7 +88,6 @@ pub(crate) fn raw(
     matrices: &[f64],
     n: usize,
     n_matrices: usize,
-    rotations: Rotations,
 ) -> Result<RawEigh, KernelError> {
     check_matrices(matrices, n, n_matrices)?;
     let mut found = RawEigh { vectors: Vec::with_capacity(matrices.len()), n_sweeps: Vec::with_capacity(n_matrices) };
@@ -128,7 +100,7 @@ pub(crate) fn raw(
     let too_large = KernelError::Limit { what: "order", found: n as u64, most: MOST_EIGH_ORDER as u64 };
     let most_together = most_together(context, n).ok_or(too_large)?;
     for batch in matrices.chunks(most_together * n * n) {
-        let raw = jacobi(context, batch, n, rotations)?;
+        let raw = jacobi(context, batch, n)?;
         found.vectors.extend(raw.vectors);
         found.n_sweeps.extend(raw.n_sweeps);
     }
@@ -141,20 +113,20 @@ pub(crate) fn raw(
 /// [`KernelError::SelfTest`] where they differ; device errors.
 pub(crate) fn self_test(context: &Context, kernel: Kernel) -> Result<(), KernelError> {
     let n = match kernel {
-        Kernel::Eigh { side } => side as usize - 1,
+        // Odd, and too large for the variant before.
+        Kernel::Eigh { side } => side as usize / 2 + 1,
         _ => MOST_HELD + 1,
     };
     let failed = |found| Err(KernelError::SelfTest { kernel: kernel.entry_point(), found });
     let entry = |at: usize| 1.0 / (1.0 + (at / n) as f64 + (at % n) as f64) + f64::from(u8::from(at % (n + 1) == 0));
     let matrix: Vec<f64> = (0..n * n).map(entry).collect();
-    let (cpu, n_on_host) = (CpuEngine::new(), AtomicU64::new(0));
-    let found = run(context, &cpu, &matrix, n, 1, &n_on_host)?;
-    if n_on_host.into_inner() > 0 {
+    let raw = raw(context, &matrix, n, 1)?;
+    let Some(found) = refine(&matrix, &raw.vectors, n) else {
         return failed("eigenvectors that did not pass the check".to_owned());
-    }
-    let expected = cpu.eigh(&matrix, n, 1)?;
-    let values = |found: &[Eigh]| -> Vec<f64> { found.iter().flat_map(|eigh| eigh.values.clone()).collect() };
-    for (found, expected) in values(&found).into_iter().zip(values(&expected)) {
+    };
+    let expected = CpuEngine::new().eigh(&matrix, n, 1)?;
+    let expected = expected.first().map_or(&[][..], |eigh| &eigh.values);
+    for (found, expected) in found.values.iter().zip(expected) {
         if (found - expected).abs().partial_cmp(&1e-9).is_none_or(std::cmp::Ordering::is_gt) {
             return failed(format!("eigenvalue {found} where {expected} was expected"));
         }
@@ -165,8 +137,12 @@ pub(crate) fn self_test(context: &Context, kernel: Kernel) -> Result<(), KernelE
 /// The largest order that one workgroup works on alone.
 const MOST_HELD: usize = EIGH_SIDES[EIGH_SIDES.len() - 1] as usize;
 
-/// The kernel for matrices of order n.
-fn kernel_for(n: usize) -> Kernel {
+/// The kernel for matrices of order n; `None` where there is nothing to be found, or they are too large.
+pub(crate) fn kernel_for(n: usize) -> Option<Kernel> {
+    (2..=MOST_EIGH_ORDER).contains(&n).then(|| variant_for(n))
+}
+
+fn variant_for(n: usize) -> Kernel {
     match EIGH_SIDES.into_iter().find(|&side| n <= side as usize) {
         Some(side) => Kernel::Eigh { side },
         None => Kernel::EighRound,
@@ -177,7 +153,7 @@ fn kernel_for(n: usize) -> Kernel {
 fn most_together(context: &Context, n: usize) -> Option<usize> {
     let most_bytes = context.facts.max_binding_bytes.min(context.facts.max_buffer_bytes);
     // Neighbours that need more sweeps would show in the last bits.
-    let most = if kernel_for(n) == Kernel::EighRound { 1 } else { MOST_GROUPS as u64 };
+    let most = if variant_for(n) == Kernel::EighRound { 1 } else { MOST_GROUPS as u64 };
     let most = (most_bytes / (4 * Lengths::of(n).all() as u64)).min(most) as usize;
     (n <= MOST_EIGH_ORDER && most > 0).then_some(most)
 }
@@ -194,7 +170,7 @@ struct Lengths {
 impl Lengths {
     fn of(n: usize) -> Self {
         let n_players = n.next_multiple_of(2);
-        match kernel_for(n) {
+        match variant_for(n) {
             Kernel::EighRound => {
                 Self { matrix: 3 * n_players * n_players, marks: n_tiles(n).pow(2), sweeps: n_players / 2 }
             }
@@ -228,7 +204,7 @@ fn sweeps(tables: &mut Tables, n: usize, n_matrices: usize, stamp: u32) -> Vec<V
     let unsettled = marks + (n_matrices * each.marks) as u32;
     let base =
         EighParams { n: n as u32, n_players: n_players as u32, marks, unsettled, stamp, ..EighParams::default() };
-    if kernel_for(n) != Kernel::EighRound {
+    if variant_for(n) != Kernel::EighRound {
         let work_each = EIGH_SWEEPS / 2 * n_rounds * round_work;
         let together = (EIGH_WORK / work_each).max(1);
         let step = |first: usize| {
@@ -249,8 +225,8 @@ fn sweeps(tables: &mut Tables, n: usize, n_matrices: usize, stamp: u32) -> Vec<V
 }
 
 /// Approximate eigenvectors of a batch that fits in one buffer.
-fn jacobi(context: &Context, matrices: &[f64], n: usize, rotations: Rotations) -> Result<RawEigh, KernelError> {
-    let kernel = kernel_for(n);
+fn jacobi(context: &Context, matrices: &[f64], n: usize) -> Result<RawEigh, KernelError> {
+    let kernel = variant_for(n);
     let n_matrices = matrices.len() / (n * n);
     let each = Lengths::of(n);
     let stamp = context.next_stamp();
@@ -286,12 +262,10 @@ fn jacobi(context: &Context, matrices: &[f64], n: usize, rotations: Rotations) -
             entry(3, unused.as_entire_binding()),
             entry(4, unused.as_entire_binding()),
             entry(5, work.as_entire_binding()),
+            entry(6, unused.as_entire_binding()),
         ],
     });
-    let pipeline = match rotations {
-        Rotations::Applied => context.pipeline(kernel)?,
-        Rotations::LeftOut => context.compiled(kernel.entry_point(), Cow::Owned(rotations.source(kernel)?))?,
-    };
+    let pipeline = context.pipeline(kernel)?;
     let marks_at = n_matrices * each.matrix;
     let is_held = kernel != Kernel::EighRound;
     let mut n_sweeps = Vec::new();
@@ -337,7 +311,6 @@ fn submit(context: &Context, pipeline: &wgpu::ComputePipeline, bindings: &wgpu::
         context.queue.submit([encoder.finish()]);
         steps = later;
     }
-    context.count_submit();
 }
 
 /// Waits for what was submitted, and reads words of a buffer.
@@ -363,7 +336,7 @@ fn read(context: &Context, buffer: &wgpu::Buffer, words: Range<usize>) -> Result
 /// What the device starts from: each matrix scaled into f32's range; behind it, where there are several workgroups to a
 /// matrix, room for the next A, and V = I.
 fn start(matrices: &[f64], n: usize) -> Vec<f32> {
-    let is_held = kernel_for(n) != Kernel::EighRound;
+    let is_held = variant_for(n) != Kernel::EighRound;
     let side = if is_held { n } else { n.next_multiple_of(2) };
     let mut words = Vec::with_capacity(matrices.len() / (n * n) * Lengths::of(n).matrix);
     for matrix in matrices.chunks_exact(n * n) {
@@ -386,7 +359,7 @@ fn start(matrices: &[f64], n: usize) -> Vec<f32> {
 /// V of each matrix, [n, n], out of what the device left.
 fn vectors_of(entries: &[f32], n: usize) -> Vec<f32> {
     let side = n.next_multiple_of(2);
-    match kernel_for(n) {
+    match variant_for(n) {
         Kernel::EighRound => entries
             .chunks_exact(3 * side * side)
             .flat_map(|each| each[2 * side * side..].chunks_exact(side).take(n))

@@ -29,5 +29,5 @@ pub(super) fn run<W: Work>(
     let mut slot = stream.acquire()?;
     slot.pack(chunk, &staged)?;
     stream.submit(slot, &staged)?;
-    stream.next()?.ok_or(KernelError::NoFreeSlot)
+    stream.next()?.ok_or(KernelError::NoResult)
 }

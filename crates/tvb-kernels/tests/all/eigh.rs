@@ -4,7 +4,7 @@
 
 use crate::common::Random;
 use crate::common::device::{device, gpu, turn};
-use tvb_kernels::{CpuEngine, DeviceSetup, Eigh, GpuEngine, InjectedFault, KernelError, Rotations};
+use tvb_kernels::{CpuEngine, DeviceSetup, Eigh, GpuEngine, InjectedFault, KernelError};
 
 /// Column-major symmetric matrices of order n, each with a name.
 fn matrices(n: usize) -> Vec<(&'static str, Vec<f64>)> {
@@ -202,7 +202,7 @@ fn check_raw(gpu: &GpuEngine, orders: &[usize]) {
         let flat = batch.concat();
         let on_host = gpu.n_eigh_on_host();
         let started = std::time::Instant::now();
-        let raw = gpu.raw_eigh(&flat, n, batch.len(), Rotations::Applied).expect("a device that does it");
+        let raw = gpu.raw_eigh(&flat, n, batch.len()).expect("a device that does it");
         let took = started.elapsed();
         for (at, (name, matrix)) in names.iter().zip(&batch).enumerate() {
             let errors = raw_errors(matrix, &raw.vectors[at * n * n..][..n * n], n);
@@ -230,19 +230,25 @@ fn check_raw(gpu: &GpuEngine, orders: &[usize]) {
         }
         // What is beside a matrix in a batch does not show in it.
         let last = batch.len() - 1;
-        let alone = gpu.raw_eigh(&batch[last], n, 1, Rotations::Applied).expect("a device that does it");
+        let alone = gpu.raw_eigh(&batch[last], n, 1).expect("a device that does it");
         assert!(alone.vectors == raw.vectors[last * n * n..][..n * n], "n = {n}: neighbours show");
     }
 }
 
-/// The checks above are of the rotations: without them no matrix passes, though V is as orthonormal as can be.
+/// The checks above are of the rotations: with every one replaced by the identity no matrix passes, though V is as orthonormal as
+/// can be, and the device is not used.
 #[test]
 fn vectors_that_nothing_has_turned_do_not_pass() {
-    let Some((gpu, _turn)) = gpu() else { return };
+    let _turn = turn();
+    let Some(gpu) = device(DeviceSetup::default()) else { return };
+    gpu.miscompile(
+        "Rotation(players.x, players.y, c - c * longer, s - s * longer, t, apq)",
+        "Rotation(players.x, players.y, 1.0, 0.0, 0.0, 0.0)",
+    );
     for n in ORDERS.into_iter().filter(|&n| n > 1) {
         let (names, mut batch) = batch_of(n);
         batch.truncate(if n > 100 { 1 } else { batch.len() });
-        let raw = gpu.raw_eigh(&batch.concat(), n, batch.len(), Rotations::LeftOut).expect("a device that does it");
+        let raw = gpu.raw_eigh(&batch.concat(), n, batch.len()).expect("a device that does something");
         for (at, (name, matrix)) in names.iter().zip(&batch).enumerate() {
             if *name == "lengths 1e4 apart" {
                 // All that is large is on its diagonal.
@@ -251,6 +257,8 @@ fn vectors_that_nothing_has_turned_do_not_pass() {
             let errors = raw_errors(matrix, &raw.vectors[at * n * n..][..n * n], n);
             assert!(!is_right(errors), "n = {n}, {name}: passes without a rotation: {errors:?}");
         }
+        let refused = gpu.eigh(&batch[0], n, 1).expect_err("a device that fails its test");
+        assert!(matches!(refused, KernelError::SelfTest { .. }), "n = {n}: {refused}");
     }
 }
 
