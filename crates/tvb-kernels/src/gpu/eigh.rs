@@ -83,12 +83,7 @@ pub(crate) fn run(
 /// # Errors
 /// [`KernelError`] when the length is not n_matrices · n² or an entry is not finite, for an order the device does not take,
 /// and device errors.
-pub(crate) fn raw(
-    context: &Context,
-    matrices: &[f64],
-    n: usize,
-    n_matrices: usize,
-) -> Result<RawEigh, KernelError> {
+pub(crate) fn raw(context: &Context, matrices: &[f64], n: usize, n_matrices: usize) -> Result<RawEigh, KernelError> {
     check_matrices(matrices, n, n_matrices)?;
     let mut found = RawEigh { vectors: Vec::with_capacity(matrices.len()), n_sweeps: Vec::with_capacity(n_matrices) };
     if n < 2 {

@@ -1,9 +1,9 @@
 //! The GPU engine: a device and what can be asked of it.
 
 use super::context::{Context, DeviceSetup, InjectedFault};
+use super::eigh::{self, RawEigh};
 use super::resident::{DeviceCopy, Resident};
 use super::stream::{FirstUse, GpuStream};
-use super::eigh::{self, RawEigh};
 use super::{self_test, single};
 use crate::chunk::Chunk;
 use crate::cpu::CpuEngine;

@@ -7,7 +7,9 @@
 //! Where it gains: nowhere much. What the device finds in f32 the host refines to f64, with products of T × T matrices that
 //! take about as long as its own decomposition, so one matrix is never faster; see `docs/methods.md`.
 
+use crate::error::Result;
 use crate::matrix::Matrix;
+use crate::progress::{Progress, unless_cancelled};
 use crate::solve::{Gram, Method, WantedSpectrum, wanted_spectra};
 use std::collections::BTreeMap;
 use tvb_kernels::{Eigh, Engine, KernelError};
@@ -21,11 +23,38 @@ pub fn find_spectra(
     (balance, has_target): (bool, bool),
     engine: &Engine,
 ) -> Option<String> {
+    if !engine.decomposes(gram.n_tasks()) {
+        return None;
+    }
     let wanted = wanted_spectra(gram, methods, balance, has_target);
     find(&wanted.into_iter().map(|one| (gram, one)).collect::<Vec<_>>(), gram.n_tasks(), engine)
 }
 
-/// The same for the spectra of several Gram matrices themselves: those of one order as one batch.
+/// A Gram matrix with those spectra, for as long as the user does not ask to stop; what there is to be told goes to `progress`.
+///
+/// # Errors
+/// Interrupted, once the user asked to stop.
+pub fn with_spectra(
+    gram: Gram,
+    methods: Vec<Method>,
+    options: (bool, bool),
+    engine: &Engine,
+    progress: &dyn Progress,
+) -> Result<Gram> {
+    if !engine.decomposes(gram.n_tasks()) {
+        return Ok(gram);
+    }
+    let engine = engine.clone();
+    let (gram, warning) = unless_cancelled(progress, move |_| {
+        let warning = find_spectra(&gram, &methods, options, &engine);
+        Ok((gram, warning))
+    })?;
+    warning.iter().for_each(|warning| progress.warn(warning));
+    Ok(gram)
+}
+
+/// Finds the spectra of several Gram matrices themselves, those of one order as one batch, and answers with what the user should
+/// be told.
 pub fn find_own_spectra(grams: &[&Gram], engine: &Engine) -> Vec<String> {
     let mut by_order: BTreeMap<usize, Vec<(&Gram, WantedSpectrum)>> = BTreeMap::new();
     for &gram in grams {
@@ -61,7 +90,7 @@ pub(super) fn decompose(
     matrices: &[&Matrix],
     n: usize,
     engine: &Engine,
-) -> Result<(Vec<Eigh>, Option<String>), KernelError> {
+) -> std::result::Result<(Vec<Eigh>, Option<String>), KernelError> {
     let entries: Vec<f64> = matrices.iter().flat_map(|matrix| matrix.columns().flatten().copied()).collect();
     let n_on_host = || if let Engine::Gpu(engine) = engine { engine.n_eigh_on_host() } else { 0 };
     let before = n_on_host();

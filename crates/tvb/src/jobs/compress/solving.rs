@@ -4,7 +4,7 @@ use super::options::CompressOptions;
 use super::size::{Size, atoms_for_bytes, atoms_for_ratio};
 use crate::columns::plan::Plan;
 use crate::error::{Error, Result};
-use crate::jobs::spectra::find_spectra;
+use crate::jobs::spectra::with_spectra;
 use crate::ops::Grams;
 use crate::ops::generated::RawColumns;
 use crate::ops::products::products;
@@ -81,7 +81,7 @@ pub(super) fn chosen(
 /// The Gram matrix of everything, with the spectra that solving it will ask for where the engine's device finds them.
 ///
 /// # Errors
-/// Rejected: what is no Gram matrix.
+/// Rejected: what is no Gram matrix. Interrupted.
 pub(super) fn gram_of(
     grams: &Grams,
     options: &CompressOptions,
@@ -91,10 +91,7 @@ pub(super) fn gram_of(
     let gram = Gram::new(grams.total())?.over(grams.n_moved_rows());
     let balance = options.solve_options(1).balance;
     let has_target = matches!(options.size, Size::MaxError(_));
-    if let Some(warning) = find_spectra(&gram, std::slice::from_ref(&options.method), (balance, has_target), engine) {
-        progress.warn(&warning);
-    }
-    Ok(gram)
+    with_spectra(gram, vec![options.method.clone()], (balance, has_target), engine, progress)
 }
 
 /// Chooses M and solves, from the Gram matrices alone; eigendecompositions are found on `engine`.
