@@ -14,7 +14,7 @@ use radv::{Compiled, Family, Stats};
 use std::path::PathBuf;
 
 /// Show what AMD's compiler in Mesa makes of each shader: instructions, branches, registers, spills; no GPU is needed
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(crate) struct Args {
     /// Variants whose names begin so, such as `gram-FORMAT0`; all where none is given
     #[arg(value_name = "VARIANT")]
@@ -34,6 +34,13 @@ pub(crate) struct Args {
     /// Write the budgets anew, with a quarter to spare
     #[arg(long, conflicts_with_all = ["check", "variants", "family"])]
     write: bool,
+}
+
+impl Args {
+    /// What a change must pass.
+    pub(crate) fn check() -> Args {
+        Args { check: true, ..Args::default() }
+    }
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {

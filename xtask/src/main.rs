@@ -4,6 +4,7 @@ mod bench;
 mod ci;
 mod demo;
 mod deny;
+mod drivers;
 mod fuzz;
 mod interop;
 mod isa;
@@ -11,6 +12,7 @@ mod process;
 mod release;
 mod setup;
 mod test;
+mod tint;
 mod zoo;
 
 use clap::{Parser, Subcommand};
@@ -29,8 +31,10 @@ enum Command {
     Setup(setup::Args),
     Demo(demo::Args),
     Test(test::Args),
+    Tint(tint::Args),
     Ci(ci::Args),
     Deny(deny::Args),
+    Drivers(drivers::Args),
     Bench(bench::Args),
     Zoo(zoo::Args),
     Interop(interop::Args),
@@ -44,8 +48,10 @@ fn main() -> ExitCode {
         Command::Setup(args) => setup::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Tint(args) => tint::run(&args),
         Command::Ci(args) => ci::run(&args),
         Command::Deny(args) => deny::run(&args),
+        Command::Drivers(args) => drivers::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Zoo(args) => zoo::run(&args),
         Command::Interop(args) => interop::run(&args),

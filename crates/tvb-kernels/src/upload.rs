@@ -119,16 +119,21 @@ impl StagingSlot {
                 continue;
             }
             let n_rows = chunk.layout.segments[at / n_columns].n_rows;
-            let bytes = &chunk.bytes[from.offset..][..n_rows * from.dtype.size()];
-            if from.dtype == to.dtype {
-                self.write(to.offset, bytes)?;
-            } else if (from.dtype, to.dtype) == (Dtype::F64, Dtype::F32) {
-                self.write_f64(to.offset, bytes)?;
-            } else {
-                return Err(KernelError::NotOnGpu);
-            }
+            self.write_rows(*to, &chunk.bytes[from.offset..][..n_rows * from.dtype.size()], from.dtype)?;
         }
         Ok(())
+    }
+
+    /// Copies rows that are stored as `dtype` to where a slice of a [`staged_layout`] begins, f64 rounded to f32.
+    ///
+    /// # Errors
+    /// [`KernelError::Limit`] when they do not fit, [`KernelError::NotOnGpu`] when they would have to become another format.
+    pub fn write_rows(&mut self, to: Slice, bytes: &[u8], dtype: Dtype) -> Result<(), KernelError> {
+        match (dtype, to.dtype) {
+            (Dtype::F64, Dtype::F32) => self.write_f64(to.offset, bytes),
+            (from, to_dtype) if from == to_dtype => self.write(to.offset, bytes),
+            _ => Err(KernelError::NotOnGpu),
+        }
     }
 
     fn write_f64(&mut self, offset: usize, bytes: &[u8]) -> Result<(), KernelError> {

@@ -60,8 +60,7 @@ impl OnGpu for Gram {
         Ok(Vec::new())
     }
 
-    fn collect(parts: &TriangleParts, readback: Readback<'_>) -> Result<Triangles, KernelError> {
-        let mut triangles = Triangles::default();
+    fn collect(parts: &TriangleParts, readback: Readback<'_>, triangles: &mut Triangles) -> Result<(), KernelError> {
         triangles.clear(parts.n_segments, parts.n_tasks)?;
         let n_values = triangle_len(parts.n_tasks);
         for &(segment, at) in &parts.pieces {
@@ -70,7 +69,7 @@ impl OnGpu for Gram {
                 *sum += f64::from(f32::from_le_bytes(*word));
             }
         }
-        Ok(triangles)
+        Ok(())
     }
 }
 
@@ -272,7 +271,6 @@ impl<'a> Planner<'a> {
 mod tests {
     use super::*;
     use crate::chunk::{Dtype, Segment, Slice};
-    use crate::gpu::shader::Suite;
 
     fn layout(n_tasks: usize, rows: &[usize]) -> ChunkLayout {
         ChunkLayout {
@@ -323,6 +321,10 @@ mod tests {
         }
         layout.slices[8].dtype = Dtype::F16;
         let plan = Gram.plan(&layout, Shape::LARGE, 1).expect("a sound layout");
-        assert_eq!(plan.suites(), [Format::F32, Format::Bf16, Format::Mixed].map(Suite::Sums));
+        let formats = plan.kernels().filter_map(|kernel| match kernel {
+            Kernel::Gram { format, .. } => Some(format),
+            _ => None,
+        });
+        assert_eq!(formats.collect::<Vec<_>>(), [Format::F32, Format::Bf16, Format::Mixed]);
     }
 }
