@@ -281,6 +281,10 @@ fn open_book(rate: Rate, thread: u32) {
     for (var at = thread; at < n_words; at += THREADS) {
         shelf[at] = bitcast<f32>(book[rate.levels + at]);
     }
+    // What a line that is not coded decodes to: parts have one level.
+    if (n_words == 1u && thread == 0u) {
+        shelf[1] = 0.0;
+    }
     workgroupBarrier();
 }
 
@@ -332,55 +336,50 @@ fn transform(values: ptr<function, Held>, thread: u32) {
 // begin: its words lie [word, block], of n_blocks blocks.
 fn levels_of(rate: Rate, first: u32, n_blocks: u32, block: u32, part: Part, thread: u32, levels: ptr<function, Held>) {
     let slot = thread / BLOCKS;
+    // The number of each one's level; its sign is bit 7.
+    var cells: HeldWords;
     if (rate.n_planes > 0u && rate.n_lines == LINES) {
-        // A plane at a time, the highest bit first.
-        var cells: HeldWords;
+        let signs = code_word(first + slot * n_blocks + block);
         for (var q = 0u; q < HELD; q += 1u) {
             cells[q] = 0u;
         }
+        // A plane at a time, the highest bit first.
         for (var plane = 1u; plane < rate.n_planes; plane += 1u) {
             let word = code_word(first + (plane * BLOCKS + slot) * n_blocks + block);
             for (var q = 0u; q < HELD; q += 1u) {
                 cells[q] = 2u * cells[q] + ((word >> q) & 1u);
             }
         }
-        let signs = code_word(first + slot * n_blocks + block);
         for (var q = 0u; q < HELD; q += 1u) {
-            (*levels)[q] = with_sign(shelf[cells[q]], signs >> q);
+            cells[q] |= ((signs >> q) & 1u) << 7u;
         }
     } else {
-        rare_levels_of(rate, first, n_blocks, block, part, thread, levels);
+        // Digits and parts of the lines. By way of this thread's own places in memory, so that the loop over lines stays one:
+        // it would be long where compilers unroll it.
+        for (var line = HELD * slot; line < HELD * slot + HELD; line += 1u) {
+            memory[place_of(line, thread % BLOCKS)] = rare_cell(rate, line, first, n_blocks, block, part);
+        }
+        for (var q = 0u; q < HELD; q += 1u) {
+            cells[q] = memory[place_of(HELD * slot + q, thread % BLOCKS)];
+        }
+    }
+    for (var q = 0u; q < HELD; q += 1u) {
+        (*levels)[q] = with_sign(shelf[cells[q] & 0x7fu], cells[q] >> 7u);
     }
 }
 
-// The same of digits and of parts. By way of this thread's own places in memory, so that the loop over lines stays one: it
-// would be long where compilers unroll it.
-fn rare_levels_of(
-    rate: Rate,
-    first: u32,
-    n_blocks: u32,
-    block: u32,
-    part: Part,
-    thread: u32,
-    levels: ptr<function, Held>,
-) {
-    let slot = thread / BLOCKS;
+// The cell of a line where elements are digits or few lines are coded. Behind the one level of a part there is a zero.
+fn rare_cell(rate: Rate, line: u32, first: u32, n_blocks: u32, block: u32, part: Part) -> u32 {
     let is_digit = rate.n_planes == 0u;
-    for (var line = HELD * slot; line < HELD * slot + HELD; line += 1u) {
-        let at = select(place_in_part(part, line), line, is_digit);
-        let is_coded = at < rate.n_lines;
-        let word_at = select(0u, select(at / HELD, at / 20u, is_digit), is_coded);
-        let word = code_word(first + word_at * n_blocks + block);
-        let byte = (word >> (at % 20u / 5u * 8u)) & 0xffu;
-        let digit = ((byte * inverse_power_of_three(at % 5u)) >> 16u) % 3u;
-        let cell = u32(is_digit && digit != 0u);
-        let minus = select(word >> (at % HELD), u32(digit == 2u), is_digit);
-        let value = select(0.0, with_sign(shelf[cell], minus), is_coded);
-        memory[place_of(line, thread % BLOCKS)] = bitcast<u32>(value);
-    }
-    for (var q = 0u; q < HELD; q += 1u) {
-        (*levels)[q] = bitcast<f32>(memory[place_of(HELD * slot + q, thread % BLOCKS)]);
-    }
+    let at = select(place_in_part(part, line), line, is_digit);
+    let is_coded = at < rate.n_lines;
+    let word_at = select(0u, select(at / HELD, at / 20u, is_digit), is_coded);
+    let word = code_word(first + word_at * n_blocks + block);
+    let byte = (word >> (at % 20u / 5u * 8u)) & 0xffu;
+    let digit = ((byte * inverse_power_of_three(at % 5u)) >> 16u) % 3u;
+    let of_digit = select(0u, select(1u, 0x81u, digit == 2u), digit != 0u);
+    let of_part = select(1u, ((word >> (at % HELD)) & 1u) << 7u, is_coded);
+    return select(of_part, of_digit, is_digit);
 }
 
 // 65536 / 3^n, rounded up: a byte times this, without its last 16 bits, is the byte divided by 3^n, rounded down.

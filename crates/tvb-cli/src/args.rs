@@ -10,7 +10,7 @@ use tvb::columns::tasks::split_key;
 use tvb::pass::Runtime;
 use tvb::progress::{Progress, unless_cancelled};
 use tvb::{Result, units};
-use tvb_kernels::{Backend, DeviceChoice};
+use tvb_kernels::{Backend, CpuEngine, DeviceChoice, Engine};
 
 /// Flags common to all commands, as typed.
 #[derive(Clone, Debug, clap::Args)]
@@ -114,6 +114,15 @@ impl Context {
     /// Opens the device that was asked for; a warning, where there is one, goes to the log.
     pub(crate) fn runtime(&self) -> Result<Runtime> {
         self.runtime_on(&self.device)
+    }
+
+    /// The engine for what takes milliseconds on any: the device that was asked for, else the CPU, without a look at what
+    /// devices there are.
+    pub(crate) fn small_engine(&self) -> Result<Engine> {
+        match self.device {
+            DeviceChoice::Auto => Ok(Engine::Cpu(CpuEngine::new())),
+            _ => Ok(self.runtime()?.engine),
+        }
     }
 
     /// Opens a checkpoint.

@@ -6,6 +6,7 @@ use crate::device::{AdapterFacts, AdapterKind, Backend, DeviceChoice, adapters, 
 use crate::eigh::Eigh;
 use crate::error::KernelError;
 use crate::gpu::{DeviceSetup, GpuEngine};
+use crate::limits::{EIGH_SIDES, MAX_TASKS};
 use crate::work::Work;
 
 /// What does the work.
@@ -50,6 +51,20 @@ impl Engine {
                 Ok(out)
             }
             Engine::Gpu(engine) => engine.run(work, chunk),
+        }
+    }
+
+    /// Whether [`eigh`](Self::eigh) of matrices of order n belongs on this engine's device: on a GPU up to order 64, which a
+    /// workgroup's memory holds, and beyond that on cards with memory of their own. Elsewhere larger ones take the CPU far less
+    /// time. [`eigh`](Self::eigh) itself does as it is told.
+    pub fn decomposes(&self, n: usize) -> bool {
+        match self {
+            Engine::Cpu(_) => false,
+            Engine::Gpu(engine) => {
+                let most =
+                    if engine.facts().kind == AdapterKind::Discrete { MAX_TASKS } else { EIGH_SIDES[1] as usize };
+                (2..=most).contains(&n)
+            }
         }
     }
 

@@ -75,8 +75,8 @@ pub use eigh::Eigh;
 pub use engine::{Engine, Opened, open, open_as};
 pub use error::KernelError;
 pub use gpu::{
-    DeviceCopy, DeviceSetup, Finished, GpuEngine, GpuStream, InjectedFault, KeptChunk, Resident, ShaderVariant,
-    shader_variants,
+    DeviceCopy, DeviceSetup, Finished, GpuEngine, GpuStream, InjectedFault, KeptChunk, RawEigh, Resident,
+    ShaderVariant, shader_variants,
 };
 pub use gram::Gram;
 pub use limits::{MAX_TASKS, RUN_ROWS, SLICE_ALIGNMENT};

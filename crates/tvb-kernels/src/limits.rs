@@ -36,8 +36,8 @@ pub(crate) const PARTIALS_BYTES: u64 = 32 << 20;
 /// Bytes between the parameters of one dispatch and the next, and the alignment of bindings: what every adapter takes.
 pub(crate) const BINDING_ALIGNMENT: usize = 256;
 
-/// Columns whose codes a thread of `code_kept` or `decode` goes through in one dispatch, at most: up to 600 rounds of loops each,
-/// and Mesa's software adapter ends a thread's loops after 65,535, all of them together.
+/// Columns whose codes a thread of `code_kept` or `decode` goes through in one dispatch, at most: up to 600 rounds of loops each
+/// where a compiler unrolls none, and Mesa's software adapter ends a thread's loops after 65,535, all of them together.
 pub(crate) const CODED_TOGETHER: usize = 32;
 
 /// Floats that a workgroup of theirs leaves to the next dispatch.
@@ -46,12 +46,18 @@ pub(crate) const CODED_VALUES: usize = 2048;
 /// The most shared columns that `code` takes on a GPU.
 pub(crate) const MOST_KEPT: usize = 32;
 
-/// The largest matrix for the GPU's eigendecomposition: its pairs' rotations fit the workgroup's memory.
-pub(crate) const MOST_EIGH_ORDER: usize = 1024;
+/// The largest orders of the variants of `eigh`: a matrix and, in the first, its vectors fit the workgroup's memory.
+pub(crate) const EIGH_SIDES: [u32; 2] = [32, 64];
 
-/// Multiplications of one dispatch of `eigh`, about: some tens of milliseconds on a slow GPU, since a long dispatch
-/// gets the whole device reset on macOS and Windows.
-pub(crate) const EIGH_WORK: usize = 64 << 20;
+/// The largest matrix for the GPU's eigendecomposition.
+pub(crate) const MOST_EIGH_ORDER: usize = MAX_TASKS;
+
+/// The most sweeps of `eigh`; the shader has the same number. Half as many are enough but for clusters.
+pub(crate) const EIGH_SWEEPS: usize = 14;
+
+/// Multiplications of one submit of `eigh`, about: some tens of milliseconds on a slow GPU, since a long one gets the whole
+/// device reset on macOS and Windows. One matrix of order 64 is a thirtieth of it.
+pub(crate) const EIGH_WORK: usize = 1 << 30;
 
 const _: () = {
     assert!(CHAIN_ROWS <= RUN_ROWS);

@@ -1,10 +1,10 @@
 //! The GPU engine: a device and what can be asked of it.
 
 use super::context::{Context, DeviceSetup, InjectedFault};
+use super::eigh::{self, RawEigh};
 use super::resident::{DeviceCopy, Resident};
-use super::shader::Kernel;
 use super::stream::{FirstUse, GpuStream};
-use super::{eigh, self_test, single};
+use super::{self_test, single};
 use crate::chunk::Chunk;
 use crate::cpu::CpuEngine;
 use crate::device::{AdapterFacts, adapters};
@@ -12,6 +12,7 @@ use crate::eigh::Eigh;
 use crate::error::KernelError;
 use crate::work::Work;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// The GPU engine: one device, shared by its streams. Cheap to clone; clones share the device, also one that was reopened.
@@ -21,6 +22,7 @@ pub struct GpuEngine {
     facts: Arc<AdapterFacts>,
     setup: DeviceSetup,
     cpu: CpuEngine,
+    n_eigh_on_host: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for GpuEngine {
@@ -34,7 +36,8 @@ impl GpuEngine {
     pub(crate) fn open(adapter: &wgpu::Adapter, facts: AdapterFacts, setup: DeviceSetup) -> Result<Self, KernelError> {
         let context = Arc::new(Context::open(adapter, facts, setup)?);
         let facts = Arc::new(context.facts.clone());
-        Ok(Self { context: Arc::new(RwLock::new(context)), facts, setup, cpu: CpuEngine::new() })
+        let context = Arc::new(RwLock::new(context));
+        Ok(Self { context, facts, setup, cpu: CpuEngine::new(), n_eigh_on_host: Arc::default() })
     }
 
     fn context(&self) -> Arc<Context> {
@@ -144,14 +147,32 @@ impl GpuEngine {
     /// lower triangles are read.
     ///
     /// f32 on the device, then refined to f64 and checked on the host; one that does not pass is done by the CPU engine,
-    /// with a warning in the log.
+    /// with a warning in the log, and counted.
     ///
     /// # Errors
-    /// [`KernelError`] when the length is not n_matrices · n² or an entry is not finite, and device errors.
+    /// [`KernelError`] when the length is not n_matrices · n² or an entry is not finite, [`KernelError::SelfTest`], and device
+    /// errors.
     pub fn eigh(&self, matrices: &[f64], n: usize, n_matrices: usize) -> Result<Vec<Eigh>, KernelError> {
-        let context = self.context();
-        self_test::first_use(&context, Kernel::Eigh)?;
-        eigh::run(&context, &self.cpu, matrices, n, n_matrices)
+        let context = self.sound_context()?;
+        if let Some(kernel) = eigh::kernel_for(n) {
+            self_test::first_use(&context, kernel)?;
+        }
+        eigh::run(&context, &self.cpu, matrices, n, n_matrices, &self.n_eigh_on_host)
+    }
+
+    /// How many matrices of [`eigh`](Self::eigh) the CPU engine has done so far, since the device cannot take them or got
+    /// them wrong. Those of order 0 and 1, of which nothing is to be found, do not count.
+    pub fn n_eigh_on_host(&self) -> u64 {
+        self.n_eigh_on_host.load(Ordering::Relaxed)
+    }
+
+    /// What [`eigh`](Self::eigh) refines, as the device gives it and untested: for tests, since refining also mends vectors
+    /// that are far worse than f32.
+    ///
+    /// # Errors
+    /// As [`eigh`](Self::eigh); [`KernelError::Limit`] for an order that the device does not take.
+    pub fn raw_eigh(&self, matrices: &[f64], n: usize, n_matrices: usize) -> Result<RawEigh, KernelError> {
+        eigh::raw(&*self.sound_context()?, matrices, n, n_matrices)
     }
 
     /// Fills every result buffer with NaNs before each submit, so that a value no kernel wrote cannot pass for one. For

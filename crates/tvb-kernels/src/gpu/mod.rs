@@ -27,6 +27,7 @@ mod tables;
 pub(crate) mod variant;
 
 pub use context::{DeviceSetup, InjectedFault};
+pub use eigh::RawEigh;
 pub use engine::GpuEngine;
 pub use finished::Finished;
 pub use kept::KeptChunk;

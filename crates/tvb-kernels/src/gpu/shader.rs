@@ -2,7 +2,7 @@
 
 use super::variant::{Format, Shape, Tile};
 use crate::error::KernelError;
-use crate::limits::OUTPUTS;
+use crate::limits::{EIGH_SIDES, OUTPUTS, THREADS};
 
 /// A shader and its variant: what a pipeline is made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,12 +19,14 @@ pub(crate) enum Kernel {
     Code(Format),
     /// code_kept of code.wgsl: the shared columns.
     CodeKept(Format),
-    /// measure of code.wgsl: what both decode to.
+    /// measure of code.wgsl: what both decode to, where there are shared columns.
     Measure(Format),
     /// decode.wgsl.
     Decode(Format),
-    /// eigh.wgsl.
-    Eigh,
+    /// eigh.wgsl for matrices of at most this order, an even one.
+    Eigh { side: u32 },
+    /// eigh_round.wgsl.
+    EighRound,
 }
 
 /// The text of one shader variant, as every engine gets it: for tools that hand it to other compilers.
@@ -57,7 +59,8 @@ pub fn shader_variants() -> Result<Vec<ShaderVariant>, KernelError> {
 impl Kernel {
     /// Every variant that an engine can ask for.
     pub(crate) fn all() -> Vec<Kernel> {
-        let mut kernels = vec![Kernel::GramFold, Kernel::Eigh];
+        let mut kernels = vec![Kernel::GramFold, Kernel::EighRound];
+        kernels.extend(EIGH_SIDES.map(|side| Kernel::Eigh { side }));
         for format in Format::ALL {
             kernels.extend([Kernel::Code, Kernel::CodeKept, Kernel::Measure, Kernel::Decode].map(|of| of(format)));
             let tiles = Shape::LARGE.tiles().iter();
@@ -81,7 +84,8 @@ impl Kernel {
             Kernel::Project { .. } | Kernel::Reconstruct { .. } => tvb_shaders::COMBINE,
             Kernel::Code(_) | Kernel::CodeKept(_) | Kernel::Measure(_) => tvb_shaders::CODE,
             Kernel::Decode(_) => tvb_shaders::DECODE,
-            Kernel::Eigh => tvb_shaders::EIGH,
+            Kernel::Eigh { .. } => tvb_shaders::EIGH,
+            Kernel::EighRound => tvb_shaders::EIGH_ROUND,
         }
     }
 
@@ -112,7 +116,8 @@ impl Kernel {
             Kernel::CodeKept(_) => "code_kept",
             Kernel::Measure(_) => "measure",
             Kernel::Decode(_) => "decode",
-            Kernel::Eigh => "eigh",
+            Kernel::Eigh { .. } => "eigh",
+            Kernel::EighRound => "eigh_round",
         }
     }
 
@@ -132,7 +137,8 @@ impl Kernel {
             Kernel::Code(format) | Kernel::CodeKept(format) | Kernel::Measure(format) | Kernel::Decode(format) => {
                 vec![("FORMAT", format.code())]
             }
-            Kernel::GramFold | Kernel::Eigh => Vec::new(),
+            Kernel::Eigh { side } => vec![("SIDE", side), ("HELD", u32::from(side < THREADS))],
+            Kernel::GramFold | Kernel::EighRound => Vec::new(),
         }
     }
 

@@ -80,7 +80,7 @@ fn shaders_are_valid_and_within_the_least_limits() {
             .count();
         assert!(n_storage <= 8, "{kernel:?}: {n_storage} storage buffers");
     }
-    assert!(every_variant().iter().any(|(kernel, _)| matches!(kernel, Kernel::Eigh)));
+    assert!(every_variant().iter().any(|(kernel, _)| matches!(kernel, Kernel::Eigh { .. })));
 }
 
 /// The constants of a module by their names, where they are whole numbers.

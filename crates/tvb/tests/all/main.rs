@@ -21,3 +21,4 @@ mod properties;
 mod report;
 mod solve;
 mod spans;
+mod spectra;

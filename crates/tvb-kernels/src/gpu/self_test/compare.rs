@@ -19,7 +19,7 @@ pub(super) fn format_of(kernel: Kernel) -> Format {
         Kernel::Gram { format, .. } | Kernel::Project { format, .. } | Kernel::Reconstruct { format, .. } => format,
         Kernel::Code(format) | Kernel::CodeKept(format) | Kernel::Measure(format) | Kernel::Decode(format) => format,
         // Neither reads a chunk.
-        Kernel::GramFold | Kernel::Eigh => Format::F32,
+        Kernel::GramFold | Kernel::Eigh { .. } | Kernel::EighRound => Format::F32,
     }
 }
 

@@ -21,9 +21,7 @@ mod values;
 use super::context::Context;
 use super::eigh;
 use super::shader::Kernel;
-use crate::cpu::CpuEngine;
 use crate::error::KernelError;
-use compare::failed;
 use std::sync::Arc;
 
 /// Compares the device with the CPU engine on this kernel, if it has not passed that test yet.
@@ -37,23 +35,9 @@ pub(super) fn first_use(context: &Arc<Context>, kernel: Kernel) -> Result<(), Ke
         Kernel::Reconstruct { .. } => sums::reconstruct(context, kernel)?,
         Kernel::Code(_) | Kernel::CodeKept(_) | Kernel::Measure(_) => codes::code(context, kernel)?,
         Kernel::Decode(_) => codes::decode(context, kernel)?,
-        Kernel::Eigh => decomposition(context)?,
+        Kernel::Eigh { .. } | Kernel::EighRound => eigh::self_test(context, kernel)?,
     }
     context.set_passed(kernel);
-    Ok(())
-}
-
-/// The whole way of a decomposition, a step down to f64 included.
-fn decomposition(context: &Arc<Context>) -> Result<(), KernelError> {
-    let cpu = CpuEngine::new();
-    let n = 7;
-    let matrix: Vec<f64> = (0..n * n).map(|at| 1.0 / (1.0 + (at / n) as f64 + (at % n) as f64)).collect();
-    let (found, expected) = (eigh::run(context, &cpu, &matrix, n, 1)?, cpu.eigh(&matrix, n, 1)?);
-    for (found, expected) in found[0].values.iter().zip(&expected[0].values) {
-        if (found - expected).abs().partial_cmp(&(1e-9 * 2.0)).is_none_or(std::cmp::Ordering::is_gt) {
-            return Err(failed(Kernel::Eigh, format!("eigenvalue {found} where {expected} was expected")));
-        }
-    }
     Ok(())
 }
 
@@ -71,7 +55,7 @@ mod tests {
                 Kernel::Project { .. } => sums::n_outputs(kernel, sums::projection).is_ok(),
                 Kernel::Reconstruct { .. } => sums::n_outputs(kernel, sums::reconstruction).is_ok(),
                 Kernel::Code(_) | Kernel::CodeKept(_) | Kernel::Measure(_) => !codes::coded(kernel).is_empty(),
-                Kernel::Decode(_) | Kernel::Eigh => true,
+                Kernel::Decode(_) | Kernel::Eigh { .. } | Kernel::EighRound => true,
             };
             assert!([Shape::SMALL, Shape::LARGE].into_iter().any(is_found), "{kernel:?}");
         }
