@@ -1,7 +1,7 @@
 //! The tests of code and decode.
 
-use super::values::{Rows, case};
-use super::{Case, both, failed, format_of, runs, same};
+use super::compare::{both, failed, format_of, runs, same};
+use super::values::{Case, Rows, case};
 use crate::chunk::{ChunkLayout, CodeSlice, Dtype};
 use crate::code::{Code, Codes, Measured};
 use crate::decode::Decode;

@@ -1,7 +1,7 @@
 //! The tests of gram, project and reconstruct.
 
+use super::compare::{both, ends, format_of, runs, same};
 use super::values::{FIRST_LEAST, ODD, Rows, case, odd};
-use super::{both, ends, format_of, runs, same};
 use crate::chunk::{Columns, Dtype};
 use crate::error::KernelError;
 use crate::gpu::context::Context;

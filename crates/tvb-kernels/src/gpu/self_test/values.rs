@@ -1,9 +1,14 @@
 //! Chunks of chosen values for the test of a device.
 
-use super::Case;
 use crate::chunk::{ChunkLayout, Dtype, FactorSlice, Segment, Slice};
 use crate::gpu::variant::Format;
 use crate::limits::SLICE_ALIGNMENT;
+
+/// A chunk for a test.
+pub(super) struct Case {
+    pub(super) layout: ChunkLayout,
+    pub(super) bytes: Vec<u8>,
+}
 
 /// What one segment holds.
 #[derive(Clone, Copy, Debug)]
