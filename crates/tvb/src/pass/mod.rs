@@ -7,6 +7,7 @@
 //!                          Operation (engine) or HostOperation ─▶ part ─▶ Line: in chunk order ─▶ fold, by Span
 //! ```
 
+mod auto;
 mod block;
 pub mod bookmark;
 mod chunks;
@@ -25,6 +26,7 @@ mod run;
 mod runtime;
 mod spans;
 
+pub use auto::Auto;
 pub use block::Block;
 pub use chunks::{ChunkSize, Grid};
 pub use delta::{decode_deltas, decode_rows};

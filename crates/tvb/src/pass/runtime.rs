@@ -2,6 +2,7 @@
 
 use super::chunks::ChunkSize;
 use crate::checkpoint::Budget;
+use crate::cost::Choice;
 use crate::digest::BLOCK_ROWS;
 use crate::error::{Error, Result};
 use tvb_kernels::{Backend, CpuEngine, DeviceChoice, Engine, KernelError, triangle_len};
@@ -29,8 +30,10 @@ pub struct Runtime {
     pub budget: Budget,
     /// Cap on what stays in a GPU's own memory between the passes, in bytes.
     pub device_memory_bytes: u64,
-    /// Why the CPU was taken though there is a GPU, where that is so.
+    /// Why the CPU was taken though a GPU was chosen, where that is so.
     pub warning: Option<String>,
+    /// Which device was taken for the job and why, where there was anything to choose.
+    pub choice: Option<Choice>,
 }
 
 /// Host buffers of a pass where nothing else is said.
@@ -43,8 +46,8 @@ const GPU_CHUNK_BYTES: usize = 16 << 20;
 const CHUNK_GRAMS_BYTES: usize = 4 << 20;
 
 impl Runtime {
-    /// Opens a device: "auto" (a GPU, else the CPU), "cpu", "gpu", an index, or a part of an adapter's name. All cores,
-    /// 512 MB of host buffers and 2 GB of a GPU's own memory.
+    /// Opens a device: "cpu", "gpu", an index, or a part of an adapter's name; "auto" is the CPU, as nothing is known of the job
+    /// ([`open_for`](Runtime::open_for) knows it). All cores, 512 MB of host buffers and 2 GB of a GPU's own memory.
     ///
     /// # Errors
     /// Failed: no such device, or one that fails its test.
@@ -58,7 +61,7 @@ impl Runtime {
     /// As [`open`](Runtime::open).
     pub fn open_on(device: &DeviceChoice, backend: Option<Backend>) -> Result<Runtime> {
         let opened = tvb_kernels::open(device, backend).map_err(|error| device_error(error).context("device"))?;
-        Ok(Runtime { warning: opened.warning, ..Runtime::on(opened.engine) })
+        Ok(Runtime::on(opened.engine))
     }
 
     /// An engine that is open already; all cores, 512 MB of host buffers and 2 GB of a GPU's own memory.
@@ -66,7 +69,7 @@ impl Runtime {
         let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
         let (memory_bytes, device_memory_bytes) = (MEMORY_BYTES, DEVICE_MEMORY_BYTES);
         let budget = Budget::new(memory_bytes);
-        Runtime { engine, n_threads, memory_bytes, budget, device_memory_bytes, warning: None }
+        Runtime { engine, n_threads, memory_bytes, budget, device_memory_bytes, warning: None, choice: None }
     }
 
     /// The CPU engine.

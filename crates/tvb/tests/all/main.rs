@@ -3,6 +3,7 @@
 //! One program, since each links the whole engine: `cargo test -p tvb --test all solve::` runs a part of it.
 
 mod checkpoint;
+mod choice;
 mod coded;
 mod device_faults;
 mod factors;
