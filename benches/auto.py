@@ -47,6 +47,7 @@ def main():
     parser.add_argument("--tasks", type=int, nargs="+", default=[4, 20, 64])
     parser.add_argument("--threads", type=int, nargs="+", default=[0])
     parser.add_argument("--saved", help="a saved bench to go by, in place of a new one")
+    parser.add_argument("--quick", action="store_true", help="save a quick bench")
     parser.add_argument("--folder")
     args = parser.parse_args()
     own = tempfile.TemporaryDirectory(dir=args.folder)
@@ -66,8 +67,9 @@ def main():
     if args.saved:
         (root / "bench.json").write_bytes(Path(args.saved).read_bytes())
     else:
-        run(["bench", "--save", "--device", args.device])
-        run(["bench", "--save", "--device", "cpu"])
+        quick = ["--quick"] if args.quick else []
+        run(["bench", "--save", "--device", args.device, *quick])
+        run(["bench", "--save", "--device", "cpu", *quick])
     print("| job | dtype | T | parameters | threads | cpu, s | adapter, s | auto, s | expected, s | taken | off the better |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: |")
     worst = 0.0
