@@ -46,7 +46,7 @@ impl Pass<'_> {
         // A segment's last block need not be full, nor its slices without gaps.
         (self.grid.most_rows() / BLOCK + self.grid.most_blocks())
             .saturating_mul(words)
-            .saturating_add(64 * self.plan.codes.len())
+            .saturating_add((64 * self.plan.codes.len()).saturating_mul(self.grid.most_blocks()))
     }
 
     /// Bytes of a staging buffer for one chunk: 4 bytes an element at most, each slice on a multiple of 4.

@@ -16,6 +16,7 @@ mod kept;
 mod kept_on_device;
 mod lora;
 mod lora_damage;
+mod many_small;
 mod numbers;
 mod numbers_on_gpu;
 mod properties;
