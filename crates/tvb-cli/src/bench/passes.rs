@@ -98,7 +98,7 @@ impl Passes<'_> {
             |engine: &Engine| matches!(engine, Engine::Gpu(gpu) if gpu.facts().kind == AdapterKind::Software);
         match &self.runtime.engine {
             engine if is_software(engine) => 16 << 20,
-            _ if self.quick => 32 << 20,
+            _ if self.quick => 16 << 20,
             Engine::Cpu(_) if self.runtime.n_threads <= 4 => 64 << 20,
             _ => 256 << 20,
         }

@@ -93,6 +93,9 @@ pub fn choose(work: &Work, cpu: &Believed, adapters: &[(usize, Believed)], devic
     }
 }
 
+/// Seconds of a job of which nobody asks where it was done.
+const SHORT_S: f64 = 1.0;
+
 /// What helps where nothing was measured.
 const MEASURE: &str = "`tvb bench --save` measures";
 
@@ -105,7 +108,7 @@ impl fmt::Display for Choice {
         let Some(seconds) = self.taken.seconds else { return f.write_str(": nothing is known of this job") };
         write!(f, ": {} expected", shown(seconds))?;
         let Some(other) = &self.passed_over else {
-            return f.write_str(", less than it takes to open a GPU");
+            return Ok(());
         };
         write!(f, ", {} on {}", other.seconds.map_or("unknown".to_owned(), shown), other.name)?;
         match (&self.taken.origin, &other.origin) {
@@ -117,9 +120,14 @@ impl fmt::Display for Choice {
 }
 
 impl Choice {
-    /// Whether no GPU was even asked, as the job takes less than one takes to open: little to tell anybody.
+    /// Whether there is little to tell anybody: a short job on the CPU engine by the class table alone.
     pub fn is_of_little_work(&self) -> bool {
-        self.only_on_cpu.is_none() && self.adapter.is_none() && self.passed_over.is_none()
+        let by_class = |other: &Estimate| other.origin == Origin::Class;
+        let is_short = self.taken.seconds.is_none_or(|seconds| seconds < SHORT_S);
+        self.only_on_cpu.is_none()
+            && self.adapter.is_none()
+            && is_short
+            && self.passed_over.as_ref().is_none_or(by_class)
     }
 
     /// For programs.

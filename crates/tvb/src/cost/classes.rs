@@ -89,7 +89,16 @@ pub fn cpu(n_threads: usize) -> Rates {
 
 /// An adapter that this many threads feed.
 pub fn adapter(facts: &AdapterFacts, n_threads: usize) -> Rates {
-    let (share, kept_by) = match facts.kind {
+    of_kind(facts.kind, n_threads)
+}
+
+/// The best that any adapter is taken to be.
+pub fn best(n_threads: usize) -> Rates {
+    of_kind(AdapterKind::Discrete, n_threads)
+}
+
+fn of_kind(kind: AdapterKind, n_threads: usize) -> Rates {
+    let (share, kept_by) = match kind {
         AdapterKind::Discrete => (1.0, KEPT_BY),
         AdapterKind::Integrated | AdapterKind::Virtual | AdapterKind::Other => (OTHER_SHARE, 0.0),
         AdapterKind::Software => (SOFTWARE_SHARE, 0.0),

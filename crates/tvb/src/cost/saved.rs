@@ -7,7 +7,7 @@ use super::choice::{Believed, Origin};
 use super::rates::{Rate, Rates};
 use super::work::{Stage, Width};
 use serde::{Deserialize, Serialize};
-use tvb_kernels::AdapterFacts;
+use tvb_kernels::{AdapterFacts, AdapterKind};
 
 /// A file larger than this is something else.
 pub const SAVED_BYTES_MAX: u64 = 1 << 20;
@@ -184,6 +184,17 @@ impl Saved {
         };
         self.devices.retain(|known| !is_same(known));
         self.devices.push(device);
+    }
+
+    /// What was measured of every adapter, whether it is still there or not; software ones only where `with_software`.
+    pub fn adapters(&self, n_threads: usize, with_software: bool) -> Vec<Believed> {
+        let is_meant = |kind: &str| kind != CPU && (with_software || kind != AdapterKind::Software.name());
+        let adapters = self.devices.iter().filter(|device| is_meant(&device.machine.kind));
+        let believed = adapters.filter_map(|device| {
+            let rates = device.to_rates()?.fed_by(n_threads);
+            Some(Believed { name: device.machine.name.clone(), rates, origin: Origin::Saved(device.date.clone()) })
+        });
+        believed.collect()
     }
 
     /// What was measured of a device, for this many threads; the word for a driver that has changed since.

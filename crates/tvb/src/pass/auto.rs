@@ -21,9 +21,6 @@ pub struct Auto {
     pub saved: Saved,
 }
 
-/// No device opens faster than this, in seconds: a shorter job need not ask the drivers, which itself takes as long.
-const LEAST_OPEN_S: f64 = 0.05;
-
 impl Auto {
     /// What is believed of the CPU engine; a word where what was saved of it is of no use.
     pub fn cpu(&self) -> (Believed, Option<String>) {
@@ -65,9 +62,18 @@ impl Auto {
     fn choose(&self, work: &Work) -> (Choice, Option<Adapters>, Vec<String>) {
         let (cpu, word) = self.cpu();
         let mut words: Vec<String> = word.into_iter().collect();
-        let seconds = cpu.rates.seconds(work, 0);
-        if work.only_on_cpu.is_some() || seconds.is_some_and(|seconds| seconds < LEAST_OPEN_S) {
-            return (choose(work, &cpu, &[], 0), None, words);
+        // To ask the drivers for their adapters takes a part of a second itself. So it is asked first whether any adapter that was
+        // measured here, or the best of the class table, would do the job sooner.
+        let mut conceivable = self.saved.adapters(self.n_threads, self.with_software);
+        conceivable.push(Believed {
+            name: "any GPU".to_owned(),
+            rates: classes::best(self.n_threads),
+            origin: Origin::Class,
+        });
+        let conceivable: Vec<(usize, Believed)> = conceivable.into_iter().enumerate().collect();
+        let choice = choose(work, &cpu, &conceivable, self.device_memory_bytes);
+        if choice.adapter.is_none() {
+            return (choice, None, words);
         }
         let adapters = Adapters::find(self.backend);
         let mut candidates = Vec::new();

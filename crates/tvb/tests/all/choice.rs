@@ -179,7 +179,7 @@ fn the_line_says_which_and_why() {
             choose(&work, &cpu(saved_on()), &[(0, of(0.1, 100.0, Origin::Class))], 0),
             "device: card: 200 ms expected, 1.0 s on cpu (class table, the other saved 2026-11-27; `tvb bench --save` measures)",
         ),
-        (choose(&work, &cpu(Origin::Class), &[], 0), "device: cpu: 1.0 s expected, less than it takes to open a GPU"),
+        (choose(&work, &cpu(Origin::Class), &[], 0), "device: cpu: 1.0 s expected"),
         (
             choose(&Work::only_on_cpu("f64 is for the CPU"), &cpu(Origin::Class), &[], 0),
             "device: cpu: f64 is for the CPU",
