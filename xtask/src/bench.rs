@@ -55,7 +55,7 @@ pub(crate) struct Args {
     /// The Python of --peers
     #[arg(long, value_name = "PATH", requires = "peers")]
     python: Option<PathBuf>,
-    /// Where the table goes; by default benches/results/DATE-jobs.md
+    /// Where the table goes; by default benches/results/MACHINE/DATE-jobs.md
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Passed on to criterion, for example a bench's name
@@ -95,11 +95,23 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         args.rounds.max(1)
     );
     let text = head + jobs.text();
-    let path = args.output.clone().unwrap_or_else(|| root().join(format!("benches/results/{date}-jobs.md")));
+    let folder = root().join("benches/results").join(slug(&machine()));
+    let path = args.output.clone().unwrap_or_else(|| folder.join(format!("{date}-jobs.md")));
+    if args.output.is_none() {
+        std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    }
     std::fs::write(&path, &text).map_err(|error| format!("{}: {error}", path.display()))?;
     print!("{text}");
     eprintln!("\nwritten to {}", path.display());
     Ok(())
+}
+
+/// The folder of a machine's results: `amd-epyc-2-cores`, as `tvb bench --markdown` names it.
+fn slug(machine: &str) -> String {
+    let (cores, model) = machine.split_once(" cores of ").unwrap_or(("", machine));
+    let named = format!("{model} {cores} cores").replace("(R)", " ").replace("(TM)", " ").to_ascii_lowercase();
+    let words = named.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join("-")
 }
 
 /// The flags as they were typed, but for those whose values are places on this machine.

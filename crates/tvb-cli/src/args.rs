@@ -1,14 +1,17 @@
 //! The flags that every command has, as they were typed ([`CommonArgs`]) and as they are meant ([`Context`]).
 
 use crate::interrupt::asked_to_stop;
+use crate::machine::processor;
 use crate::progress::Display;
 use clap::{ArgAction, ValueEnum};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use tvb::checkpoint::{Budget, Checkpoint, OpenOptions};
 use tvb::columns::tasks::split_key;
-use tvb::pass::Runtime;
+use tvb::cost::{Choice, Work};
+use tvb::pass::{Auto, Runtime};
 use tvb::progress::{Progress, unless_cancelled};
+use tvb::shown::escaped;
 use tvb::{Result, units};
 use tvb_kernels::{Backend, CpuEngine, DeviceChoice, Engine};
 
@@ -16,7 +19,8 @@ use tvb_kernels::{Backend, CpuEngine, DeviceChoice, Engine};
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Common options")]
 pub(crate) struct CommonArgs {
-    /// Where to compute: auto, cpu, gpu, an index from `tvb devices`, or a part of an adapter's name
+    /// Where to compute: auto (what does the job soonest, by `tvb devices`), cpu, gpu, an index from `tvb devices`, or a part of an
+    /// adapter's name
     #[arg(long, global = true, env = "TVB_DEVICE", default_value = "auto")]
     pub device: String,
     /// Graphics interfaces to look for adapters on; all of them by default
@@ -111,7 +115,25 @@ impl Context {
         &self.device
     }
 
-    /// Opens the device that was asked for; a warning, where there is one, goes to the log.
+    /// Opens the device that was asked for, or the one that does `work` soonest where none was, and says which and why.
+    pub(crate) fn runtime_for(&self, work: impl FnOnce() -> Result<Work>) -> Result<Runtime> {
+        if self.device != DeviceChoice::Auto {
+            return self.runtime_on(&self.device);
+        }
+        if !may_have_a_card() {
+            return self.runtime_on(&DeviceChoice::Cpu);
+        }
+        let (runtime, words) = Runtime::open_for(&work()?, &self.auto());
+        words.iter().for_each(|word| self.progress.warn(word));
+        match &runtime.choice {
+            Some(choice) if choice.is_of_little_work() => tracing::debug!("{}", escaped(&choice.to_string())),
+            Some(choice) => self.progress.note(&escaped(&choice.to_string())),
+            None => {}
+        }
+        Ok(self.limited(runtime))
+    }
+
+    /// Opens the device that was asked for, for work that is the host's on any.
     pub(crate) fn runtime(&self) -> Result<Runtime> {
         self.runtime_on(&self.device)
     }
@@ -125,6 +147,28 @@ impl Context {
         }
     }
 
+    /// What would be taken for `work`, where that is left to `auto` and there is anything to choose.
+    pub(crate) fn choice_for(&self, work: impl FnOnce() -> Result<Work>) -> Result<Option<Choice>> {
+        if self.device != DeviceChoice::Auto || !may_have_a_card() {
+            return Ok(None);
+        }
+        let (choice, words) = self.auto().choice(&work()?);
+        words.iter().for_each(|word| self.progress.warn(word));
+        Ok(choice)
+    }
+
+    /// What `auto` chooses by.
+    pub(crate) fn auto(&self) -> Auto {
+        Auto {
+            backend: self.backend,
+            n_threads: self.n_threads,
+            device_memory_bytes: self.device_memory_bytes,
+            processor: processor(),
+            with_software: software_as_card(),
+            saved: crate::saved::load(&self.progress),
+        }
+    }
+
     /// Opens a checkpoint.
     pub(crate) fn open(&self, path: &Path) -> Result<Checkpoint> {
         let (path, key) = split_key(path)?;
@@ -133,12 +177,13 @@ impl Context {
 
     /// Opens another device than the one that was asked for, if any was.
     pub(crate) fn runtime_on(&self, device: &DeviceChoice) -> Result<Runtime> {
-        let no_card = *device == DeviceChoice::Auto && !may_have_a_card();
-        let device = if no_card { &DeviceChoice::Cpu } else { device };
-        let runtime = Runtime::open_on(device, self.backend)?
-            .with_threads(self.n_threads)
-            .with_memory(self.memory_bytes)
-            .with_budget(self.budget.clone());
+        Ok(self.limited(Runtime::open_on(device, self.backend)?))
+    }
+
+    /// With the limits that were asked for; a warning of it, where there is one, goes to the log.
+    fn limited(&self, runtime: Runtime) -> Runtime {
+        let runtime =
+            runtime.with_threads(self.n_threads).with_memory(self.memory_bytes).with_budget(self.budget.clone());
         let runtime = match self.device_memory_bytes {
             Some(n_bytes) => runtime.with_device_memory(n_bytes),
             None => runtime,
@@ -146,13 +191,18 @@ impl Context {
         if let Some(warning) = &runtime.warning {
             self.progress.warn(warning);
         }
-        Ok(runtime)
+        runtime
     }
+}
+
+/// Whether `auto` takes a software adapter for a card (CONTRIBUTING.md): its choices are tried that way where there is none.
+pub(crate) fn software_as_card() -> bool {
+    std::env::var_os("TVB_SOFTWARE_AS_CARD").is_some_and(|value| value == "1")
 }
 
 /// Whether there may be a GPU that is not emulated. Where the system has no device file of one, `auto` need not ask every driver:
 /// Mesa's alone would load a compiler of 60 MB for the software adapter that `auto` does not take.
-fn may_have_a_card() -> bool {
+pub(crate) fn may_have_a_card() -> bool {
     const DEVICE_FILES: [&str; 10] = [
         "/dev/dri",
         "/dev/nvidiactl",
@@ -165,5 +215,5 @@ fn may_have_a_card() -> bool {
         "/dev/nvhost-gpu",
         "/dev/nvmap",
     ];
-    !cfg!(target_os = "linux") || DEVICE_FILES.iter().any(|path| Path::new(path).exists())
+    software_as_card() || !cfg!(target_os = "linux") || DEVICE_FILES.iter().any(|path| Path::new(path).exists())
 }

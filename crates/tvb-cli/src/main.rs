@@ -22,8 +22,10 @@ mod commands;
 mod inputs;
 mod interrupt;
 mod logging;
+mod machine;
 mod output;
 mod progress;
+mod saved;
 mod solving;
 
 use std::process::ExitCode;

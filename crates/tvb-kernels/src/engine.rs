@@ -25,8 +25,46 @@ pub struct Opened {
     pub engine: Engine,
     /// The adapter's facts; `None` for the CPU engine.
     pub facts: Option<AdapterFacts>,
-    /// Why the CPU engine was taken though there is a GPU, where that is so.
-    pub warning: Option<String>,
+}
+
+/// The adapters of this machine, found once: to look for them again takes as long as the first time.
+#[derive(Debug)]
+pub struct Adapters {
+    found: Vec<(wgpu::Adapter, AdapterFacts)>,
+}
+
+impl Adapters {
+    /// Those of `backend`, all but GL where `None`.
+    pub fn find(backend: Option<Backend>) -> Adapters {
+        Adapters { found: adapters(backend) }
+    }
+
+    /// What there is to know about each, in the order that [`DeviceChoice::Index`] counts in.
+    pub fn facts(&self) -> Vec<AdapterFacts> {
+        self.found.iter().map(|(_, facts)| facts.clone()).collect()
+    }
+
+    /// Opens what `choice` means among them, and tests every kernel on it against the CPU engine.
+    ///
+    /// # Errors
+    /// As [`open`].
+    pub fn open(&self, choice: &DeviceChoice, setup: DeviceSetup) -> Result<Opened, KernelError> {
+        let all = self.facts();
+        let found = choose(choice, &all)?.and_then(|at| self.found.get(at));
+        let Some((adapter, facts)) = found else { return Ok(Opened::cpu()) };
+        let engine = GpuEngine::open(adapter, facts.clone(), setup)?;
+        if facts.kind == AdapterKind::Software {
+            tracing::debug!(adapter = %facts, "a software adapter: the CPU engine is faster");
+        }
+        Ok(Opened { engine: Engine::Gpu(engine), facts: Some(facts.clone()) })
+    }
+}
+
+impl Opened {
+    /// The CPU engine, which needs no test.
+    pub fn cpu() -> Opened {
+        Opened { engine: Engine::Cpu(CpuEngine::new()), facts: None }
+    }
 }
 
 impl Engine {
@@ -83,8 +121,7 @@ impl Engine {
 
 /// Opens the device that `choice` means among those of `backend` (all but GL where `None`). Nothing is compiled for it or run on
 /// it yet: each variant of a kernel is tested against the CPU engine when a job first uses it, and
-/// [`KernelError::SelfTest`] comes out of that use where it is wrong. Under [`DeviceChoice::Auto`] a device that cannot be opened is
-/// passed over for the CPU engine, with a warning; one that was asked for is an error.
+/// [`KernelError::SelfTest`] comes out of that use where it is wrong.
 ///
 /// # Errors
 /// [`KernelError::NoAdapter`], [`KernelError::OnlySoftware`], and device errors.
@@ -97,24 +134,9 @@ pub fn open(choice: &DeviceChoice, backend: Option<Backend>) -> Result<Opened, K
 /// # Errors
 /// As [`open`].
 pub fn open_as(choice: &DeviceChoice, backend: Option<Backend>, setup: DeviceSetup) -> Result<Opened, KernelError> {
-    let cpu = |warning| Opened { engine: Engine::Cpu(CpuEngine::new()), facts: None, warning };
-    if *choice == DeviceChoice::Cpu {
-        return Ok(cpu(None));
-    }
-    let found = adapters(backend);
-    let facts: Vec<AdapterFacts> = found.iter().map(|(_, facts)| facts.clone()).collect();
-    let Some(at) = choose(choice, &facts)? else { return Ok(cpu(None)) };
-    let facts = facts[at].clone();
-    match GpuEngine::open(&found[at].0, facts.clone(), setup) {
-        Ok(engine) => {
-            if facts.kind == AdapterKind::Software {
-                tracing::debug!(adapter = %facts, "a software adapter: the CPU engine is faster");
-            }
-            Ok(Opened { engine: Engine::Gpu(engine), facts: Some(facts), warning: None })
-        }
-        Err(error) if *choice == DeviceChoice::Auto => {
-            Ok(cpu(Some(format!("{facts} is not used, the CPU engine is: {error}"))))
-        }
-        Err(error) => Err(error),
+    match choice {
+        // Nobody asks the drivers.
+        DeviceChoice::Cpu | DeviceChoice::Auto => Ok(Opened::cpu()),
+        _ => Adapters::find(backend).open(choice, setup),
     }
 }

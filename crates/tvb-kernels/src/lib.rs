@@ -72,7 +72,7 @@ pub use cpu::{CpuEngine, Factors, Scratch, convert, count_non_finite, decode, fo
 pub use decode::Decode;
 pub use device::{AdapterFacts, AdapterKind, Backend, DeviceChoice, Twin, choose, list_adapters};
 pub use eigh::Eigh;
-pub use engine::{Engine, Opened, open, open_as};
+pub use engine::{Adapters, Engine, Opened, open, open_as};
 pub use error::KernelError;
 pub use gpu::{
     DeviceCopy, DeviceSetup, Finished, GpuEngine, GpuStream, InjectedFault, KeptChunk, RawEigh, Resident,

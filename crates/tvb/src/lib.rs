@@ -49,6 +49,7 @@
 //! |---|---|
 //! | choose which tensors take part | [`Selection`], [`Plan::new`] |
 //! | choose a device, threads and memory | [`Runtime`] |
+//! | take the device that does a job soonest | [`Runtime::open_for`], [`cost`] |
 //! | choose a method or a size | [`Method`], [`Size`], [`CompressOptions`] |
 //! | know what would be done, before it is done | [`forecast`] |
 //! | know what every method and size would lose | [`solve::plan_table`] |
@@ -84,6 +85,7 @@ pub mod matrix;
 pub mod checkpoint;
 pub mod digest;
 pub mod columns;
+pub mod cost;
 #[allow(clippy::indexing_slicing, reason = "blocks, chunks and columns of a grid this program cut")]
 pub mod pass;
 #[allow(clippy::indexing_slicing, reason = "matrices whose sizes `Gram::new` and `check_atoms` have checked")]

@@ -104,7 +104,8 @@ impl Files {
         self.tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum()
     }
 
-    fn path(&self, column: usize) -> PathBuf {
+    /// The file of a column; 0 is the base.
+    pub(super) fn path(&self, column: usize) -> PathBuf {
         self.folder.path().join(format!("column-{column:03}.safetensors"))
     }
 
@@ -125,7 +126,16 @@ impl Files {
         Ok(())
     }
 
-    fn plan(&self) -> Result<Plan> {
+    /// A path of this name beside the files.
+    pub(super) fn beside(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Their headers, matched.
+    ///
+    /// # Errors
+    /// Those of [`Plan::new`].
+    pub(super) fn plan(&self) -> Result<Plan> {
         let open = |column: usize| Checkpoint::open(&self.path(column));
         let tasks =
             (1..=self.n_tasks).map(|column| Ok(Task { name: format!("t{column:03}"), checkpoint: open(column)? }));
@@ -211,7 +221,7 @@ impl Files {
 }
 
 /// Hears that the user asked to stop; shows nothing but what is worth knowing, since the bar is the measurement's.
-struct Quiet<'a>(&'a dyn Progress);
+pub(super) struct Quiet<'a>(pub(super) &'a dyn Progress);
 
 impl Progress for Quiet<'_> {
     fn begin(&self, _stage: &'static str, _total_bytes: u64) {}

@@ -4,7 +4,7 @@
 //! every other stage. *Resident* stages work on data in the device's memory (for the CPU: beyond its caches); `upload` is
 //! the way from host memory to a device, `end-to-end` goes from files to files through [`compress`](tvb::jobs::compress),
 //! and `end-to-end-coded` back again, by adding up all tasks from their codes.
-//! Nothing that was found wrong gets a time.
+//! Nothing that was found wrong gets a time. `passes` is apart: whole passes for `tvb bench --save`, by which `auto` chooses.
 
 mod check;
 mod check_codes;
@@ -12,6 +12,7 @@ mod codes;
 mod data;
 mod end_to_end;
 mod moves;
+pub(crate) mod passes;
 mod resident;
 pub(crate) mod stages;
 mod threads;

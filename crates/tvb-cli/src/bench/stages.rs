@@ -161,7 +161,7 @@ struct Bench<'a> {
 }
 
 /// The atoms that T tasks are projected to: half as many, as `tvb compress` does.
-fn n_atoms(n_tasks: usize) -> usize {
+pub(super) fn n_atoms(n_tasks: usize) -> usize {
     n_tasks.div_ceil(2)
 }
 
@@ -169,7 +169,7 @@ fn n_atoms(n_tasks: usize) -> usize {
 const RATES: [Rate; 2] = [Rate::Signs, Rate::Four];
 
 /// How T tasks are coded: the sum of all is kept at 3 bits, as `tvb compress` does.
-fn code(rate: Rate, n_tasks: usize) -> Code {
+pub(super) fn code(rate: Rate, n_tasks: usize) -> Code {
     let kept = vec![1.0 / (n_tasks as f32).sqrt(); n_tasks];
     Code { rate, kept_rate: Rate::Eight, kept, n_kept: 1, seed: 0 }
 }

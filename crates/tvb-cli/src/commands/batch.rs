@@ -5,7 +5,7 @@ use crate::output::{Align, Answer, Table};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
-use tvb::jobs::batch::{Batch, JobFile, Log, Outcome, Record, Summary, check, run as run_batch};
+use tvb::jobs::batch::{Batch, JobFile, Log, Outcome, Record, Summary, batch_work, check, run as run_batch};
 use tvb::pass::Runtime;
 use tvb::progress::Progress;
 use tvb::shown::{escaped, shown_path};
@@ -72,9 +72,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let file = JobFile::read_within(&args.file, &context.budget)?;
     let batch = Batch::new(&file, &args.file).map_err(|error| error.context(shown_path(&args.file)))?;
-    let runtime = context.runtime()?;
     if args.dry_run {
-        return dry_run(&batch, &runtime, &context.progress);
+        return dry_run(&batch, &context.runtime()?, &context.progress);
     }
     let mut log = args.log.as_deref().map(|path| Log::open(path, &batch)).transpose()?;
     let mut on_record = |record: &Record| {
@@ -82,6 +81,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         log.as_mut().map_or(Ok(()), |log| log.add(record))
     };
     let command = crate::commands::edit::command_line();
+    let runtime = context.runtime_for(|| batch_work(&batch, &context.budget, &context.progress))?;
     let summary = run_batch(&batch, args.fail_fast, &command, &runtime, &context.progress, &mut on_record)?;
     Ok(answer(&summary))
 }

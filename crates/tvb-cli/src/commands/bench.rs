@@ -1,5 +1,6 @@
 //! `tvb bench`: every device side by side on the same work, checked before it is timed.
 
+mod save;
 mod show;
 
 use crate::args::Context;
@@ -19,6 +20,9 @@ use tvb_kernels::{AdapterKind, DeviceChoice, Dtype, list_adapters};
 /// tasks up. A result that is not right gets no time, and the command fails.
 ///
 /// Without --device all hardware adapters and the CPU engine are measured; software adapters only with --software.
+///
+/// --save measures something else: whole passes from files to files, which `--device auto` then goes by on this machine. It
+/// takes a minute or two a device; measure again after a new driver.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// Less data and less time: under a minute
@@ -27,9 +31,12 @@ pub(crate) struct Args {
     /// Software adapters too
     #[arg(long)]
     pub software: bool,
-    /// Print a Markdown table
+    /// Print a Markdown page to share: see benches/results in the repository, and CONTRIBUTING.md
     #[arg(long, conflicts_with = "json")]
     pub markdown: bool,
+    /// Time whole passes, and keep that in the user's cache folder for `--device auto`
+    #[arg(long, conflicts_with_all = ["markdown", "tasks", "dtype", "size"])]
+    pub save: bool,
     /// Numbers of tasks T
     #[arg(long, value_name = "T,…", value_delimiter = ',', default_value = "8,20,64,256", value_parser = parse_task_count)]
     pub tasks: Vec<usize>,
@@ -57,6 +64,10 @@ fn parse_task_count(text: &str) -> Result<usize> {
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
+    let date = show::utc_date(std::time::SystemTime::now());
+    if args.save {
+        return save::save(&devices(args, context), args.quick, &date, context);
+    }
     let options = BenchOptions {
         dtypes: args.dtype.iter().map(|name| name.kernel()).collect(),
         task_counts: args.tasks.clone(),
@@ -77,9 +88,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         };
         measured.push(measurement);
     }
-    let date = show::utc_date(std::time::SystemTime::now());
     let text = match args.markdown {
-        true => show::markdown(&measured, &date),
+        true => show::markdown(&measured, &date, &show::About::here(context.n_threads)),
         false => show::text(&measured, &date),
     };
     let mut answer = Map::new();

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use tvb::basis::Basis;
 use tvb::checkpoint::{Existing, Inputs};
 use tvb::columns::plan::Plan;
-use tvb::jobs::compress::{CompressOptions, Compressed, Foretold, compress, forecast, foretell};
+use tvb::cost::Choice;
+use tvb::jobs::compress::{CompressOptions, Compressed, Foretold, compress, compress_work, forecast, foretell};
 use tvb::pass::kept::Keep;
 use tvb::shown::{escaped, path_json, shown_path};
 use tvb::{Error, Result, units};
@@ -112,7 +113,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         return dry_run(plan, options, context);
     }
     let input_bytes = plan.stored_bytes();
-    let runtime = context.runtime()?;
+    let runtime = context.runtime_for(|| Ok(compress_work(&plan, &options)))?;
     let started = Instant::now();
     let made = compress(&plan, &options, &runtime, &context.progress)?;
     let elapsed = started.elapsed();
@@ -120,6 +121,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let mut json = crate::commands::inspect::basis_json(&made.basis);
     Answer::add(&mut json, "output", path_json(&args.output));
     Answer::add(&mut json, "device", device.as_str());
+    Answer::add(&mut json, "device_choice", runtime.choice.as_ref().map(Choice::to_json));
     Answer::add(&mut json, "seconds", elapsed.as_secs_f64());
     Answer::add(&mut json, "read_bytes", made.read_bytes);
     Answer::add(&mut json, "stored_bytes", made.basis.manifest.stored_bytes());
@@ -181,9 +183,11 @@ fn dry_run(plan: Plan, options: CompressOptions, context: &Context) -> Result<An
     };
     let (inputs, wanted, memory_bytes) = (plan.clone(), options.clone(), context.memory_bytes);
     let forecast = context.unless_stopped(move |_| forecast(&inputs, &wanted, memory_bytes))?;
+    let choice = context.choice_for(|| Ok(compress_work(&plan, &options)))?;
+    let device = choice.as_ref().map_or(String::new(), |choice| format!("{}\n", escaped(&choice.to_string())));
     let shown = |bytes: Option<u64>| bytes.map_or("not known before the Gram is".to_owned(), units::bytes);
     let mut text = format!(
-        "{} tasks × {} parameters in {} tensors ({} left out)\natoms   {}\nreads   {} ({} × {})\nmemory  at least {} on the CPU (--memory)\nwrites  at most {}, {} free\nwould write {}\n",
+        "{} tasks × {} parameters in {} tensors ({} left out)\natoms   {}\nreads   {} ({} × {})\nmemory  at least {} on the CPU (--memory)\nwrites  at most {}, {} free\n{device}would write {}\n",
         plan.tasks.len(),
         units::count(plan.n_rows()),
         plan.tensors.len(),
@@ -207,6 +211,7 @@ fn dry_run(plan: Plan, options: CompressOptions, context: &Context) -> Result<An
         "memory_bytes": forecast.memory_bytes,
         "write_bytes": forecast.write_bytes,
         "free_bytes": forecast.free_bytes,
+        "device_choice": choice.as_ref().map(Choice::to_json),
         "skipped": plan.skipped,
         "left_out": left_out_json(&plan.left_out),
         "output": path_json(&options.output),

@@ -18,8 +18,9 @@ use tvb::checkpoint::{Checkpoint, Existing, OpenOptions};
 use tvb::columns::open::open_task;
 use tvb::columns::plan::{LeftOut, Plan};
 use tvb::columns::tasks::TaskSource;
+use tvb::cost::{Choice, Work};
 use tvb::jobs::card::check_model_id;
-use tvb::jobs::edit::{Edit, EditJob, EditOutput, OwnHead, Source, write_adapter, write_patch};
+use tvb::jobs::edit::{Edit, EditJob, EditOutput, OwnHead, Source, edit_work, patch_work, write_adapter, write_patch};
 use tvb::shown::{path_json, shown_path};
 use tvb::solve::{Fidelity, Rule};
 use tvb::{Error, Rate, Result, arithmetic, units};
@@ -394,7 +395,15 @@ fn run(
         .head(head)
         .command(command_line())
         .base_model(args.base_model.clone());
-    let runtime = context.runtime()?;
+    let n_tasks = edit.alpha.iter().filter(|weight| **weight != 0.0).count();
+    let dtype = args.dtype.map(DtypeName::kernel);
+    let runtime = context.runtime_for(|| {
+        Ok(match () {
+            () if args.lora.lora_out.is_some() => Work::only_on_cpu("an adapter is made from factors"),
+            () if args.bits.is_some() => patch_work(source, n_tasks),
+            () => edit_work(source, base.as_ref().filter(|_| !args.delta), n_tasks, 1, dtype),
+        })
+    })?;
     let started = Instant::now();
     if args.lora.lora_out.is_some() {
         let adapter =
@@ -425,6 +434,7 @@ fn run(
         Answer::add(&mut json, "patch", json!({ "bits": rate.name(), "bytes": bytes, "gain": gain, "noise": noise }));
         Answer::add(&mut json, "seconds", elapsed.as_secs_f64());
         Answer::add(&mut json, "device", runtime.device_name());
+        Answer::add(&mut json, "device_choice", runtime.choice.as_ref().map(Choice::to_json));
         return Ok(Answer::new(text, json));
     }
     let job = EditJob { source, edit: &edit, base: base.as_ref(), output: &output };
@@ -440,6 +450,7 @@ fn run(
     Answer::add(&mut json, "clipped", json!(clipped));
     Answer::add(&mut json, "seconds", elapsed.as_secs_f64());
     Answer::add(&mut json, "device", runtime.device_name());
+    Answer::add(&mut json, "device_choice", runtime.choice.as_ref().map(Choice::to_json));
     Ok(Answer::new(text, json))
 }
 

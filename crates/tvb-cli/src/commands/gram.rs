@@ -6,7 +6,8 @@ use crate::output::Answer;
 use serde_json::json;
 use std::path::PathBuf;
 use tvb::checkpoint::Existing;
-use tvb::jobs::gram::make_gram_file;
+use tvb::cost::Choice;
+use tvb::jobs::gram::{gram_work, make_gram_file};
 use tvb::shown::{path_json, shown_path};
 use tvb::{Result, units};
 
@@ -32,7 +33,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         return Ok(crate::commands::check::run_on(&plan));
     }
     let existing = if args.overwrite { Existing::Replace } else { Existing::Refuse };
-    let runtime = context.runtime()?;
+    let runtime = context.runtime_for(|| Ok(gram_work(&plan)))?;
     let started = std::time::Instant::now();
     let grams = make_gram_file(&plan, &args.output, existing, &runtime, &context.progress)?;
     let seconds = started.elapsed();
@@ -58,6 +59,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
             "read_bytes": plan.read_bytes(),
             "seconds": seconds.as_secs_f64(),
             "device": runtime.device_name(),
+            "device_choice": runtime.choice.as_ref().map(Choice::to_json),
         }),
     ))
 }

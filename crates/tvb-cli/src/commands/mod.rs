@@ -14,6 +14,7 @@ pub(crate) mod inspect;
 pub(crate) mod lora;
 pub(crate) mod mistaken;
 pub(crate) mod plan;
+pub(crate) mod rates;
 pub(crate) mod recover;
 pub(crate) mod report;
 pub(crate) mod sweep;

@@ -10,7 +10,7 @@ use serde_json::json;
 use std::path::PathBuf;
 use tvb::basis::manifest::TaskRecord;
 use tvb::checkpoint::Existing;
-use tvb::jobs::recover::{RecoverOptions, recover};
+use tvb::jobs::recover::{RecoverOptions, recover, recover_work};
 use tvb::shown::{escaped, path_json, shown_path};
 use tvb::{Result, arithmetic};
 
@@ -72,7 +72,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         .force(args.force)
         .command(crate::commands::edit::command_line())
         .base_model(args.base_model.clone());
-    let recovered = recover(&basis, base.as_ref(), &options, &context.runtime()?, &context.progress)?;
+    let runtime = context.runtime_for(|| Ok(recover_work(&basis, base.as_ref(), &options)))?;
+    let recovered = recover(&basis, base.as_ref(), &options, &runtime, &context.progress)?;
     let mut text = String::new();
     let mut rows = Vec::new();
     let mut drowned = 0;

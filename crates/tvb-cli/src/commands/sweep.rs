@@ -10,7 +10,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tvb::checkpoint::{Budget, Existing, Inputs};
-use tvb::jobs::edit::Edit;
+use tvb::jobs::edit::{Edit, sweep_work};
 use tvb::jobs::evaluate::Evaluator;
 use tvb::jobs::sweep::{Control, DEFAULT_SCALES, Goal, SweepOptions, Swept, parse_scales, read_metrics, sweep};
 use tvb::shown::{escaped, path_json, shown_path};
@@ -158,7 +158,10 @@ fn run_sweep(
     let from = Opened::new(basis, Some(&args.base), &args.originals, context)?;
     let edit = Edit { alpha: alpha(&from.names())?, scale: 1.0, rule };
     let base = from.open_base(&args.base, args.originals.selection.key.as_deref(), context)?;
-    let swept = sweep(from.source(), &edit, &base, &options, &context.runtime()?, &context.progress)?;
+    let n_tasks = edit.alpha.iter().filter(|weight| **weight != 0.0).count();
+    let runtime =
+        context.runtime_for(|| Ok(sweep_work(from.source(), &base, n_tasks, options.scales.len(), options.dtype)))?;
+    let swept = sweep(from.source(), &edit, &base, &options, &runtime, &context.progress)?;
     let answer = Answer::new(table(&swept, &options), json(&swept, &options));
     match swept.best() {
         Some(_) => Ok(answer),

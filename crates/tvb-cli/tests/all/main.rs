@@ -3,6 +3,7 @@
 //! One program for all of them: `cargo test -p tvb-cli --test all sweep::` runs a part of it.
 
 mod adapters;
+mod auto;
 mod batch;
 mod bench;
 mod cards;

@@ -4,6 +4,7 @@ use super::bookmarks::BookmarkFolder;
 use crate::basis::gram_file;
 use crate::checkpoint::{Existing, StagedOutput};
 use crate::columns::plan::Plan;
+use crate::cost::{Stage, Work};
 use crate::error::{ErrorKind, Result};
 use crate::ops::Grams;
 use crate::ops::gram::{gram_from, reads_rows};
@@ -44,6 +45,11 @@ pub fn make_gram_file(
     bookmarks.remove()?;
     staged.commit_bytes(&gram_file::to_bytes(&grams)?)?;
     Ok(grams)
+}
+
+/// The one pass that [`make_gram_file`] makes, for the choice of a device.
+pub fn gram_work(plan: &Plan) -> Work {
+    Work::over(plan, Stage::Gram, plan.tasks.len(), 0).looked_at_columns(plan)
 }
 
 /// The Gram matrices of the plan: as an interrupted run finished them, or from where it stopped, or from the start.

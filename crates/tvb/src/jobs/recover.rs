@@ -6,9 +6,10 @@ use crate::checkpoint::{
     remove_stale_lock, shown,
 };
 use crate::columns::tasks::check_name;
+use crate::cost::Work;
 use crate::error::{Error, Result};
 use crate::jobs::card::model_card;
-use crate::jobs::edit::{COSINE_MIN, Edit, EditOutput, Source, writer_for};
+use crate::jobs::edit::{COSINE_MIN, Edit, EditOutput, Source, edit_work, writer_for};
 use crate::ops::outputs::{Format, Outputs};
 use crate::ops::range::Clipped;
 use crate::ops::reconstruct::reconstruct;
@@ -157,6 +158,13 @@ pub fn recover(
     // Absolute, so that they stay true when the current folder changes.
     let written = targets.into_iter().map(|target| std::path::absolute(&target).unwrap_or(target)).collect();
     Ok(Recovered { written, clipped })
+}
+
+/// The passes that [`recover`] makes, for the choice of a device.
+pub fn recover_work(basis: &Basis, base: Option<&Checkpoint>, options: &RecoverOptions) -> Work {
+    let passes = options.tasks.chunks(OUTPUTS_PER_PASS);
+    let works = passes.map(|tasks| edit_work(Source::Basis(basis), base, tasks.len(), tasks.len(), options.dtype));
+    works.fold(Work::default(), Work::and)
 }
 
 fn inputs(basis: &Basis, base: Option<&Checkpoint>) -> Inputs {

@@ -47,7 +47,7 @@ impl Pass<'_> {
         // A segment's last block need not be full, nor its slices without gaps.
         (self.grid.most_rows() / BLOCK + self.grid.most_blocks())
             .saturating_mul(words)
-            .saturating_add(64 * self.plan.codes.len())
+            .saturating_add((64 * self.plan.codes.len()).saturating_mul(self.grid.most_blocks()))
     }
 
     /// Bytes of a staging buffer for one chunk.

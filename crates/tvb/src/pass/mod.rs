@@ -7,6 +7,7 @@
 //!                          Operation (engine) or HostOperation ─▶ part ─▶ Line: in chunk order ─▶ fold, by Span
 //! ```
 
+mod auto;
 mod block;
 pub mod bookmark;
 mod chunks;
@@ -27,6 +28,7 @@ mod runtime;
 mod spans;
 mod staged;
 
+pub use auto::Auto;
 pub use block::Block;
 pub use chunks::{ChunkSize, Grid};
 pub use delta::{decode_deltas, decode_rows};

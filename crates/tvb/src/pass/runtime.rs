@@ -4,6 +4,7 @@ use super::chunks::ChunkSize;
 use super::staged::chunk_rows;
 use crate::checkpoint::Budget;
 use crate::columns::plan::Plan;
+use crate::cost::Choice;
 use crate::digest::BLOCK_ROWS;
 use crate::error::{Error, Result};
 use tvb_kernels::{AdapterFacts, Backend, CpuEngine, DeviceChoice, Engine, KernelError, triangle_len};
@@ -31,8 +32,10 @@ pub struct Runtime {
     pub budget: Budget,
     /// Cap on what stays in a GPU's own memory between the passes, in bytes.
     pub device_memory_bytes: u64,
-    /// Why the CPU was taken though there is a GPU, where that is so.
+    /// Why the CPU was taken though a GPU was chosen, where that is so.
     pub warning: Option<String>,
+    /// Which device was taken for the job and why, where there was anything to choose.
+    pub choice: Option<Choice>,
 }
 
 /// Host buffers of a pass where nothing else is said.
@@ -45,8 +48,9 @@ const DEVICE_MEMORY_PART: u64 = 2;
 const CHUNK_GRAMS_BYTES: usize = 4 << 20;
 
 impl Runtime {
-    /// Opens a device: "auto" (a GPU, else the CPU), "cpu", "gpu", an index, or a part of an adapter's name. All cores,
-    /// 512 MB of host buffers and what is [usual](usual_device_memory) of a GPU's own memory.
+    /// Opens a device: "cpu", "gpu", an index, or a part of an adapter's name; "auto" is the CPU, as nothing is known of the job
+    /// ([`open_for`](Runtime::open_for) knows it). All cores, 512 MB of host buffers and what is
+    /// [usual](usual_device_memory) of a GPU's own memory.
     ///
     /// # Errors
     /// Failed: no such device, or one that cannot be opened.
@@ -60,7 +64,7 @@ impl Runtime {
     /// As [`open`](Runtime::open).
     pub fn open_on(device: &DeviceChoice, backend: Option<Backend>) -> Result<Runtime> {
         let opened = tvb_kernels::open(device, backend).map_err(|error| device_error(error).context("device"))?;
-        Ok(Runtime { warning: opened.warning, ..Runtime::on(opened.engine) })
+        Ok(Runtime::on(opened.engine))
     }
 
     /// An engine that is open already; all cores, 512 MB of host buffers and what is [usual](usual_device_memory) of a GPU's own
@@ -73,7 +77,7 @@ impl Runtime {
             Engine::Gpu(engine) => usual_device_memory(engine.facts()),
         };
         let budget = Budget::new(memory_bytes);
-        Runtime { engine, n_threads, memory_bytes, budget, device_memory_bytes, warning: None }
+        Runtime { engine, n_threads, memory_bytes, budget, device_memory_bytes, warning: None, choice: None }
     }
 
     /// The CPU engine.

@@ -3,6 +3,7 @@
 //! One program, since each links the whole engine: `cargo test -p tvb --test all solve::` runs a part of it.
 
 mod checkpoint;
+mod choice;
 mod coded;
 mod device_faults;
 mod factors;
@@ -15,6 +16,7 @@ mod kept;
 mod kept_on_device;
 mod lora;
 mod lora_damage;
+mod many_small;
 mod numbers;
 mod numbers_on_gpu;
 mod properties;

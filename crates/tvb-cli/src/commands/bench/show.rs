@@ -1,11 +1,13 @@
 //! Measurements as a table for people, a table for Markdown and JSON.
 
 use crate::bench::{Report, Row, Verdict};
+use crate::machine::{processor, system};
 use crate::output::{Align, Table};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tvb::pass::Runtime;
+use tvb::shown::escaped;
 use tvb::{Error, Result};
 use tvb_kernels::{DeviceChoice, Dtype, Engine, Rate};
 
@@ -181,11 +183,45 @@ pub(crate) fn text(measured: &[Measured], date: &str) -> String {
     out
 }
 
-/// Tables for a Markdown file.
-pub(crate) fn markdown(measured: &[Measured], date: &str) -> String {
-    let mut out = format!("# {}, {date}\n", tvb::TOOL);
+/// What a page says of the machine that it is of.
+pub(crate) struct About {
+    command: String,
+    system: String,
+    processor: String,
+    n_cores: usize,
+    n_threads: usize,
+}
+
+impl About {
+    /// This machine, and the command as it was typed.
+    pub(crate) fn here(n_threads: usize) -> About {
+        let command = crate::commands::edit::command_line();
+        let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
+        About { command, system: system(), processor: processor(), n_cores, n_threads }
+    }
+}
+
+/// A page to share: what was measured on which machine, and where it goes.
+pub(crate) fn markdown(measured: &[Measured], date: &str, about: &About) -> String {
+    // The adapters come first; of a machine without any the page is the processor's.
+    let on_cores = format!("{}, {} cores", about.processor, about.n_cores);
+    let name = match measured.first() {
+        Some(first) if first.kind != "cpu" => first.name.as_str(),
+        _ => on_cores.as_str(),
+    };
+    let mut out = format!("# {}, {date}\n\n", inline(name));
+    for (what, value) in [
+        ("program", tvb::TOOL),
+        ("command", &about.command),
+        ("system", &about.system),
+        ("processor", &format!("{}, {} threads", about.processor, about.n_threads)),
+    ] {
+        let _ = writeln!(out, "- {what}: {}", inline(value));
+    }
+    let place = format!("benches/results/{}/{date}.md", slug(name));
+    let _ = writeln!(out, "\nTo share it, put this page at `{place}` and say what else ran (CONTRIBUTING.md).");
     for device in measured {
-        let _ = writeln!(out, "\n## {}\n", device.heading());
+        let _ = writeln!(out, "\n## {}\n", inline(&device.heading()));
         if let Err(error) = &device.report {
             let _ = writeln!(out, "FAILED: {error}");
             continue;
@@ -199,6 +235,27 @@ pub(crate) fn markdown(measured: &[Measured], date: &str) -> String {
     }
     let _ = writeln!(out, "\n{LEGEND}");
     out
+}
+
+/// A name in a line of Markdown: nothing in it is markup.
+fn inline(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in escaped(text).chars() {
+        if "\\`*_[]<>|#".contains(c) {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// A folder's name for a device: `nvidia-h100-80gb-hbm3`. How it is reached is no part of it.
+fn slug(name: &str) -> String {
+    let name = name.replace("(R)", " ").replace("(TM)", " ");
+    let name = name.split('(').next().unwrap_or_default();
+    let words = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let slug = words.collect::<Vec<_>>().join("-").to_ascii_lowercase();
+    if slug.is_empty() { "device".to_owned() } else { slug }
 }
 
 /// `2026-11-22`, of the proleptic Gregorian calendar, in UTC.
@@ -276,10 +333,39 @@ mod tests {
         let json = measured[0].json();
         assert_eq!((&json["results"][1]["share_of_copy"], &json["results"][2]["seconds"]), (&json!(0.5), &Value::Null));
         assert_eq!((&json["results"][2]["status"], &json["results"][0]["status"]), (&json!("wrong"), &json!("right")));
-        let (text, markdown) = (text(&measured, "today"), markdown(&measured, "today"));
+        let about = About {
+            command: "tvb bench --markdown".into(),
+            system: "Linux, x86_64".into(),
+            processor: "Xeon(R) *fast* CPU".into(),
+            n_cores: 4,
+            n_threads: 2,
+        };
+        let (text, markdown) = (text(&measured, "today"), markdown(&measured, "today", &about));
         for shown in ["50 %", "NO", "WRONG: entry (1, 0) ", "FAILED: broken"] {
             assert!(text.contains(shown) && markdown.contains(shown), "{shown:?} in\n{text}\n{markdown}");
         }
         assert!(markdown.contains("(1, 0) \\| is 2"), "{markdown}");
+        for shown in [
+            "\\*fast\\*",
+            "benches/results/xeon-fast-cpu-4-cores/today.md",
+            "- command: tvb bench --markdown",
+            "2 threads",
+        ] {
+            assert!(markdown.contains(shown), "{shown:?} in\n{markdown}");
+        }
+    }
+
+    #[test]
+    fn folders_are_named_after_devices() {
+        let cases = [
+            ("NVIDIA H100 80GB HBM3 (vulkan, discrete)", "nvidia-h100-80gb-hbm3"),
+            ("llvmpipe (LLVM 15.0.6, 256 bits) (vulkan, software)", "llvmpipe"),
+            ("AMD EPYC, 2 cores", "amd-epyc-2-cores"),
+            ("../../etc", "etc"),
+            ("é", "device"),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(slug(name), expected);
+        }
     }
 }

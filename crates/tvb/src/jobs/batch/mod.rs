@@ -53,6 +53,7 @@ mod log;
 mod note;
 mod reading;
 mod run;
+mod work;
 
 pub use after::{After, Step};
 pub use check::{Check, check};
@@ -62,3 +63,4 @@ pub use inputs::Inputs;
 pub use job::Job;
 pub use log::Log;
 pub use run::{Outcome, Record, Summary, run};
+pub use work::batch_work;

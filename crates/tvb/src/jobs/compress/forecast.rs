@@ -105,7 +105,7 @@ fn on_cpu() -> Engine {
 }
 
 /// What this many atoms take, where every tensor moves.
-fn most_bytes(plan: &Plan, options: &CompressOptions, n_atoms: usize) -> Result<u64> {
+pub(super) fn most_bytes(plan: &Plan, options: &CompressOptions, n_atoms: usize) -> Result<u64> {
     let n_stored = if options.method.stores_atoms() { n_atoms } else { 0 };
     let Some(coding) = &options.coding else {
         return Ok((n_stored as u64).saturating_mul(plan.n_rows()).saturating_mul(options.dtype.size() as u64));

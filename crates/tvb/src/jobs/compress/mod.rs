@@ -12,6 +12,7 @@
 //! | `solving.rs` | Gram matrices → M, B and W |
 //! | `in_f32.rs` | whether f32 can hold B and W |
 //! | `make.rs`, `make_coded.rs`, `make_factors.rs`, `make_shared.rs` | the folder, filled |
+//! | `work.rs` | what it asks of an engine |
 //! | `job.rs` | the job from end to end |
 
 mod adapters;
@@ -30,6 +31,7 @@ mod share;
 mod sharing;
 mod size;
 mod solving;
+mod work;
 
 pub use coding::{CodingOptions, CodingWords, KeptEdit, parse_rate};
 pub use forecast::{Forecast, check_room, forecast};
@@ -40,3 +42,5 @@ pub use share::{Foretold, foretell};
 pub(crate) use sharing::n_bytes as shared_bytes;
 pub use size::{Size, atoms_for_ratio};
 pub use solving::solve_for;
+pub use work::compress_work;
+pub(crate) use work::passes;

@@ -7,6 +7,7 @@ mod lora;
 mod output;
 mod patch;
 mod weights;
+mod work;
 
 pub use head::OwnHead;
 pub use job::EditJob;
@@ -14,3 +15,4 @@ pub use lora::{AdapterReport, ModuleReport, write_adapter};
 pub use output::{EditOutput, writer_for};
 pub use patch::write_patch;
 pub use weights::{COSINE_MIN, Edit, Source};
+pub use work::{edit_work, patch_work, sweep_work};
