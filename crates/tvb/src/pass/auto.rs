@@ -95,7 +95,8 @@ impl Auto {
 
 impl Runtime {
     /// Opens the device that does `work` soonest. One that cannot be opened is passed over for the CPU engine, with a warning; one whose
-    /// kernels fail their test when a pass first uses them leaves that pass to it. The lines are for whoever runs the job: what was saved of this machine and is of no use now.
+    /// kernels fail their test when a pass first uses them leaves that pass to it. The lines are for whoever runs the job: what was
+    /// saved of this machine and is of no use now.
     pub fn open_for(work: &Work, auto: &Auto) -> (Runtime, Vec<String>) {
         let (choice, adapters, words) = auto.choose(work);
         let cpu = || Runtime::on(tvb_kernels::Opened::cpu().engine);
