@@ -98,6 +98,9 @@ fn on_driver(tests: &Path, driver: &Driver) -> Result<Done> {
         .ended_well("")
         .and_then(|()| outcome.failures_are(&driver.failures))
         .map_err(|error| format!("{error}\n{}\nrun it again with: {}", outcome.said(), typed(&command)))?;
+    for failure in &driver.failures {
+        eprintln!("known to fail: {}: {}", failure.test, failure.reason);
+    }
     let known = match driver.failures.len() {
         0 => String::new(),
         n => format!(", {n} known to fail"),
@@ -135,6 +138,9 @@ fn under_validation(tests: &Path, validation: &Validation) -> Result<Done> {
         .and_then(|()| outcome.was_looked_at(&validation.active))
         .and_then(|()| outcome.messages_are(&validation.messages))
         .map_err(|error| format!("{error}\nrun it again with: {}", typed(&command)))?;
+    for message in validation.messages.iter().filter(|message| message.counts) {
+        eprintln!("known message: {}: {}", message.id, message.reason);
+    }
     let known = match validation.messages.iter().filter(|message| message.counts).count() {
         0 => "nothing to say".to_owned(),
         n => format!("{n} known messages, no other"),

@@ -35,7 +35,6 @@ pub(super) struct Driver {
 #[serde(deny_unknown_fields)]
 pub(super) struct Failure {
     pub(super) test: String,
-    #[expect(dead_code, reason = "for people; that there is one is checked as the file is read")]
     pub(super) reason: String,
 }
 
@@ -60,7 +59,6 @@ pub(super) struct Message {
     pub(super) id: String,
     /// Whether it is about our calls, and not about the layer's own settings: it must be there then.
     pub(super) counts: bool,
-    #[expect(dead_code, reason = "for people; that there is one is checked as the file is read")]
     pub(super) reason: String,
 }
 
