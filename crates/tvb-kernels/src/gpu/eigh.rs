@@ -113,7 +113,8 @@ pub(crate) fn self_test(context: &Context, kernel: Kernel) -> Result<(), KernelE
         _ => MOST_HELD + 1,
     };
     let failed = |found| Err(KernelError::SelfTest { kernel: kernel.entry_point(), found });
-    let entry = |at: usize| 1.0 / (1.0 + (at / n) as f64 + (at % n) as f64) + f64::from(u8::from(at.is_multiple_of(n + 1)));
+    let entry =
+        |at: usize| 1.0 / (1.0 + (at / n) as f64 + (at % n) as f64) + f64::from(u8::from(at.is_multiple_of(n + 1)));
     let matrix: Vec<f64> = (0..n * n).map(entry).collect();
     let raw = raw(context, &matrix, n, 1)?;
     let [residual, unorthogonal] = raw_errors(&matrix, &raw.vectors, n);
