@@ -44,7 +44,7 @@ impl Adapters {
         self.found.iter().map(|(_, facts)| facts.clone()).collect()
     }
 
-    /// Opens what `choice` means among them, and tests every kernel on it against the CPU engine.
+    /// Opens what `choice` means among them; nothing is compiled or tested before it is used ([`open`]).
     ///
     /// # Errors
     /// As [`open`].
