@@ -1,7 +1,9 @@
 // code.wgsl: task vectors into a few bits an element. Three entry points, one after another:
-//   code       the codes of each task, y = H(signs * (column - base)), and the first sum: <y, y>
+//   code       the codes of each task, y = H(signs * (column - base)), and three sums, <y, y>, <y, z> and <z, z>, of what they
+//              decode to
 //   code_kept  the codes of each shared column, sum_t kept[t, k] * (y_t - decoded_t), where something is kept
-//   measure    the other sums, <y, z> and <z, z>, of what the codes of each task and the shared ones decode to together
+//   measure    where something is kept: the last two sums anew, of what the codes of each task and the shared ones decode to
+//              together
 // binding 0  params  uniform     CodeParams (crates/tvb-kernels/src/params.rs)
 // binding 1  chunk   read        raw bytes [n_tasks + 1 columns]
 // binding 2  slices  read        Slice [n_segments, n_tasks + 1]: where the columns lie
@@ -170,6 +172,7 @@ const BLOCKS: u32 = 8u;
 const LINES: u32 = 256u;
 const HELD: u32 = 32u;
 alias Held = array<f32, HELD>;
+alias HeldWords = array<u32, HELD>;
 
 // The ten rates, n_planes, n_lines, n_words and levels of each: the levels themselves from word `levels` of the book on, then
 // the bounds between them where they are searched for; then what the work has to add.
@@ -197,8 +200,9 @@ struct Part {
 // The 256 lines of 8 blocks, bits of floats or integers, on their way from thread to thread.
 var<workgroup> memory: array<u32, 2112>;
 
-// A word of each plane for each thread.
-var<workgroup> planes: array<u32, 512>;
+// The levels of the rate at hand, then the bounds between them where they are searched for: threads want different ones at the
+// same time, which is slow from a buffer.
+var<workgroup> shelf: array<f32, 128>;
 
 // Neighbouring blocks lie beside each other; 8 words are left out after every 32 lines, so that threads that hold lines
 // together hit different banks.
@@ -247,8 +251,19 @@ fn n_levels(rate: Rate) -> u32 {
     return select(1u << (max(rate.n_planes, 1u) - 1u), 2u, rate.n_planes == 0u);
 }
 
-fn level(rate: Rate, cell: u32) -> f32 {
-    return bitcast<f32>(book[rate.levels + min(cell, n_levels(rate) - 1u)]);
+// Puts a rate's levels on the shelf.
+fn open_book(rate: Rate, thread: u32) {
+    let n = n_levels(rate);
+    let n_words = select(n, 2u * n - 1u, rate.n_planes <= 4u);
+    workgroupBarrier();
+    for (var at = thread; at < n_words; at += THREADS) {
+        shelf[at] = bitcast<f32>(book[rate.levels + at]);
+    }
+    // What a line that is not coded decodes to: parts have one level.
+    if (n_words == 1u && thread == 0u) {
+        shelf[1] = 0.0;
+    }
+    workgroupBarrier();
 }
 
 fn scale_from_bits(bits: u32) -> f32 {
@@ -295,44 +310,54 @@ fn transform(values: ptr<function, Held>, thread: u32) {
     stage(values, 1u);
 }
 
-// What held lines decode to, together, before the scale. `first` is the word where the panel's codes begin: its words lie
-// [word, block], of n_blocks blocks. By way of this thread's own places in memory, so that the loop over lines stays one: it
-// would be long where compilers unroll it.
+// What held lines decode to, together, before the scale; the rate's book is open. `first` is the word where the panel's codes
+// begin: its words lie [word, block], of n_blocks blocks.
 fn levels_of(rate: Rate, first: u32, n_blocks: u32, block: u32, part: Part, thread: u32, levels: ptr<function, Held>) {
     let slot = thread / BLOCKS;
-    let is_digit = rate.n_planes == 0u;
-    let is_whole = !is_digit && rate.n_lines == LINES;
-    if (is_whole) {
-        for (var plane = 0u; plane < rate.n_planes; plane += 1u) {
-            planes[plane * THREADS + thread] = code_word(first + (plane * BLOCKS + slot) * n_blocks + block);
+    // The number of each one's level; its sign is bit 7.
+    var cells: HeldWords;
+    if (rate.n_planes > 0u && rate.n_lines == LINES) {
+        let signs = code_word(first + slot * n_blocks + block);
+        for (var q = 0u; q < HELD; q += 1u) {
+            cells[q] = 0u;
         }
-    }
-    for (var line = HELD * slot; line < HELD * slot + HELD; line += 1u) {
-        var cell = 0u;
-        var minus = 0u;
-        var is_coded = true;
-        if (is_whole) {
-            // The highest bit first.
-            for (var plane = 1u; plane < rate.n_planes; plane += 1u) {
-                cell = 2u * cell + ((planes[plane * THREADS + thread] >> (line % HELD)) & 1u);
+        // A plane at a time, the highest bit first.
+        for (var plane = 1u; plane < rate.n_planes; plane += 1u) {
+            let word = code_word(first + (plane * BLOCKS + slot) * n_blocks + block);
+            for (var q = 0u; q < HELD; q += 1u) {
+                cells[q] = 2u * cells[q] + ((word >> q) & 1u);
             }
-            minus = planes[thread] >> (line % HELD);
-        } else {
-            let at = select(place_in_part(part, line), line, is_digit);
-            is_coded = at < rate.n_lines;
-            let word_at = select(0u, select(at / HELD, at / 20u, is_digit), is_coded);
-            let word = code_word(first + word_at * n_blocks + block);
-            let byte = (word >> (at % 20u / 5u * 8u)) & 0xffu;
-            let digit = ((byte * inverse_power_of_three(at % 5u)) >> 16u) % 3u;
-            cell = u32(is_digit && digit != 0u);
-            minus = select(word >> (at % HELD), u32(digit == 2u), is_digit);
         }
-        let value = select(0.0, with_sign(level(rate, cell), minus), is_coded);
-        memory[place_of(line, thread % BLOCKS)] = bitcast<u32>(value);
+        for (var q = 0u; q < HELD; q += 1u) {
+            cells[q] |= ((signs >> q) & 1u) << 7u;
+        }
+    } else {
+        // Digits and parts of the lines. By way of this thread's own places in memory, so that the loop over lines stays one:
+        // it would be long where compilers unroll it.
+        for (var line = HELD * slot; line < HELD * slot + HELD; line += 1u) {
+            memory[place_of(line, thread % BLOCKS)] = rare_cell(rate, line, first, n_blocks, block, part);
+        }
+        for (var q = 0u; q < HELD; q += 1u) {
+            cells[q] = memory[place_of(HELD * slot + q, thread % BLOCKS)];
+        }
     }
     for (var q = 0u; q < HELD; q += 1u) {
-        (*levels)[q] = bitcast<f32>(memory[place_of(HELD * slot + q, thread % BLOCKS)]);
+        (*levels)[q] = with_sign(shelf[cells[q] & 0x7fu], cells[q] >> 7u);
     }
+}
+
+// The cell of a line where elements are digits or few lines are coded. Behind the one level of a part there is a zero.
+fn rare_cell(rate: Rate, line: u32, first: u32, n_blocks: u32, block: u32, part: Part) -> u32 {
+    let is_digit = rate.n_planes == 0u;
+    let at = select(place_in_part(part, line), line, is_digit);
+    let is_coded = at < rate.n_lines;
+    let word_at = select(0u, select(at / HELD, at / 20u, is_digit), is_coded);
+    let word = code_word(first + word_at * n_blocks + block);
+    let byte = (word >> (at % 20u / 5u * 8u)) & 0xffu;
+    let digit = ((byte * inverse_power_of_three(at % 5u)) >> 16u) % 3u;
+    let of_digit = select(0u, select(1u, 0x81u, digit == 2u), digit != 0u);
+    let of_part = select(1u, ((word >> (at % HELD)) & 1u) << 7u, is_coded);
+    return select(of_part, of_digit, is_digit);
 }
 
 // 65536 / 3^n, rounded up: a byte times this, without its last 16 bits, is the byte divided by 3^n, rounded down.
@@ -409,18 +434,29 @@ fn load_rotated(run: Run, column: u32, thread: u32, y: ptr<function, Held>) -> u
     return bad;
 }
 
-// The number of the cell that a magnitude in deviations falls into.
-fn cell_of(rate: Rate, magnitude: f32) -> u32 {
+// The numbers of the cells that held magnitudes fall into, in deviations whose inverse this is.
+fn find_cells(rate: Rate, inverse: f32, y: ptr<function, Held>, cells: ptr<function, HeldWords>) {
     let n = n_levels(rate);
-    if (rate.n_planes <= 4u) {
-        // By search among the bounds.
-        var cell = 0u;
-        for (var bit = 1u; (n >> bit) > 0u; bit += 1u) {
-            let next = cell + (n >> bit);
-            cell = select(cell, next, magnitude >= bitcast<f32>(book[rate.levels + n + next - 1u]));
-        }
-        return cell;
+    for (var q = 0u; q < HELD; q += 1u) {
+        (*cells)[q] = 0u;
     }
+    if (rate.n_planes > 4u) {
+        for (var q = 0u; q < HELD; q += 1u) {
+            (*cells)[q] = companded(abs((*y)[q]) * inverse, n);
+        }
+        return;
+    }
+    // By search among the bounds, a step of all lines at a time.
+    for (var bit = 1u; (n >> bit) > 0u; bit += 1u) {
+        for (var q = 0u; q < HELD; q += 1u) {
+            let next = (*cells)[q] + (n >> bit);
+            (*cells)[q] = select((*cells)[q], next, abs((*y)[q]) * inverse >= shelf[n + next - 1u]);
+        }
+    }
+}
+
+// The cell of a magnitude where there are many.
+fn companded(magnitude: f32, n: u32) -> u32 {
     let x = magnitude * INV_SQRT_6;
     let t = 1.0 + x * (COMPAND_1 + x * (COMPAND_2 + x * (COMPAND_3 + x * COMPAND_4)));
     let t2 = t * t;
@@ -430,7 +466,15 @@ fn cell_of(rate: Rate, magnitude: f32) -> u32 {
     return min(bitcast<u32>(cell + 8388608.0) & 0x7fffffu, n - 1u);
 }
 
-// Codes held lines: words from word `first` of the output on, [word, block], scales from `scales` on. Returns <y, y> of the block.
+// Sums over a block: <y, y>, and of what its codes decode to, <y, z> and <z, z>.
+struct Sums {
+    energy: f32,
+    product: f32,
+    decoded: f32,
+}
+
+// Codes held lines, whose rate's book is open: words from word `first` of the output on, [word, block], scales from `scales` on. The
+// lines are left in the block's unit.
 fn code_lines(
     run: Run,
     rate: Rate,
@@ -439,7 +483,7 @@ fn code_lines(
     scales: u32,
     thread: u32,
     y: ptr<function, Held>,
-) -> f32 {
+) -> Sums {
     let n_blocks = blocks_of(run);
     let slot = thread / BLOCKS;
     let block = run.first_block + thread % BLOCKS;
@@ -469,35 +513,45 @@ fn code_lines(
     let deviation = sqrt(energy.y * (1.0 / f32(LINES)));
     let inverse = select(0.0, 1.0 / deviation, deviation > 0.0);
 
-    // Cells, with the sign in bit 7, in this thread's own places in memory; of a part of the lines, the values themselves.
-    let own = place_of(HELD * slot, thread % BLOCKS);
     for (var q = 0u; q < HELD; q += 1u) {
-        memory[own + BLOCKS * q] = bitcast<u32>((*y)[q] * inverse_unit);
+        (*y)[q] *= inverse_unit;
     }
-    // Searched levels are added up by words, others by sixteens, as on the CPU.
+    var cells: HeldWords;
+    find_cells(rate, inverse, y, &cells);
+    // <|y|, level> and <level, level>. Searched levels are added up by words, others by sixteens, as on the CPU.
     let by_words = rate.n_planes <= 4u;
     let is_part = rate.n_lines < LINES;
-    var with_y = vec2<f32>(0.0);
-    var squares = vec2<f32>(0.0);
-    for (var at = own; at < own + BLOCKS * HELD; at += BLOCKS) {
-        let bits = memory[at];
-        let value = bitcast<f32>(bits & 0x7fffffffu);
-        var cell = 0u;
-        if (rate.n_planes != 1u) {
-            cell = cell_of(rate, value * inverse);
+    var found_sums = vec2<f32>(0.0);
+    for (var q = 0u; q < 16u; q += 1u) {
+        let found = shelf[cells[q]];
+        found_sums += vec2<f32>(abs((*y)[q]) * found, found * found);
+    }
+    let early = found_sums;
+    found_sums = select(vec2<f32>(0.0), early, by_words);
+    for (var q = 16u; q < HELD; q += 1u) {
+        let found = shelf[cells[q]];
+        found_sums += vec2<f32>(abs((*y)[q]) * found, found * found);
+    }
+    let with_y = select(vec2<f32>(early.x, found_sums.x), vec2<f32>(found_sums.x, 0.0), by_words);
+    let squares = select(vec2<f32>(early.y, found_sums.y), vec2<f32>(found_sums.y, 0.0), by_words);
+    // The sign in bit 7 of the cell.
+    for (var q = 0u; q < HELD; q += 1u) {
+        cells[q] |= (bitcast<u32>((*y)[q]) >> 24u) & 0x80u;
+    }
+    // Digits and parts are put together from other threads' lines: cells, or of a part the values themselves.
+    let own = place_of(HELD * slot, thread % BLOCKS);
+    if (is_part || rate.n_planes == 0u) {
+        for (var q = 0u; q < HELD; q += 1u) {
+            memory[own + BLOCKS * q] = select(cells[q], bitcast<u32>((*y)[q]), is_part);
         }
-        let found = level(rate, cell);
-        let is_late = !by_words && at >= own + BLOCKS * (HELD / 2u);
-        with_y += select(vec2<f32>(value * found, 0.0), vec2<f32>(0.0, value * found), is_late);
-        squares += select(vec2<f32>(found * found, 0.0), vec2<f32>(0.0, found * found), is_late);
-        memory[at] = select(cell | (bits >> 31u << 7u), bits, is_part);
     }
     let products = block_sums(with_y, squares, thread);
 
     // A part of the lines: word `slot` of theirs.
     var part_word = 0u;
     var part_sum = 0.0;
-    for (var at = HELD * slot; at < HELD * slot + HELD; at += 1u) {
+    let end = select(HELD * slot, HELD * slot + HELD, is_part);
+    for (var at = HELD * slot; at < end; at += 1u) {
         let line = (part.first + at * part.step) & 0xffu;
         let bits = memory[place_of(line, thread % BLOCKS)];
         part_word |= (bits >> 31u) << (at % HELD);
@@ -534,9 +588,8 @@ fn code_lines(
                 // The sign, then the cell's bits, the highest first.
                 let shift = select(rate.n_planes - 1u - plane, 7u, plane == 0u);
                 var word = 0u;
-                // The last line's bit is the highest.
-                for (var at = own; at < own + BLOCKS * HELD; at += BLOCKS) {
-                    word = (word >> 1u) | (((memory[at] >> shift) & 1u) << 31u);
+                for (var q = 0u; q < HELD; q += 1u) {
+                    word |= ((cells[q] >> shift) & 1u) << q;
                 }
                 output[first + (plane * BLOCKS + slot) * n_blocks + block] = kept & word;
             }
@@ -545,7 +598,8 @@ fn code_lines(
             output[scales + block] = bits;
         }
     }
-    return energy.x;
+    let scale = scale_from_bits(bits);
+    return Sums(energy.x, scale * (product * bitcast<f32>(unit)), scale * scale * square);
 }
 
 // The bits of an f32 below its sign, rounded to nearest.
@@ -607,9 +661,11 @@ fn code(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var bad = load_rotated(run, task + 1u, thread, &y);
     let words = task * params.words + rate.n_words * run.place;
     let scales = params.scales_at + task * params.n_scales + run.place;
-    let energy = code_lines(run, rate, false, words, scales, thread, &y);
-    let sum = run_sums(vec2<f32>(energy, 0.0), thread).x;
-    bad |= not_finite(energy);
+    open_book(rate, thread);
+    let sums = code_lines(run, rate, false, words, scales, thread, &y);
+    let energy = run_sums(vec2<f32>(sums.energy, 0.0), thread).x;
+    let others = run_sums(vec2<f32>(sums.product, sums.decoded), thread);
+    bad |= not_finite(sums.energy);
     workgroupBarrier();
     memory[thread] = bad;
     workgroupBarrier();
@@ -618,7 +674,10 @@ fn code(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             bad |= memory[other];
         }
         let at = params.sums_at + 3u * (run_index * params.n_tasks + task);
-        output[at] = select(bitcast<u32>(sum), 0x7fc00000u, bad == 1u);
+        output[at] = select(bitcast<u32>(energy), 0x7fc00000u, bad == 1u);
+        // Where there are shared columns too, these two are measured anew.
+        output[at + 1u] = bitcast<u32>(others.x);
+        output[at + 2u] = bitcast<u32>(others.y);
         output[params.marks + run_index * params.n_tasks + task] = params.stamp;
     }
 }
@@ -633,6 +692,7 @@ fn code_kept(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     let rate = rate_of(params.rate);
     let kept = group.y;
     let lacking_at = params.lacking_at + (kept * params.n_runs + run_index) * HELD * THREADS + thread;
+    open_book(rate, thread);
     var lacking: Held;
     for (var q = 0u; q < HELD; q += 1u) {
         lacking[q] = 0.0;
@@ -666,6 +726,7 @@ fn code_kept(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         let kept_rate = rate_of(params.kept_rate);
         let words = params.kept_at + kept * params.kept_words + kept_rate.n_words * run.place;
         let scales = params.scales_at + (params.n_tasks + kept) * params.n_scales + run.place;
+        open_book(kept_rate, thread);
         _ = code_lines(run, kept_rate, true, words, scales, thread, &lacking);
     }
     if (thread == 0u) {
@@ -687,6 +748,7 @@ fn measure(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
         decoded[q] = 0.0;
     }
     // The shared columns first, then the task's own.
+    open_book(rate_of(params.kept_rate), thread);
     for (var kept = 0u; kept <= params.n_kept; kept += 1u) {
         let is_own = kept == params.n_kept;
         let rate = rate_of(select(params.kept_rate, params.rate, is_own));
@@ -695,6 +757,10 @@ fn measure(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
         var weight = 1.0;
         if (!is_own) {
             weight = bitcast<f32>(book[params.kept + task * params.n_kept + kept]);
+        }
+        // All threads, or none.
+        if (is_own) {
+            open_book(rate, thread);
         }
         var levels: Held;
         levels_of(rate, column_at + rate.n_words * run.place, n_blocks, block, part, thread, &levels);

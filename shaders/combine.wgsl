@@ -4,22 +4,26 @@
 // binding 0  params   uniform     CombineParams (crates/tvb-kernels/src/params.rs)
 // binding 1  chunk    read        raw bytes [n_columns + 1 columns]
 // binding 2  slices   read        Slice [n_segments, n_columns + 1]: where the columns lie
-// binding 3  runs     read        Run
+// binding 3  runs     read        Run: at most 2 * THREADS rows
 // binding 4  weights  read        f32 [ceil(n_outputs / OUTPUTS), n_columns, OUTPUTS], zeros beyond the last output
-// binding 5  output   read_write  [n_outputs, words_per_output] words, then a mark for each run
-// dispatch   x: run
+// binding 5  output   read_write  [n_outputs, words_per_output] words, then marks [n_runs, ceil(n_outputs / OUTPUTS)]
+// dispatch   x: OUTPUTS outputs, y: run. Workgroups that read the same rows follow each other: the later ones find them in a cache
 // numerics   f32, columns in order; 16-bit results are rounded to nearest even
 //
-// A thread forms two neighbouring rows of OUTPUTS outputs at a time: two 16-bit results make the word it writes, so no
-// two threads share one. Segments start on words in the output.
+// A thread forms two neighbouring rows of OUTPUTS outputs: two 16-bit results make the word it writes, so no two threads
+// share one. Segments start on words in the output. Its sums stay in registers over all columns. All threads want the same
+// weights at the same time: one load serves them all, so they need no place in workgroup memory, and nobody waits at a barrier.
 
 // These two and FORMAT below are one variant's: a kernel gets its own values in their place.
-// Outputs formed together: 4, 8 or 16.
+// Outputs formed together: 4, 8, 16 or 32.
 const OUTPUTS: u32 = 4u;
 // 1 where some weight is 0: such a column is left out of the output, as 0 * infinity would be NaN.
 const SKIP_ZEROS: u32 = 1u;
 
 const THREADS: u32 = 64u;
+// Outputs in fours, and a row of them.
+const FOURS: u32 = OUTPUTS / 4u;
+alias Sums = array<vec4<f32>, FOURS>;
 // Columns whose loads are on their way at once.
 const TOGETHER: u32 = 4u;
 
@@ -39,7 +43,7 @@ struct CombineParams {
 }
 
 @group(0) @binding(0) var<uniform> params: CombineParams;
-@group(0) @binding(4) var<storage, read> weights: array<f32>;
+@group(0) @binding(4) var<storage, read> weights: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> output: array<u32>;
 
 // ---- The chunk: the same lines in gram.wgsl, combine.wgsl, code.wgsl and decode.wgsl ----
@@ -187,6 +191,9 @@ fn to_f16(value: f32) -> u32 {
 // ---- End of rounding ----
 
 fn store(run: Run, k: u32, pair: u32, values: vec2<f32>) {
+    if (k >= params.n_outputs) {
+        return;
+    }
     let place = k * params.words_per_output + run.place;
     if (run.dtype == F32) {
         output[place + 2u * pair] = bitcast<u32>(values.x);
@@ -200,59 +207,67 @@ fn store(run: Run, k: u32, pair: u32, values: vec2<f32>) {
     }
 }
 
-fn combine(group: u32, thread: u32) {
-    let run_index = params.first_run + group;
+fn add(sums: vec4<f32>, value: f32, weight: vec4<f32>) -> vec4<f32> {
+    let more = sums + value * weight;
+    return select(more, sums, vec4<bool>(SKIP_ZEROS == 1u) & (weight == vec4<f32>(0.0)));
+}
+
+fn combine(group: vec3<u32>, thread: u32) {
+    let run_index = params.first_run + group.y;
     let run = runs[run_index];
     let first_slice = run.segment * (params.n_columns + 1u);
-    for (var pair = thread; 2u * pair < run.n_rows; pair += THREADS) {
-        let row = run.start + 2u * pair;
-        // An odd last row is formed twice and stored once.
-        let next = run.start + min(2u * pair + 1u, run.n_rows - 1u);
-        let base_slice = slices[first_slice];
-        let base = load_pair(base_slice, row, next);
-        for (var first = 0u; first < params.n_outputs; first += OUTPUTS) {
-            let start = select(vec2<f32>(0.0), base, params.add_base == 1u);
-            var sums: array<vec2<f32>, OUTPUTS>;
-            for (var k = 0u; k < OUTPUTS; k += 1u) {
-                sums[k] = start;
-            }
-            for (var column = 0u; column < params.n_columns; column += TOGETHER) {
-                var values: array<vec2<f32>, TOGETHER>;
-                for (var c = 0u; c < TOGETHER; c += 1u) {
-                    // Beyond the last column, that one is read again and not used.
-                    let at = min(column + c, params.n_columns - 1u);
-                    let slice = slices[first_slice + 1u + at];
-                    let stored = load_pair(slice, row, next);
-                    values[c] = select(stored, stored - base, params.subtract_base == 1u && is_whole(slice));
-                }
-                for (var c = 0u; c < TOGETHER; c += 1u) {
-                    if (column + c < params.n_columns) {
-                        let weight = first * params.n_columns + (column + c) * OUTPUTS;
-                        for (var k = 0u; k < OUTPUTS; k += 1u) {
-                            let sum = sums[k] + values[c] * weights[weight + k];
-                            sums[k] = select(sum, sums[k], SKIP_ZEROS == 1u && weights[weight + k] == 0.0);
-                        }
-                    }
-                }
-            }
-            for (var k = 0u; k < OUTPUTS; k += 1u) {
-                if (first + k < params.n_outputs) {
-                    store(run, first + k, pair, sums[k]);
+    // Threads without rows of their own form the last ones again. An odd last row is formed twice and stored once.
+    let pair = min(thread, (run.n_rows - 1u) / 2u);
+    let row = run.start + 2u * pair;
+    let next = run.start + min(2u * pair + 1u, run.n_rows - 1u);
+    let base = load_pair(slices[first_slice], row, next);
+    let start = select(vec2<f32>(0.0), base, params.add_base == 1u);
+    var sums: Sums;
+    var next_sums: Sums;
+    for (var k = 0u; k < FOURS; k += 1u) {
+        sums[k] = vec4<f32>(start.x);
+        next_sums[k] = vec4<f32>(start.y);
+    }
+    for (var column = 0u; column < params.n_columns; column += TOGETHER) {
+        var values: array<vec2<f32>, TOGETHER>;
+        for (var c = 0u; c < TOGETHER; c += 1u) {
+            // Beyond the last column, that one is read again and not used.
+            let slice = slices[first_slice + 1u + min(column + c, params.n_columns - 1u)];
+            let stored = load_pair(slice, row, next);
+            values[c] = select(stored, stored - base, params.subtract_base == 1u && is_whole(slice));
+        }
+        for (var c = 0u; c < TOGETHER; c += 1u) {
+            if (column + c < params.n_columns) {
+                let place = (group.x * params.n_columns + column + c) * FOURS;
+                for (var k = 0u; k < FOURS; k += 1u) {
+                    let weight = weights[place + k];
+                    sums[k] = add(sums[k], values[c].x, weight);
+                    next_sums[k] = add(next_sums[k], values[c].y, weight);
                 }
             }
         }
     }
+    if (2u * thread < run.n_rows) {
+        for (var k = 0u; k < FOURS; k += 1u) {
+            let first = group.x * OUTPUTS + 4u * k;
+            store(run, first, pair, vec2<f32>(sums[k].x, next_sums[k].x));
+            store(run, first + 1u, pair, vec2<f32>(sums[k].y, next_sums[k].y));
+            store(run, first + 2u, pair, vec2<f32>(sums[k].z, next_sums[k].z));
+            store(run, first + 3u, pair, vec2<f32>(sums[k].w, next_sums[k].w));
+        }
+    }
     if (thread == 0u) {
-        output[params.marks + run_index] = params.stamp;
+        let n_groups = (params.n_outputs + OUTPUTS - 1u) / OUTPUTS;
+        output[params.marks + run_index * n_groups + group.x] = params.stamp;
     }
 }
 
 @compute @workgroup_size(THREADS)
 fn project(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    combine(group.x, thread);
+    combine(group, thread);
 }
 
 @compute @workgroup_size(THREADS)
 fn reconstruct(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    combine(group.x, thread);
+    combine(group, thread);
 }

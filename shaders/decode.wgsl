@@ -194,6 +194,7 @@ const BLOCKS: u32 = 8u;
 const LINES: u32 = 256u;
 const HELD: u32 = 32u;
 alias Held = array<f32, HELD>;
+alias HeldWords = array<u32, HELD>;
 
 // The ten rates, n_planes, n_lines, n_words and levels of each: the levels themselves from word `levels` of the book on, then
 // the bounds between them where they are searched for; then what the work has to add.
@@ -221,8 +222,9 @@ struct Part {
 // The 256 lines of 8 blocks, bits of floats or integers, on their way from thread to thread.
 var<workgroup> memory: array<u32, 2112>;
 
-// A word of each plane for each thread.
-var<workgroup> planes: array<u32, 512>;
+// The levels of the rate at hand, then the bounds between them where they are searched for: threads want different ones at the
+// same time, which is slow from a buffer.
+var<workgroup> shelf: array<f32, 128>;
 
 // Neighbouring blocks lie beside each other; 8 words are left out after every 32 lines, so that threads that hold lines
 // together hit different banks.
@@ -271,8 +273,19 @@ fn n_levels(rate: Rate) -> u32 {
     return select(1u << (max(rate.n_planes, 1u) - 1u), 2u, rate.n_planes == 0u);
 }
 
-fn level(rate: Rate, cell: u32) -> f32 {
-    return bitcast<f32>(book[rate.levels + min(cell, n_levels(rate) - 1u)]);
+// Puts a rate's levels on the shelf.
+fn open_book(rate: Rate, thread: u32) {
+    let n = n_levels(rate);
+    let n_words = select(n, 2u * n - 1u, rate.n_planes <= 4u);
+    workgroupBarrier();
+    for (var at = thread; at < n_words; at += THREADS) {
+        shelf[at] = bitcast<f32>(book[rate.levels + at]);
+    }
+    // What a line that is not coded decodes to: parts have one level.
+    if (n_words == 1u && thread == 0u) {
+        shelf[1] = 0.0;
+    }
+    workgroupBarrier();
 }
 
 fn scale_from_bits(bits: u32) -> f32 {
@@ -319,44 +332,54 @@ fn transform(values: ptr<function, Held>, thread: u32) {
     stage(values, 1u);
 }
 
-// What held lines decode to, together, before the scale. `first` is the word where the panel's codes begin: its words lie
-// [word, block], of n_blocks blocks. By way of this thread's own places in memory, so that the loop over lines stays one: it
-// would be long where compilers unroll it.
+// What held lines decode to, together, before the scale; the rate's book is open. `first` is the word where the panel's codes
+// begin: its words lie [word, block], of n_blocks blocks.
 fn levels_of(rate: Rate, first: u32, n_blocks: u32, block: u32, part: Part, thread: u32, levels: ptr<function, Held>) {
     let slot = thread / BLOCKS;
-    let is_digit = rate.n_planes == 0u;
-    let is_whole = !is_digit && rate.n_lines == LINES;
-    if (is_whole) {
-        for (var plane = 0u; plane < rate.n_planes; plane += 1u) {
-            planes[plane * THREADS + thread] = code_word(first + (plane * BLOCKS + slot) * n_blocks + block);
+    // The number of each one's level; its sign is bit 7.
+    var cells: HeldWords;
+    if (rate.n_planes > 0u && rate.n_lines == LINES) {
+        let signs = code_word(first + slot * n_blocks + block);
+        for (var q = 0u; q < HELD; q += 1u) {
+            cells[q] = 0u;
         }
-    }
-    for (var line = HELD * slot; line < HELD * slot + HELD; line += 1u) {
-        var cell = 0u;
-        var minus = 0u;
-        var is_coded = true;
-        if (is_whole) {
-            // The highest bit first.
-            for (var plane = 1u; plane < rate.n_planes; plane += 1u) {
-                cell = 2u * cell + ((planes[plane * THREADS + thread] >> (line % HELD)) & 1u);
+        // A plane at a time, the highest bit first.
+        for (var plane = 1u; plane < rate.n_planes; plane += 1u) {
+            let word = code_word(first + (plane * BLOCKS + slot) * n_blocks + block);
+            for (var q = 0u; q < HELD; q += 1u) {
+                cells[q] = 2u * cells[q] + ((word >> q) & 1u);
             }
-            minus = planes[thread] >> (line % HELD);
-        } else {
-            let at = select(place_in_part(part, line), line, is_digit);
-            is_coded = at < rate.n_lines;
-            let word_at = select(0u, select(at / HELD, at / 20u, is_digit), is_coded);
-            let word = code_word(first + word_at * n_blocks + block);
-            let byte = (word >> (at % 20u / 5u * 8u)) & 0xffu;
-            let digit = ((byte * inverse_power_of_three(at % 5u)) >> 16u) % 3u;
-            cell = u32(is_digit && digit != 0u);
-            minus = select(word >> (at % HELD), u32(digit == 2u), is_digit);
         }
-        let value = select(0.0, with_sign(level(rate, cell), minus), is_coded);
-        memory[place_of(line, thread % BLOCKS)] = bitcast<u32>(value);
+        for (var q = 0u; q < HELD; q += 1u) {
+            cells[q] |= ((signs >> q) & 1u) << 7u;
+        }
+    } else {
+        // Digits and parts of the lines. By way of this thread's own places in memory, so that the loop over lines stays one:
+        // it would be long where compilers unroll it.
+        for (var line = HELD * slot; line < HELD * slot + HELD; line += 1u) {
+            memory[place_of(line, thread % BLOCKS)] = rare_cell(rate, line, first, n_blocks, block, part);
+        }
+        for (var q = 0u; q < HELD; q += 1u) {
+            cells[q] = memory[place_of(HELD * slot + q, thread % BLOCKS)];
+        }
     }
     for (var q = 0u; q < HELD; q += 1u) {
-        (*levels)[q] = bitcast<f32>(memory[place_of(HELD * slot + q, thread % BLOCKS)]);
+        (*levels)[q] = with_sign(shelf[cells[q] & 0x7fu], cells[q] >> 7u);
     }
+}
+
+// The cell of a line where elements are digits or few lines are coded. Behind the one level of a part there is a zero.
+fn rare_cell(rate: Rate, line: u32, first: u32, n_blocks: u32, block: u32, part: Part) -> u32 {
+    let is_digit = rate.n_planes == 0u;
+    let at = select(place_in_part(part, line), line, is_digit);
+    let is_coded = at < rate.n_lines;
+    let word_at = select(0u, select(at / HELD, at / 20u, is_digit), is_coded);
+    let word = code_word(first + word_at * n_blocks + block);
+    let byte = (word >> (at % 20u / 5u * 8u)) & 0xffu;
+    let digit = ((byte * inverse_power_of_three(at % 5u)) >> 16u) % 3u;
+    let of_digit = select(0u, select(1u, 0x81u, digit == 2u), digit != 0u);
+    let of_part = select(1u, ((word >> (at % HELD)) & 1u) << 7u, is_coded);
+    return select(of_part, of_digit, is_digit);
 }
 
 // 65536 / 3^n, rounded up: a byte times this, without its last 16 bits, is the byte divided by 3^n, rounded down.
@@ -469,10 +492,18 @@ fn decode(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
             sums[q] = bitcast<f32>(output[sums_at + q * THREADS]);
         }
     }
+    // The rate whose book is open; none yet.
+    var open = 0xffffffffu;
     for (var column = params.first_column; column < params.end_column; column += 1u) {
         let weight = bitcast<f32>(book[params.weights + column * params.n_outputs + group.y]);
         if (weight != 0.0) {
-            let rate = rate_of(book[params.rates + column]);
+            let number = book[params.rates + column];
+            let rate = rate_of(number);
+            // All threads, or none: they have the same weights and rates.
+            if (number != open) {
+                open_book(rate, thread);
+                open = number;
+            }
             let words = slices[first_slice + 1u + 2u * column].offset_bytes / 4u + rate.n_words * blocks_before;
             let scale_at = slices[first_slice + 2u + 2u * column].offset_bytes + 2u * (blocks_before + block);
             let scale = scale_from_bits((chunk[scale_at / 4u] >> (8u * (scale_at & 2u))) & 0xffffu);

@@ -1,41 +1,52 @@
 // gram.wgsl: the inner products of one run of rows.
 //   partial[run, i, j] = sum_x delta_i(x) * delta_j(x)      for j <= i, delta_t = column_t - base
 // binding 0  params  uniform     GramParams (crates/tvb-kernels/src/params.rs)
-// binding 1  chunk   read        raw bytes [n_tasks + 1 columns]
+// binding 1  chunk   read        raw bytes [n_tasks + 1 columns], in words
 // binding 2  slices  read        Slice [n_segments, n_tasks + 1]: where the columns lie
 // binding 3  runs    read        Run
 // binding 5  output  read_write  f32 [n_runs, n_values] packed lower triangles, then a mark for each workgroup
-// dispatch   x: run, y: pair of task tiles (lower triangle of tiles)
-// numerics   f32 within a run; threads that share a product each sum their own rows, then one adds those in order
+// binding 6  loads   read        the chunk again, 16 bytes at a time
+// dispatch   x: pair of task tiles (lower triangle of tiles), y: run; so neighbours read the same rows
+// numerics   f32 within a run; threads that share a product each sum their own rows, then one adds those in order;
+//            at most 256 additions to a sum
 //
-// A tile of TILE tasks by STAGE_ROWS rows is decoded into workgroup memory; each thread then sums a BLOCK x BLOCK block
-// of products in registers. Few tasks make few blocks, so several threads ("lanes") share a block and split the rows.
-// Task `block + entry * BLOCKS` belongs to a block: neighbours in memory go to neighbouring threads.
+// A tile of TILE tasks by QUADS fours of rows is decoded into workgroup memory, four rows of a task in each vector. A thread
+// sums a BLOCK x BLOCK block of products in registers: one or four matrices of 4 x 4. Few tasks make few blocks, so several
+// threads ("lanes") share a block and split the rows. Task `block + entry * BLOCKS` belongs to a block: neighbours in
+// memory go to neighbouring threads.
+//
+// The sums are named variables, for compilers keep an array in registers only where they unroll every loop over it: as
+// array<f32, 64> with a loop that clears it, AMD's made 7,000 instructions of this where 900 do.
 
 // These four and FORMAT below are one variant's: a kernel gets its own values in their place.
 // Tasks of a tile: a multiple of BLOCK, at most 8 blocks.
 const TILE: u32 = 8u;
 // Tasks of a block, either way: 4 or 8.
-const BLOCK: u32 = 8u;
-// Rows decoded at a time: a power of two.
-const STAGE_ROWS: u32 = 128u;
+const BLOCK: u32 = 4u;
+// Fours of rows decoded at a time: even.
+const QUADS: u32 = 32u;
 // 2 where there is more than one tile, else 1: tiles held at a time.
 const TILES_HELD: u32 = 1u;
 
 const THREADS: u32 = 64u;
-// Products that a thread sums in registers.
-const SUMS: u32 = BLOCK * BLOCK;
 const BLOCKS: u32 = TILE / BLOCK;
-// Rows that a thread decodes at a time, and the threads that decode neighbouring rows of one task.
-const STEP_ROWS: u32 = 1u + PAIRED;
-const STEP_THREADS: u32 = min(STAGE_ROWS / STEP_ROWS, THREADS);
-// One float more than a row of the tile, so that threads on successive rows hit different banks.
-const STRIDE: u32 = TILE + 1u;
-const TILE_WORDS: u32 = STAGE_ROWS * STRIDE;
-// Lanes are added up in parts of at most 32 values a thread; again a stride that is odd.
-const PART: u32 = min(SUMS, 32u);
-const LANE_STRIDE: u32 = THREADS + 1u;
-const MEMORY_WORDS: u32 = max(TILES_HELD * TILE_WORDS, PART * LANE_STRIDE);
+const HALVES: u32 = BLOCK / 4u;
+// Lanes of a block, at most: what they have summed is added up one after another.
+const MOST_LANES: u32 = 16u;
+// Fours of rows that 16 bytes hold (where slices differ, four rows are loaded one by one), and such loads of a task.
+const LOAD_QUADS: u32 = 1u + PAIRED;
+const LOADS: u32 = QUADS / LOAD_QUADS;
+// Threads that load neighbouring rows of one task (the largest power of two that divides LOADS, and 32 at most), the groups of
+// them, and how many tasks each loads.
+const WIDTH: u32 = min(LOADS & (~LOADS + 1u), 32u);
+const GROUPS: u32 = THREADS / WIDTH;
+const STEPS: u32 = (TILE + GROUPS - 1u) / GROUPS;
+// Vectors from one task to the next: odd, so that threads on neighbouring tasks hit different banks.
+const STRIDE: u32 = QUADS | 1u;
+const TILE_VECTORS: u32 = TILE * STRIDE;
+// A thread's matrix takes four vectors when lanes are added up.
+const MEMORY_VECTORS: u32 = max(TILES_HELD * TILE_VECTORS, 4u * THREADS);
+const PLACES: u32 = 1u + TILES_HELD * TILE;
 
 struct GramParams {
     n_tasks: u32,
@@ -49,6 +60,7 @@ struct GramParams {
 
 @group(0) @binding(0) var<uniform> params: GramParams;
 @group(0) @binding(5) var<storage, read_write> output: array<u32>;
+@group(0) @binding(6) var<storage, read> loads: array<vec4<u32>>;
 
 // ---- The chunk: the same lines in gram.wgsl, combine.wgsl, code.wgsl and decode.wgsl ----
 // Offsets are multiples of the element size, not of the word: odd lengths of 16-bit tensors put the next one anywhere.
@@ -163,7 +175,9 @@ struct Run {
 // ---- End of the chunk ----
 
 // The staged tiles while rows are read, the lanes' sums afterwards.
-var<workgroup> memory: array<f32, MEMORY_WORDS>;
+var<workgroup> memory: array<vec4<f32>, MEMORY_VECTORS>;
+// The slices of the run's segment: the base's, then those of the tiles' tasks.
+var<workgroup> places: array<Slice, PLACES>;
 
 // Row of the lower triangle that entry `at` lies in.
 fn triangle_row(at: u32) -> u32 {
@@ -174,118 +188,355 @@ fn triangle_row(at: u32) -> u32 {
     return row;
 }
 
-// Decodes rows start.. of the tasks first.. into memory[place..]; beyond the last row or task, zeros.
-fn stage(run: Run, start: u32, first: u32, place: u32, thread: u32) {
-    let step_of_thread = thread % STEP_THREADS;
-    let group = thread / STEP_THREADS;
-    let n_groups = THREADS / STEP_THREADS;
-    let first_slice = run.segment * (params.n_tasks + 1u);
-    for (var step = step_of_thread; step < STAGE_ROWS / STEP_ROWS; step += STEP_THREADS) {
-        let row = step * STEP_ROWS;
-        // Out of range, the run's last rows are read and not used.
-        let last = run.n_rows - 1u;
-        let inside = vec2<bool>(start + row <= last, start + row + 1u <= last);
-        let at = min(start + row, last - last % STEP_ROWS);
-        let here = run.start + at;
-        let next = run.start + min(at + 1u, last);
-        let base = load_step(slices[first_slice], here, next);
-        for (var task = group; task < TILE; task += n_groups) {
-            let column = min(first + task, params.n_tasks - 1u) + 1u;
-            let slice = slices[first_slice + column];
-            let delta = load_step(slice, here, next) - select(vec2<f32>(0.0), base, is_whole(slice));
-            let wanted = inside & vec2<bool>(first + task < params.n_tasks);
-            memory[place + row * STRIDE + task] = select(0.0, delta.x, wanted.x);
-            if (STEP_ROWS == 2u) {
-                memory[place + (row + 1u) * STRIDE + task] = select(0.0, delta.y, wanted.y);
+// Two rows that are stored in 16 bits.
+fn two_rows(word: u32, dtype: u32) -> vec2<f32> {
+    if (dtype == F16) {
+        return vec2<f32>(from_f16(word & 0xffffu), from_f16(word >> 16u));
+    }
+    return vec2<f32>(bitcast<f32>(word << 16u), bitcast<f32>(word & 0xffff0000u));
+}
+
+// Four rows of a slice that may have any format and start anywhere. Where it starts on 16 bytes, as staged ones do, with one load:
+// beyond its end it is filled up with something. Elsewhere, and where they are formed, one by one, and row `last` stands in for
+// those beyond it.
+fn fetch_mixed(slice: Slice, row: u32, last: u32) -> vec4<f32> {
+    let together = slice.dtype != LOW_RANK && (slice.offset_bytes & 15u) == 0u;
+    var rows: vec4<f32>;
+    if (together) {
+        let is_whole_words = slice.dtype == F32 || slice.dtype == DELTA;
+        let words = loads[(slice.offset_bytes >> 4u) + row / select(8u, 4u, is_whole_words)];
+        let pairs = select(words.xy, words.zw, (row & 4u) != 0u);
+        let halves = vec4<f32>(two_rows(pairs.x, slice.dtype), two_rows(pairs.y, slice.dtype));
+        rows = select(halves, bitcast<vec4<f32>>(words), is_whole_words);
+    }
+    let n_alone = select(4u, 0u, together);
+    for (var k = 0u; k < n_alone; k += 1u) {
+        rows[k] = load(slice, min(row + k, last));
+    }
+    return rows;
+}
+
+// Four rows of a slice or, of one with two rows a word, eight, from `row` on, which is a multiple of that. Beyond the
+// slice's end its last 16 bytes are filled up with something.
+fn fetch(slice: Slice, row: u32, last: u32) -> vec4<u32> {
+    if (FORMAT == MIXED) {
+        return bitcast<vec4<u32>>(fetch_mixed(slice, row, last));
+    }
+    return loads[(slice.offset_bytes >> 4u) + row / (4u * LOAD_QUADS)];
+}
+
+// The first four of the rows that were fetched.
+fn first_four(fetched: vec4<u32>) -> vec4<f32> {
+    if (PAIRED == 0u) {
+        return bitcast<vec4<f32>>(fetched);
+    }
+    return vec4<f32>(two_rows(fetched.x, FORMAT), two_rows(fetched.y, FORMAT));
+}
+
+// The other four, where there are eight.
+fn last_four(fetched: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(two_rows(fetched.z, FORMAT), two_rows(fetched.w, FORMAT));
+}
+
+// What a thread has fetched of the base, and where that belongs.
+struct Fetched {
+    base: vec4<u32>,
+    // Rows of the run from its first row on.
+    n_left: u32,
+    // Vector of the memory where they go, but for the task.
+    to: u32,
+}
+
+// Puts one task's rows into the memory: less the base, and zeros beyond the run's end.
+fn put(at: Fetched, rows: vec4<u32>, task: u32, slice: Slice) {
+    let whole = is_whole(slice);
+    let to = at.to + task * STRIDE;
+    let four = first_four(rows) - select(vec4<f32>(0.0), first_four(at.base), whole);
+    memory[to] = select(vec4<f32>(0.0), four, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(at.n_left));
+    if (PAIRED == 1u) {
+        let other = last_four(rows) - last_four(at.base);
+        memory[to + 1u] = select(vec4<f32>(0.0), other, vec4<u32>(4u, 5u, 6u, 7u) < vec4<u32>(at.n_left));
+    }
+}
+
+// Whether a thread has a task in its step `step`: all have but in the last, where tasks do not go into groups evenly. Not to be
+// asked elsewhere: compilers move a load behind the question, where it waits until those before it have come.
+fn has_task(group: u32, step: u32) -> bool {
+    return step < STEPS && ((step + 1u) * GROUPS <= TILE || group + step * GROUPS < TILE);
+}
+
+// The slice of a thread's task in its step `step`; where it has none, the tile's last one's.
+fn place_of(first_place: u32, group: u32, step: u32) -> Slice {
+    let task = group + step * GROUPS;
+    return places[first_place + select(min(task, TILE - 1u), task, (step + 1u) * GROUPS <= TILE)];
+}
+
+// Decodes QUADS fours of rows from the run's row `start` on of tile `held` into the memory. A thread fetches a row of all its tasks
+// before it uses the first, so that they come together: up to eight and the base. Places are read before anything is
+// put into the memory, which a compiler cannot tell from them.
+fn stage(run: Run, start: u32, held: u32, thread: u32) {
+    let group = thread / WIDTH;
+    let first_place = 1u + held * TILE;
+    let last = run.n_rows - 1u;
+    let run_last = run.start + last;
+    let base_slice = places[0];
+    var slice_0: Slice;
+    var slice_1: Slice;
+    var slice_2: Slice;
+    var slice_3: Slice;
+    var slice_4: Slice;
+    var slice_5: Slice;
+    var slice_6: Slice;
+    var slice_7: Slice;
+    if (FORMAT != MIXED) {
+        slice_0 = place_of(first_place, group, 0u);
+        if (1u < STEPS) {
+            slice_1 = place_of(first_place, group, 1u);
+        }
+        if (2u < STEPS) {
+            slice_2 = place_of(first_place, group, 2u);
+        }
+        if (3u < STEPS) {
+            slice_3 = place_of(first_place, group, 3u);
+        }
+        if (4u < STEPS) {
+            slice_4 = place_of(first_place, group, 4u);
+        }
+        if (5u < STEPS) {
+            slice_5 = place_of(first_place, group, 5u);
+        }
+        if (6u < STEPS) {
+            slice_6 = place_of(first_place, group, 6u);
+        }
+        if (7u < STEPS) {
+            slice_7 = place_of(first_place, group, 7u);
+        }
+    }
+    for (var turn = 0u; turn < LOADS / WIDTH; turn += 1u) {
+        let load = turn * WIDTH + thread % WIDTH;
+        let row = start + load * (4u * LOAD_QUADS);
+        // Beyond the run's end its last rows are read and not used.
+        let here = run.start + min(row, last - last % (4u * LOAD_QUADS));
+        let n_left = run.n_rows - min(row, run.n_rows);
+        let base = fetch(base_slice, here, run_last);
+        let at = Fetched(base, n_left, held * TILE_VECTORS + load * LOAD_QUADS);
+        if (FORMAT == MIXED) {
+            // One after another: their branches would not let them come together.
+            for (var task = group; task < TILE; task += GROUPS) {
+                let slice = places[first_place + task];
+                put(at, fetch(slice, here, run_last), task, slice);
             }
+            continue;
+        }
+        let rows_0 = fetch(slice_0, here, run_last);
+        var rows_1: vec4<u32>;
+        var rows_2: vec4<u32>;
+        var rows_3: vec4<u32>;
+        var rows_4: vec4<u32>;
+        var rows_5: vec4<u32>;
+        var rows_6: vec4<u32>;
+        var rows_7: vec4<u32>;
+        if (1u < STEPS) {
+            rows_1 = fetch(slice_1, here, run_last);
+        }
+        if (2u < STEPS) {
+            rows_2 = fetch(slice_2, here, run_last);
+        }
+        if (3u < STEPS) {
+            rows_3 = fetch(slice_3, here, run_last);
+        }
+        if (4u < STEPS) {
+            rows_4 = fetch(slice_4, here, run_last);
+        }
+        if (5u < STEPS) {
+            rows_5 = fetch(slice_5, here, run_last);
+        }
+        if (6u < STEPS) {
+            rows_6 = fetch(slice_6, here, run_last);
+        }
+        if (7u < STEPS) {
+            rows_7 = fetch(slice_7, here, run_last);
+        }
+        if (has_task(group, 0u)) {
+            put(at, rows_0, group, slice_0);
+        }
+        if (has_task(group, 1u)) {
+            put(at, rows_1, group + GROUPS, slice_1);
+        }
+        if (has_task(group, 2u)) {
+            put(at, rows_2, group + 2u * GROUPS, slice_2);
+        }
+        if (has_task(group, 3u)) {
+            put(at, rows_3, group + 3u * GROUPS, slice_3);
+        }
+        if (has_task(group, 4u)) {
+            put(at, rows_4, group + 4u * GROUPS, slice_4);
+        }
+        if (has_task(group, 5u)) {
+            put(at, rows_5, group + 5u * GROUPS, slice_5);
+        }
+        if (has_task(group, 6u)) {
+            put(at, rows_6, group + 6u * GROUPS, slice_6);
+        }
+        if (has_task(group, 7u)) {
+            put(at, rows_7, group + 7u * GROUPS, slice_7);
         }
     }
 }
 
-// The rows of a step: two where a word holds both, else the first alone.
-fn load_step(slice: Slice, here: u32, next: u32) -> vec2<f32> {
-    if (STEP_ROWS == 2u) {
-        return load_pair(slice, here, next);
+// Four rows of four tasks of a block, a task in each column.
+fn four_tasks(at: u32) -> mat4x4<f32> {
+    let step = BLOCKS * STRIDE;
+    return mat4x4<f32>(memory[at], memory[at + step], memory[at + 2u * step], memory[at + 3u * step]);
+}
+
+// Four rows of products onto a column of sums. In small blocks, which wait for memory anyway, first among themselves: a quarter
+// of the roundings of the sum for a quarter more instructions. In large ones one after another.
+fn add_column(sum: vec4<f32>, rows: mat4x4<f32>, right: vec4<f32>) -> vec4<f32> {
+    if (BLOCK == 4u) {
+        return sum + (rows[0] * right.x + rows[1] * right.y + rows[2] * right.z + rows[3] * right.w);
     }
-    return vec2<f32>(load(slice, here), 0.0);
+    return sum + rows[0] * right.x + rows[1] * right.y + rows[2] * right.z + rows[3] * right.w;
+}
+
+// Adds four rows of products to 4 x 4 sums: column of the right task, row of the left one. `rows` is the left tasks' transposed.
+fn add(sum: mat4x4<f32>, rows: mat4x4<f32>, right: mat4x4<f32>) -> mat4x4<f32> {
+    return mat4x4<f32>(
+        add_column(sum[0], rows, right[0]),
+        add_column(sum[1], rows, right[1]),
+        add_column(sum[2], rows, right[2]),
+        add_column(sum[3], rows, right[3]),
+    );
+}
+
+// Where a workgroup's results belong.
+struct Tiles {
+    first_i: u32,
+    first_j: u32,
+    diagonal: bool,
+    n_lanes: u32,
+    n_positions: u32,
+    // Word of the output where the run's triangle begins.
+    triangle: u32,
+}
+
+// The block (i, j) at a position; on the diagonal the blocks above it would repeat those below.
+fn block_at(position: u32, diagonal: bool) -> vec2<u32> {
+    if (diagonal) {
+        let row = triangle_row(position);
+        return vec2<u32>(row, position - row * (row + 1u) / 2u);
+    }
+    return vec2<u32>(position / BLOCKS, position % BLOCKS);
+}
+
+fn write_sum(tiles: Tiles, i: u32, j: u32, is_twice: bool, sum: f32) {
+    // Within a diagonal block both halves are there: keep the lower one.
+    if (max(i, j) < params.n_tasks && !(is_twice && j > i)) {
+        let low = min(i, j);
+        let high = max(i, j);
+        output[tiles.triangle + high * (high + 1u) / 2u + low] = bitcast<u32>(sum);
+    }
+}
+
+// Adds up the lanes' matrices of one of a block's quarters, in order, and writes them. Its tasks are the block's from `entry.x` on
+// to the left and from `entry.y` on to the right.
+fn finish(tiles: Tiles, sum: mat4x4<f32>, entry: vec2<u32>, thread: u32) {
+    workgroupBarrier();
+    memory[thread] = sum[0];
+    memory[THREADS + thread] = sum[1];
+    memory[2u * THREADS + thread] = sum[2];
+    memory[3u * THREADS + thread] = sum[3];
+    workgroupBarrier();
+    for (var item = thread; item < 4u * tiles.n_positions; item += THREADS) {
+        let position = item / 4u;
+        let column = item % 4u;
+        let first = column * THREADS + position * tiles.n_lanes;
+        var total = memory[first];
+        for (var lane = 1u; lane < tiles.n_lanes; lane += 1u) {
+            total += memory[first + lane];
+        }
+        let block = block_at(position, tiles.diagonal);
+        let i = tiles.first_i + block.x + entry.x * BLOCKS;
+        let j = tiles.first_j + block.y + (entry.y + column) * BLOCKS;
+        let is_twice = tiles.diagonal && block.x == block.y;
+        write_sum(tiles, i, j, is_twice, total.x);
+        write_sum(tiles, i + BLOCKS, j, is_twice, total.y);
+        write_sum(tiles, i + 2u * BLOCKS, j, is_twice, total.z);
+        write_sum(tiles, i + 3u * BLOCKS, j, is_twice, total.w);
+    }
 }
 
 @compute @workgroup_size(THREADS)
 fn gram(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    let run_index = params.first_run + group.x;
-    let run = runs[run_index];
-    let tile_i = triangle_row(group.y);
-    let tile_j = group.y - tile_i * (tile_i + 1u) / 2u;
-    let diagonal = tile_i == tile_j;
+    let run = runs[params.first_run + group.y];
+    let tile_i = triangle_row(group.x);
+    let tile_j = group.x - tile_i * (tile_i + 1u) / 2u;
+    let diagonal = TILES_HELD == 1u || tile_i == tile_j;
 
-    // On the diagonal the blocks above it would repeat those below.
     let n_positions = select(BLOCKS * BLOCKS, BLOCKS * (BLOCKS + 1u) / 2u, diagonal);
-    let n_lanes = THREADS / n_positions;
+    let n_lanes = min(THREADS / n_positions, MOST_LANES);
     let position = thread / n_lanes;
     let lane = thread % n_lanes;
-    let busy = position < n_positions;
-    let triangle = triangle_row(position);
-    let block_i = select(position / BLOCKS, triangle, diagonal);
-    let block_j = select(position % BLOCKS, position - triangle * (triangle + 1u) / 2u, diagonal);
-    let right_tile = select(TILE_WORDS * (TILES_HELD - 1u), 0u, diagonal);
+    let block = block_at(position, diagonal);
+    let right_tile = select(TILE_VECTORS * (TILES_HELD - 1u), 0u, diagonal);
 
-    var sums: array<f32, SUMS>;
-    for (var k = 0u; k < SUMS; k += 1u) {
-        sums[k] = 0.0;
+    // Beyond the last task, that one again: its products are not written.
+    let first_slice = run.segment * (params.n_tasks + 1u);
+    for (var place = thread; place < PLACES; place += THREADS) {
+        let of_tile = place - min(place, 1u);
+        let first = select(tile_i, tile_j, of_tile >= TILE) * TILE;
+        let column = select(min(first + of_tile % TILE, params.n_tasks - 1u) + 1u, 0u, place == 0u);
+        places[place] = slices[first_slice + column];
     }
-    for (var start = 0u; start < run.n_rows; start += STAGE_ROWS) {
+
+    // Quarters of the block: left half, right half.
+    var sum_00: mat4x4<f32>;
+    var sum_01: mat4x4<f32>;
+    var sum_10: mat4x4<f32>;
+    var sum_11: mat4x4<f32>;
+    let left_at = block.x * STRIDE;
+    let right_at = right_tile + block.y * STRIDE;
+    let half_block = 4u * BLOCKS * STRIDE;
+    for (var start = 0u; start < run.n_rows; start += 4u * QUADS) {
         workgroupBarrier();
-        stage(run, start, tile_i * TILE, 0u, thread);
+        stage(run, start, 0u, thread);
         if (!diagonal) {
-            stage(run, start, tile_j * TILE, right_tile, thread);
+            stage(run, start, 1u, thread);
         }
         workgroupBarrier();
-        if (busy) {
-            for (var row = lane; row < STAGE_ROWS; row += n_lanes) {
-                var right: array<f32, BLOCK>;
-                for (var b = 0u; b < BLOCK; b += 1u) {
-                    right[b] = memory[right_tile + row * STRIDE + block_j + b * BLOCKS];
+        if (position < n_positions) {
+            for (var quad = lane; quad < QUADS; quad += n_lanes) {
+                let right_0 = four_tasks(right_at + quad);
+                var right_1: mat4x4<f32>;
+                if (BLOCK == 8u) {
+                    right_1 = four_tasks(right_at + half_block + quad);
                 }
-                for (var a = 0u; a < BLOCK; a += 1u) {
-                    let left = memory[row * STRIDE + block_i + a * BLOCKS];
-                    for (var b = 0u; b < BLOCK; b += 1u) {
-                        sums[a * BLOCK + b] += left * right[b];
-                    }
+                let rows_0 = transpose(four_tasks(left_at + quad));
+                sum_00 = add(sum_00, rows_0, right_0);
+                if (BLOCK == 8u) {
+                    sum_01 = add(sum_01, rows_0, right_1);
+                    let rows_1 = transpose(four_tasks(left_at + half_block + quad));
+                    sum_10 = add(sum_10, rows_1, right_0);
+                    sum_11 = add(sum_11, rows_1, right_1);
                 }
             }
         }
     }
 
-    // Add up the lanes, PART products of every block at a time.
-    for (var part = 0u; part < SUMS / PART; part += 1u) {
-        workgroupBarrier();
-        for (var k = 0u; k < PART; k += 1u) {
-            memory[k * LANE_STRIDE + thread] = sums[part * PART + k];
+    let triangle = group.y * params.n_values;
+    let tiles = Tiles(tile_i * TILE, tile_j * TILE, diagonal, n_lanes, n_positions, triangle);
+    for (var quarter = 0u; quarter < HALVES * HALVES; quarter += 1u) {
+        var sum = sum_00;
+        if (quarter == 1u) {
+            sum = sum_01;
+        } else if (quarter == 2u) {
+            sum = sum_10;
+        } else if (quarter == 3u) {
+            sum = sum_11;
         }
-        workgroupBarrier();
-        for (var value = thread; value < PART * n_positions; value += THREADS) {
-            let k = value % PART;
-            let at = value / PART;
-            var sum = 0.0;
-            for (var other = 0u; other < n_lanes; other += 1u) {
-                sum += memory[k * LANE_STRIDE + at * n_lanes + other];
-            }
-            let entry = part * PART + k;
-            let triangle_at = triangle_row(at);
-            let at_i = select(at / BLOCKS, triangle_at, diagonal);
-            let at_j = select(at % BLOCKS, at - triangle_at * (triangle_at + 1u) / 2u, diagonal);
-            let i = tile_i * TILE + at_i + (entry / BLOCK) * BLOCKS;
-            let j = tile_j * TILE + at_j + (entry % BLOCK) * BLOCKS;
-            // Within a diagonal block both halves are there: keep the lower one.
-            let wanted = i < params.n_tasks && j < params.n_tasks && !(diagonal && at_i == at_j && j > i);
-            if (wanted) {
-                let low = min(i, j);
-                let high = max(i, j);
-                output[group.x * params.n_values + high * (high + 1u) / 2u + low] = bitcast<u32>(sum);
-            }
-        }
+        finish(tiles, sum, 4u * vec2<u32>(quarter / HALVES, quarter % HALVES), thread);
     }
     if (thread == 0u) {
-        output[params.marks + group.x * params.n_tile_pairs + group.y] = params.stamp;
+        output[params.marks + group.y * params.n_tile_pairs + group.x] = params.stamp;
     }
 }

@@ -24,17 +24,21 @@ pub const CODE: &str = include_str!("code.wgsl");
 /// decode.wgsl: edits straight from codes. Entry point `decode`; constant `FORMAT`.
 pub const DECODE: &str = include_str!("decode.wgsl");
 
-/// eigh.wgsl: rounds of parallel Jacobi on a batch of symmetric matrices. Entry point `eigh`.
+/// eigh.wgsl: parallel Jacobi on a batch of small symmetric matrices. Entry point `eigh`; constants `SIDE` and `HELD`.
 pub const EIGH: &str = include_str!("eigh.wgsl");
 
+/// eigh_round.wgsl: one round of it on a batch of larger ones. Entry point `eigh_round`.
+pub const EIGH_ROUND: &str = include_str!("eigh_round.wgsl");
+
 /// Every file's name and text.
-pub const FILES: [(&str, &str); 6] = [
+pub const FILES: [(&str, &str); 7] = [
     ("gram.wgsl", GRAM),
     ("gram_fold.wgsl", GRAM_FOLD),
     ("combine.wgsl", COMBINE),
     ("code.wgsl", CODE),
     ("decode.wgsl", DECODE),
     ("eigh.wgsl", EIGH),
+    ("eigh_round.wgsl", EIGH_ROUND),
 ];
 
 #[cfg(test)]
@@ -63,10 +67,11 @@ mod tests {
     /// WGSL has no include: what files share stands in each of them.
     #[test]
     fn the_lines_that_files_share_are_the_same() {
-        let groups: [(&str, &[&'static str], &str); 3] = [
+        let groups: [(&str, &[&'static str], &str); 4] = [
             ("The chunk", &[GRAM, COMBINE, CODE, DECODE], "fn load_pair("),
             ("Rounding", &[COMBINE, DECODE], "fn to_f16("),
             ("Blocks and codes", &[CODE, DECODE], "fn transform("),
+            ("Rotations", &[EIGH, EIGH_ROUND], "fn rotation_of("),
         ];
         for (name, texts, some_line) in groups {
             let shared = |text: &'static str| {

@@ -5,10 +5,10 @@
 
 use crate::process::{Result, cargo, run as run_command};
 use crate::setup::{self, InstallArgs};
-use crate::{demo, deny, release, test};
+use crate::{demo, deny, drivers, isa, release, test, tint};
 use std::time::Instant;
 
-/// Run what a pull request must pass: format, packages, dependencies, lints, docs, tests (shader validation among them), a short demo
+/// Run what a pull request must pass: format, packages, dependencies, lints, docs, shaders, tests on every driver, a short demo
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -33,9 +33,20 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let mut command = cargo(["doc", "--workspace", "--no-deps", "--all-features", "--locked"]);
         run_command(command.env("RUSTDOCFLAGS", "-Dwarnings"))
     })?;
+    summary.step("isa", "cargo xtask isa --check", || isa::run(&isa::Args::check()))?;
+    summary.step("tint", "cargo xtask tint", || match tint::browser(&tint::Args::default()) {
+        Some(_) => tint::run(&tint::Args::default()),
+        None => {
+            eprintln!(
+                "skipped: no Chromium (Debian: chromium); its compiler looks at the shaders too where it is there"
+            );
+            Ok(())
+        }
+    })?;
     summary.step("tests", "cargo xtask test", || {
         test::run(&test::Args { install: install.clone(), cargo_args: Vec::new() })
     })?;
+    summary.step("layers", "cargo xtask drivers --only validation", || drivers::run(&drivers::Args::validation()))?;
     summary.step("demo", "cargo xtask demo --quick", || demo::run(&demo::Args { quick: true, dev: false }))?;
     summary.print();
     Ok(())

@@ -4,12 +4,15 @@ mod bench;
 mod ci;
 mod demo;
 mod deny;
+mod drivers;
 mod fuzz;
 mod interop;
+mod isa;
 mod process;
 mod release;
 mod setup;
 mod test;
+mod tint;
 mod zoo;
 
 use clap::{Parser, Subcommand};
@@ -28,11 +31,14 @@ enum Command {
     Setup(setup::Args),
     Demo(demo::Args),
     Test(test::Args),
+    Tint(tint::Args),
     Ci(ci::Args),
     Deny(deny::Args),
+    Drivers(drivers::Args),
     Bench(bench::Args),
     Zoo(zoo::Args),
     Interop(interop::Args),
+    Isa(isa::Args),
     Fuzz(fuzz::Args),
     Release(release::Args),
 }
@@ -42,11 +48,14 @@ fn main() -> ExitCode {
         Command::Setup(args) => setup::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Tint(args) => tint::run(&args),
         Command::Ci(args) => ci::run(&args),
         Command::Deny(args) => deny::run(&args),
+        Command::Drivers(args) => drivers::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Zoo(args) => zoo::run(&args),
         Command::Interop(args) => interop::run(&args),
+        Command::Isa(args) => isa::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Release(args) => release::run(&args),
     };

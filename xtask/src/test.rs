@@ -2,8 +2,10 @@
 //!
 //! With the software Vulkan driver the GPU tests must run (`TVB_REQUIRE_GPU=1` makes a missing adapter a failure).
 //! Without it they skip themselves, each with a line that begins with `skipped:`; those lines are collected and
-//! repeated at the end, together with the way to get them run.
+//! repeated at the end, together with the way to get them run. The kernels' tests run on every other driver that is installed,
+//! too (`cargo xtask drivers`).
 
+use crate::drivers;
 use crate::process::{Result, cargo, typed};
 use crate::setup::{self, InstallArgs};
 use std::io::{BufRead, BufReader};
@@ -21,7 +23,11 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     match setup::ensure_driver(&args.install) {
-        Ok(()) => crate::process::run(test_command(args, true).env("TVB_REQUIRE_GPU", "1")),
+        Ok(()) => {
+            crate::process::run(test_command(args, true).env("TVB_REQUIRE_GPU", "1"))?;
+            // All tests were asked for: the kernels' on the other drivers that are here, too.
+            if args.cargo_args.is_empty() { drivers::run(&drivers::Args::without_validation()) } else { Ok(()) }
+        }
         Err(missing) => run_and_list_skipped(args, &missing),
     }
 }

@@ -13,7 +13,7 @@ use tvb::pass::{Auto, Runtime};
 use tvb::progress::{Progress, unless_cancelled};
 use tvb::shown::escaped;
 use tvb::{Result, units};
-use tvb_kernels::{Backend, DeviceChoice};
+use tvb_kernels::{Backend, CpuEngine, DeviceChoice, Engine};
 
 /// Flags common to all commands, as typed.
 #[derive(Clone, Debug, clap::Args)]
@@ -29,9 +29,10 @@ pub(crate) struct CommonArgs {
     /// Cap on host buffers, and on what is kept of files, such as 512M or 4G
     #[arg(long, global = true, default_value = "512M", value_name = "SIZE", value_parser = units::parse_bytes)]
     pub memory: u64,
-    /// Cap on what stays in a GPU's own memory between two passes, so that it is read and uploaded once; 0 for nothing
-    #[arg(long, global = true, env = "TVB_DEVICE_MEMORY", default_value = "2G", value_name = "SIZE", value_parser = units::parse_bytes)]
-    pub device_memory: u64,
+    /// Cap on what stays in a GPU's own memory between two passes, so that it is read and uploaded once; 0 for nothing. Half of what
+    /// `tvb devices` shows by default, 2G where the driver does not say
+    #[arg(long, global = true, env = "TVB_DEVICE_MEMORY", value_name = "SIZE", value_parser = units::parse_bytes)]
+    pub device_memory: Option<u64>,
     /// Threads to compute and read with; one per core by default
     #[arg(long, short = 'j', global = true, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
@@ -83,7 +84,7 @@ pub(crate) struct Context {
     pub memory_bytes: u64,
     /// What is kept of all files that are read, taken from the same cap; hears Ctrl-C.
     pub budget: Budget,
-    device_memory_bytes: u64,
+    device_memory_bytes: Option<u64>,
 }
 
 impl Context {
@@ -159,6 +160,15 @@ impl Context {
         }
     }
 
+    /// The engine for what takes milliseconds on any: the device that was asked for, else the CPU, without a look at what
+    /// devices there are.
+    pub(crate) fn small_engine(&self) -> Result<Engine> {
+        match self.device {
+            DeviceChoice::Auto => Ok(Engine::Cpu(CpuEngine::new())),
+            _ => Ok(self.runtime()?.engine),
+        }
+    }
+
     /// Opens a checkpoint.
     pub(crate) fn open(&self, path: &Path) -> Result<Checkpoint> {
         let (path, key) = split_key(path)?;
@@ -172,11 +182,12 @@ impl Context {
 
     /// With the limits that were asked for; a warning of it, where there is one, goes to the log.
     fn limited(&self, runtime: Runtime) -> Runtime {
-        let runtime = runtime
-            .with_threads(self.n_threads)
-            .with_memory(self.memory_bytes)
-            .with_budget(self.budget.clone())
-            .with_device_memory(self.device_memory_bytes);
+        let runtime =
+            runtime.with_threads(self.n_threads).with_memory(self.memory_bytes).with_budget(self.budget.clone());
+        let runtime = match self.device_memory_bytes {
+            Some(n_bytes) => runtime.with_device_memory(n_bytes),
+            None => runtime,
+        };
         if let Some(warning) = &runtime.warning {
             self.progress.warn(warning);
         }

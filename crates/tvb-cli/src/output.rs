@@ -27,6 +27,12 @@ impl Answer {
         Self { text: text.into(), json, problem: None }
     }
 
+    /// More text, and one more member of the JSON object.
+    pub(crate) fn extend(&mut self, text: &str, name: &str, value: Value) {
+        self.text.push_str(text);
+        Answer::add(&mut self.json, name, value);
+    }
+
     /// One more member of the JSON object.
     pub(crate) fn add(json: &mut Value, name: &str, value: impl Into<Value>) {
         if let Some(object) = json.as_object_mut() {

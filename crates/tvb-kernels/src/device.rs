@@ -99,6 +99,15 @@ pub struct AdapterFacts {
     pub kind: AdapterKind,
     /// Driver's name and version.
     pub driver: String,
+    /// The maker's number for the model.
+    pub device_id: u32,
+    /// Its place on the PCI bus, such as `0000:41:00.0`; empty where the driver does not say.
+    pub bus: String,
+    /// Which it is of several that have the same name, kind and driver.
+    pub twin: Option<Twin>,
+    /// The largest heap of memory on the device's side, in bytes (the host's, where that is shared); `None` where the driver's
+    /// interface does not say, which is all but Vulkan.
+    pub memory_bytes: Option<u64>,
     /// The largest buffer, in bytes.
     pub max_buffer_bytes: u64,
     /// The largest part of a buffer that a shader sees at once, in bytes.
@@ -113,7 +122,28 @@ pub struct AdapterFacts {
     pub mappable_storage: bool,
 }
 
+/// One of several adapters that are alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Twin {
+    /// From 1, in the order of the list.
+    pub number: usize,
+    /// How many there are.
+    pub of: usize,
+}
+
 impl AdapterFacts {
+    /// Whether two adapters, of one machine at any time, are of one model and driver: one of them, or twins.
+    fn is_like(&self, other: &AdapterFacts) -> bool {
+        let model = |facts: &AdapterFacts| (facts.backend, facts.kind, facts.device_id);
+        (&self.name, &self.driver, model(self)) == (&other.name, &other.driver, model(other))
+    }
+
+    /// Whether these are of one adapter, looked for at two times. Where the bus is not known, twins are told apart by their order.
+    pub(crate) fn is_same(&self, other: &AdapterFacts) -> bool {
+        let places_known = !self.bus.is_empty() && !other.bus.is_empty();
+        self.is_like(other) && if places_known { self.bus == other.bus } else { self.twin == other.twin }
+    }
+
     /// Takes over what a device is limited to.
     pub(crate) fn set_limits(&mut self, limits: &wgpu::Limits) {
         self.max_buffer_bytes = limits.max_buffer_size;
@@ -126,7 +156,14 @@ impl AdapterFacts {
 
 impl fmt::Display for AdapterFacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}, {})", self.name, self.backend.name(), self.kind.name())
+        write!(f, "{} ({}, {}", self.name, self.backend.name(), self.kind.name())?;
+        if let Some(Twin { number, of }) = self.twin {
+            write!(f, ", {number} of {of} alike")?;
+            if !self.bus.is_empty() {
+                write!(f, ", at {}", self.bus)?;
+            }
+        }
+        f.write_str(")")
     }
 }
 
@@ -142,7 +179,7 @@ pub enum DeviceChoice {
     Gpu,
     /// An adapter by its place in the list, software or not.
     Index(usize),
-    /// The first adapter whose name, vendor or driver contains this, whatever the case; hardware before software.
+    /// The first adapter whose name, vendor, driver or place on the bus contains this, whatever the case; hardware before software.
     Name(String),
 }
 
@@ -190,7 +227,7 @@ pub fn choose(choice: &DeviceChoice, adapters: &[AdapterFacts]) -> Result<Option
         DeviceChoice::Name(part) => {
             let part_lower = part.to_lowercase();
             let named = |adapter: &AdapterFacts| {
-                [&adapter.name, &adapter.vendor, &adapter.driver]
+                [&adapter.name, &adapter.vendor, &adapter.driver, &adapter.bus]
                     .iter()
                     .any(|text| text.to_lowercase().contains(&part_lower))
             };
@@ -220,7 +257,42 @@ pub(crate) fn adapters(backend: Option<Backend>) -> Vec<(wgpu::Adapter, AdapterF
         let compute = wgpu::DownlevelFlags::COMPUTE_SHADERS;
         adapter.get_downlevel_capabilities().flags.contains(compute).then_some((adapter, backend))
     });
-    usable.enumerate().map(|(index, (adapter, backend))| facts(index, adapter, backend)).collect()
+    let mut all: Vec<(wgpu::Adapter, AdapterFacts)> =
+        usable.enumerate().map(|(index, (adapter, backend))| facts(index, adapter, backend)).collect();
+    number_twins(&mut all.iter_mut().map(|(_, facts)| facts).collect::<Vec<_>>());
+    all
+}
+
+/// Numbers those that are alike.
+fn number_twins(all: &mut [&mut AdapterFacts]) {
+    for at in 0..all.len() {
+        let like = |other: &&mut AdapterFacts| other.is_like(all[at]);
+        let (of, number) =
+            (all.iter().filter(|other| like(other)).count(), all[..=at].iter().filter(|other| like(other)).count());
+        all[at].twin = (of > 1).then_some(Twin { number, of });
+    }
+}
+
+/// The largest heap of memory on the device's side, as Vulkan tells it. wgpu itself has no word for it.
+#[cfg(not(any(target_vendor = "apple", target_arch = "wasm32")))]
+fn memory_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
+    /// VK_MEMORY_HEAP_DEVICE_LOCAL_BIT
+    const ON_DEVICE: u32 = 1;
+    // SAFETY: nothing is made or destroyed through the handles below, which are wgpu's and are dropped before the adapter is.
+    let heaps = unsafe {
+        let adapter = adapter.as_hal::<wgpu::hal::api::Vulkan>()?;
+        let instance = adapter.shared_instance().raw_instance();
+        instance.get_physical_device_memory_properties(adapter.raw_physical_device())
+    };
+    let n_heaps = heaps.memory_heap_count as usize;
+    let on_device = heaps.memory_heaps.iter().take(n_heaps).filter(|heap| heap.flags.as_raw() & ON_DEVICE != 0);
+    on_device.map(|heap| heap.size).max()
+}
+
+/// There is no Vulkan.
+#[cfg(any(target_vendor = "apple", target_arch = "wasm32"))]
+fn memory_bytes(_: &wgpu::Adapter) -> Option<u64> {
+    None
 }
 
 fn facts(index: usize, adapter: wgpu::Adapter, backend: Backend) -> (wgpu::Adapter, AdapterFacts) {
@@ -237,6 +309,10 @@ fn facts(index: usize, adapter: wgpu::Adapter, backend: Backend) -> (wgpu::Adapt
             wgpu::DeviceType::Other => AdapterKind::Other,
         },
         driver: [info.driver, info.driver_info].join(" ").trim().to_owned(),
+        device_id: info.device,
+        bus: info.device_pci_bus_id,
+        twin: None,
+        memory_bytes: memory_bytes(&adapter),
         name: info.name,
         max_buffer_bytes: 0,
         max_binding_bytes: 0,
@@ -276,6 +352,10 @@ mod tests {
             backend: Backend::Vulkan,
             kind,
             driver: "driver 1.0".to_owned(),
+            device_id: 7,
+            bus: String::new(),
+            twin: None,
+            memory_bytes: None,
             max_buffer_bytes: 1 << 28,
             max_binding_bytes: 1 << 27,
             max_workgroups: 65_535,
@@ -283,6 +363,36 @@ mod tests {
             max_workgroup_bytes: 16_384,
             mappable_storage: false,
         }
+    }
+
+    #[test]
+    fn twins_are_told_apart() {
+        use AdapterKind::{Discrete, Software};
+        let card = |index, bus: &str| AdapterFacts { bus: bus.to_owned(), ..adapter(index, "RTX A", Discrete) };
+        let mut all = [
+            card(0, "0000:01:00.0"),
+            adapter(1, "llvmpipe", Software),
+            card(2, "0000:41:00.0"),
+            AdapterFacts { device_id: 8, ..card(3, "0000:42:00.0") },
+        ];
+        number_twins(&mut all.iter_mut().collect::<Vec<_>>());
+        let shown = all.each_ref().map(ToString::to_string);
+        let expected = [
+            "RTX A (vulkan, discrete, 1 of 2 alike, at 0000:01:00.0)",
+            "llvmpipe (vulkan, software)",
+            "RTX A (vulkan, discrete, 2 of 2 alike, at 0000:41:00.0)",
+            "RTX A (vulkan, discrete)",
+        ];
+        assert_eq!(shown, expected);
+        // By name the first of them, by its place any.
+        for (name, at) in [("rtx", 0), ("41:00", 2), ("42:00.0", 3), ("0000:01", 0)] {
+            assert_eq!(choose(&DeviceChoice::from_name(name), &all), Ok(Some(at)), "{name}");
+        }
+        // Looked for again, wherever it is in the list by then; without a bus, by the order.
+        let same = |facts: &AdapterFacts| all.iter().position(|other| other.is_same(facts));
+        assert_eq!(same(&AdapterFacts { index: 9, twin: None, ..all[2].clone() }), Some(2));
+        assert_eq!(same(&AdapterFacts { bus: String::new(), ..all[2].clone() }), Some(2));
+        assert_eq!(same(&AdapterFacts { driver: "driver 1.1".to_owned(), ..all[1].clone() }), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! One engine, two implementations: the GPU's or the CPU's, opened by what the user asked for and tested before use.
+//! One engine, two implementations: the GPU's or the CPU's, opened by what the user asked for.
 
 use crate::chunk::Chunk;
 use crate::cpu::CpuEngine;
@@ -6,6 +6,7 @@ use crate::device::{AdapterFacts, AdapterKind, Backend, DeviceChoice, adapters, 
 use crate::eigh::Eigh;
 use crate::error::KernelError;
 use crate::gpu::{DeviceSetup, GpuEngine};
+use crate::limits::{EIGH_SIDES, MAX_TASKS};
 use crate::work::Work;
 
 /// What does the work.
@@ -17,7 +18,7 @@ pub enum Engine {
     Gpu(GpuEngine),
 }
 
-/// An engine, opened and tested.
+/// An engine that was opened.
 #[derive(Clone, Debug)]
 pub struct Opened {
     /// The engine.
@@ -43,7 +44,7 @@ impl Adapters {
         self.found.iter().map(|(_, facts)| facts.clone()).collect()
     }
 
-    /// Opens what `choice` means among them, and tests every kernel on it against the CPU engine.
+    /// Opens what `choice` means among them.
     ///
     /// # Errors
     /// As [`open`].
@@ -91,6 +92,20 @@ impl Engine {
         }
     }
 
+    /// Whether [`eigh`](Self::eigh) of matrices of order n belongs on this engine's device: on a GPU up to order 64, which a
+    /// workgroup's memory holds, and beyond that on cards with memory of their own. Elsewhere larger ones take the CPU far less
+    /// time. [`eigh`](Self::eigh) itself does as it is told.
+    pub fn decomposes(&self, n: usize) -> bool {
+        match self {
+            Engine::Cpu(_) => false,
+            Engine::Gpu(engine) => {
+                let most =
+                    if engine.facts().kind == AdapterKind::Discrete { MAX_TASKS } else { EIGH_SIDES[1] as usize };
+                (2..=most).contains(&n)
+            }
+        }
+    }
+
     /// Eigendecomposition of `n_matrices` symmetric n×n matrices laid one after another, column-major
     /// \[n_matrices, n, n\]; lower triangles are read.
     ///
@@ -104,11 +119,12 @@ impl Engine {
     }
 }
 
-/// Opens the device that `choice` means among those of `backend` (all but GL where `None`), and tests every kernel on it
-/// against the CPU engine.
+/// Opens the device that `choice` means among those of `backend` (all but GL where `None`). Nothing is compiled for it or run on
+/// it yet: each variant of a kernel is tested against the CPU engine when a job first uses it, and
+/// [`KernelError::SelfTest`] comes out of that use where it is wrong.
 ///
 /// # Errors
-/// [`KernelError::NoAdapter`], [`KernelError::OnlySoftware`], [`KernelError::SelfTest`], and device errors.
+/// [`KernelError::NoAdapter`], [`KernelError::OnlySoftware`], and device errors.
 pub fn open(choice: &DeviceChoice, backend: Option<Backend>) -> Result<Opened, KernelError> {
     open_as(choice, backend, DeviceSetup::default())
 }

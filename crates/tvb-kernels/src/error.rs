@@ -139,6 +139,11 @@ pub enum KernelError {
         /// What the driver or wgpu said, on one line.
         message: String,
     },
+    /// The device has not finished a piece of work in a time in which many would have been.
+    DeviceTimeout {
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// The device reported work as done that was not (a mark is missing from the result).
     Unfinished {
         /// Which kernel.
@@ -173,6 +178,12 @@ pub enum KernelError {
     NotOnGpu,
     /// Every staging buffer of a stream is in its user's hands.
     NoFreeSlot,
+    /// A staging buffer, or a result, that another stream has given out.
+    ForeignSlot,
+    /// A chunk that was kept on another device, or on this one before it was reopened.
+    KeptElsewhere,
+    /// A stream has no result for a chunk that was submitted to it: a fault of the library.
+    NoResult,
 }
 
 impl KernelError {
@@ -188,6 +199,7 @@ impl KernelError {
             }
             KernelError::Device { .. }
             | KernelError::DeviceLost { .. }
+            | KernelError::DeviceTimeout { .. }
             | KernelError::Unfinished { .. }
             | KernelError::SelfTest { .. } => Some("try the CPU engine (`cpu`), or update the driver".to_owned()),
             KernelError::DeviceMemory { .. } => Some("use less memory at a time, or the CPU engine (`cpu`)".to_owned()),
@@ -202,6 +214,7 @@ impl KernelError {
             KernelError::Device { .. }
                 | KernelError::DeviceMemory { .. }
                 | KernelError::DeviceLost { .. }
+                | KernelError::DeviceTimeout { .. }
                 | KernelError::Unfinished { .. }
         )
     }
@@ -262,6 +275,9 @@ impl fmt::Display for KernelError {
             KernelError::Device { what, message } => write!(f, "{what}: {message}"),
             KernelError::DeviceMemory { message } => write!(f, "the device is out of memory: {message}"),
             KernelError::DeviceLost { message } => write!(f, "the device was lost: {message}"),
+            KernelError::DeviceTimeout { seconds } => {
+                write!(f, "the device hangs: work that takes less than a second was not done after {seconds} s")
+            }
             KernelError::Unfinished { kernel } => {
                 write!(f, "the device reported `{kernel}` as done, but part of its result is missing")
             }
@@ -278,6 +294,11 @@ impl fmt::Display for KernelError {
                 write!(f, "f64 results, f64 bases and very many shared columns are done by the CPU engine only")
             }
             KernelError::NoFreeSlot => write!(f, "every staging buffer is taken: submit one first"),
+            KernelError::ForeignSlot => write!(f, "a staging buffer of this stream expected, one of another found"),
+            KernelError::KeptElsewhere => {
+                write!(f, "a chunk kept on this device expected, one of another or from before it was reopened found")
+            }
+            KernelError::NoResult => write!(f, "the result of a submitted chunk expected, none found"),
         }
     }
 }

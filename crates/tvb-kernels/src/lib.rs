@@ -70,15 +70,16 @@ pub use chunk::{Chunk, ChunkLayout, CodeSlice, Columns, Dtype, FactorSlice, Segm
 pub use code::{Code, Codes, Measured};
 pub use cpu::{CpuEngine, Factors, Scratch, convert, count_non_finite, decode, form_low_rank, locate_non_finite};
 pub use decode::Decode;
-pub use device::{AdapterFacts, AdapterKind, Backend, DeviceChoice, choose, list_adapters};
+pub use device::{AdapterFacts, AdapterKind, Backend, DeviceChoice, Twin, choose, list_adapters};
 pub use eigh::Eigh;
 pub use engine::{Adapters, Engine, Opened, open, open_as};
 pub use error::KernelError;
 pub use gpu::{
-    DeviceCopy, DeviceSetup, GpuEngine, GpuStream, InjectedFault, KeptChunk, Resident, ShaderVariant, shader_variants,
+    DeviceCopy, DeviceSetup, Finished, GpuEngine, GpuStream, InjectedFault, KeptChunk, RawEigh, Resident,
+    ShaderVariant, shader_variants,
 };
 pub use gram::Gram;
-pub use limits::{MAX_TASKS, RUN_ROWS};
+pub use limits::{MAX_TASKS, RUN_ROWS, SLICE_ALIGNMENT};
 pub use panel::{PANEL, n_blocks, scale_bits, scale_from_bits};
 pub use project::Project;
 pub use rate::{BLOCK, Rate};

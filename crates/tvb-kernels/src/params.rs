@@ -195,18 +195,24 @@ shared_struct! {
 }
 
 shared_struct! {
-    /// Of eigh.wgsl.
+    /// Of eigh.wgsl and eigh_round.wgsl.
     EighParams {
         /// Order of the matrices.
         n,
         /// n rounded up to even.
         n_players,
-        /// First round of this dispatch.
-        first_round,
-        /// Rounds of this dispatch.
-        n_rounds,
-        /// Matrices of the batch.
-        n_matrices,
+        /// First matrix of this dispatch.
+        first_matrix,
+        /// Word of the output where the marks begin.
+        marks,
+        /// 1 where A and A' have changed places.
+        is_odd,
+        /// Which round of the sweep.
+        round,
+        /// Which sweep, counted from 1.
+        sweep,
+        /// Word of the output where it says which pairs are unsettled.
+        unsettled,
         /// What a mark is (stored as a float).
         stamp,
     }

@@ -3,9 +3,10 @@
 use crate::check::check_slices;
 use crate::chunk::{Chunk, ChunkLayout, Dtype, Slice};
 use crate::error::KernelError;
+use crate::limits::SLICE_ALIGNMENT;
 
 /// The layout a chunk has in a staging slot when [`StagingSlot::pack`] puts it there: the same segments and columns, f64
-/// as f32, each slice on a multiple of 4 bytes, no gaps beyond that. Then all bytes from the first code or factor to the chunk's end, as they
+/// as f32, each slice on a multiple of 16 bytes, no gaps beyond that. Then all bytes from the first code or factor to the chunk's end, as they
 /// are: how long codes are is their reader's to know.
 ///
 /// # Errors
@@ -23,7 +24,10 @@ pub fn staged_layout(layout: &ChunkLayout) -> Result<ChunkLayout, KernelError> {
             let Slice { dtype, is_delta, .. } = layout.slice(at, column);
             let dtype = if dtype == Dtype::F64 { Dtype::F32 } else { dtype };
             staged.slices[at * layout.n_columns + column] = Slice { offset: n_bytes, dtype, is_delta };
-            let more = segment.n_rows.checked_mul(dtype.size()).and_then(|bytes| bytes.checked_next_multiple_of(4));
+            let more = segment
+                .n_rows
+                .checked_mul(dtype.size())
+                .and_then(|bytes| bytes.checked_next_multiple_of(SLICE_ALIGNMENT));
             n_bytes = more.and_then(|more| n_bytes.checked_add(more)).ok_or_else(too_large)?;
         }
     }
@@ -115,16 +119,21 @@ impl StagingSlot {
                 continue;
             }
             let n_rows = chunk.layout.segments[at / n_columns].n_rows;
-            let bytes = &chunk.bytes[from.offset..][..n_rows * from.dtype.size()];
-            if from.dtype == to.dtype {
-                self.write(to.offset, bytes)?;
-            } else if (from.dtype, to.dtype) == (Dtype::F64, Dtype::F32) {
-                self.write_f64(to.offset, bytes)?;
-            } else {
-                return Err(KernelError::NotOnGpu);
-            }
+            self.write_rows(*to, &chunk.bytes[from.offset..][..n_rows * from.dtype.size()], from.dtype)?;
         }
         Ok(())
+    }
+
+    /// Copies rows that are stored as `dtype` to where a slice of a [`staged_layout`] begins, f64 rounded to f32.
+    ///
+    /// # Errors
+    /// [`KernelError::Limit`] when they do not fit, [`KernelError::NotOnGpu`] when they would have to become another format.
+    pub fn write_rows(&mut self, to: Slice, bytes: &[u8], dtype: Dtype) -> Result<(), KernelError> {
+        match (dtype, to.dtype) {
+            (Dtype::F64, Dtype::F32) => self.write_f64(to.offset, bytes),
+            (from, to_dtype) if from == to_dtype => self.write(to.offset, bytes),
+            _ => Err(KernelError::NotOnGpu),
+        }
     }
 
     fn write_f64(&mut self, offset: usize, bytes: &[u8]) -> Result<(), KernelError> {

@@ -81,12 +81,13 @@ pub trait OnGpu {
     #[doc(hidden)]
     fn packed_weights(&self) -> Result<Vec<f32>, KernelError>;
 
-    /// Puts the result together.
+    /// Puts the result together, in place of what `out` holds.
     ///
     /// # Errors
-    /// [`KernelError::Unfinished`] where a kernel has left its result unfinished.
+    /// [`KernelError::Unfinished`] where a kernel has left its result unfinished, [`KernelError::TooLarge`] where it does not
+    /// fit in memory.
     #[doc(hidden)]
-    fn collect(parts: &Self::Parts, readback: Readback<'_>) -> Result<Self::Output, KernelError>
+    fn collect(parts: &Self::Parts, readback: Readback<'_>, out: &mut Self::Output) -> Result<(), KernelError>
     where
         Self: Work;
 }

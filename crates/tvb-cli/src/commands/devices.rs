@@ -5,6 +5,7 @@ use crate::commands::rates;
 use crate::output::{Align, Answer, Table};
 use serde_json::{Value, json};
 use tvb::cost::Believed;
+use tvb::pass::usual_device_memory;
 use tvb::progress::Progress;
 use tvb::shown::escaped;
 use tvb::{Result, units};
@@ -27,6 +28,8 @@ pub(crate) fn run(context: &Context) -> Result<Answer> {
         ("kind", Align::Left),
         ("largest buffer", Align::Right),
         ("binding", Align::Right),
+        ("memory", Align::Right),
+        ("bus", Align::Left),
         ("driver", Align::Left),
     ]);
     for facts in &adapters {
@@ -37,12 +40,19 @@ pub(crate) fn run(context: &Context) -> Result<Answer> {
             facts.kind.name().into(),
             units::bytes(facts.max_buffer_bytes),
             units::bytes(facts.max_binding_bytes),
+            facts.memory_bytes.map_or_else(|| "?".to_owned(), units::bytes),
+            if facts.bus.is_empty() { "-".to_owned() } else { facts.bus.clone() },
             facts.driver.clone(),
         ]);
     }
     let engine = CpuEngine::new();
     let cpu_name = format!("CPU engine, {}, {} threads", engine.instruction_set(), context.n_threads);
-    table.row(["cpu".into(), cpu_name, "native".into(), "cpu".into(), "-".into(), "-".into(), "-".into()]);
+    let [none_1, none_2, none_3, none_4, none_5] = [(); 5].map(|()| "-".to_owned());
+    table.row(["cpu".into(), cpu_name, "native".into(), "cpu".into(), none_1, none_2, none_3, none_4, none_5]);
+    let unknown = match adapters.iter().any(|facts| facts.memory_bytes.is_none()) {
+        true => ", 2 GB of a card whose driver does not say (?)",
+        false => "",
+    };
 
     let known = |(believed, word): (Believed, Option<String>)| -> Believed {
         word.iter().for_each(|word| context.progress.warn(word));
@@ -57,7 +67,10 @@ pub(crate) fn run(context: &Context) -> Result<Answer> {
         .filter(|(_, (facts, _))| auto.may_take(facts))
         .map(|(at, (_, believed))| (at, believed.clone()))
         .collect();
-    let mut text = table.to_string();
+    let mut text = format!(
+        "{table}memory is what lies on the device's side; a card of its own keeps half of it between passes unless --device-memory says \
+         otherwise{unknown}\n"
+    );
     for believed in candidates.iter().map(|(_, believed)| believed).chain([&cpu]) {
         let (name, open_s) = (escaped(&believed.name), believed.rates.open_s);
         text.push_str(&format!("\n{name}: opens in {open_s:.2} s ({})\n", believed.origin));
@@ -70,7 +83,7 @@ pub(crate) fn run(context: &Context) -> Result<Answer> {
             json!([]),
         ),
         false => {
-            let (lines, json) = rates::choices(&cpu, &candidates, auto.device_memory_bytes);
+            let (lines, json) = rates::choices(&cpu, &candidates, auto.room(&adapters));
             let lead = "auto, by the job (each says; `compress --dry-run` before it does anything):";
             (format!("{lead}\n{}", tvb::shown::escaped_lines(&lines)), json)
         }
@@ -103,6 +116,11 @@ fn adapter_json(facts: &AdapterFacts, believed: &Believed, may_take: bool) -> Va
         "backend": facts.backend.name(),
         "kind": facts.kind.name(),
         "driver": facts.driver,
+        "device_id": facts.device_id,
+        "bus": facts.bus,
+        "twin": facts.twin.map(|twin| json!({ "number": twin.number, "of": twin.of })),
+        "memory_bytes": facts.memory_bytes,
+        "device_memory_default_bytes": usual_device_memory(facts),
         "max_buffer_bytes": facts.max_buffer_bytes,
         "max_binding_bytes": facts.max_binding_bytes,
         "max_workgroups": facts.max_workgroups,

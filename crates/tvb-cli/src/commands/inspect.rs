@@ -10,8 +10,10 @@ use tvb::checkpoint::{Budget, Checkpoint, OpenOptions};
 use tvb::columns::adapter::{Adapter, Found};
 use tvb::columns::tasks::split_key;
 use tvb::columns::unfit::unfit;
+use tvb::jobs::tensor_spectra::{TensorSpectra, tensor_spectra_of_basis, tensor_spectra_of_grams};
 use tvb::matrix::Matrix;
 use tvb::ops::{Grams, Per};
+use tvb::progress::Progress;
 use tvb::shown::{escaped, path_json, shown_path};
 use tvb::{Result, units};
 
@@ -24,23 +26,73 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let (path, budget) = (args.path.clone(), context.budget.clone());
-    context.unless_stopped(move |_| inspect(&path, &budget))
+    let (mut answer, of) = context.unless_stopped(move |_| inspect(&path, &budget))?;
+    let Some(of) = of else { return Ok(answer) };
+    let engine = context.small_engine()?;
+    let spectra = context.unless_stopped(move |_| {
+        Ok(match &of {
+            Spectral::Basis(basis) => tensor_spectra_of_basis(basis, &engine),
+            Spectral::Grams(grams) => tensor_spectra_of_grams(grams, &engine),
+        })
+    })?;
+    if let Some(spectra) = &spectra {
+        if let Some(warning) = &spectra.warning {
+            context.progress.warn(warning);
+        }
+        answer.extend(&tensors_text(spectra), "tensor_spectra", json!(spectra));
+    }
+    Ok(answer)
 }
 
-fn inspect(path: &Path, budget: &Budget) -> Result<Answer> {
+/// What has Gram matrices by tensor.
+enum Spectral {
+    Basis(Box<Basis>),
+    Grams(Box<Grams>),
+}
+
+/// Tensors shown in text; `--json` has all.
+const MAX_TENSORS: usize = 8;
+
+/// Where most of the change is, and how many directions it has there.
+fn tensors_text(spectra: &TensorSpectra) -> String {
+    let mut table = Table::new([
+        ("tensor", Align::Left),
+        ("share of the change", Align::Right),
+        ("effective rank", Align::Right),
+        ("in one direction", Align::Right),
+    ]);
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    for tensor in spectra.tensors.iter().take(MAX_TENSORS) {
+        table.row([
+            tensor.tensor.clone(),
+            percent(tensor.share),
+            tensor.effective_rank.map_or("not found".to_owned(), |rank| format!("{rank:.2}")),
+            tensor.first_share.map_or("not found".to_owned(), percent),
+        ]);
+    }
+    let n_more = spectra.tensors.len().saturating_sub(MAX_TENSORS);
+    let more = if n_more > 0 { format!("… and {n_more} tensors more (--json has all)\n") } else { String::new() };
+    format!("{table}{more}")
+}
+
+fn inspect(path: &Path, budget: &Budget) -> Result<(Answer, Option<Spectral>)> {
     if Basis::is_at(path) {
         let basis = Basis::open_within(path, budget)?;
-        return Ok(Answer::new(basis_text(&basis), basis_json(&basis)));
+        let answer = Answer::new(basis_text(&basis), basis_json(&basis));
+        return Ok((answer, Some(Spectral::Basis(Box::new(basis)))));
     }
     let (path, key) = &split_key(path)?;
     let options = OpenOptions { key: key.clone(), budget: budget.clone() };
     let checkpoint = match Found::at(path, &options)? {
         Found::Checkpoint(checkpoint) => checkpoint,
-        Found::Adapter(adapter) => return Ok(Answer::new(adapter_text(path, &adapter), adapter_json(path, &adapter))),
+        Found::Adapter(adapter) => {
+            return Ok((Answer::new(adapter_text(path, &adapter), adapter_json(path, &adapter)), None));
+        }
     };
     if checkpoint.metadata().get("format").is_some_and(|format| format == gram_file::FORMAT) {
         let grams = gram_file::read_within(path, budget)?;
-        return Ok(Answer::new(gram_text(path, &grams), gram_json(&grams)?));
+        let answer = Answer::new(gram_text(path, &grams), gram_json(&grams)?);
+        return Ok((answer, Some(Spectral::Grams(Box::new(grams)))));
     }
     let unfit = unfit(&checkpoint)?;
     let mut text = checkpoint_text(&checkpoint);
@@ -51,7 +103,7 @@ fn inspect(path: &Path, budget: &Budget) -> Result<Answer> {
     let mut json = checkpoint_json(&checkpoint);
     Answer::add(&mut json, "notes", checkpoint.notes());
     Answer::add(&mut json, "unfit", unfit.map(|unfit| unfit.to_string()));
-    Ok(Answer::new(text, json))
+    Ok((Answer::new(text, json), None))
 }
 
 fn basis_text(basis: &Basis) -> String {

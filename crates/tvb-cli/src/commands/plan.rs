@@ -2,6 +2,7 @@
 
 mod choices;
 mod show;
+mod subsets;
 
 use crate::args::Context;
 use crate::coding::{Kept, parse_kept, parse_rate};
@@ -12,10 +13,13 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 use show::Shown;
 use std::path::PathBuf;
+use subsets::Subset;
 use tvb::basis::gram_file;
 use tvb::checkpoint::{Dtype, Existing, Inputs, StagedOutput};
 use tvb::jobs::compress::KeptEdit;
 use tvb::jobs::report::{Pareto, pareto_svg};
+use tvb::jobs::spectra::{find_own_spectra, find_spectra};
+use tvb::progress::Progress;
 use tvb::solve::{
     Gram, LADDER, Limit, MaxError, Method, Parts, PlanRow, Rung, SolveOptions, TableCodes, TableOptions, plan_table,
 };
@@ -52,6 +56,9 @@ pub(crate) struct Args {
     /// Only these tasks
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub tasks: Vec<String>,
+    /// Show beside the table what bases of these tasks alone could keep: NAME,NAME; may be given more than once
+    #[arg(long = "subset", value_name = "NAMES")]
+    pub subsets: Vec<String>,
     #[command(flatten)]
     pub tuning: TuningArgs,
     /// How the table is printed
@@ -143,6 +150,24 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     // Where no method is named, `compress` codes the tasks as they are.
     let of_choices = if args.methods.is_empty() { Vec::new() } else { methods.clone() };
     let choices = Choices { limits: limits(args, full_bytes), methods: of_choices, shapes: shapes.clone(), full_bytes };
+    let engine = context.small_engine()?;
+    let mut solved = methods.clone();
+    solved.extend(choices.methods.iter().cloned());
+    let has_target = choices.limits.iter().any(|(_, limit)| matches!(limit, Limit::Error(_)));
+    let subsets: Vec<Subset> =
+        args.subsets.iter().map(|words| Subset::parse(words, &tasks, &gram)).collect::<Result<_>>()?;
+    let (gram, subsets, warnings) = context.unless_stopped(move |_| {
+        let mut warnings: Vec<String> = Vec::new();
+        warnings.extend(find_spectra(&gram, &solved, (options.balance, has_target), &engine));
+        let grams: Vec<&Gram> = subsets.iter().map(|subset| &subset.gram).collect();
+        warnings.extend(find_own_spectra(&grams, &engine));
+        // Those that are left to the CPU too, while it can be stopped.
+        grams.iter().for_each(|gram| {
+            gram.spectrum();
+        });
+        Ok((gram, subsets, warnings))
+    })?;
+    warnings.iter().for_each(|warning| context.progress.warn(warning));
     let (rows, chosen) = context.unless_stopped(move |go_on| {
         let rows = plan_table(&gram, &methods, &ms, &table, go_on)?;
         let chosen = choices.of(&gram, &table, go_on)?;
@@ -155,13 +180,18 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let shown = Shown { rows: &rows, tasks: &tasks, expressions: &args.expressions, shapes: &shapes, full_bytes };
     let text = match args.format {
         Format::Table => {
-            shown.table() + &chosen.iter().map(|chosen| format!("{}\n", chosen.line())).collect::<String>()
+            let chosen: String = chosen.iter().map(|chosen| format!("{}\n", chosen.line())).collect();
+            let subsets = if subsets.is_empty() { String::new() } else { subsets::table(&subsets) };
+            shown.table() + &chosen + &subsets
         }
         Format::Csv => shown.csv(),
     };
     let mut json = json!({ "tasks": tasks, "atom_bytes_f32": grams.moved_bytes(Dtype::F32), "rows": shown.json() });
     if !chosen.is_empty() {
         Answer::add(&mut json, "chosen", chosen.iter().map(choices::Chosen::json).collect::<Vec<Value>>());
+    }
+    if !subsets.is_empty() {
+        Answer::add(&mut json, "subsets", subsets.iter().map(Subset::json).collect::<Vec<Value>>());
     }
     Ok(Answer::new(text, json))
 }

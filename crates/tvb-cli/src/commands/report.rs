@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use tvb::Result;
 use tvb::checkpoint::{Existing, StagedOutput};
 use tvb::jobs::report::basis_report;
+use tvb::progress::Progress;
 use tvb::shown::{path_json, shown_path};
 
 /// Write one self-contained HTML page that shows what a basis keeps and loses
@@ -28,7 +29,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let folder = shown_path(&basis.folder);
     let existing = if args.overwrite { Existing::Replace } else { Existing::Refuse };
     let staged = StagedOutput::file(&args.output, existing, &basis.inputs())?;
-    let page = context.unless_stopped(move |go_on| basis_report(&basis, go_on))?;
+    let engine = context.small_engine()?;
+    let (page, warnings) = context.unless_stopped(move |go_on| basis_report(&basis, &engine, go_on))?;
+    warnings.iter().for_each(|warning| context.progress.warn(warning));
     staged.commit_bytes(page.as_bytes())?;
     let text = format!("{}: report of {}\n", shown_path(&args.output), folder);
     Ok(Answer::new(text, json!({ "output": path_json(&args.output), "bytes": page.len() })))

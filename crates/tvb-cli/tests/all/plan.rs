@@ -163,3 +163,90 @@ fn what_does_not_fit_is_refused() {
         assert!(svg.contains(part), "{part}");
     }
 }
+
+/// Whether the software adapter is there.
+fn has_llvmpipe() -> bool {
+    let listed = output(tvb(&["devices", "--json", "--backend", "vulkan"]).env_remove("WGPU_BACKEND"));
+    let there = String::from_utf8_lossy(&listed.stdout).contains("llvmpipe");
+    assert!(there || std::env::var("TVB_REQUIRE_GPU").map_or(true, |value| value != "1"), "no llvmpipe");
+    there
+}
+
+/// Fails unless two answers are the same but for the last digits of numbers.
+#[track_caller]
+fn assert_alike(found: &Value, expected: &Value, at: &str) {
+    match (found, expected) {
+        (Value::Number(found), Value::Number(expected)) => {
+            let (found, expected) = (found.as_f64().expect("a number"), expected.as_f64().expect("a number"));
+            assert!((found - expected).abs() <= 1e-9 * expected.abs().max(1.0), "{at}: {found} {expected}");
+        }
+        (Value::Array(found), Value::Array(expected)) => {
+            assert_eq!(found.len(), expected.len(), "{at}");
+            found.iter().zip(expected).enumerate().for_each(|(i, (a, b))| assert_alike(a, b, &format!("{at}[{i}]")));
+        }
+        (Value::Object(found), Value::Object(expected)) => {
+            assert!(found.keys().eq(expected.keys()), "{at}");
+            found.iter().for_each(|(key, value)| assert_alike(value, &expected[key], &format!("{at}.{key}")));
+        }
+        _ => assert_eq!(found, expected, "{at}"),
+    }
+}
+
+#[test]
+fn subsets_and_tensors_have_spectra_whatever_the_device() {
+    let folder = TempDir::new().expect("a folder");
+    let gram = gram(folder.path());
+    let words = [
+        "-m",
+        "1,3",
+        "--method",
+        "anchored,exact,pca,cluster",
+        "--subset",
+        "a,b,c",
+        "--subset",
+        "d-e,a",
+        "--max-error",
+        "0.5",
+    ];
+    let found = json(&gram, &words);
+    let subsets = found["subsets"].as_array().expect("a list");
+    assert_eq!((subsets.len(), &subsets[0]["n_tasks"], &subsets[1]["n_tasks"]), (2, &3.into(), &2.into()));
+    let values: Vec<f64> =
+        subsets[0]["eigenvalues"].as_array().expect("values").iter().filter_map(Value::as_f64).collect();
+    assert!(values.len() == 3 && values.is_sorted_by(|a, b| a >= b) && values[2] > 0.0, "{values:?}");
+    let bounds = subsets[0]["relative_bounds"].as_array().expect("values");
+    let total: f64 = values.iter().sum();
+    assert!((bounds[0].as_f64().expect("a number") - (values[1] + values[2]) / total).abs() < 1e-12);
+    let text = told(&gram, &words);
+    assert!(text.contains("effective rank") && text.contains("d-e,a"), "{text}");
+    let unknown = output(&mut plan(&gram, &["--subset", "a,nobody"]));
+    assert!(!unknown.status.success() && String::from_utf8_lossy(&unknown.stderr).contains("nobody"));
+
+    let inspect = |words: &[&str]| -> Value {
+        let mut command = tvb(&["inspect", "--json"]);
+        let output = output(command.arg(&gram).args(words));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("one JSON object")
+    };
+    let inspected = inspect(&[]);
+    let tensors = inspected["tensor_spectra"]["tensors"].as_array().expect("a list");
+    assert_eq!((tensors.len(), &inspected["tensor_spectra"]["n_decomposed"]), (2, &2.into()));
+    assert!(
+        tensors.iter().all(|tensor| tensor["effective_rank"].as_f64().is_some_and(|rank| rank > 1.0 && rank <= 4.0))
+    );
+    let said = told_by(&mut tvb(&["inspect"]), &gram);
+    assert!(said.contains("share of the change") && said.contains("in one direction"), "{said}");
+    if !has_llvmpipe() {
+        eprintln!("skipped on the GPU: no llvmpipe (install mesa-vulkan-drivers for a software adapter)");
+        return;
+    }
+    assert_alike(&json(&gram, &[&words[..], &["--device", "llvmpipe"]].concat()), &found, "plan");
+    assert_alike(&inspect(&["--device", "llvmpipe"]), &inspected, "inspect");
+}
+
+#[track_caller]
+fn told_by(command: &mut Command, gram: &Path) -> String {
+    let output = output(command.arg(gram));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}

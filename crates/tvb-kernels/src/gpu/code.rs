@@ -1,5 +1,5 @@
-//! code on the GPU: the tasks' codes, then those of the shared columns from what the tasks' lack, then what both decode to
-//! (code.wgsl). Words come back as they are stored, each scale in a word of its own, and an eighth of the sums of each run.
+//! code on the GPU: the tasks' codes and what they decode to; where there are shared columns, their codes from what the tasks' lack,
+//! then what both decode to (code.wgsl). A column's bytes are read once, or with shared columns twice and once more for each. Words come back as they are stored, each scale in a word of its own, and an eighth of the sums of each run.
 
 use super::book;
 use super::panels::panels;
@@ -60,8 +60,8 @@ impl OnGpu for Code {
             let batches = (0..n_tasks).step_by(CODED_TOGETHER);
             let batches = batches.map(|first| first..n_tasks.min(first + CODED_TOGETHER));
             stages.extend(batches.map(|tasks| (Kernel::CodeKept(format), n_kept, tasks)));
+            stages.push((Kernel::Measure(format), n_tasks, 0..n_tasks));
         }
-        stages.push((Kernel::Measure(format), n_tasks, 0..n_tasks));
         let marks = part(runs.len(), stages.iter().map(|(_, n_columns, _)| n_columns).sum())?;
         let n_words = marks.end;
         // What is not read back.
@@ -131,11 +131,15 @@ impl OnGpu for Code {
         Ok(book)
     }
 
-    fn collect(parts: &CodeParts, readback: Readback<'_>) -> Result<Codes, KernelError> {
-        let words = readback.words(parts.words.clone())?.iter().map(|word| u32::from_le_bytes(*word)).collect();
-        let scales = readback.words(parts.scales.clone())?;
-        let scales = scales.iter().map(|[low, high, ..]| u16::from_le_bytes([*low, *high])).collect();
-        let mut measured = vec![Measured::default(); parts.n_segments * parts.n_tasks];
+    fn collect(parts: &CodeParts, readback: Readback<'_>, out: &mut Codes) -> Result<(), KernelError> {
+        let Codes { words, scales, measured } = out;
+        words.clear();
+        words.extend(readback.words(parts.words.clone())?.iter().map(|word| u32::from_le_bytes(*word)));
+        scales.clear();
+        let scale_words = readback.words(parts.scales.clone())?;
+        scales.extend(scale_words.iter().map(|[low, high, ..]| u16::from_le_bytes([*low, *high])));
+        measured.clear();
+        measured.resize(parts.n_segments * parts.n_tasks, Measured::default());
         let sums = readback.words(parts.sums.clone())?.as_chunks::<SUMS>().0;
         for (&segment, sums) in parts.segments.iter().zip(sums.chunks_exact(parts.n_tasks.max(1))) {
             let measured = &mut measured[segment as usize * parts.n_tasks..][..parts.n_tasks];
@@ -147,7 +151,7 @@ impl OnGpu for Code {
                 measured.decoded += decoded;
             }
         }
-        Ok(Codes { words, scales, measured })
+        Ok(())
     }
 }
 

@@ -1,5 +1,13 @@
 //! What project and reconstruct share on the GPU: weighted sums of columns over blocks of rows, two rows a thread.
 //!
+//! A workgroup has as few rows as it has threads for, since it takes many workgroups to keep a large card busy: of 1,024 rows each, a
+//! quarter of a gigabyte of 256 columns made 170, for the 132 processors of an H100.
+//!
+//! Up to 32 outputs are formed from one read of the columns; more are other workgroups' right behind, which find the columns in a
+//! cache. Not built: tiles of columns and weights in workgroup memory. Every thread wants the same weights at the same time, so
+//! AMD's compiler fetches them into scalar registers (8 loads for 64 products a thread and column), there is nothing to wait for at
+//! a barrier, and software adapters read workgroup memory lane by lane. On a card this is not measured yet.
+//!
 //! In the shader's output every segment starts on a word, so that no two threads share one; the host closes the gaps.
 
 use super::plan::{Plan, Readback, Step};
@@ -33,13 +41,13 @@ pub struct Rows {
 
 impl Rows {
     /// The rows, tightly packed.
-    pub(super) fn collect(&self, readback: Readback<'_>) -> Result<Vec<u8>, KernelError> {
-        let mut rows = Vec::new();
+    pub(super) fn collect(&self, readback: Readback<'_>, rows: &mut Vec<u8>) -> Result<(), KernelError> {
+        rows.clear();
         rows.try_reserve_exact(self.n_bytes).map_err(|_| KernelError::TooLarge { what: "output rows" })?;
         for part in &self.parts {
             rows.extend_from_slice(readback.bytes(part.clone())?);
         }
-        Ok(rows)
+        Ok(())
     }
 }
 
@@ -99,8 +107,15 @@ impl Combine<'_> {
             segments.push((words_per_output * 4, n_bytes));
             words_per_output = words_per_output.checked_add(n_bytes.div_ceil(4)).ok_or(too_large.clone())?;
         }
+        // Workgroups with the same rows, each with outputs of its own.
+        let n_groups = n_outputs.div_ceil(together as usize);
+        if n_groups > MOST_GROUPS {
+            let most = MOST_GROUPS as u64 * u64::from(together);
+            return Err(KernelError::Limit { what: "outputs", found: n_outputs as u64, most });
+        }
         let marks = words_per_output.checked_mul(n_outputs).ok_or(too_large.clone())?;
-        let out_words = marks.checked_add(runs.len()).filter(|words| u32::try_from(*words).is_ok()).ok_or(too_large)?;
+        let out_words = runs.len().checked_mul(n_groups).and_then(|n_marks| marks.checked_add(n_marks));
+        let out_words = out_words.filter(|words| u32::try_from(*words).is_ok()).ok_or(too_large)?;
 
         let mut tables = Tables::default();
         let mut steps = Vec::new();
@@ -115,8 +130,8 @@ impl Combine<'_> {
                 subtract_base: u32::from(self.subtract_base),
                 add_base: u32::from(self.add_base),
             });
-            let n_groups = MOST_GROUPS.min(runs.len() - first_run) as u32;
-            steps.push(Step::Dispatch { kernel, params, groups: [n_groups, 1, 1] });
+            let n_runs = MOST_GROUPS.min(runs.len() - first_run) as u32;
+            steps.push(Step::Dispatch { kernel, params, groups: [n_groups as u32, n_runs, 1] });
         }
         if !steps.is_empty() {
             steps.push(Step::Copy { from: 0, to: 0, n_words: out_words });
@@ -142,5 +157,58 @@ impl Combine<'_> {
             stamp,
             parts: Rows { n_bytes, parts },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::{Segment, Slice};
+
+    fn plan(n_segments: usize, n_outputs: usize) -> Result<Plan<Rows>, KernelError> {
+        let layout = ChunkLayout {
+            n_columns: 2,
+            segments: vec![Segment::new(1); n_segments],
+            slices: vec![Slice::new(0, Dtype::F32); n_segments * 2],
+            n_bytes: 4,
+            ..ChunkLayout::default()
+        };
+        let combine = Combine {
+            weights: &vec![1.0; n_outputs],
+            n_outputs,
+            subtract_base: false,
+            add_base: true,
+            kernel: |format, outputs, skip_zeros| Kernel::Reconstruct { format, outputs, skip_zeros },
+        };
+        combine.plan(&layout, |_| Dtype::F32, 1)
+    }
+
+    /// Every run of every group of outputs is dispatched once, and each workgroup has a mark of its own.
+    #[test]
+    fn dispatches_take_every_run_and_output_once() {
+        let n_segments = 66_000;
+        for (n_outputs, together, n_groups) in
+            [(1, 4, 1), (16, 16, 1), (17, 32, 1), (32, 32, 1), (33, 32, 2), (70, 32, 3)]
+        {
+            let plan = plan(n_segments, n_outputs).expect("a sound layout");
+            let mut dispatches = Vec::new();
+            for step in &plan.steps {
+                let Step::Dispatch { kernel, params, groups } = step else { continue };
+                assert!(matches!(kernel, Kernel::Reconstruct { outputs, .. } if *outputs == together), "{kernel:?}");
+                let bytes = &plan.tables[*params as usize..][..size_of::<CombineParams>()];
+                let params: CombineParams = bytemuck::pod_read_unaligned(bytes);
+                dispatches.push((params.first_run, *groups));
+            }
+            let rest = (n_segments - MOST_GROUPS) as u32;
+            let first = MOST_GROUPS as u32;
+            assert_eq!(dispatches, [(0, [n_groups, first, 1]), (first, [n_groups, rest, 1])]);
+            assert_eq!(plan.marks[0].len(), n_segments * n_groups as usize);
+        }
+    }
+
+    #[test]
+    fn more_outputs_than_a_dispatch_has_are_refused() {
+        let refused = plan(1, 32 * MOST_GROUPS + 1).map(|plan| plan.steps.len());
+        assert!(matches!(refused, Err(KernelError::Limit { what: "outputs", .. })), "{refused:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! The device: opened once, its errors caught and kept, its pipelines made once each.
 
-use super::shader::{Kernel, Suite};
+use super::shader::Kernel;
 use super::variant::Shape;
 use crate::device::{AdapterFacts, AdapterKind};
 use crate::error::KernelError;
@@ -8,6 +8,11 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The longest that a device may take for one submit, which is made to take some 100 ms on a slow one: hardware, and what runs
+/// shaders on the processor.
+const PATIENCE: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(600)];
 
 /// The first error the device reported, kept until somebody asks. Errors come on whichever thread wgpu is on.
 #[derive(Clone, Default)]
@@ -43,8 +48,12 @@ pub(crate) struct Context {
     pipelines: Mutex<HashMap<Kernel, wgpu::ComputePipeline>>,
     stamp: AtomicU32,
     poison: AtomicBool,
+    patience: Duration,
+    hangs: AtomicBool,
     injection: Mutex<Option<Injection>>,
-    passed: Mutex<HashSet<Suite>>,
+    passed: Mutex<HashSet<Kernel>>,
+    /// A piece of the shaders and what a test puts in its place.
+    miscompiled: Mutex<Option<(String, String)>>,
     fault: Fault,
 }
 
@@ -58,8 +67,10 @@ struct Injection {
 /// What a test lets happen to a device in the middle of its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InjectedFault {
-    /// The device is destroyed, with whatever is in flight on it.
+    /// The driver reports that the device is gone, with whatever is in flight on it.
     Lost,
+    /// The device does not come to the end of what it does.
+    Hang,
     /// The driver reports that the device's memory is full.
     OutOfMemory,
 }
@@ -122,6 +133,10 @@ impl Context {
                 handler.record(KernelError::DeviceLost { message: one_line(&message) });
             }
         });
+        let patience = match facts.kind {
+            AdapterKind::Discrete | AdapterKind::Integrated | AdapterKind::Virtual => PATIENCE[0],
+            AdapterKind::Other | AdapterKind::Software => PATIENCE[1],
+        };
         let bind_group_layout = bind_group_layout(&device);
         let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: Some("tvb"),
@@ -140,8 +155,11 @@ impl Context {
             pipelines: Mutex::default(),
             stamp: AtomicU32::new(0),
             poison: AtomicBool::new(false),
+            patience,
+            hangs: AtomicBool::new(false),
             injection: Mutex::default(),
             passed: Mutex::default(),
+            miscompiled: Mutex::default(),
             fault,
         };
         context.check()?;
@@ -171,14 +189,30 @@ impl Context {
         self.poison.store(poison, Ordering::Relaxed);
     }
 
-    /// Whether these kernels have been tested on this device.
-    pub(crate) fn has_passed(&self, suite: Suite) -> bool {
-        self.passed.lock().unwrap_or_else(PoisonError::into_inner).contains(&suite)
+    /// Whether this kernel has been tested on this device.
+    pub(crate) fn has_passed(&self, kernel: Kernel) -> bool {
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner).contains(&kernel)
     }
 
-    /// These kernels have been tested and are right.
-    pub(crate) fn set_passed(&self, suite: Suite) {
-        self.passed.lock().unwrap_or_else(PoisonError::into_inner).insert(suite);
+    /// This kernel has been tested and is right.
+    pub(crate) fn set_passed(&self, kernel: Kernel) {
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner).insert(kernel);
+    }
+
+    /// Compiles `by` in place of `piece` wherever a shader has it, from now on (nothing of no piece); nothing is compiled or tested yet
+    /// then.
+    pub(crate) fn miscompile(&self, piece: &str, by: &str) {
+        *self.miscompiled.lock().unwrap_or_else(PoisonError::into_inner) =
+            (!piece.is_empty()).then(|| (piece.to_owned(), by.to_owned()));
+        self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// What a kernel is compiled from.
+    fn source(&self, kernel: Kernel) -> Result<String, KernelError> {
+        let source = kernel.source()?;
+        let miscompiled = self.miscompiled.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(miscompiled.as_ref().map_or(source.clone(), |(piece, by)| source.replace(piece, by)))
     }
 
     /// Lets a fault happen after so many more submits of chunks.
@@ -196,7 +230,10 @@ impl Context {
             return;
         }
         match fault {
-            InjectedFault::Lost => self.device.destroy(),
+            InjectedFault::Lost => {
+                self.fault.record(KernelError::DeviceLost { message: "as a test has asked for".to_owned() });
+            }
+            InjectedFault::Hang => self.hangs.store(true, Ordering::Relaxed),
             InjectedFault::OutOfMemory => {
                 self.fault.record(KernelError::DeviceMemory { message: "as a test has asked for".to_owned() });
             }
@@ -234,12 +271,13 @@ impl Context {
         }
         let descriptor = wgpu::ShaderModuleDescriptor {
             label: Some(kernel.entry_point()),
-            source: wgpu::ShaderSource::Wgsl(Cow::Owned(kernel.source()?)),
+            source: wgpu::ShaderSource::Wgsl(Cow::Owned(self.source(kernel)?)),
         };
         let mut checks = wgpu::ShaderRuntimeChecks::checked();
         checks.force_loop_bounding = false;
-        // SAFETY: every check stays on but the bounding of loops, and every loop of our shaders ends: each counts up, by
-        // a step that is at least 1, to a bound that is fixed before it starts.
+        checks.bounds_checks = kernel.bounds_checked();
+        // SAFETY: every loop of our shaders ends: each counts up, by a step that is at least 1, to a bound that is fixed
+        // before it starts. Bounds are checked but where `bounds_checked` says why no index can be beyond them.
         let module = unsafe { self.device.create_shader_module_trusted(descriptor, checks) };
         let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.entry_point()),
@@ -258,12 +296,29 @@ impl Context {
         Ok(pipeline)
     }
 
-    /// Waits for a submit to be done, which also runs the callbacks of its mappings.
+    /// Waits for a submit to be done, which also runs the callbacks of its mappings; not for ever.
+    ///
+    /// A device that has failed is not polled again: wgpu frees the buffers of one that was lost when it is, and a reader may be
+    /// at their mapped memory still.
     pub(crate) fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<(), KernelError> {
-        let polled = self.device.poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout: None });
         self.check()?;
-        polled.map_err(|error| KernelError::Device { what: "waiting for the device", message: error.to_string() })?;
-        Ok(())
+        let hangs = self.hangs.load(Ordering::Relaxed);
+        let timeout = Some(if hangs { Duration::ZERO } else { self.patience });
+        let polled = self.device.poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout });
+        self.check()?;
+        match polled {
+            Ok(_) if !hangs => Ok(()),
+            Ok(_) | Err(wgpu::PollError::Timeout) => {
+                let error = KernelError::DeviceTimeout { seconds: self.patience.as_secs() };
+                self.fault.record(error.clone());
+                // wgpu waits for a queue before it drops it, and here that would be for ever.
+                std::mem::forget((self.device.clone(), self.queue.clone()));
+                Err(error)
+            }
+            Err(error) => {
+                Err(KernelError::Device { what: "waiting for the device", message: one_line(&error.to_string()) })
+            }
+        }
     }
 }
 
@@ -286,6 +341,7 @@ fn bind_group_layout(device: &wgpu::Device) -> wgpu::BindGroupLayout {
             entry(3, read, false),
             entry(4, read, false),
             entry(5, write, false),
+            entry(6, read, false),
         ],
     })
 }

@@ -133,8 +133,8 @@ impl OnGpu for Decode {
         Ok(book)
     }
 
-    fn collect(rows: &DecodedRows, readback: Readback<'_>) -> Result<Vec<u8>, KernelError> {
-        let mut out = Vec::new();
+    fn collect(rows: &DecodedRows, readback: Readback<'_>, out: &mut Vec<u8>) -> Result<(), KernelError> {
+        out.clear();
         out.try_reserve_exact(rows.n_bytes).map_err(|_| KernelError::TooLarge { what: "output rows" })?;
         for output in 0..rows.n_outputs {
             for part in &rows.parts {
@@ -147,7 +147,7 @@ impl OnGpu for Decode {
                 }
             }
         }
-        Ok(out)
+        Ok(())
     }
 }
 

@@ -1,19 +1,30 @@
 //! gram on the GPU: one workgroup for each run of rows and pair of task tiles; partial Grams come back in f32 and are
-//! added in f64 in row order. Where T is above 32 (16 in small blocks) the device adds up neighbouring runs first
+//! added in f64 in row order. Where T is above 32 the device adds up neighbouring runs first
 //! (gram_fold.wgsl), so that at most a few percent of the input is read back.
 //!
 //! A segment's triangle is the sum of its *pieces*: a piece is one fold of runs, or one run where nothing is folded. Pieces
 //! are cut at fixed numbers of rows from the segment's first row, a dispatch takes whole pieces only, and the kernel is
 //! chosen by the segment's own format. So what else is in the chunk, and where dispatches end, never shows in the bits.
+//!
+//! Tried on AMD's compiler without a card (`cargo xtask isa`) and on llvmpipe, and left:
+//! - Sums in an array that a loop clears: 7,000 instructions at 8 × 8 products, 800 as four matrices.
+//! - Each quarter of a large block finished by lines of its own: half as many instructions again as a loop over the quarters.
+//! - A load behind `if (task < TILE)`: the compiler moves it into the branch, and one is in flight in place of six. The same
+//!   where the places of slices are read between loads, since they are in workgroup memory as the tiles are.
+//!
+//! Not tried, by arithmetic: rows in memory with a row of all tasks together (four writes in place of one, to the same banks); one
+//! tile of 64 for 57 to 64 tasks (28 of 64 threads have no block; two of 32 use 60 or 64, and read rows twice); runs of more
+//! rows where T is above 64 (their partials are half of what is read, but a chunk would be too few workgroups for a large
+//! card). No hardware GPU was at hand: which tile is fastest where is not measured.
 
 use super::plan::{Plan, Readback, Step};
 use super::shader::Kernel;
 use super::tables::{Tables, slices};
-use super::variant::{Format, Shape};
+use super::variant::{Format, Shape, Tile};
 use crate::chunk::ChunkLayout;
 use crate::error::KernelError;
 use crate::gram::Gram;
-use crate::limits::{FOLD_RUNS, MOST_GROUPS, PARTIALS_BYTES, RUN_ROWS_ALONE, RUN_ROWS_SHARED, THREADS};
+use crate::limits::{CHAIN_ROWS, FOLD_RUNS, MOST_GROUPS, PARTIALS_BYTES, RUN_ROWS, THREADS};
 use crate::params::{Fold, FoldParams, GramParams, Run};
 use crate::triangles::{Triangles, triangle_len};
 use crate::work::OnGpu;
@@ -49,8 +60,7 @@ impl OnGpu for Gram {
         Ok(Vec::new())
     }
 
-    fn collect(parts: &TriangleParts, readback: Readback<'_>) -> Result<Triangles, KernelError> {
-        let mut triangles = Triangles::default();
+    fn collect(parts: &TriangleParts, readback: Readback<'_>, triangles: &mut Triangles) -> Result<(), KernelError> {
         triangles.clear(parts.n_segments, parts.n_tasks)?;
         let n_values = triangle_len(parts.n_tasks);
         for &(segment, at) in &parts.pieces {
@@ -59,7 +69,7 @@ impl OnGpu for Gram {
                 *sum += f64::from(f32::from_le_bytes(*word));
             }
         }
-        Ok(triangles)
+        Ok(())
     }
 }
 
@@ -87,13 +97,13 @@ struct Piece {
 impl Cut {
     fn of(n_tasks: usize, shape: Shape) -> Self {
         let dispatch_runs = (PARTIALS_BYTES as usize / 4 / triangle_len(n_tasks)).clamp(1, MOST_GROUPS);
-        // Partials of few tasks are small.
-        match n_tasks > shape.most_shared_tasks() {
-            true => {
-                Cut { run_rows: RUN_ROWS_ALONE, piece_runs: FOLD_RUNS.min(dispatch_runs), dispatch_runs, folded: true }
-            }
-            false => Cut { run_rows: RUN_ROWS_SHARED, piece_runs: 1, dispatch_runs, folded: false },
-        }
+        let lanes = shape.tile(n_tasks).lanes() as usize;
+        // Whole words of 16 bytes, whatever the format, and a power of two.
+        let run_rows = (CHAIN_ROWS << lanes.ilog2()).min(RUN_ROWS);
+        // Partials of few tasks are small beside the rows.
+        let folded = 20 * n_tasks > run_rows;
+        let piece_runs = if folded { FOLD_RUNS.min(dispatch_runs) } else { 1 };
+        Cut { run_rows, piece_runs, dispatch_runs, folded }
     }
 
     /// The pieces of one segment, in row order.
@@ -136,11 +146,10 @@ impl Cut {
 /// A plan in the making.
 struct Planner<'a> {
     layout: &'a ChunkLayout,
-    shape: Shape,
     cut: Cut,
     stamp: u32,
     n_values: usize,
-    tile: u32,
+    tile: Tile,
     n_tiles: usize,
     tables: Tables,
     runs: Vec<Run>,
@@ -155,16 +164,14 @@ struct Planner<'a> {
 impl<'a> Planner<'a> {
     fn new(layout: &'a ChunkLayout, shape: Shape, cut: Cut, stamp: u32) -> Self {
         let n_tasks = layout.n_tasks();
-        let tiles = shape.tiles();
-        let tile = tiles.iter().copied().find(|&tile| tile as usize >= n_tasks).unwrap_or(tiles[tiles.len() - 1]);
+        let tile = shape.tile(n_tasks);
         Planner {
             layout,
-            shape,
             cut,
             stamp,
             n_values: triangle_len(n_tasks),
             tile,
-            n_tiles: n_tasks.div_ceil(tile as usize),
+            n_tiles: n_tasks.div_ceil(tile.tasks as usize),
             tables: Tables::default(),
             runs: Vec::new(),
             folds: Vec::new(),
@@ -202,9 +209,8 @@ impl<'a> Planner<'a> {
             marks: marks_at as u32,
             stamp: self.stamp,
         });
-        let tiles_held = if self.n_tiles > 1 { 2 } else { 1 };
-        let kernel = Kernel::Gram { format, tile: self.tile, block: self.shape.block, tiles_held };
-        self.steps.push(Step::Dispatch { kernel, params, groups: [n_runs as u32, n_tile_pairs as u32, 1] });
+        let kernel = Kernel::Gram { format, tile: self.tile };
+        self.steps.push(Step::Dispatch { kernel, params, groups: [n_tile_pairs as u32, n_runs as u32, 1] });
         if !self.cut.folded {
             self.read_back(0, marks_end, pieces, 0, std::slice::from_ref(&(marks_at..marks_end)));
             return;
@@ -265,7 +271,6 @@ impl<'a> Planner<'a> {
 mod tests {
     use super::*;
     use crate::chunk::{Dtype, Segment, Slice};
-    use crate::gpu::shader::Suite;
 
     fn layout(n_tasks: usize, rows: &[usize]) -> ChunkLayout {
         ChunkLayout {
@@ -316,6 +321,10 @@ mod tests {
         }
         layout.slices[8].dtype = Dtype::F16;
         let plan = Gram.plan(&layout, Shape::LARGE, 1).expect("a sound layout");
-        assert_eq!(plan.suites(), [Format::F32, Format::Bf16, Format::Mixed].map(Suite::Sums));
+        let formats = plan.kernels().filter_map(|kernel| match kernel {
+            Kernel::Gram { format, .. } => Some(format),
+            _ => None,
+        });
+        assert_eq!(formats.collect::<Vec<_>>(), [Format::F32, Format::Bf16, Format::Mixed]);
     }
 }

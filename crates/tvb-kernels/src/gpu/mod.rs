@@ -7,6 +7,7 @@ mod context;
 mod decode;
 mod eigh;
 mod engine;
+mod finished;
 mod gram;
 mod kept;
 pub(crate) mod plan;
@@ -26,7 +27,9 @@ mod tables;
 pub(crate) mod variant;
 
 pub use context::{DeviceSetup, InjectedFault};
+pub use eigh::RawEigh;
 pub use engine::GpuEngine;
+pub use finished::Finished;
 pub use kept::KeptChunk;
 pub use resident::{DeviceCopy, Resident};
 pub use shader::{ShaderVariant, shader_variants};

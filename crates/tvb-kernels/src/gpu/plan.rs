@@ -1,7 +1,7 @@
 //! What one chunk's submit consists of, whatever the operation: tables for the shaders, dispatches and copies, and what
 //! is read back. Each operation makes its own plans and puts its own results together (`gram.rs`, `combine.rs`).
 
-use super::shader::{Kernel, Suite};
+use super::shader::Kernel;
 use crate::error::KernelError;
 use std::ops::Range;
 
@@ -46,22 +46,17 @@ pub struct Readback<'a> {
 }
 
 impl<Parts> Plan<Parts> {
-    fn kernels(&self) -> impl Iterator<Item = Kernel> {
+    /// Its kernels, in order; some more than once.
+    pub(super) fn kernels(&self) -> impl Iterator<Item = Kernel> {
         self.steps.iter().filter_map(|step| match step {
             Step::Dispatch { kernel, .. } => Some(*kernel),
             Step::Copy { .. } => None,
         })
     }
 
-    /// What its kernels are tested with, each once.
-    pub(super) fn suites(&self) -> Vec<Suite> {
-        let mut suites = Vec::new();
-        for suite in self.kernels().filter_map(Kernel::suite) {
-            if !suites.contains(&suite) {
-                suites.push(suite);
-            }
-        }
-        suites
+    /// What was read back, whose marks have been checked.
+    pub(super) fn readback<'a>(&self, bytes: &'a [u8]) -> Readback<'a> {
+        Readback { bytes, kernel: self.kernels().next().map_or("nothing", Kernel::entry_point) }
     }
 
     /// Checks the marks.
@@ -69,7 +64,7 @@ impl<Parts> Plan<Parts> {
     /// # Errors
     /// [`KernelError::Unfinished`] where one is missing.
     pub(super) fn finished<'a>(&self, bytes: &'a [u8]) -> Result<Readback<'a>, KernelError> {
-        let readback = Readback { bytes, kernel: self.kernels().next().map_or("nothing", Kernel::entry_point) };
+        let readback = self.readback(bytes);
         for marks in &self.marks {
             if readback.words(marks.clone())?.iter().any(|mark| u32::from_le_bytes(*mark) != self.stamp) {
                 return Err(readback.unfinished());

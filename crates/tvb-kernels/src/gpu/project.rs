@@ -30,7 +30,7 @@ impl OnGpu for Project {
         combine(self).packed_weights()
     }
 
-    fn collect(rows: &Rows, readback: Readback<'_>) -> Result<Vec<u8>, KernelError> {
-        rows.collect(readback)
+    fn collect(rows: &Rows, readback: Readback<'_>, out: &mut Vec<u8>) -> Result<(), KernelError> {
+        rows.collect(readback, out)
     }
 }

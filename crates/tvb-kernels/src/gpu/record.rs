@@ -69,6 +69,7 @@ impl Recorded {
                 entry(3, part(&plan.runs)),
                 entry(4, fourth),
                 entry(5, buffers.out.as_entire_binding()),
+                entry(6, buffers.chunk.as_entire_binding()),
             ],
         });
         Ok(Self { bindings, pipelines })

@@ -37,7 +37,7 @@ impl<W: Work> std::fmt::Debug for Resident<W> {
 }
 
 impl<W: Work> Resident<W> {
-    /// Brings `chunk` to the device. Its slices must have the layout of [`staged_layout`]: no f64, offsets in words.
+    /// Brings `chunk` to the device. Its slices must have the layout of [`staged_layout`]: no f64, each slice on 16 bytes.
     pub(super) fn new(
         context: Arc<Context>,
         work: &W,
@@ -98,8 +98,10 @@ impl<W: Work> Resident<W> {
     /// # Errors
     /// Device errors, [`KernelError::Unfinished`] among them.
     pub fn result(&self) -> Result<W::Output, KernelError> {
+        let mut output = W::Output::default();
         if self.plan.steps.is_empty() {
-            return W::collect(&self.plan.parts, self.plan.finished(&[])?);
+            W::collect(&self.plan.parts, self.plan.finished(&[])?, &mut output)?;
+            return Ok(output);
         }
         self.submit(1, Steps::All)?;
         let n_bytes = self.plan.readback_words as u64 * 4;
@@ -114,10 +116,11 @@ impl<W: Work> Resident<W> {
         }
         let view = self.readback.get_mapped_range(..n_bytes);
         let view = view.map_err(|error| KernelError::Device { what, message: error.to_string() })?;
-        let output = self.plan.finished(&view).and_then(|readback| W::collect(&self.plan.parts, readback));
+        let collected =
+            self.plan.finished(&view).and_then(|readback| W::collect(&self.plan.parts, readback, &mut output));
         drop(view);
         self.readback.unmap();
-        output
+        collected.map(|()| output)
     }
 
     fn submit(&self, n_times: u32, wanted: Steps) -> Result<(), KernelError> {

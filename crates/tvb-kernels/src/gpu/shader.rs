@@ -1,14 +1,14 @@
 //! The WGSL files and their variants: each is a file with some of its constants' values replaced (see shaders/README.md).
 
-use super::variant::{Format, Shape};
+use super::variant::{Format, Shape, Tile};
 use crate::error::KernelError;
-use crate::limits::{OUTPUTS, TILE_VALUES};
+use crate::limits::{EIGH_SIDES, OUTPUTS, THREADS};
 
 /// A shader and its variant: what a pipeline is made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kernel {
-    /// gram.wgsl for tiles of `tile` tasks, one or `tiles_held` of them at a time, in blocks of `block` either way.
-    Gram { format: Format, tile: u32, block: u32, tiles_held: u32 },
+    /// gram.wgsl.
+    Gram { format: Format, tile: Tile },
     /// gram_fold.wgsl.
     GramFold,
     /// project of combine.wgsl, `outputs` atoms at a time.
@@ -19,23 +19,14 @@ pub(crate) enum Kernel {
     Code(Format),
     /// code_kept of code.wgsl: the shared columns.
     CodeKept(Format),
-    /// measure of code.wgsl: what both decode to.
+    /// measure of code.wgsl: what both decode to, where there are shared columns.
     Measure(Format),
     /// decode.wgsl.
     Decode(Format),
-    /// eigh.wgsl.
-    Eigh,
-}
-
-/// Kernels that are tested together before the first of them is used, by the format of the chunks that they are for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Suite {
-    /// gram, project and reconstruct.
-    Sums(Format),
-    /// code and what follows it.
-    Code(Format),
-    /// decode.
-    Decode(Format),
+    /// eigh.wgsl for matrices of at most this order, an even one.
+    Eigh { side: u32 },
+    /// eigh_round.wgsl.
+    EighRound,
 }
 
 /// The text of one shader variant, as every engine gets it: for tools that hand it to other compilers.
@@ -47,6 +38,8 @@ pub struct ShaderVariant {
     pub entry_point: &'static str,
     /// WGSL.
     pub source: String,
+    /// Whether engines have the compiler put bounds checks in.
+    pub bounds_checked: bool,
 }
 
 /// Every variant of every shader, in a fixed order.
@@ -57,7 +50,8 @@ pub fn shader_variants() -> Result<Vec<ShaderVariant>, KernelError> {
     let variant = |kernel: Kernel| {
         let constants = kernel.constants().into_iter().map(|(name, value)| format!("-{name}{value}"));
         let name = std::iter::once(kernel.entry_point().to_owned()).chain(constants).collect();
-        Ok(ShaderVariant { name, entry_point: kernel.entry_point(), source: kernel.source()? })
+        let (entry_point, bounds_checked) = (kernel.entry_point(), kernel.bounds_checked());
+        Ok(ShaderVariant { name, entry_point, source: kernel.source()?, bounds_checked })
     };
     Kernel::all().into_iter().map(variant).collect()
 }
@@ -65,15 +59,13 @@ pub fn shader_variants() -> Result<Vec<ShaderVariant>, KernelError> {
 impl Kernel {
     /// Every variant that an engine can ask for.
     pub(crate) fn all() -> Vec<Kernel> {
-        let mut kernels = vec![Kernel::GramFold, Kernel::Eigh];
+        let mut kernels = vec![Kernel::GramFold, Kernel::EighRound];
+        kernels.extend(EIGH_SIDES.map(|side| Kernel::Eigh { side }));
         for format in Format::ALL {
             kernels.extend([Kernel::Code, Kernel::CodeKept, Kernel::Measure, Kernel::Decode].map(|of| of(format)));
-            for shape in [Shape::SMALL, Shape::LARGE] {
-                let block = shape.block;
-                let tiles = shape.tiles();
-                kernels.extend(tiles.iter().map(|&tile| Kernel::Gram { format, tile, block, tiles_held: 1 }));
-                kernels.extend(tiles.last().map(|&tile| Kernel::Gram { format, tile, block, tiles_held: 2 }));
-            }
+            let tiles = Shape::LARGE.tiles().iter();
+            let others = Shape::SMALL.tiles().iter().filter(|tile| !Shape::LARGE.tiles().contains(tile));
+            kernels.extend(tiles.chain(others).map(|&tile| Kernel::Gram { format, tile }));
             for outputs in OUTPUTS {
                 for skip_zeros in [false, true] {
                     kernels.push(Kernel::Project { format, outputs, skip_zeros });
@@ -92,20 +84,25 @@ impl Kernel {
             Kernel::Project { .. } | Kernel::Reconstruct { .. } => tvb_shaders::COMBINE,
             Kernel::Code(_) | Kernel::CodeKept(_) | Kernel::Measure(_) => tvb_shaders::CODE,
             Kernel::Decode(_) => tvb_shaders::DECODE,
-            Kernel::Eigh => tvb_shaders::EIGH,
+            Kernel::Eigh { .. } => tvb_shaders::EIGH,
+            Kernel::EighRound => tvb_shaders::EIGH_ROUND,
         }
     }
 
-    /// What it is tested with, where it reads chunks.
-    pub(crate) fn suite(self) -> Option<Suite> {
-        match self {
-            Kernel::Gram { format, .. } | Kernel::Project { format, .. } | Kernel::Reconstruct { format, .. } => {
-                Some(Suite::Sums(format))
-            }
-            Kernel::Code(format) | Kernel::CodeKept(format) | Kernel::Measure(format) => Some(Suite::Code(format)),
-            Kernel::Decode(format) => Some(Suite::Decode(format)),
-            Kernel::GramFold | Kernel::Eigh => None,
-        }
+    /// Whether the compiler is to put bounds checks in. Not for `gram` on slices of one format, where the clamped
+    /// indices are a tenth of its instructions and none can be out of bounds:
+    ///
+    /// - `slices` and `runs`: segment, run and column are below the numbers that the tables were made from; the column is clamped
+    ///   to `n_tasks`, which the layout has.
+    /// - `loads`: a run's rows lie within its segment, and rows beyond its end are clamped to its last 16 bytes. The segment's
+    ///   slices lie within the chunk (`check::check_slices`, before any plan is made) and start on 16 bytes
+    ///   ([`Format::of`]); buffers are whole multiples of 16 bytes (`Context::buffer`) and no smaller than the chunk
+    ///   (`check_sizes` of a stream).
+    /// - `output`: run and pair of tiles are the workgroup's numbers, of which as many are dispatched as the plan has words for; the
+    ///   place in a triangle is of two tasks below `n_tasks`.
+    /// - workgroup memory: every index is a sum of terms that constants bound; a test goes through all of them.
+    pub(crate) fn bounds_checked(self) -> bool {
+        !matches!(self, Kernel::Gram { format: Format::F32 | Format::F16 | Format::Bf16, .. })
     }
 
     /// Name of the entry point.
@@ -119,30 +116,29 @@ impl Kernel {
             Kernel::CodeKept(_) => "code_kept",
             Kernel::Measure(_) => "measure",
             Kernel::Decode(_) => "decode",
-            Kernel::Eigh => "eigh",
+            Kernel::Eigh { .. } => "eigh",
+            Kernel::EighRound => "eigh_round",
         }
     }
 
     /// The variant's constants and their values.
     fn constants(self) -> Vec<(&'static str, u32)> {
         match self {
-            Kernel::Gram { format, tile, block, tiles_held } => {
-                let stage_rows = 1 << (TILE_VALUES / tile).ilog2();
-                vec![
-                    ("FORMAT", format.code()),
-                    ("TILE", tile),
-                    ("BLOCK", block),
-                    ("TILES_HELD", tiles_held),
-                    ("STAGE_ROWS", stage_rows),
-                ]
-            }
+            Kernel::Gram { format, tile } => vec![
+                ("FORMAT", format.code()),
+                ("TILE", tile.tasks),
+                ("BLOCK", tile.block),
+                ("TILES_HELD", tile.held),
+                ("QUADS", tile.quads()),
+            ],
             Kernel::Project { format, outputs, skip_zeros } | Kernel::Reconstruct { format, outputs, skip_zeros } => {
                 vec![("FORMAT", format.code()), ("OUTPUTS", outputs), ("SKIP_ZEROS", u32::from(skip_zeros))]
             }
             Kernel::Code(format) | Kernel::CodeKept(format) | Kernel::Measure(format) | Kernel::Decode(format) => {
                 vec![("FORMAT", format.code())]
             }
-            Kernel::GramFold | Kernel::Eigh => Vec::new(),
+            Kernel::Eigh { side } => vec![("SIDE", side), ("HELD", u32::from(side < THREADS))],
+            Kernel::GramFold | Kernel::EighRound => Vec::new(),
         }
     }
 

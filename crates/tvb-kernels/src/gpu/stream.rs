@@ -1,15 +1,16 @@
 //! A stream of chunks through the GPU: a ring of mapped staging buffers, several submits in flight, results in order.
 //!
 //! ```text
-//! acquire → StagingSlot (readers write) → submit: copy, kernels, small readback → next: result
+//! acquire → StagingSlot (readers write) → submit: copy, kernels, readback → next_finished → Finished (workers read) → take_back
 //! ```
-//! One thread holds the stream and is the only one that polls the device; slots may travel to reader threads.
+//! One thread holds the stream and is the only one that polls the device; slots and finished chunks may travel to other threads.
 
 use super::context::Context;
+use super::finished::{Finished, Mapped};
 use super::kept::KeptChunk;
 use super::plan::Plan;
 use super::record::{PlanBuffers, Recorded, Steps, weights_buffer};
-use super::shader::Suite;
+use super::shader::Kernel;
 use crate::check::check_layout;
 use crate::chunk::ChunkLayout;
 use crate::error::KernelError;
@@ -24,7 +25,7 @@ use wgpu::{BufferUsages, MapMode};
 #[derive(Clone, Copy)]
 pub(super) enum FirstUse {
     /// Before the first chunk that needs them, by this.
-    Test(fn(&Arc<Context>, Suite) -> Result<(), KernelError>),
+    Test(fn(&Arc<Context>, Kernel) -> Result<(), KernelError>),
     /// They are being tested.
     IsTest,
 }
@@ -33,7 +34,7 @@ impl FirstUse {
     /// Tests the kernels of a plan, if they are to be.
     pub(super) fn of<P>(self, context: &Arc<Context>, plan: &Plan<P>) -> Result<(), KernelError> {
         match self {
-            FirstUse::Test(test) => plan.suites().into_iter().try_for_each(|suite| test(context, suite)),
+            FirstUse::Test(test) => plan.kernels().try_for_each(|kernel| test(context, kernel)),
             FirstUse::IsTest => Ok(()),
         }
     }
@@ -84,7 +85,9 @@ pub struct GpuStream<W: Work> {
     slots: Vec<Slot>,
     free: Vec<usize>,
     pending: VecDeque<Pending<W>>,
-    done: VecDeque<W::Output>,
+    done: VecDeque<Finished<W>>,
+    /// Readback buffers that nothing is in.
+    readbacks: Vec<wgpu::Buffer>,
 }
 
 /// The buffers of one chunk in flight.
@@ -94,15 +97,15 @@ struct Slot {
     chunk: Option<wgpu::Buffer>,
     tables: Option<wgpu::Buffer>,
     out: Option<wgpu::Buffer>,
-    readback: Option<wgpu::Buffer>,
 }
 
 enum Pending<W: Work> {
     /// Nothing was left for the device to do.
-    Ready(W::Output),
+    Ready(Plan<W::Parts>),
     Submitted {
         slot: usize,
         plan: Plan<W::Parts>,
+        readback: wgpu::Buffer,
         submission: wgpu::SubmissionIndex,
         n_mapped: Arc<AtomicUsize>,
         /// Buffers that are being mapped: the readback, and the staging buffer where the chunk came out of it.
@@ -159,7 +162,6 @@ impl<W: Work> GpuStream<W> {
                     },
                     tables: None,
                     out: None,
-                    readback: None,
                 })
             })
             .collect::<Result<Vec<_>, KernelError>>()?;
@@ -173,6 +175,7 @@ impl<W: Work> GpuStream<W> {
             slots,
             pending: VecDeque::new(),
             done: VecDeque::new(),
+            readbacks: Vec::new(),
             context,
         })
     }
@@ -205,8 +208,8 @@ impl<W: Work> GpuStream<W> {
 
     fn wait_for_slot(&mut self) -> Result<(), KernelError> {
         while self.free.is_empty() {
-            let output = self.finish_oldest()?.ok_or(KernelError::NoFreeSlot)?;
-            self.done.push_back(output);
+            let finished = self.finish_oldest()?.ok_or(KernelError::NoFreeSlot)?;
+            self.done.push_back(finished);
         }
         Ok(())
     }
@@ -221,8 +224,9 @@ impl<W: Work> GpuStream<W> {
     /// Enqueues a filled slot: upload, kernels and the readback of the result. Returns at once.
     ///
     /// # Errors
-    /// [`KernelError::NotOnGpu`] for layouts with f64 (see [`staged_layout`](crate::staged_layout)); other
-    /// [`KernelError`]s when the layout does not fit the slot or the work, and device errors. The slot is free again then.
+    /// [`KernelError::NotOnGpu`] for layouts with f64 (see [`staged_layout`](crate::staged_layout)),
+    /// [`KernelError::ForeignSlot`] for a slot of another stream, [`KernelError::SelfTest`] where a kernel is used for the first
+    /// time and gets its test wrong; other [`KernelError`]s when the layout does not fit the slot or the work, and device errors. The slot is free again then.
     pub fn submit(&mut self, slot: StagingSlot, layout: &ChunkLayout) -> Result<(), KernelError> {
         self.give_back(slot)?;
         self.submit_from(&Source::Staged { n_bytes: layout.n_bytes }, layout)
@@ -258,11 +262,11 @@ impl<W: Work> GpuStream<W> {
     /// all slots are in flight, waits for the oldest, whose result [`next`](Self::next) gives.
     ///
     /// # Errors
-    /// As [`submit`](Self::submit); [`KernelError::NoFreeSlot`] where it is not [here](Self::has) or every slot is in its
-    /// user's hands.
+    /// As [`submit`](Self::submit); [`KernelError::KeptElsewhere`] where it is not [here](Self::has),
+    /// [`KernelError::NoFreeSlot`] where every slot is in its user's hands.
     pub fn submit_kept(&mut self, kept: &KeptChunk, layout: &ChunkLayout) -> Result<(), KernelError> {
         if !self.has(kept) {
-            return Err(KernelError::NoFreeSlot);
+            return Err(KernelError::KeptElsewhere);
         }
         self.wait_for_slot()?;
         self.submit_from(&Source::Kept(kept), layout)
@@ -271,7 +275,7 @@ impl<W: Work> GpuStream<W> {
     /// Frees a slot that is to be submitted: the view must be gone before the buffer is unmapped.
     fn give_back(&mut self, slot: StagingSlot) -> Result<(), KernelError> {
         if slot.stream != self.id {
-            return Err(KernelError::NoFreeSlot);
+            return Err(KernelError::ForeignSlot);
         }
         let index = slot.index;
         drop(slot);
@@ -293,7 +297,7 @@ impl<W: Work> GpuStream<W> {
         };
         self.check_sizes(&plan, layout, most)?;
         if plan.steps.is_empty() {
-            self.pending.push_back(Pending::Ready(W::collect(&plan.parts, plan.finished(&[])?)?));
+            self.pending.push_back(Pending::Ready(plan));
             return Ok(());
         }
         let index = *self.free.last().ok_or(KernelError::NoFreeSlot)?;
@@ -309,10 +313,38 @@ impl<W: Work> GpuStream<W> {
     /// Device errors, [`KernelError::Unfinished`] among them. Results before the failed chunk's have been given.
     #[expect(clippy::should_implement_trait, reason = "it waits and fails; an iterator would hide both")]
     pub fn next(&mut self) -> Result<Option<W::Output>, KernelError> {
+        let Some(finished) = self.next_finished()? else { return Ok(None) };
+        let mut output = W::Output::default();
+        finished.collect(&mut output)?;
+        self.take_back(finished)?;
+        Ok(Some(output))
+    }
+
+    /// [`next`](Self::next), but the result is left where it was read back to, for another thread to take out.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn next_finished(&mut self) -> Result<Option<Finished<W>>, KernelError> {
         match self.done.pop_front() {
-            Some(output) => Ok(Some(output)),
+            Some(finished) => Ok(Some(finished)),
             None => self.finish_oldest(),
         }
+    }
+
+    /// Takes back the buffer of a result that was taken out.
+    ///
+    /// # Errors
+    /// [`KernelError::ForeignSlot`] where it is another stream's.
+    pub fn take_back(&mut self, finished: Finished<W>) -> Result<(), KernelError> {
+        if finished.stream != self.id {
+            return Err(KernelError::ForeignSlot);
+        }
+        if let Some(Mapped { view, buffer }) = finished.mapped {
+            drop(view);
+            buffer.unmap();
+            self.readbacks.push(buffer);
+        }
+        Ok(())
     }
 
     /// Chunks submitted whose result has not been taken yet.
@@ -350,9 +382,10 @@ impl<W: Work> GpuStream<W> {
         let readback_bytes = plan.readback_words as u64 * 4;
         let tables = grown(context, &mut slot.tables, "tables", plan.tables.len() as u64, tables_usage)?;
         let out = grown(context, &mut slot.out, "result", out_bytes, out_usage)?;
-        let readback = grown(context, &mut slot.readback, "readback", readback_bytes, readback_usage)?;
+        let mut spare = self.readbacks.pop();
+        let readback = grown(context, &mut spare, "readback", readback_bytes, readback_usage)?;
         context.queue.write_buffer(&tables, 0, &plan.tables);
-        if context.poisoned() {
+        if context.poisoned() || matches!(self.first_use, FirstUse::IsTest) {
             context.queue.write_buffer(&out, 0, &vec![0xff; plan.out_words * 4]);
         }
         let chunk = match source {
@@ -387,15 +420,15 @@ impl<W: Work> GpuStream<W> {
             context.count_submit();
         }
         context.check()?;
-        Ok(Pending::Submitted { slot: index, plan, submission, n_mapped, n_to_map })
+        Ok(Pending::Submitted { slot: index, plan, readback, submission, n_mapped, n_to_map })
     }
 
-    fn finish_oldest(&mut self) -> Result<Option<W::Output>, KernelError> {
-        let (slot, plan, submission, n_mapped, n_to_map) = match self.pending.pop_front() {
+    fn finish_oldest(&mut self) -> Result<Option<Finished<W>>, KernelError> {
+        let (slot, plan, buffer, submission, n_mapped, n_to_map) = match self.pending.pop_front() {
             None => return Ok(None),
-            Some(Pending::Ready(output)) => return Ok(Some(output)),
-            Some(Pending::Submitted { slot, plan, submission, n_mapped, n_to_map }) => {
-                (slot, plan, submission, n_mapped, n_to_map)
+            Some(Pending::Ready(plan)) => return Finished::new(self.id, plan, None).map(Some),
+            Some(Pending::Submitted { slot, plan, readback, submission, n_mapped, n_to_map }) => {
+                (slot, plan, readback, submission, n_mapped, n_to_map)
             }
         };
         self.context.wait(submission)?;
@@ -403,14 +436,10 @@ impl<W: Work> GpuStream<W> {
         if n_mapped.load(Ordering::Acquire) != n_to_map {
             return Err(KernelError::Device { what, message: "the buffer could not be mapped".to_owned() });
         }
-        let readback = self.slots[slot].readback.as_ref().ok_or(KernelError::NoFreeSlot)?;
-        let view = readback.get_mapped_range(..plan.readback_words as u64 * 4);
+        let view = buffer.get_mapped_range(..plan.readback_words as u64 * 4);
         let view = view.map_err(|error| KernelError::Device { what, message: error.to_string() })?;
-        let output = plan.finished(&view).and_then(|readback| W::collect(&plan.parts, readback));
-        drop(view);
-        readback.unmap();
         self.free.push(slot);
-        output.map(Some)
+        Finished::new(self.id, plan, Some(Mapped { view, buffer })).map(Some)
     }
 }
 

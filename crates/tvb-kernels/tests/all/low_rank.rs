@@ -58,6 +58,8 @@ fn factors_in_a_chunk_are_the_rows_that_they_form() {
     let gpu = gpu();
     let weights: Vec<f32> = Random(2).weights(6);
     let project = Project { encode: weights.clone(), n_atoms: 2, dtype: Dtype::F32 };
+    // More than are formed together.
+    let many = Project { encode: Random(4).weights(3 * 35), n_atoms: 35, dtype: Dtype::F32 };
     let edit = Reconstruct {
         weights,
         n_outputs: 2,
@@ -88,6 +90,8 @@ fn factors_in_a_chunk_are_the_rows_that_they_form() {
         close(&name, &engine.run(&Gram, factored.chunk()).unwrap().values, &gram, 1e-5);
         let found = engine.run(&project, factored.chunk()).unwrap();
         close(&name, &load(&found, Dtype::F32), &load(&atoms, Dtype::F32), 1e-6);
+        let found = engine.run(&many, factored.chunk()).unwrap();
+        close(&name, &load(&found, Dtype::F32), &load(&on_cpu(&cpu, &many, &formed), Dtype::F32), 1e-6);
         close(&name, &load(&engine.run(&edit, factored.chunk()).unwrap(), Dtype::F32), &load(&edits, Dtype::F32), 1e-6);
         let found = engine.run(&code, factored.chunk()).unwrap();
         // Rounded otherwise in the last bit, a value beside a border falls into the other cell: few do.

@@ -3,12 +3,16 @@
 //! One program, since each links all of wgpu: `cargo test -p tvb-kernels --test all eigh::` runs a part of it.
 
 mod accuracy;
+mod budgets;
 mod codes;
 mod codes_on_gpu;
 mod common;
+mod device;
 mod eigh;
 mod least_device;
 mod low_rank;
 mod operations;
+mod outputs;
 mod segments;
+mod self_test;
 mod stream;

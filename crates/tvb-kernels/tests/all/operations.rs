@@ -99,6 +99,14 @@ fn cases() -> Vec<Case> {
         (100, vec![130, 1], all(Dtype::Bf16), false),
         (257, vec![70, 3], Formats::Mixed, true),
         (1024, one(17), all(Dtype::F32), false),
+        // Every tile of gram, where 16 bits do not go into it evenly among them.
+        (12, one(1030), all(Dtype::Bf16), false),
+        (20, one(300), all(Dtype::F16), false),
+        (23, one(700), all(Dtype::F32), false),
+        (40, one(300), all(Dtype::Bf16), false),
+        (47, one(260), all(Dtype::F32), false),
+        (56, one(130), all(Dtype::F16), false),
+        (64, one(1100), all(Dtype::Bf16), false),
         (4, vec![], all(Dtype::F32), false),
         (4, vec![0], all(Dtype::F32), false),
     ];

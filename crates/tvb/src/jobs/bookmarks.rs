@@ -49,7 +49,7 @@ impl BookmarkFolder {
             Engine::Cpu(engine) => engine.instruction_set().to_string(),
             Engine::Gpu(engine) => engine.facts().to_string(),
         };
-        let chunk_size = runtime.chunk_size(plan.n_columns());
+        let chunk_size = runtime.chunk_size(plan);
         let device = format!("{device} {} {}", chunk_size.n_rows, chunk_size.n_blocks);
         BookmarkFolder {
             folder,

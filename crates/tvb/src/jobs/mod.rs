@@ -2,6 +2,8 @@
 
 pub mod bookmarks;
 pub mod gram;
+pub mod spectra;
+pub mod tensor_spectra;
 pub mod compress;
 pub mod verify;
 pub mod card;

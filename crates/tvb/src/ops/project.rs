@@ -208,6 +208,6 @@ pub fn find_bookmark(
 /// The chunks of pass 1 without the frozen tensors: those that were kept on a device are found again.
 fn moved_grid(plan: &Plan, grams: &Grams, runtime: &Runtime) -> Grid {
     let tensor_rows = plan.tensors.iter().map(|tensor| tensor.n_rows);
-    let grid = Grid::new(tensor_rows, runtime.chunk_size(plan.n_columns()));
+    let grid = Grid::new(tensor_rows, runtime.chunk_size(plan));
     grid.only(|tensor| !grams.tensors[tensor].frozen)
 }

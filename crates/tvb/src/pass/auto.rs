@@ -1,6 +1,6 @@
 //! `auto`: the device that does a job soonest, opened.
 
-use super::runtime::Runtime;
+use super::runtime::{Runtime, usual_device_memory};
 use crate::cost::{Believed, Choice, Machine, Origin, Saved, Work, choose, classes};
 use tvb_kernels::{AdapterFacts, AdapterKind, Adapters, Backend, CpuEngine, DeviceChoice, DeviceSetup};
 
@@ -11,8 +11,8 @@ pub struct Auto {
     pub backend: Option<Backend>,
     /// Threads that compute and read.
     pub n_threads: usize,
-    /// What may stay in a GPU's own memory between passes, in bytes.
-    pub device_memory_bytes: u64,
+    /// What may stay in a GPU's own memory between passes, in bytes; what is usual of each where `None`.
+    pub device_memory_bytes: Option<u64>,
     /// The processor's name, as in what was saved.
     pub processor: String,
     /// Whether software adapters are taken for cards: to try the choice where there is none.
@@ -51,6 +51,12 @@ impl Auto {
         self.with_software || facts.kind != AdapterKind::Software
     }
 
+    /// What may stay in the memory of the largest of these that may be taken, in bytes.
+    pub fn room(&self, adapters: &[AdapterFacts]) -> u64 {
+        let usual = adapters.iter().filter(|facts| self.may_take(facts)).map(usual_device_memory);
+        self.device_memory_bytes.or(usual.max()).unwrap_or(0)
+    }
+
     /// What would be taken for `work` and why; `None` where there is nothing to choose. Nothing is opened. The lines are as of
     /// [`Runtime::open_for`].
     pub fn choice(&self, work: &Work) -> (Option<Choice>, Vec<String>) {
@@ -71,7 +77,7 @@ impl Auto {
             origin: Origin::Class,
         });
         let conceivable: Vec<(usize, Believed)> = conceivable.into_iter().enumerate().collect();
-        let choice = choose(work, &cpu, &conceivable, self.device_memory_bytes);
+        let choice = choose(work, &cpu, &conceivable, self.device_memory_bytes.unwrap_or(u64::MAX));
         if choice.adapter.is_none() {
             return (choice, None, words);
         }
@@ -82,12 +88,13 @@ impl Auto {
             words.extend(word);
             candidates.push((at, believed));
         }
-        (choose(work, &cpu, &candidates, self.device_memory_bytes), Some(adapters), words)
+        let room = self.room(&adapters.facts());
+        (choose(work, &cpu, &candidates, room), Some(adapters), words)
     }
 }
 
 impl Runtime {
-    /// Opens the device that does `work` soonest, and tests it. One that cannot be opened or fails its test is passed over for the CPU
+    /// Opens the device that does `work` soonest. One that cannot be opened is passed over for the CPU
     /// engine, with a warning. The lines are for whoever runs the job: what was saved of this machine and is of no use now.
     pub fn open_for(work: &Work, auto: &Auto) -> (Runtime, Vec<String>) {
         let (choice, adapters, words) = auto.choose(work);
@@ -103,7 +110,12 @@ impl Runtime {
             _ => cpu(),
         };
         runtime.choice = Some(choice).filter(|choice| is_one(choice, adapters.as_ref()));
-        (runtime.with_threads(auto.n_threads).with_device_memory(auto.device_memory_bytes), words)
+        let runtime = runtime.with_threads(auto.n_threads);
+        let runtime = match auto.device_memory_bytes {
+            Some(n_bytes) => runtime.with_device_memory(n_bytes),
+            None => runtime,
+        };
+        (runtime, words)
     }
 }
 

@@ -250,6 +250,11 @@ impl Grid {
         self.runs.iter().map(n_rows).max().unwrap_or(0)
     }
 
+    /// Chunks among which are the largest of every tensor, whatever its rows are counted in: of each run the first.
+    pub(super) fn largest_chunks(&self) -> impl Iterator<Item = Vec<Block>> {
+        self.runs.iter().map(|run| self.blocks(run.first_chunk))
+    }
+
     /// Number of chunks.
     pub fn n_chunks(&self) -> usize {
         self.n_chunks

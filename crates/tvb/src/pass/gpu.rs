@@ -1,8 +1,7 @@
-//! A pass on a GPU: reader threads fill staging buffers while the device works, results come back in the order submitted.
+//! A pass on a GPU: worker threads fill staging buffers while the device works, and take results out of its memory; one thread
+//! submits and waits, and does nothing else, so that the device is never kept waiting for a copy or a write.
 //!
-//! Readers go through a buffer of their own and then copy to the mapped memory, since digests are taken of what was read
-//! and mapped memory may be very slow to read. What the device cannot do (f64 results) the CPU engine does on the reader's
-//! thread. Chunks that an earlier pass has left on the device are not read again. A device that fails mid-pass costs
+//! What the device cannot do (f64 results) the CPU engine does on the worker's thread. Chunks that an earlier pass has left on the device are not read again. A device that fails mid-pass costs
 //! nothing that was folded: it is reopened, once a pass, and goes on with the chunks that are left; where that fails too, or
 //! its memory is full, the CPU engine does them.
 
@@ -12,6 +11,7 @@ use super::line::{Left, Line};
 use super::on_host::{OnCpu, visit_chunks};
 use super::op::{Done, Folded, Operation};
 use super::pass::Pass;
+use super::pieces::Way;
 use super::reader::ChunkReader;
 use super::runtime::{Runtime, device_error};
 use crate::digest::Digest;
@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use tvb_kernels::{
-    ChunkLayout, CpuEngine, GpuEngine, GpuStream, KernelError, Scratch, StagingSlot, Work, staged_layout,
+    ChunkLayout, CpuEngine, Finished, GpuEngine, GpuStream, KernelError, Scratch, StagingSlot, Work, staged_layout,
 };
 
 /// What the operation's engine makes of a chunk.
@@ -48,19 +48,22 @@ impl Submitted {
     }
 }
 
-/// A chunk that a reader is done with.
-struct ReaderDone<T> {
-    submitted: Submitted,
-    slot: StagingSlot,
-    then: Then<T>,
+/// What a worker is to do.
+enum Job<W: Work> {
+    /// Reads a chunk into a slot.
+    Read { chunk: usize, slot: StagingSlot },
+    /// Takes a chunk's result out of the device's hands, and hands it in.
+    HandIn { submitted: Submitted, finished: Box<Finished<W>> },
 }
 
-/// What is left to do with it.
-enum Then<T> {
-    /// The device works on it; so it lies in the slot.
-    Submit(ChunkLayout),
-    /// The CPU has worked on it.
-    HandIn(T),
+/// What a worker has done.
+enum Did<W: Work> {
+    /// The chunk lies in the slot, as the device is to work on it.
+    Read { submitted: Submitted, slot: StagingSlot, staged: Box<ChunkLayout> },
+    /// The CPU has worked on a chunk, and it was handed in; the slot is as it was.
+    Worked { slot: StagingSlot },
+    /// A result was handed in; its buffer can be used again.
+    HandedIn { finished: Box<Finished<W>> },
 }
 
 /// Why a pass on a GPU ended early.
@@ -124,28 +127,32 @@ impl<O: Operation, F: FnMut(Folded<'_, O::Part>) -> Result<()> + Send> OnGpu<'_,
     /// Sends the given chunks through the device.
     fn stream(&self, chunks: Left, engine: &GpuEngine, runtime: &Runtime) -> std::result::Result<(), Stop> {
         let OnGpu { progress, line, .. } = *self;
-        let slot_bytes = self.slot_bytes();
-        let n_slots = runtime.n_affordable(2 * slot_bytes as u64, N_SLOTS);
+        let slot_bytes = self.pass.staging_bytes();
+        let bytes_each = self.pass.streamed_bytes(self.operation.work().n_outputs());
+        let n_slots = runtime.n_affordable(bytes_each, N_SLOTS);
         let mut stream = engine.stream(self.operation.work(), slot_bytes, n_slots).map_err(Stop::Device)?;
-        let (to_readers, jobs) = channel::<(usize, StagingSlot)>();
-        let (done, from_readers) = channel::<Result<ReaderDone<OutputOf<O>>>>();
+        let (to_workers, jobs) = channel::<Job<O::Work>>();
+        let (done, from_workers) = channel::<std::result::Result<Did<O::Work>, Stop>>();
         let jobs = Mutex::new(jobs);
         std::thread::scope(|scope| {
-            for _ in 0..runtime.n_threads.min(n_slots) {
+            // A slot may be filled while the result of the chunk before it is taken out.
+            for _ in 0..runtime.n_threads.min(2 * n_slots) {
                 let done = done.clone();
                 let jobs = &jobs;
-                scope.spawn(move || self.serve_reads(jobs, &done));
+                scope.spawn(move || self.serve(jobs, &done));
             }
             drop(done);
             let reported = |error| {
                 line.fail(error);
                 Stop::Reported
             };
-            // The channel closes when this closure returns, which ends the readers.
-            let to_readers = to_readers;
+            // The channel closes when this closure returns, which ends the workers.
+            let to_workers = to_workers;
+            let give =
+                |job| to_workers.send(job).map_err(|_| reported(Error::failed("the worker threads have stopped")));
             let mut submitted: VecDeque<Submitted> = VecDeque::new();
             let mut chunks = chunks.peekable();
-            let mut n_reading = 0;
+            let (mut n_reading, mut n_handed) = (0, 0);
             loop {
                 if progress.cancelled() {
                     return Err(reported(Error::interrupted()));
@@ -162,37 +169,40 @@ impl<O: Operation, F: FnMut(Folded<'_, O::Part>) -> Result<()> + Send> OnGpu<'_,
                     }
                     let slot = stream.acquire().map_err(Stop::Device)?;
                     line.take();
-                    if to_readers.send((next, slot)).is_err() {
-                        return Err(reported(Error::failed("the reader threads have stopped")));
-                    }
+                    give(Job::Read { chunk: next, slot })?;
                     chunks.next();
                     n_reading += 1;
                 }
-                let ready = if n_reading > 0 && stream.in_flight() == 0 {
-                    from_readers.recv().ok()
-                } else {
-                    from_readers.try_recv().ok()
+                // Results that nobody has come to yet are in memory too.
+                let must_wait = stream.in_flight() == 0 || n_handed >= n_slots;
+                let did = match must_wait && n_reading + n_handed > 0 {
+                    true => from_workers.recv().ok(),
+                    false => from_workers.try_recv().ok(),
                 };
-                if let Some(read) = ready {
-                    n_reading -= 1;
-                    let ReaderDone { submitted: read, slot, then } = read.map_err(&reported)?;
-                    match then {
-                        Then::Submit(staged) => {
+                if let Some(did) = did {
+                    match did? {
+                        Did::Read { submitted: read, slot, staged } => {
+                            n_reading -= 1;
                             self.submit_read(&mut stream, slot, &staged, &read).map_err(Stop::Device)?;
                             submitted.push_back(read);
                         }
-                        Then::HandIn(mut output) => {
+                        Did::Worked { slot } => {
+                            n_reading -= 1;
                             stream.release(slot);
-                            self.hand_in(&read, &mut output).map_err(&reported)?;
+                        }
+                        Did::HandedIn { finished } => {
+                            n_handed -= 1;
+                            stream.take_back(*finished).map_err(Stop::Device)?;
                         }
                     }
                     continue;
                 }
                 if let Some(first) = submitted.pop_front() {
-                    let output = stream.next().map_err(Stop::Device)?;
-                    let mut output = output.ok_or_else(|| reported(Error::failed("the device lost a chunk")))?;
-                    self.hand_in(&first, &mut output).map_err(&reported)?;
-                } else if n_reading == 0 && chunks.peek().is_none() {
+                    let finished = stream.next_finished().map_err(Stop::Device)?;
+                    let finished = finished.ok_or_else(|| reported(Error::failed("the device lost a chunk")))?;
+                    give(Job::HandIn { submitted: first, finished: Box::new(finished) })?;
+                    n_handed += 1;
+                } else if n_reading + n_handed == 0 && chunks.peek().is_none() {
                     return Ok(());
                 }
             }
@@ -240,25 +250,28 @@ impl<O: Operation, F: FnMut(Folded<'_, O::Part>) -> Result<()> + Send> OnGpu<'_,
                 staged: staged.clone(),
                 digests: read.digests.clone(),
             }),
-            None => kept.set_full(HEADROOM_SLOTS * self.slot_bytes() as u64),
+            None => kept.set_full(HEADROOM_SLOTS * self.pass.staging_bytes() as u64),
         }
         Ok(())
     }
 
-    /// A reader thread: fills slots until no more come.
-    fn serve_reads(
-        &self,
-        jobs: &Mutex<Receiver<(usize, StagingSlot)>>,
-        done: &Sender<Result<ReaderDone<OutputOf<O>>>>,
-    ) {
-        let mut reader = ChunkReader::leaving_factors();
+    /// A worker thread: fills slots and takes out results until no more come.
+    fn serve(&self, jobs: &Mutex<Receiver<Job<O::Work>>>, done: &Sender<std::result::Result<Did<O::Work>, Stop>>) {
         let cpu = CpuEngine::new();
-        let mut scratch = cpu.scratch();
+        let mut worker = Worker {
+            reader: ChunkReader::leaving_factors(),
+            scratch: cpu.scratch(),
+            output: OutputOf::<O>::default(),
+            cpu,
+        };
         loop {
             let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok((chunk, slot)) = job else { return };
-            let read = self.read_into(chunk, slot, &mut reader, &cpu, &mut scratch);
-            if done.send(read).is_err() {
+            let did = match job {
+                Ok(Job::Read { chunk, slot }) => self.read_into(chunk, slot, &mut worker),
+                Ok(Job::HandIn { submitted, finished }) => self.take_out(&submitted, finished, &mut worker.output),
+                Err(_) => return,
+            };
+            if done.send(did).is_err() {
                 return;
             }
         }
@@ -268,31 +281,63 @@ impl<O: Operation, F: FnMut(Folded<'_, O::Part>) -> Result<()> + Send> OnGpu<'_,
         &self,
         chunk: usize,
         mut slot: StagingSlot,
-        reader: &mut ChunkReader,
-        cpu: &CpuEngine,
-        scratch: &mut Scratch,
-    ) -> Result<ReaderDone<OutputOf<O>>> {
-        reader.read(self.pass.plan, self.pass.reads, &self.blocks(chunk))?;
-        let read = reader.chunk();
-        let work = self.operation.work();
-        let then = if work.runs_on_gpu(read.layout) {
-            let layout = staged_layout(read.layout).map_err(device_error)?;
-            slot.pack(read, &layout).map_err(device_error)?;
-            Then::Submit(layout)
-        } else {
-            let mut output = OutputOf::<O>::default();
-            cpu.run(work, read, scratch, &mut output).map_err(device_error)?;
-            Then::HandIn(output)
+        worker: &mut Worker<OutputOf<O>>,
+    ) -> std::result::Result<Did<O::Work>, Stop> {
+        let Pass { plan, reads, .. } = *self.pass;
+        let Worker { reader, cpu, scratch, output } = worker;
+        let reported = |error| {
+            self.line.fail(error);
+            Stop::Reported
         };
-        let layout = read.layout.clone();
-        let submitted = Submitted { chunk, layout, digests: reader.digests().to_vec() };
-        Ok(ReaderDone { submitted, slot, then })
+        let blocks = self.blocks(chunk);
+        reader.plan_reads(plan, reads, &blocks);
+        let work = self.operation.work();
+        if !work.runs_on_gpu(reader.layout()) {
+            reader.fill(plan, reads, &blocks).map_err(reported)?;
+            cpu.run(work, reader.chunk(), scratch, output).map_err(|error| reported(device_error(error)))?;
+            let read = Submitted { chunk, layout: reader.layout().clone(), digests: reader.digests().to_vec() };
+            self.hand_in(&read, output).map_err(reported)?;
+            return Ok(Did::Worked { slot });
+        }
+        let staged = staged_layout(reader.layout()).map_err(|error| reported(device_error(error)))?;
+        match reads.kept() {
+            // The host keeps what was read: all of it has to be at one place.
+            Some(_) => {
+                reader.fill(plan, reads, &blocks).map_err(reported)?;
+                slot.pack(reader.chunk(), &staged).map_err(|error| reported(device_error(error)))?;
+            }
+            None => {
+                let way = Way { plan, blocks: &blocks, slot: &mut slot, staged: &staged };
+                reader.fill_slot(reads, way).map_err(reported)?;
+            }
+        }
+        let submitted = Submitted { chunk, layout: reader.layout().clone(), digests: reader.digests().to_vec() };
+        Ok(Did::Read { submitted, slot, staged: Box::new(staged) })
     }
 
-    /// The largest chunk as it lies in a staging buffer: 4 bytes an element at most, each slice on a multiple of 4.
-    fn slot_bytes(&self) -> usize {
-        self.pass.staging_bytes()
+    fn take_out(
+        &self,
+        submitted: &Submitted,
+        finished: Box<Finished<O::Work>>,
+        output: &mut OutputOf<O>,
+    ) -> std::result::Result<Did<O::Work>, Stop> {
+        finished.collect(output).map_err(Stop::Device)?;
+        match self.hand_in(submitted, output) {
+            Ok(()) => Ok(Did::HandedIn { finished }),
+            Err(error) => {
+                self.line.fail(error);
+                Err(Stop::Reported)
+            }
+        }
     }
+}
+
+/// What a worker thread uses again and again.
+struct Worker<T> {
+    reader: ChunkReader,
+    cpu: CpuEngine,
+    scratch: Scratch,
+    output: T,
 }
 
 /// Whether a reopened device may do what this one could not.

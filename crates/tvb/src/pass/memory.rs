@@ -7,6 +7,7 @@ use super::Block;
 use super::pass::Pass;
 use super::reads::Reads;
 use super::runtime::Runtime;
+use super::staged::most_staged_bytes;
 use crate::columns::coded::block_bytes;
 use crate::columns::plan::Plan;
 use crate::error::{Error, Result};
@@ -49,10 +50,18 @@ impl Pass<'_> {
             .saturating_add((64 * self.plan.codes.len()).saturating_mul(self.grid.most_blocks()))
     }
 
-    /// Bytes of a staging buffer for one chunk: 4 bytes an element at most, each slice on a multiple of 4.
+    /// Bytes of a staging buffer for one chunk.
     pub(super) fn staging_bytes(&self) -> usize {
-        let columns = self.grid.most_rows().saturating_mul(4 * self.plan.n_columns());
-        columns.saturating_add(self.codes_bytes())
+        // What is kept for the next pass is rows.
+        let leaves_factors = self.reads.kept().is_none();
+        most_staged_bytes(self.plan, &self.grid, leaves_factors).saturating_add(self.codes_bytes())
+    }
+
+    /// Bytes of the host's for one chunk on its way through a GPU: the buffer of whoever reads it and the slot it fills, then the
+    /// results where they are read back to and where they are worked on.
+    pub(super) fn streamed_bytes(&self, n_outputs: usize) -> u64 {
+        let results = self.grid.most_rows().saturating_mul(n_outputs).saturating_mul(Dtype::F32.size());
+        (self.staging_bytes().saturating_add(results) as u64).saturating_mul(2)
     }
 
     /// The least memory cap that this pass works with, on this device.
@@ -60,8 +69,8 @@ impl Pass<'_> {
         let on_host = self.worker_bytes(n_outputs);
         match runtime.engine {
             Engine::Cpu(_) => on_host,
-            // A reader's buffer and the slot it fills; the CPU goes on where the device fails.
-            Engine::Gpu(_) => on_host.max(2 * self.staging_bytes() as u64),
+            // The CPU goes on where the device fails.
+            Engine::Gpu(_) => on_host.max(self.streamed_bytes(n_outputs)),
         }
     }
 

@@ -20,11 +20,13 @@ mod on_host;
 mod op;
 #[expect(clippy::module_inception, reason = "the stage and its one entry have one name")]
 mod pass;
+mod pieces;
 mod reader;
 mod reads;
 mod run;
 mod runtime;
 mod spans;
+mod staged;
 
 pub use auto::Auto;
 pub use block::Block;
@@ -35,5 +37,5 @@ pub use op::{DigestOnly, Done, Folded, HostOperation, Operation, ReadChunk};
 pub use pass::Pass;
 pub use reader::ChunkReader;
 pub use reads::Reads;
-pub use runtime::{Runtime, device_error};
+pub use runtime::{Runtime, device_error, usual_device_memory};
 pub use spans::{SPAN_ROWS, Span, SpanSums, TotalSums, add_to};

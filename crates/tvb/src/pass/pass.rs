@@ -24,7 +24,7 @@ pub struct Pass<'a> {
 impl<'a> Pass<'a> {
     /// Over every row of the plan, in chunks that suit the device.
     pub fn over(plan: &'a Plan, runtime: &Runtime, reads: &'a Reads) -> Pass<'a> {
-        let mut size = runtime.chunk_size(plan.n_columns());
+        let mut size = runtime.chunk_size(plan);
         if !plan.codes.is_empty() {
             // Codes are small: with several blocks at once they are read in longer pieces.
             size.n_rows = size.n_rows.max(CODED_ROWS);

@@ -18,45 +18,45 @@ use tvb_kernels::{Chunk, ChunkLayout, CodeSlice, FactorSlice, Place as Lies, Rat
 /// Reads chunks, one after another, into one reused buffer.
 #[derive(Debug, Default)]
 pub struct ChunkReader {
-    buffer: Vec<Line>,
-    layout: ChunkLayout,
+    pub(super) buffer: Vec<Line>,
+    pub(super) layout: ChunkLayout,
     /// [n_blocks, n_digests]
-    digests: Vec<Digest>,
-    extents: Vec<Extent>,
+    pub(super) digests: Vec<Digest>,
+    pub(super) extents: Vec<Extent>,
     /// Whether rows of low rank are left to the engine, where their factors are smaller.
     leaves_factors: bool,
     /// Factors that go into the chunk.
-    factors: Vec<Held>,
+    pub(super) factors: Vec<Held>,
     /// (entry of the layout's factors, which of these it is formed from).
-    formed_from: Vec<(usize, usize)>,
+    pub(super) formed_from: Vec<(usize, usize)>,
 }
 
 /// Factors that go into the chunk.
 #[derive(Debug)]
-struct Held {
-    factors: LowRank,
+pub(super) struct Held {
+    pub(super) factors: LowRank,
     /// Rows of the left factor.
-    rows: Range<usize>,
+    pub(super) rows: Range<usize>,
     /// Bytes from the chunk's start, of both.
-    left: usize,
-    right: usize,
+    pub(super) left: usize,
+    pub(super) right: usize,
 }
 
 /// Bytes of a cache line, beginning on one.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]
-struct Line([u8; ALIGNMENT]);
+pub(super) struct Line([u8; ALIGNMENT]);
 
 /// Bytes fetched by one read.
 #[derive(Clone, Copy, Debug)]
-struct Extent {
+pub(super) struct Extent {
     /// Columns that are read as codes come after the others.
-    column: usize,
-    block: usize,
-    start: usize,
-    n_bytes: usize,
+    pub(super) column: usize,
+    pub(super) block: usize,
+    pub(super) start: usize,
+    pub(super) n_bytes: usize,
     /// For contiguous tensors, the file and where in it; otherwise the tensor is asked for its rows.
-    file: Option<(usize, u64)>,
+    pub(super) file: Option<(usize, u64)>,
 }
 
 /// Slices start at multiples of this unless they continue a longer read: a cache line, so that no vector lies across two.
@@ -74,43 +74,43 @@ impl ChunkReader {
     /// # Errors
     /// Failed: the system cannot read, with the column and the tensor.
     pub fn read(&mut self, plan: &Plan, reads: &Reads, blocks: &[Block]) -> Result<()> {
+        self.plan_reads(plan, reads, blocks);
+        self.fill(plan, reads, blocks)
+    }
+
+    /// Decides where everything goes and which reads fetch it.
+    pub(super) fn plan_reads(&mut self, plan: &Plan, reads: &Reads, blocks: &[Block]) {
         // What is kept for the next pass is rows.
         self.choose_factors(plan, blocks, self.leaves_factors && reads.kept().is_none());
         self.lay_out(plan, blocks);
-        let n_lines = self.layout.n_bytes.div_ceil(ALIGNMENT);
-        if self.buffer.len() < n_lines {
-            self.buffer.resize(n_lines, Line([0; ALIGNMENT]));
-        }
+    }
+
+    /// Fetches what was planned, all of it into the buffer.
+    pub(super) fn fill(&mut self, plan: &Plan, reads: &Reads, blocks: &[Block]) -> Result<()> {
+        room(&mut self.buffer, self.layout.n_bytes);
         if self.take_kept(plan, reads, blocks) {
             return Ok(());
         }
         for extent in &self.extents {
             let out = &mut bytemuck::cast_slice_mut(&mut self.buffer)[extent.start..extent.start + extent.n_bytes];
-            let checkpoint = plan.column_checkpoint(extent.column);
-            let read = match extent.file {
-                Some((file, offset)) => checkpoint.files()[file].read_at(offset, out),
-                None => {
-                    let block = blocks[extent.block];
-                    let tensor = plan.column_tensor(&plan.tensors[block.tensor], extent.column);
-                    checkpoint.read(tensor, (block.first_row * tensor.dtype.size()) as u64, out)
-                }
-            };
-            read.map_err(|error| {
-                let tensor = &plan.tensors[blocks[extent.block].tensor].name;
-                error.context(format!("{}, tensor {tensor}", plan.column_name(extent.column)))
-            })?;
+            extent.read(plan, blocks, 0, out)?;
         }
         self.put_factors();
+        self.count(plan, reads, blocks);
+        self.check_codes(plan, blocks)?;
+        self.take_digests(plan, blocks);
+        self.keep(plan, reads, blocks);
+        Ok(())
+    }
+
+    /// Counts what the planned reads fetch.
+    pub(super) fn count(&self, plan: &Plan, reads: &Reads, blocks: &[Block]) {
         // What is formed is not read.
         let is_read = |extent: &&Extent| {
             let tensor = || plan.column_tensor(&plan.tensors[blocks[extent.block].tensor], extent.column);
             extent.file.is_some() || !tensor().is_delta()
         };
         reads.count(self.extents.iter().filter(is_read).map(|extent| extent.n_bytes as u64).sum());
-        self.check_codes(plan, blocks)?;
-        self.take_digests(plan, blocks);
-        self.keep(plan, reads, blocks);
-        Ok(())
     }
 
     /// Copies the blocks from where an earlier pass has kept all of them; false where it has not.
@@ -305,34 +305,24 @@ impl ChunkReader {
         layout.n_bytes = end.next_multiple_of(ALIGNMENT);
     }
 
-    /// Whether scales are finite, and codes of three levels are five digits of three values in every byte.
     fn check_codes(&self, plan: &Plan, blocks: &[Block]) -> Result<()> {
-        const MOST_DIGITS: u8 = 242;
         for (index, block) in blocks.iter().enumerate() {
-            let n_blocks = n_blocks(block.n_rows);
             for (coded, column) in plan.codes.iter().enumerate() {
                 let slice = self.layout.codes[index * plan.codes.len() + coded];
-                let rejected = |what: &str| {
-                    let path = shown_path(column.checkpoint.path());
-                    let name = shown(&plan.tensors[block.tensor].name).to_string();
-                    Error::rejected(format!(
-                        "{path}, tensor {name}{CODES}: {what} found from element {} on",
-                        block.first_row
-                    ))
-                    .hint("make the basis again, or copy it again; `tvb verify` checks all of it")
-                };
-                let scales = &self.bytes()[slice.scales..][..n_blocks * 2];
-                // Its upper byte is the exponent.
-                if scales.iter().skip(1).step_by(2).any(|exponent| *exponent == u8::MAX) {
-                    return Err(rejected("finite scales expected, others"));
-                }
-                let words = &self.bytes()[slice.words..][..n_blocks * 4 * column.rate.words()];
-                if column.rate == Rate::Three && words.iter().any(|digits| *digits > MOST_DIGITS) {
-                    return Err(rejected(&format!("bytes of at most {MOST_DIGITS} expected, larger ones")));
-                }
+                let n_bytes = n_blocks(block.n_rows) * block_bytes(column.rate);
+                check_codes(plan, coded, *block, &self.bytes()[slice.words..][..n_bytes])?;
             }
         }
         Ok(())
+    }
+
+    /// The digest of a block that is none of the bytes read: of what is formed, or is not there.
+    pub(super) fn digest_of_formed(plan: &Plan, block: Block, column: usize) -> Option<Digest> {
+        match &plan.column_tensor(&plan.tensors[block.tensor], column).place {
+            Place::LowRank(factors) => Some(of_factors(factors, block.first_row, block.n_rows)),
+            Place::Unmoved => Some(of_unmoved(block.n_rows)),
+            _ => None,
+        }
     }
 
     fn take_digests(&mut self, plan: &Plan, blocks: &[Block]) {
@@ -340,14 +330,10 @@ impl ChunkReader {
         self.digests.clear();
         for (index, block) in blocks.iter().enumerate() {
             for column in 0..n_columns {
-                let digest = match &plan.column_tensor(&plan.tensors[block.tensor], column).place {
-                    Place::LowRank(factors) => of_factors(factors, block.first_row, block.n_rows),
-                    Place::Unmoved => of_unmoved(block.n_rows),
-                    _ => {
-                        let slice = self.layout.slice(index, column);
-                        Digest::of(&self.bytes()[slice.offset..slice.offset + block.n_rows * slice.dtype.size()])
-                    }
-                };
+                let digest = ChunkReader::digest_of_formed(plan, *block, column).unwrap_or_else(|| {
+                    let slice = self.layout.slice(index, column);
+                    Digest::of(&self.bytes()[slice.offset..slice.offset + block.n_rows * slice.dtype.size()])
+                });
                 self.digests.push(digest);
             }
             let n_blocks = n_blocks(block.n_rows);
@@ -361,6 +347,11 @@ impl ChunkReader {
 
     fn bytes(&self) -> &[u8] {
         bytemuck::cast_slice(&self.buffer)
+    }
+
+    /// Where everything that was planned goes.
+    pub(super) fn layout(&self) -> &ChunkLayout {
+        &self.layout
     }
 
     /// The chunk that was read last.
@@ -377,4 +368,54 @@ impl ChunkReader {
     pub fn digests(&self) -> &[Digest] {
         &self.digests
     }
+}
+
+/// Room for so many bytes at least.
+pub(super) fn room(lines: &mut Vec<Line>, n_bytes: usize) -> &mut [u8] {
+    let n_lines = n_bytes.div_ceil(ALIGNMENT);
+    if lines.len() < n_lines {
+        lines.resize(n_lines, Line([0; ALIGNMENT]));
+    }
+    bytemuck::cast_slice_mut(lines)
+}
+
+impl Extent {
+    /// Reads some of it, from byte `start` of it on.
+    pub(super) fn read(&self, plan: &Plan, blocks: &[Block], start: usize, out: &mut [u8]) -> Result<()> {
+        let checkpoint = plan.column_checkpoint(self.column);
+        let read = match self.file {
+            Some((file, offset)) => checkpoint.files()[file].read_at(offset + start as u64, out),
+            None => {
+                let block = blocks[self.block];
+                let tensor = plan.column_tensor(&plan.tensors[block.tensor], self.column);
+                checkpoint.read(tensor, (block.first_row * tensor.dtype.size() + start) as u64, out)
+            }
+        };
+        read.map_err(|error| {
+            let tensor = &plan.tensors[blocks[self.block].tensor].name;
+            error.context(format!("{}, tensor {tensor}", plan.column_name(self.column)))
+        })
+    }
+}
+
+/// Whether a block's scales are finite, and its codes of three levels five digits of three values in every byte. `piece` is its words,
+/// then its scales.
+pub(super) fn check_codes(plan: &Plan, coded: usize, block: Block, piece: &[u8]) -> Result<()> {
+    const MOST_DIGITS: u8 = 242;
+    let column = &plan.codes[coded];
+    let rejected = |what: &str| {
+        let path = shown_path(column.checkpoint.path());
+        let name = shown(&plan.tensors[block.tensor].name).to_string();
+        Error::rejected(format!("{path}, tensor {name}{CODES}: {what} found from element {} on", block.first_row))
+            .hint("make the basis again, or copy it again; `tvb verify` checks all of it")
+    };
+    let (words, scales) = piece.split_at(n_blocks(block.n_rows) * 4 * column.rate.words());
+    // Its upper byte is the exponent.
+    if scales.iter().skip(1).step_by(2).any(|exponent| *exponent == u8::MAX) {
+        return Err(rejected("finite scales expected, others"));
+    }
+    if column.rate == Rate::Three && words.iter().any(|digits| *digits > MOST_DIGITS) {
+        return Err(rejected(&format!("bytes of at most {MOST_DIGITS} expected, larger ones")));
+    }
+    Ok(())
 }

@@ -1,13 +1,15 @@
 //! What the work runs on: a device, threads, and how much memory they may take.
 
 use super::chunks::ChunkSize;
+use super::staged::chunk_rows;
 use crate::checkpoint::Budget;
+use crate::columns::plan::Plan;
 use crate::cost::Choice;
 use crate::digest::BLOCK_ROWS;
 use crate::error::{Error, Result};
-use tvb_kernels::{Backend, CpuEngine, DeviceChoice, Engine, KernelError, triangle_len};
+use tvb_kernels::{AdapterFacts, Backend, CpuEngine, DeviceChoice, Engine, KernelError, triangle_len};
 
-/// A device that was opened and tested, and the limits of a pass.
+/// A device that was opened, and the limits of a pass.
 ///
 /// ```
 /// use tvb::Runtime;
@@ -38,19 +40,20 @@ pub struct Runtime {
 
 /// Host buffers of a pass where nothing else is said.
 const MEMORY_BYTES: u64 = 512 << 20;
-/// What stays in a GPU's own memory where nothing else is said.
+/// What stays in a GPU's own memory where nothing else is said, and its driver does not say how much there is.
 const DEVICE_MEMORY_BYTES: u64 = 2 << 30;
-/// Bytes of one chunk on a GPU, all columns together: large enough to hide submission, small enough to overlap.
-const GPU_CHUNK_BYTES: usize = 16 << 20;
+/// Else this part of it: others use the card too, and the passes need some.
+const DEVICE_MEMORY_PART: u64 = 2;
 /// Bytes of the Gram matrices of one chunk's blocks, at most (one block's always fit).
 const CHUNK_GRAMS_BYTES: usize = 4 << 20;
 
 impl Runtime {
     /// Opens a device: "cpu", "gpu", an index, or a part of an adapter's name; "auto" is the CPU, as nothing is known of the job
-    /// ([`open_for`](Runtime::open_for) knows it). All cores, 512 MB of host buffers and 2 GB of a GPU's own memory.
+    /// ([`open_for`](Runtime::open_for) knows it). All cores, 512 MB of host buffers and what is [usual](usual_device_memory) of a GPU's own
+    /// memory.
     ///
     /// # Errors
-    /// Failed: no such device, or one that fails its test.
+    /// Failed: no such device, or one that cannot be opened.
     pub fn open(device: &str) -> Result<Runtime> {
         Runtime::open_on(&DeviceChoice::from_name(device), None)
     }
@@ -64,10 +67,15 @@ impl Runtime {
         Ok(Runtime::on(opened.engine))
     }
 
-    /// An engine that is open already; all cores, 512 MB of host buffers and 2 GB of a GPU's own memory.
+    /// An engine that is open already; all cores, 512 MB of host buffers and what is [usual](usual_device_memory) of a GPU's own
+    /// memory.
     pub fn on(engine: Engine) -> Runtime {
         let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let (memory_bytes, device_memory_bytes) = (MEMORY_BYTES, DEVICE_MEMORY_BYTES);
+        let memory_bytes = MEMORY_BYTES;
+        let device_memory_bytes = match &engine {
+            Engine::Cpu(_) => 0,
+            Engine::Gpu(engine) => usual_device_memory(engine.facts()),
+        };
         let budget = Budget::new(memory_bytes);
         Runtime { engine, n_threads, memory_bytes, budget, device_memory_bytes, warning: None, choice: None }
     }
@@ -118,14 +126,20 @@ impl Runtime {
         }
     }
 
-    /// The size of chunks of `n_columns` columns; depends on the kind of device, never on threads or memory.
-    pub fn chunk_size(&self, n_columns: usize) -> ChunkSize {
-        let n_rows = match self.engine {
+    /// The size of chunks of a plan; depends on the plan and the kind of device, never on threads or memory.
+    pub fn chunk_size(&self, plan: &Plan) -> ChunkSize {
+        let n_rows = match &self.engine {
             Engine::Cpu(_) => BLOCK_ROWS,
-            Engine::Gpu(_) => (GPU_CHUNK_BYTES / (4 * n_columns)).next_multiple_of(BLOCK_ROWS),
+            Engine::Gpu(engine) => chunk_rows(plan, engine.facts().kind),
         };
-        ChunkSize { n_rows, n_blocks: (CHUNK_GRAMS_BYTES / (8 * triangle_len(n_columns))).max(1) }
+        ChunkSize { n_rows, n_blocks: (CHUNK_GRAMS_BYTES / (8 * triangle_len(plan.n_columns()))).max(1) }
     }
+}
+
+/// How much of a GPU's own memory is taken for what stays there between passes where nothing else is said, in bytes: half of what
+/// there is, or 2 GB where the driver does not say.
+pub fn usual_device_memory(facts: &AdapterFacts) -> u64 {
+    facts.memory_bytes.map_or(DEVICE_MEMORY_BYTES, |n_bytes| n_bytes / DEVICE_MEMORY_PART)
 }
 
 /// An engine's error as one of the library's.

@@ -45,7 +45,7 @@ pub(super) fn solve(problem: &Problem<'_>, weights: Option<&[f64]>) -> Result<Fo
     // Equal weights are asked for at every M of a table, so their eigenvectors are kept; others are not.
     let own;
     let spectrum = if weights.is_none() {
-        problem.gram.deflated(|| deflated(problem.gram, &anchor))
+        problem.gram.kept().deflated.get_or_init(|| deflated(problem.gram, &anchor))
     } else {
         own = deflated(problem.gram, &anchor);
         &own

@@ -26,13 +26,13 @@ pub(super) fn solve(problem: &Problem<'_>, options: &ClusterOptions) -> Result<F
         n_clusters = widest_gap(&spectrum.values, problem.n_atoms);
         notes.push(format!("{n_clusters} clusters, chosen by the widest eigengap among 1 to {}", problem.n_atoms));
     }
-    let labels = labels(problem, &spectrum, n_clusters, options.seed)?;
+    let labels = labels(problem, spectrum, n_clusters, options.seed)?;
     Ok(Found { notes, ..Found::encoded(means(&labels, n_tasks, n_clusters)) })
 }
 
 /// The cluster of each task, 0 to `n_clusters` − 1, for the factorisation that starts from them.
 pub(super) fn assign(problem: &Problem<'_>, seed: u64) -> Result<Vec<usize>> {
-    labels(problem, &affinity_spectrum(problem.gram), problem.n_atoms, seed)
+    labels(problem, affinity_spectrum(problem.gram), problem.n_atoms, seed)
 }
 
 fn means(labels: &[usize], n_tasks: usize, n_clusters: usize) -> Mat<f64> {
@@ -41,12 +41,17 @@ fn means(labels: &[usize], n_tasks: usize, n_clusters: usize) -> Mat<f64> {
     Mat::from_fn(n_tasks, n_clusters, |t, m| if labels[t] == m { 1.0 / sizes[m] as f64 } else { 0.0 })
 }
 
-fn affinity_spectrum(gram: &Gram) -> Spectrum {
+fn affinity_spectrum(gram: &Gram) -> &Spectrum {
+    gram.kept().affinity.get_or_init(|| Spectrum::of(affinity(gram).as_ref()))
+}
+
+/// D^{-1/2}·A·D^{-1/2}.
+pub(super) fn affinity(gram: &Gram) -> Mat<f64> {
     let affinity = gram.cosines();
     let n = gram.n_tasks();
     // The diagonal is 1, so no degree is zero.
     let degrees: Vec<f64> = (0..n).map(|i| (0..n).map(|j| affinity[(i, j)].max(0.0)).sum()).collect();
-    Spectrum::of(Mat::from_fn(n, n, |i, j| affinity[(i, j)].max(0.0) / (degrees[i] * degrees[j]).sqrt()).as_ref())
+    Mat::from_fn(n, n, |i, j| affinity[(i, j)].max(0.0) / (degrees[i] * degrees[j]).sqrt())
 }
 
 /// The k in 1..=most with the largest drop from λk to λk+1; what lies beyond the last eigenvalue counts as zero.

@@ -15,6 +15,11 @@ pub(super) fn uncancelled(gram: &Gram, a: &[f64]) -> f64 {
 /// Spectrum of G' with a itself as the last vector, below all others, so that the vectors before it are orthogonal to a
 /// even where G' has more zero eigenvalues than that of a. The values are those of G'.
 pub(super) fn deflated(gram: &Gram, a: &[f64]) -> Spectrum {
+    named(gram, Spectrum::of(left(gram, a).as_ref()))
+}
+
+/// The matrix whose spectrum that is.
+pub(super) fn left(gram: &Gram, a: &[f64]) -> Mat<f64> {
     let n_tasks = gram.n_tasks();
     let length = linear::norm(a);
     let unit: Vec<f64> = a.iter().map(|weight| weight / length).collect();
@@ -24,10 +29,11 @@ pub(super) fn deflated(gram: &Gram, a: &[f64]) -> Spectrum {
     // Beyond the reach of rounding: eigenvalues of G' lie between 0 and tr G. Of an all-zero Gram any will do, but a tiny one
     // would bring the eigensolver among numbers that it cannot square.
     let below = if gram.trace() > 0.0 { gram.trace() } else { 1.0 };
-    let left = Mat::from_fn(n_tasks, n_tasks, |i, j| {
-        gram.matrix()[(i, j)] - ga[i] * ga[j] * inverse - below * unit[i] * unit[j]
-    });
-    let mut spectrum = Spectrum::of(left.as_ref());
+    Mat::from_fn(n_tasks, n_tasks, |i, j| gram.matrix()[(i, j)] - ga[i] * ga[j] * inverse - below * unit[i] * unit[j])
+}
+
+/// Its spectrum, with the values of G'.
+pub(super) fn named(gram: &Gram, mut spectrum: Spectrum) -> Spectrum {
     spectrum.lowest = 0.0;
     if gram.trace() <= 0.0 {
         spectrum.values.fill(0.0);

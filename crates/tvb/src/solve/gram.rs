@@ -16,10 +16,9 @@ pub struct Gram {
     matrix: Matrix,
     trace: f64,
     n_rows: u64,
-    spectrum: OnceLock<Spectrum>,
+    kept: Kept,
     unit: OnceLock<Box<Gram>>,
     balanced: OnceLock<Box<Gram>>,
-    deflated: OnceLock<Spectrum>,
 }
 
 /// Eigenvalues and eigenvectors of a Gram matrix.
@@ -33,14 +32,28 @@ pub struct Spectrum {
     pub lowest: f64,
 }
 
+/// Spectra of a Gram matrix and of what methods derive from it, each kept once it is known (`spectra.rs` has what they are of).
+#[derive(Clone, Debug, Default)]
+pub(super) struct Kept {
+    pub(super) itself: OnceLock<Spectrum>,
+    pub(super) deflated: OnceLock<Spectrum>,
+    pub(super) centred: OnceLock<Spectrum>,
+    pub(super) affinity: OnceLock<Spectrum>,
+}
+
 impl Spectrum {
     pub(super) fn of(matrix: MatRef<'_, f64>) -> Spectrum {
-        let (mut values, vectors) = linear::eigen(matrix);
+        let (values, vectors) = linear::eigen(matrix);
+        Spectrum::from_pairs(values, Matrix::of(vectors))
+    }
+
+    /// Of eigenvalues in descending order, as computed.
+    pub(super) fn from_pairs(mut values: Vec<f64>, vectors: Matrix) -> Spectrum {
         let lowest = values.last().copied().unwrap_or(0.0);
         for value in &mut values {
             *value = value.max(0.0);
         }
-        Spectrum { values, vectors: Matrix::of(vectors), lowest }
+        Spectrum { values, vectors, lowest }
     }
 
     /// Number of eigenvalues above T·ε·λ1: the dimensions the tasks really span.
@@ -90,16 +103,8 @@ impl Gram {
     }
 
     fn of(matrix: Matrix, trace: f64) -> Gram {
-        let empty = OnceLock::new;
-        Gram {
-            matrix,
-            trace,
-            n_rows: 0,
-            spectrum: empty(),
-            unit: OnceLock::new(),
-            balanced: OnceLock::new(),
-            deflated: empty(),
-        }
+        let (unit, balanced) = (OnceLock::new(), OnceLock::new());
+        Gram { matrix, trace, n_rows: 0, kept: Kept::default(), unit, balanced }
     }
 
     /// The same, known to be the sum over `n_rows` parameters (those that are stored): what rounding them adds in all
@@ -159,12 +164,15 @@ impl Gram {
 
     /// Eigenvalues and eigenvectors, computed once.
     pub fn spectrum(&self) -> &Spectrum {
-        self.spectrum.get_or_init(|| {
+        self.kept.itself.get_or_init(|| {
             // Of G/tr G, so that tiny and huge Grams go through the same arithmetic.
-            let scale = if self.trace > 0.0 { self.trace } else { 1.0 };
-            let mut found = Spectrum::of((faer::Scale(1.0 / scale) * self.view()).as_ref());
-            found.values.iter_mut().for_each(|value| *value *= scale);
-            found.lowest *= scale;
+            let unit = self.unit();
+            if std::ptr::eq(unit, self) {
+                return Spectrum::of(self.view());
+            }
+            let mut found = unit.spectrum().clone();
+            found.values.iter_mut().for_each(|value| *value *= self.trace);
+            found.lowest *= self.trace;
             found
         })
     }
@@ -212,9 +220,9 @@ impl Gram {
         })
     }
 
-    /// A place to keep the spectrum of the Gram deflated by its equal-weight sum, which `anchored` needs at every M.
-    pub(super) fn deflated(&self, compute: impl FnOnce() -> Spectrum) -> &Spectrum {
-        self.deflated.get_or_init(compute)
+    /// Where spectra of what is derived from it are kept.
+    pub(super) fn kept(&self) -> &Kept {
+        &self.kept
     }
 }
 

@@ -6,6 +6,7 @@
 //! | file | |
 //! |---|---|
 //! | `gram.rs` | G, checked once, with its eigenvalues |
+//! | `spectra.rs` | the eigendecompositions that are known to be needed before a solve begins |
 //! | `method.rs` | the methods and their options |
 //! | `dispatch.rs`, `problem.rs` | what every method sees, and what is done with what it found |
 //! | `simplex.rs` | from a positive vector and a subspace to B ≥ 0 |
@@ -61,6 +62,7 @@ mod shared_cores;
 mod shared_stacks;
 mod simplex;
 mod solved;
+mod spectra;
 mod table;
 mod weights;
 
@@ -87,4 +89,5 @@ pub use shared::{Member, SharedSides, shared_sides};
 pub use shared_cores::{Core, Cores};
 pub use shared_stacks::Stacks;
 pub use solved::Solved;
+pub use spectra::{WantedSpectrum, wanted_spectra};
 pub use table::{PlanRow, TableCodes, TableOptions, plan_table};

@@ -17,7 +17,7 @@ const N_TASKS: usize = 3;
 const N_ROWS: usize = 2_500_000;
 
 fn write_plan(folder: &Path) -> Plan {
-    let shape = |name: &str, n_rows: usize| Shape { name: name.into(), shape: vec![n_rows], stored: Stored::Bf16 };
+    let shape = |name: &str, n_rows: usize| Shape { name: name.into(), shape: vec![n_rows], stored: Stored::F32 };
     let shapes = [shape("large", N_ROWS), shape("small", 7)];
     let (base, tasks) = values(&shapes, N_TASKS, &mut Random(11));
     crate::gpu_device::write_plan(folder, &shapes, &base, &tasks)
@@ -62,11 +62,29 @@ fn a_pass_survives_its_device() {
         assert_eq!(engine.check(), Ok(()), "the reopened device");
     }
 
+    // One that hangs is given up and reopened too.
+    engine.inject_fault(2, InjectedFault::Hang);
+    let found = gram(&plan, &runtime, &notes).expect("a Gram matrix");
+    assert!(found.triangles == undisturbed.triangles, "other bits after a hang");
+    let said = notes.take();
+    assert!(said.len() == 1 && said[0].contains("hangs") && said[0].contains("was reopened"), "{said:?}");
+
     // Lost while atoms are formed: the same files.
     engine.inject_fault(3 + 2, InjectedFault::Lost);
     compress(&plan, &options("lost"), &runtime, &notes).expect("a basis");
     assert!(notes.take().iter().any(|line| line.contains("was reopened")));
     assert!(contents(&top.path().join("lost")) == contents(&top.path().join("undisturbed")), "other bytes");
+
+    // A kernel that the driver gets wrong: its first use says so, and the CPU does the pass.
+    engine.miscompile("run.n_rows", "(run.n_rows - 1u)");
+    let found = gram(&plan, &runtime, &notes).expect("a Gram matrix");
+    assert_close(&found, &undisturbed);
+    let said = notes.take();
+    assert!(
+        said.len() == 1 && said[0].contains("fails the self-test of `gram`") && said[0].contains("3 of 3 chunks"),
+        "{said:?}"
+    );
+    engine.miscompile("", "");
 
     // Out of memory: the CPU does the rest, and all of the next pass, as the device is not trusted again.
     engine.inject_fault(2, InjectedFault::OutOfMemory);

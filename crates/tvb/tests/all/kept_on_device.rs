@@ -135,6 +135,6 @@ fn a_full_device_gives_up_its_last_chunks() {
 
 fn n_chunks(plan: &Plan, runtime: &Runtime) -> u32 {
     let rows = plan.tensors.iter().map(|tensor| tensor.n_rows);
-    let grid = tvb::pass::Grid::new(rows, runtime.chunk_size(plan.n_columns()));
+    let grid = tvb::pass::Grid::new(rows, runtime.chunk_size(plan));
     u32::try_from(grid.n_chunks()).expect("a few chunks")
 }

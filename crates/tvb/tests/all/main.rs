@@ -23,3 +23,4 @@ mod properties;
 mod report;
 mod solve;
 mod spans;
+mod spectra;

@@ -9,6 +9,7 @@ use tvb::jobs::report::basis_report;
 use tvb::pass::Runtime;
 use tvb::progress::Silent;
 use tvb::solve::Method;
+use tvb_kernels::{CpuEngine, Engine};
 use tvb_tests::small_models::write_run;
 
 const HOSTILE: &str = "<img src=x onerror=alert(1)>\"'&";
@@ -26,6 +27,10 @@ fn basis(folder: &std::path::Path, method: Method) -> Basis {
     compress(&plan, &options, &runtime, &Silent).expect("a basis").basis
 }
 
+fn on_cpu() -> Engine {
+    Engine::Cpu(CpuEngine::new())
+}
+
 /// Opening and closing tags of one kind.
 fn tags(page: &str, tag: &str) -> (usize, usize) {
     let opened = page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count();
@@ -37,15 +42,19 @@ fn a_report_is_one_page_of_plots() {
     for method in [Method::Pca, Method::Random { seed: 1 }] {
         let top = tempfile::tempdir().expect("a folder");
         let basis = basis(top.path(), method);
-        let page = basis_report(&basis, &|_| true).expect("a page");
+        let page = basis_report(&basis, &on_cpu(), &|_| true).expect("a page").0;
         for tag in ["svg", "figure", "table", "tr", "td", "p", "h2", "title", "body", "html", "div"] {
             let (opened, closed) = tags(&page, tag);
             assert_eq!(opened, closed, "{tag}");
         }
         assert!(tags(&page, "svg").0 >= 6);
-        for heading in
-            ["What each task loses", "How alike the tasks are", "Where the change lies", "Other sizes and methods"]
-        {
+        for heading in [
+            "What each task loses",
+            "How alike the tasks are",
+            "Where the change lies",
+            "How many directions the change has there",
+            "Other sizes and methods",
+        ] {
             assert!(page.contains(heading), "{heading}");
         }
         for loaded in ["<script", "<link", "@import", "url(", "<img", "src=\"", "href="] {
@@ -59,5 +68,5 @@ fn a_report_is_one_page_of_plots() {
 fn a_report_that_takes_long_can_be_stopped() {
     let top = tempfile::tempdir().expect("a folder");
     let basis = basis(top.path(), Method::Pca);
-    assert_eq!(basis_report(&basis, &|_| false).expect_err("stopped").kind(), tvb::ErrorKind::Interrupted);
+    assert_eq!(basis_report(&basis, &on_cpu(), &|_| false).expect_err("stopped").kind(), tvb::ErrorKind::Interrupted);
 }

@@ -1,4 +1,5 @@
-//! The GPU that tests run on: llvmpipe, the software adapter, by name, or what `TVB_TEST_DEVICE` names.
+//! The GPU that tests run on: llvmpipe, the software adapter, by name, or what `TVB_TEST_DEVICE` names, among the adapters of
+//! `TVB_TEST_BACKEND` where that is set.
 //!
 //! One test at a time on a device. Where there is none the tests that need it say so and
 //! pass, unless `TVB_REQUIRE_GPU=1`, under which they fail.
@@ -24,7 +25,11 @@ pub(crate) fn turn() -> MutexGuard<'static, ()> {
 pub(crate) fn device(setup: DeviceSetup) -> Option<GpuEngine> {
     let named = std::env::var("TVB_TEST_DEVICE").ok();
     let (name, backend) = match &named {
-        Some(name) => (name.as_str(), None),
+        Some(name) => {
+            let backend = std::env::var("TVB_TEST_BACKEND").ok();
+            let known = |name: String| Backend::from_name(&name).unwrap_or_else(|| panic!("TVB_TEST_BACKEND={name}"));
+            (name.as_str(), backend.map(known))
+        }
         None => ("llvmpipe", Some(Backend::Vulkan)),
     };
     match open_as(&DeviceChoice::Name(name.to_owned()), backend, setup).map(|opened| opened.engine) {

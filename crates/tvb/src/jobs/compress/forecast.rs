@@ -17,6 +17,7 @@ use crate::pass::{Runtime, check_memory, least_bytes};
 use crate::progress::Silent;
 use crate::units;
 use std::path::Path;
+use tvb_kernels::{CpuEngine, Engine};
 
 /// What `compress` would do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,9 +94,14 @@ fn predict(plan: &Plan, options: &CompressOptions) -> Result<(Option<usize>, Opt
     if !is_known {
         return Ok((None, None));
     }
-    let options = chosen(plan, options, grams.as_ref(), &Silent)?;
+    let options = chosen(plan, options, grams.as_ref(), &on_cpu(), &Silent)?;
     let n_atoms = predict_atoms(plan, &options)?;
     Ok((n_atoms, n_atoms.map(|n_atoms| most_bytes(plan, &options, n_atoms)).transpose()?))
+}
+
+/// No device is opened for a forecast.
+fn on_cpu() -> Engine {
+    Engine::Cpu(CpuEngine::new())
 }
 
 /// What this many atoms take, where every tensor moves.
@@ -139,9 +145,9 @@ pub(super) fn predict_atoms(plan: &Plan, options: &CompressOptions) -> Result<Op
             let grams = gram_file::read_within(path, plan.base.budget())?;
             check_same_inputs(plan, &grams)?;
             if !options.method.stores_atoms() {
-                return Ok(Some(choose_atoms(&grams, options, &Silent)?.1));
+                return Ok(Some(choose_atoms(&grams, options, &on_cpu(), &Silent)?.1));
             }
-            Some(solve_for(&grams, options, &Silent)?.coefficients.n_stored())
+            Some(solve_for(&grams, options, &on_cpu(), &Silent)?.coefficients.n_stored())
         }
         _ if options.method.fixed_atoms(n_tasks).is_some() => Some(n_tasks),
         (Size::Atoms(n_atoms), None) => Some(n_atoms),

@@ -78,7 +78,7 @@ impl Make<'_> {
             bookmarks.clear_beside()?;
             return self.make_factors(grams, n_bytes);
         }
-        let options = chosen(plan, options, grams.as_ref(), progress)?;
+        let options = chosen(plan, options, grams.as_ref(), &runtime.engine, progress)?;
         let make = Make { options: &options, ..*self };
         match (&options.coding, grams) {
             (Some(coding), grams) => make.make_coded(coding, grams, bookmarks),
@@ -105,12 +105,12 @@ impl Make<'_> {
         let tensors: Vec<_> = stored.map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
         let (solved, atoms, clipped) = match options.method {
             Method::Random { seed } => {
-                let (gram, n_atoms) = choose_atoms(&grams, options, progress)?;
+                let (gram, n_atoms) = choose_atoms(&grams, options, &runtime.engine, progress)?;
                 let raw = RawColumns::new(seed, n_atoms, tensors)?;
                 (solve_random(gram, &raw, plan, &grams, reads, runtime, progress)?, Vec::new(), Clipped::default())
             }
             _ => {
-                let solved = solve_for(&grams, options, progress)?;
+                let solved = solve_for(&grams, options, &runtime.engine, progress)?;
                 check_in_f32(&solved, &grams.tasks.iter().map(|task| task.name.as_str()).collect::<Vec<_>>())?;
                 let encode = &solved.coefficients.encode;
                 let projection = Projection { plan, grams: &grams, encode, dtype, clip: options.clip };

@@ -4,7 +4,7 @@ use super::coding::CodingOptions;
 use super::forecast::check_room;
 use super::in_f32::check_in_f32;
 use super::make::Make;
-use super::solving::{parts_of, solve_for};
+use super::solving::{gram_of, parts_of, solve_for};
 use crate::basis::atoms::{CodeFiles, ColumnRates};
 use crate::basis::coefficients::{self, Solution};
 use crate::basis::describe::{Described, DescribedCodes, describe};
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::jobs::bookmarks::BookmarkFolder;
 use crate::ops::Grams;
 use crate::ops::code::{Coded, CodedFrom, code, find_code_bookmark};
-use crate::solve::{Coding, Gram, Method, Solved, as_they_are, assess};
+use crate::solve::{Coding, Method, Solved, as_they_are, assess};
 
 impl Make<'_> {
     /// Fills the partial output with a coded basis.
@@ -26,7 +26,7 @@ impl Make<'_> {
         let is_mixed = !matches!(self.options.method, Method::Identity);
         let mixed = match &given {
             Some(grams) if is_mixed => {
-                let solved = solve_for(grams, self.options, progress)?;
+                let solved = solve_for(grams, self.options, &self.runtime.engine, progress)?;
                 check_in_f32(&solved, &grams.tasks.iter().map(|task| task.name.as_str()).collect::<Vec<_>>())?;
                 Some(solved)
             }
@@ -47,7 +47,7 @@ impl Make<'_> {
         let solved = match mixed {
             Some(solved) => solved,
             None => {
-                let gram = Gram::new(grams.total())?.over(grams.n_moved_rows());
+                let gram = gram_of(&grams, self.options, &self.runtime.engine, progress)?;
                 let coefficients = as_they_are(gram.n_tasks());
                 Solved { assessment: assess(&gram, &coefficients)?, gram, coefficients }
             }

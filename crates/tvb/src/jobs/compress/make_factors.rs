@@ -3,6 +3,7 @@
 use super::forecast::check_room;
 use super::make::Make;
 use super::parts::parts_of;
+use super::solving::gram_of;
 use crate::basis::atoms::factors;
 use crate::basis::coefficients::{self, Solution};
 use crate::basis::describe::{Described, describe};
@@ -11,7 +12,7 @@ use crate::checkpoint::{Dtype, Module, Place};
 use crate::columns::plan::{Plan, PlannedTensor};
 use crate::error::{Error, Result};
 use crate::ops::Grams;
-use crate::solve::{Gram, Method, Solved, as_they_are, assess};
+use crate::solve::{Method, Solved, as_they_are, assess};
 use tvb_kernels::Dtype as Float;
 
 /// Whose weight a tensor is, where all tasks that move it by factors say the same.
@@ -30,7 +31,7 @@ impl Make<'_> {
     pub(super) fn make_factors(&self, grams: &Grams, n_bytes: u64) -> Result<()> {
         let Make { plan, options, progress, staged, .. } = *self;
         check_room(&options.output, n_bytes)?;
-        let gram = Gram::new(grams.total())?.over(grams.n_moved_rows());
+        let gram = gram_of(grams, options, &self.runtime.engine, progress)?;
         let coefficients = as_they_are(gram.n_tasks());
         let solved = Solved { assessment: assess(&gram, &coefficients)?, gram, coefficients };
         let stored = plan.tensors.iter().zip(&grams.tensors).filter(|(_, tensor)| !tensor.frozen);

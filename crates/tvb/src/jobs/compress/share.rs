@@ -7,6 +7,7 @@ use super::options::CompressOptions;
 use super::sharing::{self, Shareable, shareable, tensor_in_words, work_bytes};
 use crate::columns::plan::Plan;
 use crate::error::{Error, Result};
+use crate::jobs::spectra::with_spectra;
 use crate::matrix::Matrix;
 use crate::ops::gram::gram;
 use crate::ops::{Grams, Per};
@@ -95,6 +96,7 @@ pub(super) fn share(
 ) -> Result<Share> {
     let n_tasks = plan.tasks.len();
     let gram = Gram::new(grams.total())?.over(grams.n_moved_rows());
+    let gram = with_spectra(gram, Vec::new(), (false, false), &runtime.engine, progress)?;
     let weights: Vec<f64> = gram.norms().iter().map(|norm| if *norm > 0.0 { norm.powi(-2) } else { 0.0 }).collect();
     let moved = grams.tensors.iter().map(|tensor| !tensor.frozen);
     let all = plan.tensors.iter().zip(moved).enumerate().filter(|(_, (_, moved))| *moved);

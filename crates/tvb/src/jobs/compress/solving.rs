@@ -4,12 +4,14 @@ use super::options::CompressOptions;
 use super::size::{Size, atoms_for_bytes, atoms_for_ratio};
 use crate::columns::plan::Plan;
 use crate::error::{Error, Result};
+use crate::jobs::spectra::with_spectra;
 use crate::ops::Grams;
 use crate::ops::generated::RawColumns;
 use crate::ops::products::products;
 use crate::pass::{Reads, Runtime};
 use crate::progress::{Progress, unless_cancelled};
 use crate::solve::{self, Gram, Limit, Method, Parts, Solved, Storage};
+use tvb_kernels::Engine;
 
 /// The Gram matrix by what a code does with a tensor.
 pub(super) fn parts_of(grams: &Grams) -> Parts {
@@ -26,6 +28,7 @@ pub(super) fn chosen(
     plan: &Plan,
     options: &CompressOptions,
     grams: Option<&Grams>,
+    engine: &Engine,
     progress: &dyn Progress,
 ) -> Result<CompressOptions> {
     let limit = match options.size {
@@ -47,7 +50,7 @@ pub(super) fn chosen(
             Limit::Bytes(limit) => solve::rung_for_bytes(limit, |rung| rung.bytes(n_tasks, &shapes), n_tasks)?,
             Limit::Error(target) => {
                 let grams = grams.ok_or_else(|| Error::failed("a target without the Gram matrix"))?;
-                let gram = Gram::new(grams.total())?.over(grams.n_moved_rows());
+                let gram = gram_of(grams, options, engine, progress)?;
                 solve::rung_for_error(&gram, &parts_of(grams), &kept, target)?
             }
         };
@@ -62,10 +65,9 @@ pub(super) fn chosen(
         None => return Ok(options.clone()),
     };
     let grams = grams.ok_or_else(|| Error::failed("a budget for mixtures without the Gram matrix"))?;
-    let (total, parts, n_rows) = (grams.total(), parts_of(grams), grams.n_moved_rows());
+    let (gram, parts) = (gram_of(grams, options, engine, progress)?, parts_of(grams));
     let wanted = options.clone();
     let found = unless_cancelled(progress, move |go_on| {
-        let gram = Gram::new(total)?.over(n_rows);
         let options = wanted.solve_options(1);
         solve::mixture_for(&gram, &parts, &wanted.method, &options, &storages, &kept, &shapes, limit, go_on)
     })?;
@@ -76,12 +78,28 @@ pub(super) fn chosen(
     })
 }
 
-/// Chooses M and solves, from the Gram matrices alone.
+/// The Gram matrix of everything, with the spectra that solving it will ask for where the engine's device finds them.
+///
+/// # Errors
+/// Rejected: what is no Gram matrix. Interrupted.
+pub(super) fn gram_of(
+    grams: &Grams,
+    options: &CompressOptions,
+    engine: &Engine,
+    progress: &dyn Progress,
+) -> Result<Gram> {
+    let gram = Gram::new(grams.total())?.over(grams.n_moved_rows());
+    let balance = options.solve_options(1).balance;
+    let has_target = matches!(options.size, Size::MaxError(_));
+    with_spectra(gram, vec![options.method.clone()], (balance, has_target), engine, progress)
+}
+
+/// Chooses M and solves, from the Gram matrices alone; eigendecompositions are found on `engine`.
 ///
 /// # Errors
 /// Rejected: M outside 1..T, or a target that no M meets. Interrupted.
-pub fn solve_for(grams: &Grams, options: &CompressOptions, progress: &dyn Progress) -> Result<Solved> {
-    with_atoms(grams, options, progress, |gram, n_atoms, options, go_on| {
+pub fn solve_for(grams: &Grams, options: &CompressOptions, engine: &Engine, progress: &dyn Progress) -> Result<Solved> {
+    with_atoms(grams, options, engine, progress, |gram, n_atoms, options, go_on| {
         let coefficients = solve::solve(&gram, &options.method, &options.solve_options(n_atoms), go_on)?;
         let assessment = solve::assess(&gram, &coefficients)?;
         Ok(Solved { gram, coefficients, assessment })
@@ -108,23 +126,27 @@ pub(super) fn solve_random(
 }
 
 /// M, as the size says, and the Gram matrix of everything that says it.
-pub(super) fn choose_atoms(grams: &Grams, options: &CompressOptions, progress: &dyn Progress) -> Result<(Gram, usize)> {
-    with_atoms(grams, options, progress, |gram, n_atoms, _, _| Ok((gram, n_atoms)))
+pub(super) fn choose_atoms(
+    grams: &Grams,
+    options: &CompressOptions,
+    engine: &Engine,
+    progress: &dyn Progress,
+) -> Result<(Gram, usize)> {
+    with_atoms(grams, options, engine, progress, |gram, n_atoms, _, _| Ok((gram, n_atoms)))
 }
 
 /// Chooses M and goes on with it, for as long as the user does not ask to stop.
 fn with_atoms<T: Send + 'static>(
     grams: &Grams,
     options: &CompressOptions,
+    engine: &Engine,
     progress: &dyn Progress,
     then: impl FnOnce(Gram, usize, &CompressOptions, &dyn Fn(f64) -> bool) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let total = grams.total();
     let sizes = (grams.moved_bytes(options.dtype.into()), grams.full_bytes());
-    let n_rows = grams.n_moved_rows();
+    let gram = gram_of(grams, options, engine, progress)?;
     let options = options.clone();
     unless_cancelled(progress, move |go_on| {
-        let gram = Gram::new(total)?.over(n_rows);
         let n_atoms = choose(&gram, sizes, &options, go_on)?;
         then(gram, n_atoms, &options, go_on)
     })

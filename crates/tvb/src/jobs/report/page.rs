@@ -7,12 +7,15 @@ use super::{Pareto, pareto_svg, spectrum_svg};
 use crate::basis::Basis;
 use crate::basis::manifest::TaskRecord;
 use crate::error::Result;
+use crate::jobs::spectra::find_spectra;
+use crate::jobs::tensor_spectra::{TensorSpectra, tensor_spectra_of_basis};
 use crate::matrix::Matrix;
 use crate::solve::{
     Gram, LADDER, Method, Parts, PlanRow, SolveOptions, Storage, TableCodes, TableOptions, assess, plan_table,
 };
 use crate::units;
 use std::fmt::Write as _;
+use tvb_kernels::Engine;
 
 /// Tensors shown where the change lies.
 const MAX_TENSORS: usize = 30;
@@ -34,25 +37,39 @@ table{border-collapse:collapse}td,th{padding:.15rem .8rem .15rem 0;text-align:le
 td.n{text-align:right;font-variant-numeric:tabular-nums}.bar{fill:var(--bar)}.behind{fill:var(--behind)}
 .two{display:flex;flex-wrap:wrap;gap:1.5rem}";
 
-/// The page of a basis. `go_on` is asked between the pieces of longer work and stops it by answering false.
+/// The page of a basis, and what the user should be told of the device. Spectra are found on `engine`. `go_on` is asked
+/// between the pieces of longer work and stops it by answering false.
 ///
 /// # Errors
 /// Rejected: coefficients that do not fit together. Interrupted.
-pub fn basis_report(basis: &Basis, go_on: &dyn Fn(f64) -> bool) -> Result<String> {
+pub fn basis_report(basis: &Basis, engine: &Engine, go_on: &dyn Fn(f64) -> bool) -> Result<(String, Vec<String>)> {
+    let mut warnings = Vec::new();
     let mut page = Page { html: String::new() };
     page.head(basis);
     page.errors(basis);
     if let Some(total) = basis.total_gram() {
         let gram = Gram::new(total)?;
+        if basis.n_tasks() <= MAX_COMPARED_TASKS {
+            warnings.extend(find_spectra(&gram, &compared()?, (false, false), engine));
+        }
         page.spectrum(basis)?;
         page.tasks(basis, &gram);
         page.compare(basis, &gram, go_on)?;
     }
     page.coefficients(basis);
     page.tensors(basis);
+    if let Some(spectra) = tensor_spectra_of_basis(basis, engine) {
+        page.tensor_spectra(&spectra, basis.n_tasks());
+        warnings.extend(spectra.warning);
+    }
     page.files(basis);
     page.html += "</body></html>\n";
-    Ok(page.html)
+    Ok((page.html, warnings))
+}
+
+/// The methods that it is compared with.
+fn compared() -> Result<Vec<Method>> {
+    COMPARED.map(Method::parse).into_iter().collect()
 }
 
 struct Page {
@@ -215,7 +232,7 @@ impl Page {
             "Other sizes and methods",
             "What other bases of the same tasks would lose, from the same Gram matrix.",
         );
-        let methods = COMPARED.map(Method::parse).into_iter().collect::<Result<Vec<_>>>()?;
+        let methods = compared()?;
         let step = n_tasks.div_ceil(20);
         let ms: Vec<usize> = (1..=n_tasks).filter(|m| m % step == 0 || *m == n_tasks).collect();
         let mut options = TableOptions::new(SolveOptions::atoms(1));
@@ -300,6 +317,22 @@ impl Page {
         let svg =
             Heatmap { label: "share of squared norm by tensor", rows: &rows, columns: &names, value: &value, full }
                 .svg();
+        self.figure(&svg);
+    }
+
+    fn tensor_spectra(&mut self, spectra: &TensorSpectra, n_tasks: usize) {
+        self.heading(
+            "How many directions the change has there",
+            &format!(
+                "Effective rank of the {n_tasks} tasks in each of the tensors that change most, those first: where it is low, few \
+                 atoms hold what the tasks do; where it is near {n_tasks}, no two tasks change the tensor alike."
+            ),
+        );
+        let shown = spectra.tensors.iter().take(MAX_TENSORS);
+        let bars: Vec<(String, f64, Option<f64>)> = shown
+            .filter_map(|tensor| Some((tensor.tensor.clone(), tensor.effective_rank?, Some(n_tasks as f64))))
+            .collect();
+        let svg = bars_svg("effective rank by tensor", &bars, n_tasks as f64);
         self.figure(&svg);
     }
 

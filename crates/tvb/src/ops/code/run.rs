@@ -108,7 +108,7 @@ struct Setup<'a> {
 
 impl<'a> Setup<'a> {
     fn new(plan: &Plan, from: CodedFrom<'a>, coding: &Coding, runtime: &Runtime) -> Setup<'a> {
-        let grid = Grid::new(plan.tensors.iter().map(|tensor| tensor.n_rows), runtime.chunk_size(plan.n_columns()));
+        let grid = Grid::new(plan.tensors.iter().map(|tensor| tensor.n_rows), runtime.chunk_size(plan));
         let (grid, moved) = match from.grams() {
             // The chunks of the Gram pass: those that were kept on a device are found again.
             Some(grams) => {
