@@ -138,15 +138,6 @@ impl Context {
         self.runtime_on(&self.device)
     }
 
-    /// The engine for what takes milliseconds on any: the device that was asked for, else the CPU, without a look at what
-    /// devices there are.
-    pub(crate) fn small_engine(&self) -> Result<Engine> {
-        match self.device {
-            DeviceChoice::Auto => Ok(Engine::Cpu(CpuEngine::new())),
-            _ => Ok(self.runtime()?.engine),
-        }
-    }
-
     /// What would be taken for `work`, where that is left to `auto` and there is anything to choose.
     pub(crate) fn choice_for(&self, work: impl FnOnce() -> Result<Work>) -> Result<Option<Choice>> {
         if self.device != DeviceChoice::Auto || !may_have_a_card() {
@@ -166,6 +157,15 @@ impl Context {
             processor: processor(),
             with_software: software_as_card(),
             saved: crate::saved::load(&self.progress),
+        }
+    }
+
+    /// The engine for what takes milliseconds on any: the device that was asked for, else the CPU, without a look at what
+    /// devices there are.
+    pub(crate) fn small_engine(&self) -> Result<Engine> {
+        match self.device {
+            DeviceChoice::Auto => Ok(Engine::Cpu(CpuEngine::new())),
+            _ => Ok(self.runtime()?.engine),
         }
     }
 

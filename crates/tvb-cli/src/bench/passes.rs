@@ -79,13 +79,17 @@ impl Passes<'_> {
         let mut rates = Rates { open_s: 0.0, rates: Vec::new() };
         for (dtype, n_tasks) in dtypes.into_iter().flat_map(|dtype| tasks.iter().map(move |n| (dtype, *n))) {
             let small = Job::new(self, dtype, n_tasks, SMALL_BYTES)?;
+            // The first use on a GPU compiles and tests what it needs: each process pays for that once more.
+            let on_gpu = matches!(self.runtime.engine, Engine::Gpu(_));
+            let first = if on_gpu { Some(small.times(1)?) } else { None };
             small.check()?;
+            let begin = small.times(RUNS_MAX)?;
+            let first = first.as_ref().unwrap_or(&begin);
             if rates.rates.is_empty() {
-                rates.open_s = self.open_seconds(&small)?;
+                rates.open_s = self.open_seconds(&small, first.gram)?;
             }
-            let begin = small.times()?;
             let large = Job::new(self, dtype, n_tasks, self.large_bytes())?;
-            rates.rates.extend(large.rates(&large.times()?, &begin)?);
+            rates.rates.extend(large.rates(&large.times(RUNS_MAX)?, &begin, first)?);
             self.progress.advance(self.large_bytes());
             self.progress.check()?;
         }
@@ -105,16 +109,17 @@ impl Passes<'_> {
     }
 
     /// Seconds until a device can be used, by processes of their own: in this one the drivers are loaded already.
-    fn open_seconds(&self, small: &Job<'_>) -> Result<f64> {
+    /// `first_s` is what the first Gram pass took here.
+    fn open_seconds(&self, small: &Job<'_>, first_s: f64) -> Result<f64> {
         if matches!(self.runtime.engine, Engine::Cpu(_)) {
             return Ok(0.0);
         }
         let cpu = vec!["--device".to_owned(), "cpu".to_owned()];
-        let here = |runtime: &Runtime| small.best(|| small.gram(runtime).map(drop));
         let on_cpu = Runtime::on_cpu(self.runtime.n_threads, self.runtime.memory_bytes);
         // What the pass itself takes longer on the device is no part of its opening.
-        let pass_s = here(self.runtime)? - here(&on_cpu)?;
-        let process_s = small.best(|| small.process(&self.flags))? - small.best(|| small.process(&cpu))?;
+        let pass_s = first_s - small.best(RUNS_MAX, || small.gram(&on_cpu).map(drop))?;
+        let process = |flags: &[String]| small.best(RUNS_MAX, || small.process(flags));
+        let process_s = process(&self.flags)? - process(&cpu)?;
         Ok((process_s - pass_s.max(0.0)).max(1e-3))
     }
 }
@@ -137,10 +142,10 @@ impl<'a> Job<'a> {
         })
     }
 
-    fn best(&self, mut run: impl FnMut() -> Result<()>) -> Result<f64> {
+    fn best(&self, most_runs: usize, mut run: impl FnMut() -> Result<()>) -> Result<f64> {
         let (started, mut best) = (Instant::now(), f64::INFINITY);
         let time = if self.passes.quick { QUICK_TIME } else { TIME };
-        for _ in 0..RUNS_MAX {
+        for _ in 0..most_runs {
             let start = Instant::now();
             run()?;
             best = best.min(start.elapsed().as_secs_f64());
@@ -200,24 +205,24 @@ impl<'a> Job<'a> {
         (self.n_tasks / 2).max(3)
     }
 
-    fn times(&self) -> Result<Times> {
+    fn times(&self, most_runs: usize) -> Result<Times> {
         let runtime = self.passes.runtime;
-        let gram = self.best(|| self.gram(runtime).map(drop))?;
+        let gram = self.best(most_runs, || self.gram(runtime).map(drop))?;
         let gram_path = Some(self.gram(runtime)?);
         let of = |n_atoms: usize, gram: &Option<PathBuf>| {
-            self.best(|| self.compress(self.mixtures(n_atoms, gram.clone())).map(drop))
+            self.best(most_runs, || self.compress(self.mixtures(n_atoms, gram.clone())).map(drop))
         };
         let project = [of(1, &gram_path)?, of(self.many(), &gram_path)?];
         let kept = runtime.keeps_on_device().then(|| of(1, &None)).transpose()?.map(|both| both - gram);
-        let reconstruct = self.best(|| self.edit(Source::Checkpoints(&self.plan)))?;
+        let reconstruct = self.best(most_runs, || self.edit(Source::Checkpoints(&self.plan)))?;
         let coded = || self.compress(CompressOptions::new(self.files.beside("coded")));
-        let code = self.best(|| coded().map(drop))?;
+        let code = self.best(most_runs, || coded().map(drop))?;
         let basis = coded()?;
-        let decode = self.best(|| self.edit(Source::Basis(&basis)))?;
+        let decode = self.best(most_runs, || self.edit(Source::Basis(&basis)))?;
         Ok(Times { gram, project, kept, reconstruct, code, decode })
     }
 
-    fn rates(&self, times: &Times, begin: &Times) -> Result<Vec<Rate>> {
+    fn rates(&self, times: &Times, begin: &Times, first: &Times) -> Result<Vec<Rate>> {
         let width = Width::of(self.dtype).ok_or_else(|| Error::failed("a format that shaders compute in expected"))?;
         let in_bytes = self.plan.n_bytes() as f64;
         let row_bytes = self.plan.n_rows() as f64 * self.dtype.size() as f64;
@@ -231,22 +236,21 @@ impl<'a> Job<'a> {
         let out = rate((self.many() - 1) as f64 * row_bytes, many - few - more_files);
         // What writing takes is at most three quarters of it all: the rest is reading, however noisy the clock.
         let without_out = |seconds: f64, rows: f64| (seconds - rows * row_bytes / 1e9 / out).max(seconds / 4.0);
-        let of = |stage, n_columns, begin_s: f64, n_bytes: f64, seconds: f64, rows: f64, out: f64| {
+        let of = |stage, times: [f64; 3], n_bytes: f64, rows: f64, out: f64| {
+            let [seconds, begin_s, first_s] = times;
             let through_s = without_out((seconds - begin_s).max(seconds / 10.0), rows);
-            Rate { stage, width, n_columns, begin_s, from_files: rate(n_bytes, through_s), kept: None, out }
+            let from_files = rate(n_bytes, through_s);
+            Rate { stage, width, n_columns: self.n_tasks, begin_s: first_s.max(begin_s), from_files, kept: None, out }
         };
-        let n = self.n_tasks;
+        let three = |of: fn(&Times) -> f64| [of(times), of(begin), of(first)];
         let kept = times.kept.map(|kept| rate(in_bytes, without_out(kept - begin.project[0], 2.0).max(kept / 10.0)));
+        let begin_s = first.project[1].max(begin.project[1]);
         Ok(vec![
-            of(Stage::Gram, n, begin.gram, in_bytes, times.gram, 0.0, MOST),
-            Rate {
-                kept,
-                begin_s: begin.project[1],
-                ..of(Stage::Project, n, begin.project[0], in_bytes, few, 2.0, out)
-            },
-            of(Stage::Reconstruct, n, begin.reconstruct, in_bytes, times.reconstruct, 1.0, out),
-            of(Stage::Code, n, begin.code, in_bytes, times.code, 0.0, MOST),
-            of(Stage::Decode, n, begin.decode, coded_bytes, times.decode, 1.0, out),
+            of(Stage::Gram, three(|times| times.gram), in_bytes, 0.0, MOST),
+            Rate { kept, begin_s, ..of(Stage::Project, three(|times| times.project[0]), in_bytes, 2.0, out) },
+            of(Stage::Reconstruct, three(|times| times.reconstruct), in_bytes, 1.0, out),
+            of(Stage::Code, three(|times| times.code), in_bytes, 0.0, MOST),
+            of(Stage::Decode, three(|times| times.decode), coded_bytes, 1.0, out),
         ])
     }
 }

@@ -49,6 +49,10 @@ pub(crate) fn run(context: &Context) -> Result<Answer> {
     let cpu_name = format!("CPU engine, {}, {} threads", engine.instruction_set(), context.n_threads);
     let [none_1, none_2, none_3, none_4, none_5] = [(); 5].map(|()| "-".to_owned());
     table.row(["cpu".into(), cpu_name, "native".into(), "cpu".into(), none_1, none_2, none_3, none_4, none_5]);
+    let unknown = match adapters.iter().any(|facts| facts.memory_bytes.is_none()) {
+        true => ", 2 GB of a card whose driver does not say (?)",
+        false => "",
+    };
 
     let known = |(believed, word): (Believed, Option<String>)| -> Believed {
         word.iter().for_each(|word| context.progress.warn(word));
@@ -63,10 +67,6 @@ pub(crate) fn run(context: &Context) -> Result<Answer> {
         .filter(|(_, (facts, _))| auto.may_take(facts))
         .map(|(at, (_, believed))| (at, believed.clone()))
         .collect();
-    let unknown = match adapters.iter().any(|facts| facts.memory_bytes.is_none()) {
-        true => ", 2 GB of a card whose driver does not say (?)",
-        false => "",
-    };
     let mut text = format!(
         "{table}memory is what lies on the device's side; a card of its own keeps half of it between passes unless --device-memory says \
          otherwise{unknown}\n"
@@ -83,7 +83,7 @@ pub(crate) fn run(context: &Context) -> Result<Answer> {
             json!([]),
         ),
         false => {
-            let (lines, json) = rates::choices(&cpu, &candidates, auto.kept_bytes(&adapters));
+            let (lines, json) = rates::choices(&cpu, &candidates, auto.room(&adapters));
             let lead = "auto, by the job (each says; `compress --dry-run` before it does anything):";
             (format!("{lead}\n{}", tvb::shown::escaped_lines(&lines)), json)
         }

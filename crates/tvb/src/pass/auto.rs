@@ -11,7 +11,7 @@ pub struct Auto {
     pub backend: Option<Backend>,
     /// Threads that compute and read.
     pub n_threads: usize,
-    /// What may stay in a GPU's own memory between passes, in bytes; what is [usual](usual_device_memory) where `None`.
+    /// What may stay in a GPU's own memory between passes, in bytes; what is usual of each where `None`.
     pub device_memory_bytes: Option<u64>,
     /// The processor's name, as in what was saved.
     pub processor: String,
@@ -51,10 +51,10 @@ impl Auto {
         self.with_software || facts.kind != AdapterKind::Software
     }
 
-    /// What may stay in the memory of whichever of these adapters is taken, in bytes.
-    pub fn kept_bytes(&self, adapters: &[AdapterFacts]) -> u64 {
-        let usual = adapters.iter().filter(|facts| self.may_take(facts)).map(usual_device_memory).min();
-        self.device_memory_bytes.unwrap_or_else(|| usual.unwrap_or(0))
+    /// What may stay in the memory of the largest of these that may be taken, in bytes.
+    pub fn room(&self, adapters: &[AdapterFacts]) -> u64 {
+        let usual = adapters.iter().filter(|facts| self.may_take(facts)).map(usual_device_memory);
+        self.device_memory_bytes.or(usual.max()).unwrap_or(0)
     }
 
     /// What would be taken for `work` and why; `None` where there is nothing to choose. Nothing is opened. The lines are as of
@@ -88,8 +88,8 @@ impl Auto {
             words.extend(word);
             candidates.push((at, believed));
         }
-        let kept_bytes = self.kept_bytes(&adapters.facts());
-        (choose(work, &cpu, &candidates, kept_bytes), Some(adapters), words)
+        let room = self.room(&adapters.facts());
+        (choose(work, &cpu, &candidates, room), Some(adapters), words)
     }
 }
 

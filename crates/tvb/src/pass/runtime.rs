@@ -49,8 +49,8 @@ const CHUNK_GRAMS_BYTES: usize = 4 << 20;
 
 impl Runtime {
     /// Opens a device: "cpu", "gpu", an index, or a part of an adapter's name; "auto" is the CPU, as nothing is known of the job
-    /// ([`open_for`](Runtime::open_for) knows it). All cores, 512 MB of host buffers and what is
-    /// [usual](usual_device_memory) of a GPU's own memory.
+    /// ([`open_for`](Runtime::open_for) knows it). All cores, 512 MB of host buffers and what is [usual](usual_device_memory) of a GPU's own
+    /// memory.
     ///
     /// # Errors
     /// Failed: no such device, or one that cannot be opened.
