@@ -278,9 +278,10 @@ pub(super) fn relative(squared_errors: &[f64], squared_norms: &[f64]) -> Vec<f64
     squared_errors.iter().zip(squared_norms).map(|(&error, &norm)| over(error, norm)).collect()
 }
 
-/// Where the largest value is; the first of equals.
+/// Where the largest relative error is; the first of those that only rounding tells apart, so that no engine's last digits name
+/// another task.
 pub(super) fn largest(values: &[f64]) -> usize {
-    (0..values.len()).fold(0, |most, t| if values[t] > values[most] { t } else { most })
+    (0..values.len()).fold(0, |most, t| if values[t] > values[most] * (1.0 + 1e-9) + 1e-12 { t } else { most })
 }
 
 fn cosine(dot: f64, a: f64, b: f64) -> f64 {
