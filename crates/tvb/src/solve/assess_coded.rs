@@ -91,7 +91,7 @@ impl Assessment {
             loss: total / (n_tasks as f64).powi(2),
             relative_loss: if gram.trace() > 0.0 { total / gram.trace() } else { 0.0 },
             mean: relative_errors.iter().sum::<f64>() / n_tasks as f64,
-            worst: relative_errors[worst_task],
+            worst: relative_errors.iter().copied().fold(0.0, f64::max),
             worst_task,
             noises: plus(&self.noises, &relative_added),
             projected: noisy(self.projected, Rule::Projected),
