@@ -22,7 +22,7 @@ struct EighParams {
     first_matrix: u32,
     // Word of the output where the marks begin.
     marks: u32,
-    // In eigh_round.wgsl: 1 where A and A' have changed places; which round of which sweep; where it says what is unsettled.
+    // In eigh_round.wgsl: 1 where A and A' have changed places; which round of which sweep.
     is_odd: u32,
     round: u32,
     sweep: u32,
