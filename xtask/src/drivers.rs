@@ -65,6 +65,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             note(&name, under_validation(&tests, validation));
         }
     }
+    if summary.is_empty() {
+        let names: Vec<&str> = known.drivers.iter().map(|driver| driver.name.as_str()).collect();
+        return Err(format!("no driver of that name\nhint: there are: {}, {VALIDATION}", names.join(", ")));
+    }
     eprintln!("\ndrivers:\n  {}", summary.join("\n  "));
     if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
 }

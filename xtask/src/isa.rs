@@ -66,6 +66,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     }
     if all.is_empty() {
+        if !args.variants.is_empty() && !driver.is_empty() {
+            let wanted = args.variants.join(", ");
+            return Err(format!(
+                "no variant's name begins with {wanted}\nhint: `cargo xtask isa --all` shows every name"
+            ));
+        }
         eprintln!("skipped: nothing was compiled");
         return Ok(());
     }

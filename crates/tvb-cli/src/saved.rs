@@ -34,7 +34,7 @@ pub(crate) fn load(progress: &dyn Progress) -> Saved {
     match read(&path) {
         Ok(saved) => saved.unwrap_or_else(Saved::none),
         Err(what) => {
-            progress.warn(&format!("{}: {what}; passed over", shown_path(&path)));
+            progress.warn(&format!("{}: {what}; passed over (`tvb bench --save` writes it anew)", shown_path(&path)));
             Saved::none()
         }
     }
