@@ -3,6 +3,8 @@
 pub mod coded;
 pub mod factors;
 pub mod generated;
+pub mod join_rows;
+pub mod part_rows;
 pub mod plain;
 pub mod shared;
 

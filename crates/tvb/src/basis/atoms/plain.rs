@@ -58,6 +58,29 @@ impl AtomFiles {
         Some(AtomFiles { dtype, atoms: atoms.collect::<Option<_>>()? })
     }
 
+    /// Opens the files that all parts of a job write to, or creates them.
+    ///
+    /// # Errors
+    /// Rejected: files of another job. Failed: the system refuses.
+    pub fn share(folder: &Path, n_atoms: usize, tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Result<AtomFiles> {
+        let specs = specs(tensors, dtype);
+        let atoms = (0..n_atoms).map(|atom| {
+            let plan = ShardPlan::greedy(&specs, &stem(atom, n_atoms), SHARD_BYTES)?;
+            let writer = ShardedWriter::share(folder, &plan, &specs, &BTreeMap::new())?;
+            Ok((plan, writer))
+        });
+        Ok(AtomFiles { dtype, atoms: atoms.collect::<Result<_>>()? })
+    }
+
+    /// Writes rows of a tensor in one atom from `first_row` on; several threads at once.
+    ///
+    /// # Errors
+    /// Failed: the system cannot write, or there is no such place.
+    pub fn write_rows_of(&self, atom: usize, tensor: usize, first_row: usize, bytes: &[u8]) -> Result<()> {
+        let (_, writer) = self.atoms.get(atom).ok_or_else(|| Error::failed("rows of an atom that was not laid out"))?;
+        writer.write_at(tensor, (first_row * self.dtype.size()) as u64, bytes)
+    }
+
     /// Puts everything on the disk. `digests` is [n_tensors, n_atoms].
     ///
     /// # Errors
