@@ -27,6 +27,7 @@ mod make_factors;
 mod make_shared;
 mod options;
 mod parts;
+mod recorded;
 mod share;
 mod sharing;
 mod size;

@@ -7,7 +7,7 @@ use crate::columns::plan::Plan;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::pass::part::{JoinedDigests, JoinedSums, PartDigests, PartSums, Piece, pieces_of};
-use crate::pass::{Block, Folded, Part, Reads, Runtime};
+use crate::pass::{Block, Folded, Part, Pass, Reads, Runtime};
 use crate::progress::Progress;
 use crate::solve::Coding;
 
@@ -64,7 +64,7 @@ impl<'a> DividedCodes<'a> {
         let (n_values, n_read, n_written) = self.widths();
         let mut sums = PartSums::new(n_values);
         let (mut read, mut written) = (PartDigests::new(pieces.clone(), n_read), PartDigests::new(pieces, n_written));
-        progress.begin("code", setup.plan.n_bytes() / part.n_parts() as u64);
+        progress.begin("code", Pass { plan: &setup.plan, grid: grid.clone(), reads }.n_bytes());
         setup.run(grid, reads, runtime, progress, |coder, Folded { blocks, digests, part }: Folded<'_, CodedChunk>| {
             let mut values = Vec::with_capacity(n_values);
             let mut index = 0;
