@@ -17,7 +17,7 @@ use crate::ops::decode::AtomTensor;
 use crate::pass::Block;
 use crate::progress::Progress;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tvb_kernels::{Rate, n_blocks};
 
 /// Bytes that are put together before they are written, of one column at most and of all columns.
@@ -237,6 +237,34 @@ impl CodeFiles {
         let mut files = CodeFiles::with(folder, rates, laid(tensors), share)?.ok_or_else(|| no_file(folder))?;
         files.go_to(|tensor| first.is_some_and(|(first, _)| tensor < first).then_some(true), first);
         Ok(files)
+    }
+
+    /// [n_columns, n_tensors]: the file of each column in `folder`, and where a tensor begins in it where none is dropped.
+    ///
+    /// # Errors
+    /// Rejected: sizes that overflow.
+    pub fn places(
+        folder: &Path,
+        rates: ColumnRates,
+        tensors: &[(String, Vec<usize>)],
+    ) -> Result<Vec<Vec<(PathBuf, u64)>>> {
+        let tensors = laid(tensors);
+        let place = |index: usize| {
+            let (rate, has_raw) = (rates.rate_of(index), index < rates.n_own);
+            let mut at = layout(&tensors, rate, has_raw)?.header().len() as u64;
+            let path = folder.join(format!("{}.safetensors", stem(index, rates.n_columns())));
+            let begin = |tensor: &Laid| {
+                at += tensor.bytes_at(rate, has_raw) as u64;
+                (path.clone(), at - tensor.bytes_at(rate, has_raw) as u64)
+            };
+            Ok(tensors.iter().map(begin).collect())
+        };
+        (0..rates.n_columns()).map(place).collect()
+    }
+
+    /// Opens finished files of tensors that all stay, but for their headers.
+    pub fn reopen_all(folder: &Path, rates: ColumnRates, tensors: &[(String, Vec<usize>)]) -> Option<CodeFiles> {
+        CodeFiles::reopen(folder, rates, tensors, &Resumed { ended: vec![Some(true); tensors.len()], next: None })
     }
 
     /// Writes rows of a tensor from `first_row` on, where they belong; several threads at once.

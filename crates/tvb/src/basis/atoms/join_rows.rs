@@ -3,16 +3,16 @@
 //!
 //! Files are copied side by side, a thread for each, since neither a disk nor a digest alone fills a machine.
 
-use super::part_rows::{ColumnFormat, PartLayout};
+use super::part_rows::{ColumnFormat, PartLayout, rows_name};
 use super::{AtomFiles, CodeFiles};
 use crate::checkpoint::DataFile;
 use crate::digest::{BLOCK_ROWS, Digest, TensorDigests};
 use crate::error::{Error, Result};
 use crate::pass::part::Piece;
 use crate::progress::Progress;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes that are read at once.
 const READ_BYTES: u64 = 4 << 20;
@@ -30,11 +30,21 @@ pub struct RowsOfPart {
     pub layout: PartLayout,
     /// [n_kept, n_columns] digests of what it wrote: of a whole tensor one of each column, else those of its blocks.
     pub digests: Vec<Digest>,
-    /// The file of each column.
-    pub files: Vec<PathBuf>,
-    /// Where each piece begins in each column's file, where that is not a file of just this part's rows.
-    pub starts: Option<Vec<Vec<u64>>>,
+    /// Where its rows are.
+    pub place: RowsPlace,
 }
+
+/// Where the rows of a part are.
+#[derive(Clone, Debug)]
+pub enum RowsPlace {
+    /// In the files of this folder, which hold nothing else.
+    Own(PathBuf),
+    /// Where they belong, beside those of the other parts.
+    Shared(Arc<SharedPlaces>),
+}
+
+/// [n_columns, n_tensors]: the file of each column that holds a tensor, and where it begins there.
+pub type SharedPlaces = Vec<Vec<(PathBuf, u64)>>;
 
 /// Where rows go.
 #[derive(Clone, Copy, Debug)]
@@ -77,13 +87,13 @@ pub fn copy_rows(
         else {
             return Ok(());
         };
-        let file = part.open(column, format)?;
         let mut buffer = Vec::new();
-        part.each_piece(column, format, |index, piece, start, digests| {
+        part.each_piece((column, formats.len()), format, |index, piece, open, digests| {
             if !stays(piece.tensor) {
                 progress.advance(part.layout.bytes_to(index, piece.rows.end, format));
                 return Ok(());
             }
+            let (file, start) = open()?;
             let mut found = Vec::with_capacity(piece.rows.len().div_ceil(BLOCK_ROWS));
             let mut row = piece.rows.start;
             while row < piece.rows.end {
@@ -118,10 +128,9 @@ pub fn check_borders(
         let (column, part) = (unit / parts.len().max(1), unit % parts.len().max(1));
         let (Some(part), Some(&format)) = (parts.get(part), formats.get(column)) else { return Ok(()) };
         progress.check()?;
-        let file = part.open(column, format)?;
         let n_pieces = part.layout.pieces().len();
         let (mut buffer, mut found) = (Vec::new(), Vec::new());
-        part.each_piece(column, format, |index, piece, start, digests| {
+        part.each_piece((column, formats.len()), format, |index, piece, open, digests| {
             let n_blocks = piece.rows.len().div_ceil(BLOCK_ROWS);
             let is_outer = index == 0 || index + 1 == n_pieces;
             if !is_outer || (piece.is_whole() && n_blocks > MOST_LOOKED_AT) {
@@ -138,6 +147,7 @@ pub fn check_borders(
                 (false, [first, .., last]) => vec![*first, *last],
                 (false, digests) => digests.iter().chain(digests).copied().collect(),
             };
+            let (file, start) = open()?;
             found.clear();
             for rows in looked_at {
                 let at = start + part.layout.bytes_to(index, rows.start, format);
@@ -169,40 +179,55 @@ impl PartLayout {
 }
 
 impl RowsOfPart {
-    fn open(&self, column: usize, format: ColumnFormat) -> Result<DataFile> {
-        let path = self.files.get(column).ok_or_else(|| Error::failed("a part without a column's file"))?;
+    /// Opens a file that holds just this part's rows of a column.
+    fn open_own(&self, path: &Path, n_bytes: u64) -> Result<DataFile> {
         let file = DataFile::open(path).map_err(|error| error.context(&self.name))?;
-        let expected = self.layout.n_bytes(format);
-        if self.starts.is_none() && file.len != expected {
-            return Err(Error::rejected(format!(
-                "{}: {}: {expected} bytes expected, {} found",
-                self.name,
-                path.display(),
-                file.len
-            ))
-            .hint("run this part again"));
+        if file.len == n_bytes {
+            return Ok(file);
         }
-        Ok(file)
+        Err(Error::rejected(format!(
+            "{}: {}: {n_bytes} bytes expected, {} found",
+            self.name,
+            path.display(),
+            file.len
+        ))
+        .hint("run this part again, or copy it again"))
     }
 
-    /// Every piece with where it begins in a column's file, and the digests that were recorded of it there.
+    /// Every piece with how to open the file that holds it in a column, where it begins there, and the digests that were
+    /// recorded of it.
     fn each_piece(
         &self,
-        column: usize,
+        (column, n_columns): (usize, usize),
         format: ColumnFormat,
-        mut each: impl FnMut(usize, &Piece, u64, &[Digest]) -> Result<()>,
+        mut each: impl FnMut(usize, &Piece, &dyn Fn() -> Result<(DataFile, u64)>, &[Digest]) -> Result<()>,
     ) -> Result<()> {
-        let starts = match &self.starts {
-            Some(starts) => starts.get(column).cloned().unwrap_or_default(),
-            None => self.layout.starts(format),
+        let own = match &self.place {
+            RowsPlace::Own(folder) => {
+                let path = folder.join(rows_name(column, n_columns));
+                Some((self.open_own(&path, self.layout.n_bytes(format))?, self.layout.starts(format)))
+            }
+            RowsPlace::Shared(_) => None,
         };
-        let n_columns = self.files.len().max(1);
-        let mut rows = self.digests.chunks_exact(n_columns);
+        let mut rows = self.digests.chunks_exact(n_columns.max(1));
         for (index, piece) in self.layout.pieces().iter().enumerate() {
             let digests: Vec<Digest> =
                 rows.by_ref().take(piece.n_digests()).filter_map(|row| row.get(column).copied()).collect();
-            let start = starts.get(index).ok_or_else(|| Error::failed("a part without a place for its rows"))?;
-            each(index, piece, *start, &digests)?;
+            let no_place = || Error::failed("a part without a place for its rows");
+            let open = || match (&self.place, &own) {
+                (RowsPlace::Shared(places), _) => {
+                    let (path, start) =
+                        places.get(column).and_then(|places| places.get(piece.tensor)).ok_or_else(no_place)?;
+                    let before = format.bytes(self.layout.is_coded(index), piece.rows.start);
+                    let file = DataFile::open(path).map_err(|error| error.context(&self.name))?;
+                    Ok((file, start.saturating_add(before)))
+                }
+                (RowsPlace::Own(_), Some((file, starts))) => {
+                    Ok((file.clone(), *starts.get(index).ok_or_else(no_place)?))
+                }
+                (RowsPlace::Own(_), None) => Err(no_place()),
+            };
+            each(index, piece, &open, &digests)?;
         }
         Ok(())
     }

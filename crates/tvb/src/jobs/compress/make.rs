@@ -2,6 +2,7 @@
 
 use super::forecast::{check_room, check_room_before_reading, weighed};
 use super::in_f32::check_in_f32;
+use super::joining::PartsOfJob;
 use super::options::CompressOptions;
 use super::size::Size;
 use super::solving::{choose_atoms, chosen, solve_for, solve_random};
@@ -18,6 +19,7 @@ use crate::jobs::gram::resumed_gram;
 use crate::matrix::Matrix;
 use crate::ops::Grams;
 use crate::ops::generated::RawColumns;
+use crate::ops::products::products;
 use crate::ops::project::{Projection, find_bookmark, project_from};
 use crate::ops::range::Clipped;
 use crate::ops::same_inputs::check_same_inputs;
@@ -39,12 +41,14 @@ pub(super) struct Make<'a> {
     pub(super) runtime: &'a Runtime,
     pub(super) progress: &'a dyn Progress,
     pub(super) staged: &'a StagedOutput,
+    /// What all parts of the job have left, in place of its pass over the inputs.
+    pub(super) parts: Option<&'a PartsOfJob>,
 }
 
 impl Make<'_> {
     /// Fills the partial output with a basis.
     pub(super) fn make(&self, bookmarks: &mut BookmarkFolder) -> Result<()> {
-        let Make { plan, options, reads, runtime, progress, staged } = *self;
+        let Make { plan, options, reads, runtime, progress, staged, .. } = *self;
         if let Some(rank) = options.shared_rank {
             let grams = match &options.gram {
                 Some(path) => gram_file::read_within(path, &runtime.budget)?,
@@ -81,7 +85,7 @@ impl Make<'_> {
         let options = chosen(plan, options, grams.as_ref(), &runtime.engine, progress)?;
         let make = Make { options: &options, ..*self };
         match (&options.coding, grams) {
-            (Some(coding), grams) => make.make_coded(coding, grams, bookmarks),
+            (Some(_), grams) => make.make_coded(grams, bookmarks),
             (None, Some(grams)) => make.make_plain(grams, bookmarks),
             (None, None) => Err(Error::failed("atoms without the Gram matrix that they are made from")),
         }
@@ -98,8 +102,8 @@ impl Make<'_> {
     }
 
     /// Fills it with a basis whose atoms are stored as floats, or made from a seed.
-    fn make_plain(&self, grams: Grams, bookmarks: &mut BookmarkFolder) -> Result<()> {
-        let Make { plan, options, reads, runtime, progress, staged } = *self;
+    pub(super) fn make_plain(&self, grams: Grams, bookmarks: &mut BookmarkFolder) -> Result<()> {
+        let Make { plan, options, reads, runtime, progress, staged, .. } = *self;
         let dtype = options.dtype;
         let stored = grams.tensors.iter().filter(|tensor| !tensor.frozen);
         let tensors: Vec<_> = stored.map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
@@ -107,7 +111,11 @@ impl Make<'_> {
             Method::Random { seed } => {
                 let (gram, n_atoms) = choose_atoms(&grams, options, &runtime.engine, progress)?;
                 let raw = RawColumns::new(seed, n_atoms, tensors)?;
-                (solve_random(gram, &raw, plan, &grams, reads, runtime, progress)?, Vec::new(), Clipped::default())
+                let products = match self.parts {
+                    Some(parts) => parts.products(&raw, plan, &grams)?,
+                    None => products(&raw, plan, &grams, reads, runtime, progress)?,
+                };
+                (solve_random(gram, &raw, products, progress)?, Vec::new(), Clipped::default())
             }
             _ => {
                 let solved = solve_for(&grams, options, &runtime.engine, progress)?;
@@ -150,7 +158,11 @@ impl Make<'_> {
         tensors: &[(String, Vec<usize>)],
         bookmarks: &mut BookmarkFolder,
     ) -> Result<(Vec<AtomRecord>, Clipped)> {
-        let Make { options, reads, runtime, progress, staged, .. } = *self;
+        let Make { options, reads, runtime, progress, staged, parts, .. } = *self;
+        if let Some(parts) = parts {
+            let (sink, projected) = parts.atoms(projection, tensors, staged.path(), runtime, progress)?;
+            return Ok((sink.finish(&projected.digests, progress)?, projected.clipped));
+        }
         let (n_atoms, dtype) = (projection.encode.n_columns(), projection.dtype);
         let bookmark = find_bookmark(projection, runtime, bookmarks);
         let reopened = bookmark.and_then(|bookmark| {

@@ -26,7 +26,8 @@ pub enum CodedFrom<'a> {
 }
 
 impl<'a> CodedFrom<'a> {
-    pub(super) fn grams(self) -> Option<&'a Grams> {
+    /// The Gram matrices, where they are known.
+    pub fn grams(self) -> Option<&'a Grams> {
         match self {
             CodedFrom::Tasks(grams) => grams,
             CodedFrom::Mixtures(grams, _) => Some(grams),
