@@ -27,7 +27,6 @@ use crate::pass::{Reads, Runtime};
 use crate::progress::Progress;
 use crate::solve::Method;
 use serde_json::json;
-use tvb_kernels::Engine;
 
 /// What a manifest's options call the values that were clipped, where there are any.
 pub(crate) const CLIPPED: &str = "clipped";
@@ -66,7 +65,7 @@ impl Make<'_> {
         let grams = match &options.gram {
             Some(path) => Some(gram_file::read_within(path, &runtime.budget)?),
             None if factors_bytes.is_some() => Some(resumed_gram(plan, reads, bookmarks, runtime, progress)?),
-            None if self.needs_gram_first() => {
+            None if options.needs_gram_first(&runtime.engine) => {
                 // What an interrupted run reserved is no longer free and need not be.
                 if !staged.resumed() {
                     check_room_before_reading(plan, options)?;
@@ -89,16 +88,6 @@ impl Make<'_> {
             (None, Some(grams)) => make.make_plain(grams, bookmarks),
             (None, None) => Err(Error::failed("atoms without the Gram matrix that they are made from")),
         }
-    }
-
-    /// Whether the Gram matrices come before everything else: atoms that are not the tasks themselves and targets need them,
-    /// and a GPU forms them apart from the codes, with the inputs in its own memory.
-    pub(super) fn needs_gram_first(&self) -> bool {
-        let Make { options, runtime, .. } = *self;
-        options.coding.is_none()
-            || !matches!(options.method, Method::Identity)
-            || matches!(options.size, Size::MaxError(_))
-            || matches!(runtime.engine, Engine::Gpu(_))
     }
 
     /// Fills it with a basis whose atoms are stored as floats, or made from a seed.

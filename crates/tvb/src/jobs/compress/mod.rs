@@ -27,6 +27,7 @@ mod make_coded;
 mod make_factors;
 mod make_shared;
 mod options;
+mod part_job;
 mod parted;
 mod parts;
 mod recorded;
