@@ -7,6 +7,7 @@ pub mod join_rows;
 pub mod part_rows;
 pub mod plain;
 pub mod shared;
+pub mod shared_rows;
 
 pub use coded::{CodeFiles, ColumnRates};
 pub use generated::GeneratedAtoms;

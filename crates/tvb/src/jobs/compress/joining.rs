@@ -3,7 +3,9 @@
 
 use crate::basis::atoms::join_rows::{Joined, RowsOfPart, RowsPlace, SharedPlaces, check_borders, copy_rows};
 use crate::basis::atoms::part_rows::{ColumnFormat, PartLayout};
-use crate::basis::atoms::{AtomFiles, CodeFiles, ColumnRates};
+use crate::basis::atoms::{AtomFiles, CodeFiles, ColumnRates, shared_rows};
+use crate::basis::part_file::{PartFile, PartKind};
+use crate::checkpoint::Budget;
 use crate::columns::plan::Plan;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -14,9 +16,11 @@ use crate::ops::generated::RawColumns;
 use crate::ops::products::{Products, ProductsPart};
 use crate::ops::project::{Projected, Projection};
 use crate::ops::project_part::{AtomsPart, join_projected, pieces};
-use crate::pass::part::Piece;
+use crate::ops::range::ClippedTensor;
+use crate::pass::part::{Piece, n_kept};
 use crate::pass::{Part, Runtime};
 use crate::progress::Progress;
+use crate::shown::shown_path;
 use crate::solve::Coding;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,28 +36,56 @@ pub enum PartResult {
     Products(ProductsPart),
 }
 
+/// What the tables of a part's file are called.
+pub const SUMS: &str = "sums";
+/// Of what was read.
+pub const READ: &str = "read";
+/// Of what was written.
+pub const WRITTEN: &str = "written";
+
 /// One part of a job.
 #[derive(Clone, Debug)]
 pub struct PartOfJob {
     /// Which one.
     pub part: Part,
-    /// What messages call it.
-    pub name: String,
     /// Its folder.
     pub folder: PathBuf,
-    /// What it left.
-    pub result: PartResult,
+    /// Of its record.
+    pub checksum: Digest,
+    /// What was clipped in it.
+    pub clipped: Vec<ClippedTensor>,
 }
 
 /// All parts of a job, in order.
 #[derive(Clone, Debug)]
 pub struct PartsOfJob {
+    /// What they are parts of.
+    pub kind: PartKind,
     /// The parts.
     pub parts: Vec<PartOfJob>,
     /// The folder that all wrote their rows to; `None` where each has its own.
     pub shared: Option<PathBuf>,
     /// The digest of everything beside the inputs that decided their rows.
     pub recipe: Digest,
+    /// What reading of them may take.
+    pub budget: Budget,
+}
+
+impl PartOfJob {
+    /// What messages call it.
+    fn name(&self) -> String {
+        format!("part {} in {}", self.part, shown_path(&self.folder))
+    }
+
+    /// Opens its record again.
+    fn open(&self, budget: &Budget) -> Result<PartFile> {
+        let file = PartFile::open(&self.folder, budget)?;
+        match file.checksum == self.checksum {
+            true => Ok(file),
+            false => Err(Error::rejected(format!("{}: changed while it was in use", self.name()))
+                .hint("join again when no part is being made")),
+        }
+    }
 }
 
 /// Of generated columns: what decides the products beside the inputs.
@@ -83,10 +115,21 @@ impl PartsOfJob {
     ) -> Result<(CodeFiles, Coded)> {
         self.check_recipe(code_recipe(from, coding))?;
         let divided = DividedCodes::new(plan, from, coding, runtime);
-        let mut joining = divided.joining();
+        self.check_kind(PartKind::Codes)?;
+        let (mut joining, (n_values, n_read, n_written)) = (divided.joining(), divided.widths());
+        let mut digests = Vec::with_capacity(self.parts.len());
         for of_job in &self.parts {
-            let PartResult::Codes(found) = &of_job.result else { return Err(other_kind(of_job)) };
-            joining.add(of_job.part, found)?;
+            progress.check()?;
+            let mut file = of_job.open(&self.budget)?;
+            let (n_sums, n_digests) = n_kept(&divided.pieces(of_job.part));
+            let found = CodedPart {
+                sums: file.sums(SUMS, n_sums, n_values)?,
+                read: file.digests(READ, n_digests, n_read)?,
+                written: file.digests(WRITTEN, n_digests, n_written)?,
+            };
+            file.finish()?;
+            joining.add(of_job.part, &found)?;
+            digests.push(found.written);
         }
         let coded = joining.finish(plan)?;
         let stays = |tensor: usize| match &coded.grams {
@@ -99,15 +142,15 @@ impl PartsOfJob {
         if let Some(shared) = self.shared.as_deref().filter(|_| all_stay) {
             let places = places(shared)?;
             let names = places.iter().filter_map(|of_tensors| of_tensors.first()).filter_map(|(path, _)| path.file_name());
-            take_over(shared, names, folder)?;
-            let rows = self.rows(|part| divided.pieces(part), tensors, Some(places));
+            shared_rows::take_over(shared, names, folder)?;
+            let rows = self.rows(|part| divided.pieces(part), tensors, digests, Some(places));
             check_borders(&rows, &formats, runtime.n_threads, progress)?;
-            let files = CodeFiles::reopen_all(folder, rates, tensors).ok_or_else(|| not_as_left(shared))?;
+            let files = CodeFiles::reopen_all(folder, rates, tensors).ok_or_else(|| shared_rows::not_as_left(shared))?;
             return Ok((files, coded));
         }
         let shared = self.shared.as_deref().map(places).transpose()?;
         let files = CodeFiles::create_settled(folder, rates, tensors, stays)?;
-        let rows = self.rows(|part| divided.pieces(part), tensors, shared);
+        let rows = self.rows(|part| divided.pieces(part), tensors, digests, shared);
         copy_rows(&rows, &formats, &stays, Joined::Codes(&files), runtime.n_threads, progress)?;
         Ok((files, coded))
     }
@@ -122,24 +165,36 @@ impl PartsOfJob {
         progress: &dyn Progress,
     ) -> Result<(AtomFiles, Projected)> {
         self.check_recipe(projection.recipe())?;
-        let found = self.parts.iter().map(|of_job| match &of_job.result {
-            PartResult::Atoms(found) => Ok((of_job.part, found.clone())),
-            _ => Err(other_kind(of_job)),
-        });
-        let projected = join_projected(projection, &found.collect::<Result<Vec<_>>>()?)?;
+        self.check_kind(PartKind::Atoms)?;
+        let (n_read, n_written) = (projection.plan.n_columns(), projection.encode.n_columns());
+        let mut found = Vec::with_capacity(self.parts.len());
+        for of_job in &self.parts {
+            progress.check()?;
+            let mut file = of_job.open(&self.budget)?;
+            let (_, n_digests) = n_kept(&pieces(projection, of_job.part));
+            let own = AtomsPart {
+                read: file.digests(READ, n_digests, n_read)?,
+                written: file.digests(WRITTEN, n_digests, n_written)?,
+                clipped: of_job.clipped.clone(),
+            };
+            file.finish()?;
+            found.push((of_job.part, own));
+        }
+        let projected = join_projected(projection, &found)?;
+        let digests = found.into_iter().map(|(_, own)| own.written).collect();
         let (n_atoms, dtype) = (projection.encode.n_columns(), projection.dtype.into());
         let formats = vec![ColumnFormat::Floats(dtype); n_atoms];
         let pieces = |part| pieces(projection, part);
         if let Some(shared) = &self.shared {
             let names = AtomFiles::names(n_atoms, tensors, dtype)?;
-            take_over(shared, names.iter().map(AsRef::as_ref), folder)?;
+            shared_rows::take_over(shared, names.iter().map(AsRef::as_ref), folder)?;
             let places = AtomFiles::places(shared, n_atoms, tensors, dtype)?;
-            check_borders(&self.rows(pieces, tensors, Some(places)), &formats, runtime.n_threads, progress)?;
-            let files = AtomFiles::reopen(folder, n_atoms, tensors, dtype).ok_or_else(|| not_as_left(shared))?;
+            check_borders(&self.rows(pieces, tensors, digests, Some(places)), &formats, runtime.n_threads, progress)?;
+            let files = AtomFiles::reopen(folder, n_atoms, tensors, dtype).ok_or_else(|| shared_rows::not_as_left(shared))?;
             return Ok((files, projected));
         }
         let files = AtomFiles::create(folder, n_atoms, tensors, dtype)?;
-        let rows = self.rows(pieces, tensors, None);
+        let rows = self.rows(pieces, tensors, digests, None);
         copy_rows(&rows, &formats, &|_| true, Joined::Floats(&files), runtime.n_threads, progress)?;
         Ok((files, projected))
     }
@@ -147,11 +202,21 @@ impl PartsOfJob {
     /// In place of the pass that measures generated columns.
     pub(super) fn products(&self, raw: &RawColumns, plan: &Plan, grams: &Grams) -> Result<(Matrix, Matrix)> {
         self.check_recipe(products_recipe(raw, grams))?;
-        let found = self.parts.iter().map(|of_job| match &of_job.result {
-            PartResult::Products(found) => Ok((of_job.part, found.clone())),
-            _ => Err(other_kind(of_job)),
-        });
-        Products::new(raw, plan, grams).join(plan, grams, &found.collect::<Result<Vec<_>>>()?)
+        self.check_kind(PartKind::Products)?;
+        let products = Products::new(raw, plan, grams);
+        let (n_values, n_read) = products.widths();
+        let mut found = Vec::with_capacity(self.parts.len());
+        for of_job in &self.parts {
+            let mut file = of_job.open(&self.budget)?;
+            let (n_sums, n_digests) = n_kept(&products.pieces(of_job.part));
+            let own = ProductsPart {
+                sums: file.sums(SUMS, n_sums, n_values)?,
+                read: file.digests(READ, n_digests, n_read)?,
+            };
+            file.finish()?;
+            found.push((of_job.part, own));
+        }
+        products.join(plan, grams, &found)
     }
 
     /// The rows of every part, in its own files or in those that all share.
@@ -159,23 +224,29 @@ impl PartsOfJob {
         &self,
         pieces: impl Fn(Part) -> Vec<Piece>,
         tensors: &[(String, Vec<usize>)],
+        digests: Vec<Vec<Digest>>,
         shared: Option<SharedPlaces>,
     ) -> Vec<RowsOfPart> {
         let shared = shared.map(Arc::new);
-        let of_part = |of_job: &PartOfJob| RowsOfPart {
-            name: of_job.name.clone(),
+        let of_part = |(of_job, digests): (&PartOfJob, Vec<Digest>)| RowsOfPart {
+            name: of_job.name(),
             layout: PartLayout::new(pieces(of_job.part), tensors),
-            digests: match &of_job.result {
-                PartResult::Codes(found) => found.written.clone(),
-                PartResult::Atoms(found) => found.written.clone(),
-                PartResult::Products(_) => Vec::new(),
-            },
+            digests,
             place: match &shared {
                 Some(shared) => RowsPlace::Shared(Arc::clone(shared)),
                 None => RowsPlace::Own(of_job.folder.clone()),
             },
         };
-        self.parts.iter().map(of_part).collect()
+        self.parts.iter().zip(digests).map(of_part).collect()
+    }
+
+    fn check_kind(&self, kind: PartKind) -> Result<()> {
+        if kind == self.kind {
+            return Ok(());
+        }
+        let (expected, found) = (kind.in_words(), self.kind.in_words());
+        Err(Error::rejected(format!("parts of {expected} expected, as their options say, parts of {found} found"))
+            .hint("run the parts again"))
     }
 
     /// Whether what is solved here is what the parts were made of.
@@ -186,32 +257,4 @@ impl PartsOfJob {
         Err(Error::rejected("the coefficients that are found here are not those that the parts were made with")
             .hint("join on a machine of the kind that made the parts, with the same version of this program"))
     }
-}
-
-fn other_kind(of_job: &PartOfJob) -> Error {
-    Error::rejected(format!("{}: rows of another kind of basis found", of_job.name)).hint("run this part again")
-}
-
-fn not_as_left(shared: &Path) -> Error {
-    Error::rejected(format!("{}: its files are not as the parts left them", shared.display()))
-        .hint("run the parts again, into another folder")
-}
-
-/// Lets files that all parts have written appear in `folder` too: by a second name where the file system has such, else by a
-/// copy. They stay where they are until the job is complete.
-fn take_over<'n>(
-    shared: &Path,
-    names: impl IntoIterator<Item = &'n std::ffi::OsStr>,
-    folder: &Path,
-) -> Result<()> {
-    for name in names {
-        let (from, to) = (shared.join(name), folder.join(name));
-        if !std::fs::symlink_metadata(&from).is_ok_and(|found| found.is_file()) {
-            return Err(not_as_left(shared));
-        }
-        if std::fs::hard_link(&from, &to).is_err() {
-            std::fs::copy(&from, &to).map_err(|error| Error::io("copying", &from, &error))?;
-        }
-    }
-    Ok(())
 }

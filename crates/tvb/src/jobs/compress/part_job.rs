@@ -6,8 +6,9 @@ use super::joining::PartsOfJob;
 use super::make::Make;
 use super::options::CompressOptions;
 use super::parted::MadePart;
+use super::solving::chosen;
 use crate::basis::{Basis, gram_file};
-use crate::checkpoint::{Existing, Inputs, Leftover, StagedOutput};
+use crate::checkpoint::{Leftover, StagedOutput};
 use crate::columns::plan::Plan;
 use crate::error::{Error, Result};
 use crate::jobs::bookmarks::{self, BookmarkFolder};
@@ -17,12 +18,18 @@ use crate::pass::{Part, Reads, Runtime, check_memory};
 use crate::progress::Progress;
 use std::path::Path;
 
-/// What can be told of a job in parts before anything is read; answers the Gram matrices, where a file of them is given.
+/// What can be told of a job in parts before anything is read: the options with a budget replaced by what it comes to, and the
+/// Gram matrices where a file of them is given.
 ///
 /// # Errors
 /// Usage: options that do not fit, a basis that is not made in parts, one that needs a Gram file first, or a memory cap that is
 /// too low. Rejected: a Gram file of other inputs.
-pub fn check_part(plan: &Plan, options: &CompressOptions, runtime: &Runtime) -> Result<Option<Grams>> {
+pub fn check_part(
+    plan: &Plan,
+    options: &CompressOptions,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+) -> Result<(CompressOptions, Option<Grams>)> {
     options.check(plan)?;
     let whole = |what: &str| {
         Err(Error::usage(format!("parts of {what}: adapters are read whole when they are opened"))
@@ -44,13 +51,15 @@ pub fn check_part(plan: &Plan, options: &CompressOptions, runtime: &Runtime) -> 
         ));
     }
     check_memory(plan, options.most_outputs(plan.tasks.len()), runtime)?;
-    let Some(path) = &options.gram else { return Ok(None) };
-    let grams = gram_file::read_within(path, &runtime.budget)?;
-    check_same_inputs(plan, &grams)?;
-    Ok(Some(grams))
+    let grams = options.gram.as_ref().map(|path| gram_file::read_within(path, &runtime.budget)).transpose()?;
+    if let Some(grams) = &grams {
+        check_same_inputs(plan, grams)?;
+    }
+    let options = chosen(plan, options, grams.as_ref(), &runtime.engine, progress)?;
+    Ok((options, grams))
 }
 
-/// Makes one part of a basis in a folder that is on its way, from Gram matrices that [`check_part`] has answered. Its rows go to
+/// Makes one part of a basis in a folder that is on its way, from options and Gram matrices that [`check_part`] has answered. Its rows go to
 /// `shared` where that is given.
 ///
 /// # Errors
@@ -100,87 +109,4 @@ pub fn join_parts(
     progress.check()?;
     staged.commit()?;
     Basis::open_within(&options.output, &runtime.budget)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::joining::PartOfJob;
-    use super::*;
-    use crate::jobs::compress::{CodingOptions, Size, compress};
-    use crate::jobs::gram::make_gram_file;
-    use crate::progress::Silent;
-    use crate::solve::Method;
-    use std::collections::BTreeMap;
-    use std::path::PathBuf;
-    use tvb_kernels::Rate;
-
-    fn zoo(name: &str) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tvb-zoo/checkpoints").join(name)
-    }
-
-    fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
-        entries.map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap())).collect()
-    }
-
-    /// Makes and joins the parts of a basis, and compares it with one run's.
-    fn check(plan: &Plan, options: impl Fn(&Path) -> CompressOptions, n_parts: usize, into: bool) {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        let runtime = Runtime::on_cpu(2, 1 << 30);
-        let made = compress(plan, &options(&at("one")), &runtime, &Silent);
-        let expected = made.map(|_| files(&at("one")));
-        let shared = into.then(|| at("shared"));
-        if let Some(shared) = &shared {
-            std::fs::create_dir(shared).unwrap();
-        }
-        let mut parts = Vec::new();
-        let mut all = None;
-        for part in Part::all(n_parts).unwrap() {
-            let runtime = Runtime::on_cpu(1 + part.number() % 3, (64 << 20) * part.number() as u64);
-            let name = format!("part-{}", part.number());
-            let options = options(&at(&name));
-            let grams = check_part(plan, &options, &runtime).unwrap();
-            let staged =
-                StagedOutput::folder(&options.output, Existing::Refuse, Leftover::Clear, &Inputs::none()).unwrap();
-            let made =
-                make_part(plan, &options, part, shared.as_deref(), grams.as_ref(), &staged, &runtime, &Silent).unwrap();
-            staged.commit().unwrap();
-            parts.push(PartOfJob { part, name: name.clone(), folder: at(&name), result: made.result });
-            let (recorded, _, recipe) = all.get_or_insert((made.options.clone(), grams, made.recipe));
-            assert_eq!((&*recorded, &*recipe), (&made.options, &made.recipe));
-        }
-        let (recorded, grams, recipe) = all.unwrap();
-        let parts = PartsOfJob { parts, shared, recipe };
-        let options = recorded.options(at("joined")).unwrap();
-        join_parts(plan, &options, grams, &parts, &runtime, &Silent).unwrap();
-        let (joined, expected) = (files(&at("joined")), expected.unwrap());
-        assert_eq!(joined.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
-        for (name, bytes) in &expected {
-            assert!(joined.get(name) == Some(bytes), "{name} of {n_parts} parts, {:?}", options.method);
-        }
-    }
-
-    #[test]
-    fn parts_of_every_method_and_storage_joined_are_one_run() {
-        let folder = tempfile::tempdir().unwrap();
-        let names = ["arrows", "blobs", "dice", "waves"];
-        let tasks = names.map(|name| format!("{name}={}", zoo(&format!("{name}.safetensors")).display()));
-        let plan = Plan::open(zoo("base.safetensors"), &tasks).unwrap();
-        let gram = folder.path().join("all.gram");
-        make_gram_file(&plan, &gram, Existing::Refuse, &Runtime::on_cpu(2, 1 << 30), &Silent).unwrap();
-        let default = CodingOptions::default;
-        for into in [false, true] {
-            check(&plan, |output| CompressOptions::new(output), 3, into);
-            for method in Method::all() {
-                let options = |output: &Path| {
-                    CompressOptions::mixtures(output).method(method.clone()).gram(Some(gram.clone())).size(Size::Atoms(2))
-                };
-                check(&plan, options, 2, into);
-                if method.stores_atoms() {
-                    check(&plan, |output| options(output).coding(Some(default().bits(Rate::Four))), 7, into);
-                }
-            }
-        }
-    }
 }

@@ -4,8 +4,7 @@ use super::forecast::check_room;
 use super::in_f32::check_in_f32;
 use super::joining::{PartResult, code_formats, products_recipe};
 use super::make::Make;
-use super::recorded::RecordedOptions;
-use super::solving::{choose_atoms, chosen, solve_for};
+use super::solving::{choose_atoms, solve_for};
 use crate::basis::atoms::part_rows::{ColumnFormat, PartLayout, RowFiles};
 use crate::basis::atoms::{AtomFiles, CodeFiles};
 use crate::columns::plan::Plan;
@@ -25,8 +24,6 @@ use std::path::Path;
 /// What the pass over the rows of a part has left.
 #[derive(Clone, Debug)]
 pub struct MadePart {
-    /// The options, a budget replaced by what it came to.
-    pub options: RecordedOptions,
     /// The digest of everything beside the inputs that decided the rows.
     pub recipe: Digest,
     /// Sums and digests.
@@ -36,15 +33,13 @@ pub struct MadePart {
 impl Make<'_> {
     /// Makes one part: its rows go to files of their own in the partial output, or to where they belong in `shared`.
     pub(super) fn make_part(&self, part: Part, shared: Option<&Path>, grams: Option<&Grams>) -> Result<MadePart> {
-        let options = chosen(self.plan, self.options, grams, &self.runtime.engine, self.progress)?;
-        let make = Make { options: &options, ..*self };
-        let (recipe, result) = match (&options.coding, grams, &options.method) {
-            (Some(_), grams, _) => make.codes_of_part(part, shared, grams)?,
-            (None, Some(grams), Method::Random { seed }) => make.products_of_part(part, *seed, grams)?,
-            (None, Some(grams), _) => make.atoms_of_part(part, shared, grams)?,
+        let (recipe, result) = match (&self.options.coding, grams, &self.options.method) {
+            (Some(_), grams, _) => self.codes_of_part(part, shared, grams)?,
+            (None, Some(grams), Method::Random { seed }) => self.products_of_part(part, *seed, grams)?,
+            (None, Some(grams), _) => self.atoms_of_part(part, shared, grams)?,
             (None, None, _) => return Err(Error::failed("atoms without the Gram matrix that they are made from")),
         };
-        Ok(MadePart { options: RecordedOptions::of(&options), recipe, result })
+        Ok(MadePart { recipe, result })
     }
 
     fn codes_of_part(
