@@ -65,7 +65,9 @@ pub struct Products<'a> {
 /// What the rows of a part leave.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProductsPart {
-    /// [n_sums, M (M + T)]
+    /// Sums that stand side by side: M (M + T).
+    pub n_values: usize,
+    /// [n_sums, n_values]
     pub sums: Vec<f64>,
     /// [n_digests, T + 1]: of what was read.
     pub read: Vec<Digest>,
@@ -120,7 +122,7 @@ impl<'a> Products<'a> {
         };
         pass.visit(&operation, runtime, progress, fold)?;
         progress.finish();
-        Ok(ProductsPart { sums: sums.finish(), read: read.finish() })
+        Ok(ProductsPart { n_values, sums: sums.finish(), read: read.finish() })
     }
 
     /// RᵀR \[M, M\] and RᵀV \[M, T\] from all parts in order; `plan` is the whole one.

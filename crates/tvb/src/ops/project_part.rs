@@ -12,6 +12,8 @@ use crate::progress::Progress;
 /// What the rows of a part leave beside the atoms' rows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AtomsPart {
+    /// M.
+    pub n_atoms: usize,
     /// [n_digests, T + 1]: of what was read.
     pub read: Vec<Digest>,
     /// [n_digests, M]: of what was written.
@@ -61,7 +63,7 @@ pub fn project_part(
     progress.finish();
     let clipped = range.finish_by_tensor(|atom| format!("atom {atom}"))?;
     sink.sync()?;
-    Ok(AtomsPart { read: read.finish(), written: written.finish(), clipped })
+    Ok(AtomsPart { n_atoms, read: read.finish(), written: written.finish(), clipped })
 }
 
 /// What one pass answers, from all parts in order.

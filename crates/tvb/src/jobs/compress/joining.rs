@@ -123,6 +123,8 @@ impl PartsOfJob {
             let mut file = of_job.open(&self.budget)?;
             let (n_sums, n_digests) = n_kept(&divided.pieces(of_job.part));
             let found = CodedPart {
+                n_values,
+                n_columns: n_written,
                 sums: file.sums(SUMS, n_sums, n_values)?,
                 read: file.digests(READ, n_digests, n_read)?,
                 written: file.digests(WRITTEN, n_digests, n_written)?,
@@ -173,6 +175,7 @@ impl PartsOfJob {
             let mut file = of_job.open(&self.budget)?;
             let (_, n_digests) = n_kept(&pieces(projection, of_job.part));
             let own = AtomsPart {
+                n_atoms: n_written,
                 read: file.digests(READ, n_digests, n_read)?,
                 written: file.digests(WRITTEN, n_digests, n_written)?,
                 clipped: of_job.clipped.clone(),
@@ -210,6 +213,7 @@ impl PartsOfJob {
             let mut file = of_job.open(&self.budget)?;
             let (n_sums, n_digests) = n_kept(&products.pieces(of_job.part));
             let own = ProductsPart {
+                n_values,
                 sums: file.sums(SUMS, n_sums, n_values)?,
                 read: file.digests(READ, n_digests, n_read)?,
             };

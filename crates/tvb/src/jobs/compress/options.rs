@@ -169,7 +169,7 @@ impl CompressOptions {
     }
 
     /// Everything that the output must leave alone.
-    pub(super) fn inputs(&self, plan: &Plan) -> Inputs {
+    pub(crate) fn inputs(&self, plan: &Plan) -> Inputs {
         self.gram.iter().fold(plan.inputs().with(&self.protect), |inputs, path| inputs.and(path))
     }
 

@@ -14,6 +14,10 @@ use crate::solve::Coding;
 /// What the rows of one part leave beside their codes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CodedPart {
+    /// Sums that stand side by side.
+    pub n_values: usize,
+    /// Columns that are written.
+    pub n_columns: usize,
     /// [n_sums, n_values]: of each block its Gram triangle where it is formed, and what was measured.
     pub sums: Vec<f64>,
     /// [n_digests, T + 1]: of what was read.
@@ -87,7 +91,13 @@ impl<'a> DividedCodes<'a> {
         })?;
         progress.finish();
         sink.sync()?;
-        Ok(CodedPart { sums: sums.finish(), read: read.finish(), written: written.finish() })
+        Ok(CodedPart {
+            n_values,
+            n_columns: n_written,
+            sums: sums.finish(),
+            read: read.finish(),
+            written: written.finish(),
+        })
     }
 
     /// An empty sum of parts.
