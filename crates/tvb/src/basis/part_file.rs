@@ -175,6 +175,11 @@ impl PartFile {
         Ok(PartFile { file, path, checksum, record })
     }
 
+    /// Bytes of the file.
+    pub fn n_bytes(&self) -> u64 {
+        self.file.n_bytes()
+    }
+
     /// Rows [n_rows, n_values] of the sums called `name`.
     ///
     /// # Errors

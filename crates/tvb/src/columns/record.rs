@@ -231,6 +231,11 @@ impl PlanRecord {
         columns().find_map(|(own, other)| own.difference(other, copies))
     }
 
+    /// The files of the inputs, as their paths were when they were read.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.columns.iter().flat_map(|column| &column.files).map(|file| Path::new(&file.path))
+    }
+
     /// What outputs that are made of these inputs depend on.
     pub fn key(&self) -> Digest {
         Digest::of(serde_json::to_string(self).unwrap_or_default().as_bytes())
