@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 /// What the pass over the rows of one part leaves beside rows.
 #[derive(Clone, Debug, PartialEq)]
-pub enum PartResult {
+pub(crate) enum PartResult {
     /// Of tasks or mixtures that are coded.
     Codes(CodedPart),
     /// Of atoms that are stored as floats.
@@ -37,15 +37,15 @@ pub enum PartResult {
 }
 
 /// What the tables of a part's file are called.
-pub const SUMS: &str = "sums";
+pub(crate) const SUMS: &str = "sums";
 /// Of what was read.
-pub const READ: &str = "read";
+pub(crate) const READ: &str = "read";
 /// Of what was written.
-pub const WRITTEN: &str = "written";
+pub(crate) const WRITTEN: &str = "written";
 
 /// One part of a job.
 #[derive(Clone, Debug)]
-pub struct PartOfJob {
+pub(crate) struct PartOfJob {
     /// Which one.
     pub part: Part,
     /// Its folder.
@@ -58,7 +58,7 @@ pub struct PartOfJob {
 
 /// All parts of a job, in order.
 #[derive(Clone, Debug)]
-pub struct PartsOfJob {
+pub(crate) struct PartsOfJob {
     /// What they are parts of.
     pub kind: PartKind,
     /// The parts.

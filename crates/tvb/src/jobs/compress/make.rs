@@ -4,7 +4,6 @@ use super::forecast::{check_room, check_room_before_reading, weighed};
 use super::in_f32::check_in_f32;
 use super::joining::PartsOfJob;
 use super::options::CompressOptions;
-use super::size::Size;
 use super::solving::{choose_atoms, chosen, solve_for, solve_random};
 use crate::basis::atoms::AtomFiles;
 use crate::basis::coefficients::{self, Solution};

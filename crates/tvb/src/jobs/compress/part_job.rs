@@ -24,7 +24,7 @@ use std::path::Path;
 /// # Errors
 /// Usage: options that do not fit, a basis that is not made in parts, one that needs a Gram file first, or a memory cap that is
 /// too low. Rejected: a Gram file of other inputs.
-pub fn check_part(
+pub(crate) fn check_part(
     plan: &Plan,
     options: &CompressOptions,
     runtime: &Runtime,
@@ -66,7 +66,7 @@ pub fn check_part(
 /// Rejected: inputs that do not fit, or that are not what they were when the Gram matrices were formed. Failed: I/O, device.
 /// Interrupted.
 #[expect(clippy::too_many_arguments, reason = "a job's usual company, and what is divided")]
-pub fn make_part(
+pub(crate) fn make_part(
     plan: &Plan,
     options: &CompressOptions,
     part: Part,
@@ -85,7 +85,7 @@ pub fn make_part(
 /// # Errors
 /// Usage: options that do not fit. Rejected: parts that do not fit each other or are damaged, an existing output. Failed: I/O. Interrupted.
 /// Nothing is left behind in either case.
-pub fn join_parts(
+pub(crate) fn join_parts(
     plan: &Plan,
     options: &CompressOptions,
     grams: Option<Grams>,

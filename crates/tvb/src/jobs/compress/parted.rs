@@ -23,7 +23,7 @@ use std::path::Path;
 
 /// What the pass over the rows of a part has left.
 #[derive(Clone, Debug)]
-pub struct MadePart {
+pub(crate) struct MadePart {
     /// The digest of everything beside the inputs that decided the rows.
     pub recipe: Digest,
     /// Sums and digests.

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 /// The options that decide what a basis is. Where it is written, and how fast, is no part of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RecordedOptions {
+pub(crate) struct RecordedOptions {
     method: Method,
     size: RecordedSize,
     balance: bool,
@@ -54,7 +54,7 @@ struct RecordedEdit {
 
 impl RecordedOptions {
     /// Of options of which a budget has been replaced by what it comes to.
-    pub fn of(options: &CompressOptions) -> RecordedOptions {
+    pub(crate) fn of(options: &CompressOptions) -> RecordedOptions {
         let edit = |edit: &KeptEdit| RecordedEdit { text: edit.text.clone(), alpha: edit.alpha.clone() };
         RecordedOptions {
             method: options.method.clone(),
@@ -82,7 +82,7 @@ impl RecordedOptions {
     ///
     /// # Errors
     /// Rejected: what no options are recorded as.
-    pub fn options(&self, output: impl Into<PathBuf>) -> Result<CompressOptions> {
+    pub(crate) fn options(&self, output: impl Into<PathBuf>) -> Result<CompressOptions> {
         let unknown = |what: &str| Error::rejected(format!("options as a part records them expected, {what} found"));
         let edit = |edit: &RecordedEdit| KeptEdit { text: edit.text.clone(), alpha: edit.alpha.clone() };
         let coding = match &self.coding {
@@ -109,14 +109,6 @@ impl RecordedOptions {
             .dtype(dtype)
             .coding(coding)
             .clip(self.clip))
-    }
-
-    /// The first option that another record has otherwise: its name, what it is here, and what there.
-    pub fn difference(&self, other: &RecordedOptions) -> Option<(String, String, String)> {
-        let [own, theirs] = [self, other].map(|record| serde_json::to_value(record).unwrap_or_default());
-        let own = own.as_object()?;
-        let key = own.iter().find(|(key, value)| theirs.get(key.as_str()) != Some(*value));
-        key.map(|(key, value)| (key.clone(), value.to_string(), theirs.get(key.as_str()).map_or_else(String::new, ToString::to_string)))
     }
 }
 
@@ -171,13 +163,9 @@ mod tests {
                         (&back.method, back.size, back.balance, back.coordinates, back.dtype, &back.coding, back.clip),
                         (&method, size, true, Coordinates::Orthogonal, options.dtype, coding, true)
                     );
-                    assert_eq!(RecordedOptions::of(&back).difference(&read), None);
+                    assert_eq!(RecordedOptions::of(&back), read);
                 }
             }
         }
-        let a = RecordedOptions::of(&CompressOptions::new("a"));
-        let b = RecordedOptions::of(&CompressOptions::mixtures("b"));
-        let (name, _, theirs) = a.difference(&b).unwrap();
-        assert!(name == "method" && theirs.contains("anchored"));
     }
 }
