@@ -19,6 +19,7 @@ mod matching;
 mod names;
 mod numbers;
 mod parts;
+mod parts_killed;
 mod plan;
 mod shared;
 mod streams;
