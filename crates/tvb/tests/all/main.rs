@@ -21,6 +21,7 @@ mod many_small;
 mod numbers;
 mod numbers_on_gpu;
 mod parts_compress;
+mod parts_gram;
 mod properties;
 mod report;
 mod solve;
