@@ -2,7 +2,7 @@
 
 use crate::interrupt::asked_to_stop;
 use crate::machine::processor;
-use crate::progress::Display;
+use crate::progress::{Display, Listener};
 use clap::{ArgAction, ValueEnum};
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -88,15 +88,20 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Checks the common flags.
-    pub(crate) fn new(common: CommonArgs) -> Result<Self> {
+    /// Checks the common flags. A listener takes the place of the terminal and its signals.
+    pub(crate) fn new(common: CommonArgs, listener: Option<Listener>) -> Result<Self> {
         let cores = std::thread::available_parallelism();
+        let limit = common.memory.max(Budget::LEAST_BYTES);
+        let budget = match listener.clone() {
+            Some(listener) => Budget::cancelled_by(limit, move || listener.cancelled()),
+            None => Budget::cancelled_by(limit, asked_to_stop),
+        };
         Ok(Self {
-            progress: Display::new(common.quiet > 0),
+            progress: listener.map_or_else(|| Display::new(common.quiet > 0), Display::heard_by),
             backend: common.backend.first().map(|name| name.kernel()),
             device: DeviceChoice::from_name(&common.device),
             memory_bytes: common.memory,
-            budget: Budget::cancelled_by(common.memory.max(Budget::LEAST_BYTES), asked_to_stop),
+            budget,
             device_memory_bytes: common.device_memory,
             n_threads: common.threads.or(cores.ok()).map_or(1, NonZeroUsize::get),
         })

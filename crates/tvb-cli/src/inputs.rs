@@ -92,8 +92,17 @@ impl SelectionArgs {
     }
 
     fn open(&self, base: &Path, sources: &[TaskSource], budget: &Budget) -> Result<Plan> {
-        let options = OpenOptions { key: self.key.clone(), budget: budget.clone() };
-        let (base, tasks) = open_columns(base, sources, &options)?;
+        let (base, tasks) = open_columns(base, sources, &self.open_options(budget))?;
+        Plan::new(base, tasks, &self.selection()?)
+    }
+
+    /// How checkpoints are opened.
+    pub(crate) fn open_options(&self, budget: &Budget) -> OpenOptions {
+        OpenOptions { key: self.key.clone(), budget: budget.clone() }
+    }
+
+    /// What was meant.
+    pub(crate) fn selection(&self) -> Result<Selection> {
         let mut selection =
             Selection::all().skip_mismatched(self.skip_mismatched).common_vocab(self.vocab == VocabName::Common);
         if let Some(pattern) = &self.include {
@@ -108,7 +117,7 @@ impl SelectionArgs {
         for rule in &self.rename {
             selection = selection.rename(rule)?;
         }
-        Plan::new(base, tasks, &selection)
+        Ok(selection)
     }
 }
 
