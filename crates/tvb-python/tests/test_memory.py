@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import NAMES, ZOO, files, tvb_command
-
 import tvb
+from conftest import NAMES, ZOO, files, tvb_command
 
 KINDS = {"F64": "f8", "F32": "f4", "F16": "f2", "I64": "i8", "I32": "i4", "U8": "u1", "BOOL": "?"}
 
@@ -109,9 +108,7 @@ def test_a_task_is_what_recover_writes(
         np.testing.assert_allclose(values, 0.5 * ours[name], atol=1e-3)
 
 
-def test_an_edit_in_place_is_the_edit_to_a_file(
-    base: pathlib.Path, tasks: dict[str, pathlib.Path], tmp_path: pathlib.Path
-) -> None:
+def test_an_edit_in_place_is_the_edit_to_a_file(base: pathlib.Path, tasks: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
     b = tvb.compress(base, tasks, tmp_path / "b")
     model = load(base)
     before = {name: (values.copy(), values.ctypes.data) for name, values in model.items()}

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 import tvb
 
 
@@ -38,9 +37,7 @@ def test_progress_adds_up_on_the_thread_that_called(
         assert done == total > 0
 
 
-def test_progress_takes_a_class_like_tqdm(
-    base: pathlib.Path, tasks: dict[str, pathlib.Path], tmp_path: pathlib.Path
-) -> None:
+def test_progress_takes_a_class_like_tqdm(base: pathlib.Path, tasks: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
     bars: list[Bar] = []
 
     class Bar:
@@ -110,9 +107,7 @@ def test_other_threads_run_meanwhile(tmp_path: pathlib.Path) -> None:
         thread.join()
 
 
-def test_jobs_run_in_several_threads_at_once(
-    base: pathlib.Path, tasks: dict[str, pathlib.Path], tmp_path: pathlib.Path
-) -> None:
+def test_jobs_run_in_several_threads_at_once(base: pathlib.Path, tasks: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
     failed: list[BaseException] = []
 
     def job(number: int) -> None:
@@ -195,7 +190,7 @@ def test_ctrl_c_stops_the_command_cleanly(tmp_path: pathlib.Path) -> None:
     save(tmp_path / "a.safetensors", {name: values * 1.5 for name, values in plain.items()})
     words = ["gram", "--base", "base.safetensors", "-j", "1", "-o", "run.gram", "-v"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tvb", *words, *["t%d=a.safetensors" % number for number in range(12)]],
+        [sys.executable, "-m", "tvb", *words, *[f"t{number}=a.safetensors" for number in range(12)]],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,

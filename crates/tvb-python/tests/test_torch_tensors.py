@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tvb
 from conftest import files
 from test_memory import load
-
-import tvb
 
 torch = pytest.importorskip("torch")
 
@@ -43,9 +42,7 @@ class Model(torch.nn.Module):  # type: ignore[misc,name-defined]
         return tuned
 
 
-def test_torch_and_numpy_make_one_basis(
-    base: pathlib.Path, tasks: dict[str, pathlib.Path], tmp_path: pathlib.Path
-) -> None:
+def test_torch_and_numpy_make_one_basis(base: pathlib.Path, tasks: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
     tvb.compress(tensors(base), {name: tensors(path) for name, path in tasks.items()}, tmp_path / "torch")
     tvb.compress(load(base), {name: load(path) for name, path in tasks.items()}, tmp_path / "numpy")
     assert files(tmp_path / "torch") == files(tmp_path / "numpy")
@@ -134,9 +131,7 @@ def test_strides_and_gradients_do_not_matter_where_tensors_are_read(tmp_path: pa
     torch.manual_seed(0)
     values, tuned = torch.randn(48, 32), torch.randn(48, 32)
     tvb.compress({"w": values}, {"a": {"w": tuned}}, tmp_path / "plain")
-    tvb.compress(
-        {"w": values.T.contiguous().T}, {"a": {"w": torch.nn.Parameter(tuned.clone())}}, tmp_path / "strided"
-    )
+    tvb.compress({"w": values.T.contiguous().T}, {"a": {"w": torch.nn.Parameter(tuned.clone())}}, tmp_path / "strided")
     tvb.compress({"w": values.numpy()}, {"a": {"w": torch.cat([tuned, tuned])[:48]}}, tmp_path / "mixed")
     assert files(tmp_path / "plain") == files(tmp_path / "strided") == files(tmp_path / "mixed")
 

@@ -192,9 +192,7 @@ def _array(name: str, value: Any, label: str) -> np.ndarray[Any, Any]:
     if isinstance(value, np.ndarray):
         return value
     hint = "give the state dict itself" if isinstance(value, Mapping) else "leave it out, or make it an array"
-    raise InputError(
-        f"{label}, tensor {name}: a numpy array or a torch tensor expected, {type(value).__name__} found", hint
-    )
+    raise InputError(f"{label}, tensor {name}: a numpy array or a torch tensor expected, {type(value).__name__} found", hint)
 
 
 def _of_numpy(name: str, array: np.ndarray[Any, Any], label: str) -> Lent:
