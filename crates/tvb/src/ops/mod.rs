@@ -8,6 +8,7 @@ mod factor_gram;
 pub mod generate;
 pub mod generated;
 pub mod gram;
+pub mod gram_part;
 pub mod grams;
 mod in_f32;
 pub mod measure;

@@ -12,7 +12,7 @@ use crate::ops::grams::{Grams, Per};
 use crate::ops::project::encode_in_f32;
 use crate::ops::same_inputs::check_digests;
 use crate::pass::bookmark::{Bookmark, Bookmarks, PassName};
-use crate::pass::{Block, Folded, Grid, Pass, Reads, Runtime, Span, add_to};
+use crate::pass::{Block, Folded, Grid, Pass, Reads, Runtime, add_to};
 use crate::progress::Progress;
 use crate::solve::Coding;
 use tvb_kernels::{Code, CpuEngine, Dtype, Engine, Project, triangle_len};
@@ -99,7 +99,7 @@ struct Setup<'a> {
     /// Sums of a block: its Gram triangle where it is formed, then what was measured.
     n_values: usize,
     n_slots: usize,
-    slot_of: fn(Span) -> usize,
+    slot_of: fn(usize) -> usize,
     per: Per,
     n_measured: usize,
     start: Bookmark,
@@ -133,9 +133,10 @@ impl<'a> Setup<'a> {
         self.n_slots * self.n_values + self.n_measured
     }
 
-    fn add_span(&self, sums: &mut [f64], span: Span, values: &[f64]) {
+    /// Adds the sums of a tensor that has passed.
+    fn add_tensor(&self, sums: &mut [f64], tensor: usize, values: &[f64]) {
         let (triangle, measured) = values.split_at(self.n_values);
-        add_to(&mut sums[(self.slot_of)(span) * self.n_values..][..self.n_values], triangle);
+        add_to(&mut sums[(self.slot_of)(tensor) * self.n_values..][..self.n_values], triangle);
         add_to(&mut sums[self.n_slots * self.n_values..][..self.n_measured], measured);
     }
 
@@ -276,7 +277,7 @@ fn fold_chunk(
         values.extend_from_slice(triangle);
         values.extend_from_slice(&part.measured[index * setup.n_measured..][..setup.n_measured]);
         let sums = &mut state.sums;
-        state.spans.add(block, &values, |span, values| setup.add_span(sums, span, values));
+        state.passing.add(block, &values, |tensor, values| setup.add_tensor(sums, tensor, values));
         let differs = inputs.iter().any(|digest| *digest != inputs[0]);
         let moves = (0..setup.plan.tasks.len()).any(|task| {
             let at = triangle_len(task) + task;
@@ -304,8 +305,8 @@ fn fold_chunk(
 }
 
 fn finish(setup: &Setup<'_>, plan: &Plan, state: Bookmark) -> Result<Coded> {
-    let Bookmark { mut sums, mut spans, digests, .. } = state;
-    spans.close(|span, values| setup.add_span(&mut sums, span, values));
+    let Bookmark { mut sums, mut passing, digests, .. } = state;
+    passing.close(|tensor, values| setup.add_tensor(&mut sums, tensor, values));
     let [inputs, written] = <[TensorDigests; 2]>::try_from(digests)
         .map_err(|_| Error::failed("the bookmark of the codes has no digests of codes"))?;
     let n_tensors = setup.plan.tensors.len();
