@@ -17,6 +17,7 @@ mod loss;
 mod matching;
 mod names;
 mod numbers;
+mod parts;
 mod plan;
 mod shared;
 mod streams;
