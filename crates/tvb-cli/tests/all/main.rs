@@ -18,6 +18,7 @@ mod matching;
 mod names;
 mod numbers;
 mod parts;
+mod parts_killed;
 mod plan;
 mod shared;
 mod streams;

@@ -7,7 +7,7 @@
 
 use super::matrix_file::MatrixFile;
 use super::seal;
-use crate::checkpoint::{Budget, Dtype, SafetensorsLayout, TensorSpec};
+use crate::checkpoint::{Budget, Dtype, SafetensorsLayout, TensorSpec, names};
 use crate::columns::record::PlanRecord;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 pub const FORMAT: &str = "tvb-part";
 const VERSION: &str = "1";
 /// The record's name in the folder of a part that has data.
-pub const RECORD: &str = "part.safetensors";
+pub const RECORD: &str = names::PART;
 /// Larger files are not ours.
 const MAX_BYTES: u64 = 16 << 30;
 
@@ -69,6 +69,9 @@ pub struct PartRecord {
     pub factored: Vec<usize>,
     /// What decides the bytes beside the inputs; the same in all parts of a job.
     pub job: Value,
+    /// What only this part says.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub own: Value,
 }
 
 /// A table beside the record.
@@ -274,6 +277,7 @@ mod tests {
             plan: PlanRecord::of(&Plan::open(path("base"), [path("digits")]).unwrap()).unwrap(),
             factored: vec![1, 5],
             job: serde_json::json!({"a": 1}),
+            own: Value::Null,
         }
     }
 

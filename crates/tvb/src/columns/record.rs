@@ -236,6 +236,16 @@ impl PlanRecord {
         self.columns.iter().flat_map(|column| &column.files).map(|file| Path::new(&file.path))
     }
 
+    /// The same for all copies of these inputs: without paths and times.
+    pub fn contents_key(&self) -> Digest {
+        let mut same = self.clone();
+        for column in &mut same.columns {
+            column.source.clear();
+            column.files.iter_mut().for_each(|file| *file = FileRecord { path: String::new(), modified: None, ..*file });
+        }
+        same.key()
+    }
+
     /// What outputs that are made of these inputs depend on.
     pub fn key(&self) -> Digest {
         Digest::of(serde_json::to_string(self).unwrap_or_default().as_bytes())

@@ -15,6 +15,7 @@ pub mod measure;
 pub mod outputs;
 pub mod products;
 pub mod project;
+pub mod project_part;
 pub mod range;
 pub mod reconstruct;
 pub mod same_inputs;

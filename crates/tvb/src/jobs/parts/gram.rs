@@ -44,6 +44,7 @@ pub fn gram_part(
         plan: PlanRecord::of(plan)?,
         factored: factored.map(|(tensor, _)| tensor).collect(),
         job: Value::Null,
+        own: Value::Null,
     };
     let GramPart { sums, digests } = gram_of_part(plan, part, runtime, progress)?;
     let sums = Table::Sums(&sums, triangle_len(plan.tasks.len()));

@@ -1,11 +1,12 @@
 //! Parts → what one run would have written.
 
+use super::compress::join_basis;
 use super::gram::join_grams;
 use super::set::PartSet;
-use crate::basis::gram_file;
+use crate::basis::{Basis, gram_file};
 use crate::basis::part_file::PartKind;
 use crate::checkpoint::{Existing, StagedOutput};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::Grams;
 use crate::pass::Runtime;
 use crate::progress::Progress;
@@ -21,12 +22,14 @@ pub struct JoinOptions {
     pub existing: Existing,
     /// Whether parts may have read copies of the same files, with other paths and times of change.
     pub copies: bool,
+    /// The folder that the parts of a basis wrote their rows to, where it has another name here than there.
+    pub into: Option<PathBuf>,
 }
 
 impl JoinOptions {
     /// A new output from parts that have read the same files.
     pub fn new(output: impl Into<PathBuf>) -> JoinOptions {
-        JoinOptions { output: output.into(), existing: Existing::Refuse, copies: false }
+        JoinOptions { output: output.into(), existing: Existing::Refuse, copies: false, into: None }
     }
 }
 
@@ -36,6 +39,8 @@ impl JoinOptions {
 pub enum Joined {
     /// Gram matrices, in their file.
     Grams(Box<Grams>),
+    /// A basis, in its folder.
+    Basis(Box<Basis>),
 }
 
 /// Makes of all parts of a job, named in any order, what one run would have written, byte for byte. The inputs need not be at hand.
@@ -53,7 +58,9 @@ pub fn join(parts: &[PathBuf], options: &JoinOptions, runtime: &Runtime, progres
             staged.commit_bytes(&gram_file::to_bytes(&grams)?)?;
             Ok(Joined::Grams(Box::new(grams)))
         }
-        kind => Err(Error::rejected(format!("parts of a Gram pass expected, parts of {} found", kind.in_words()))),
+        PartKind::Codes | PartKind::Atoms | PartKind::Products => {
+            Ok(Joined::Basis(Box::new(join_basis(&set, options, runtime, progress)?)))
+        }
     }
 }
 

@@ -5,10 +5,12 @@
 //! sums and digests of all parts are brought to where a pass over everything would have ended, and the ordinary end of the job
 //! does the rest. A part that died is run again; nothing else is affected.
 
+mod compress;
 mod gram;
 mod join;
 mod set;
 
+pub use compress::compress_part;
 pub use gram::gram_part;
 pub use join::{JoinOptions, Joined, join};
 pub use set::{FoundPart, PartSet};

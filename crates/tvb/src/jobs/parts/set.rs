@@ -7,6 +7,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::pass::Part;
 use crate::shown::shown_path;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -142,7 +143,9 @@ fn check_same_job(path: &Path, record: &PartRecord, other: &Path, expected: &Par
         return rejected(format!("a part made by {expected} expected, as {other} is, one by {own} found"), ONE_JOB);
     }
     if record.job != expected.job {
-        return rejected(format!("made with other options than {other}"), ONE_JOB);
+        let (what, own, expected) = difference(&record.job, &expected.job);
+        let (own, expected) = (crate::shown::shown(&own), crate::shown::shown(&expected));
+        return rejected(format!("made with other options than {other}: {what} {expected} expected, {own} found"), ONE_JOB);
     }
     if let Some(difference) = expected.plan.difference(&record.plan, copies) {
         let hint = match difference.of_copies {
@@ -158,6 +161,19 @@ fn check_same_job(path: &Path, record: &PartRecord, other: &Path, expected: &Par
         );
     }
     Ok(())
+}
+
+/// The first option that differs, and both of its values, `own` first.
+fn difference(own: &Value, other: &Value) -> (String, String, String) {
+    let short = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    if let (Some(own), Some(other)) = (own.as_object(), other.as_object()) {
+        let differing = own.iter().find(|(key, value)| other.get(key.as_str()) != Some(*value));
+        if let Some((key, value)) = differing {
+            let (what, a, b) = difference(value, other.get(key.as_str()).unwrap_or(&Value::Null));
+            return (if what.is_empty() { key.clone() } else { what }, a, b);
+        }
+    }
+    (String::new(), short(own), short(other))
 }
 
 fn check_complete(found: &BTreeMap<Part, FoundPart>, n_parts: usize) -> Result<()> {
