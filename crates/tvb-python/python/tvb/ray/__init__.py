@@ -57,6 +57,7 @@ def compress(
     - `ray_options`: more options of the tasks, as `ray.remote` takes them: `resources`, `label_selector`, `runtime_env`, ….
     - `progress`: as in `tvb.compress`; one bar for all parts.
     - `options`: all others of `tvb.compress`: `bits`, `keep_sum`, `atoms`, `ratio`, `method`, `gram`, `include`, `memory` (of a part), ….
+      `device` is `"cpu"` where nothing is said: nodes may differ in their GPUs, and all parts must be of one kind of device.
 
     With mixtures (`atoms`, `ratio`, `method`, `dtype`, `max_bytes`, `max_error`) there are two rounds: parts of the Gram matrix, then
     parts of the basis.
@@ -72,7 +73,7 @@ def compress(
     """
     ray = {"address": address, "n_parts": parts, "num_cpus": num_cpus, "retries": retries, "ray_options": ray_options}
     with Job(base, tasks, out, overwrite=overwrite, progress=progress, **ray) as job:
-        options = {name: value for name, value in options.items() if value is not None}
+        options = {"device": "cpu", **{name: value for name, value in options.items() if value is not None}}
         if "gram" in options:
             options["gram"] = job.seen(options["gram"], "gram")
         elif any(name in options for name in _OF_MIXTURES):
@@ -104,6 +105,6 @@ def gram(
     """
     ray = {"address": address, "n_parts": parts, "num_cpus": num_cpus, "retries": retries, "ray_options": ray_options}
     with Job(base, tasks, out, overwrite=overwrite, progress=progress, **ray) as job:
-        options = {name: value for name, value in options.items() if value is not None}
+        options = {"device": "cpu", **{name: value for name, value in options.items() if value is not None}}
         found: Gram = job.join(job.parts("gram", options), None)
         return found

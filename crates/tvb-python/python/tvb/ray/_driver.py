@@ -60,6 +60,7 @@ class Job:
         self.folder = self.out.with_name(f"{self.out.name}.parts-{secrets.token_hex(4)}")
         self._made: list[Path] = []
         self._pending: list[Any] = []
+        self._said: set[str] = set()
         self._is_ours = False
         self._board: Any = None
 
@@ -143,6 +144,11 @@ class Job:
                 f"part {number} of {self._n_parts}: its worker died {self._retries + 1} times: {_last_line(error)}",
                 "a worker that needs more memory than there is gets killed; memory= caps that of a part",
             ) from error
+        for level, line in found.get("said", []):
+            # All parts say the same of the inputs.
+            if line not in self._said:
+                self._said.add(line)
+                _LOG.log(level, "%s", line)
         if "error" in found:
             _LOG.info("part %d of %d failed on node %s", number, self._n_parts, found["node"])
             raise getattr(tvb, found["error"], tvb.Error)(found["message"], found["hint"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import time
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import tvb
+
+_LOG = logging.getLogger("tvb")
 
 #: How long a folder that the driver has just made may take to be seen on another node: network file systems remember what was not there.
 _SEEN_WITHIN_S = 10.0
@@ -20,6 +23,11 @@ _REPORT_EVERY_S = 0.2
 def run(order: dict[str, Any], board: Any) -> dict[str, Any]:
     """Does the part that `order` is about. Returns where it is, or what went wrong: tvb's errors are no reason to try again."""
     node = _node()
+    with _Said() as said:
+        return {**_answer(order, board, node), "said": said.lines}
+
+
+def _answer(order: dict[str, Any], board: Any, node: str) -> dict[str, Any]:
     try:
         if order["version"] != tvb.__version__:
             raise tvb.FailedError(
@@ -51,6 +59,27 @@ def _check_seen(order: dict[str, Any], node: str) -> None:
             raise tvb.FailedError(
                 f"node {node} does not see {path}", "the inputs must be on a file system that all nodes share, under one name"
             )
+
+
+class _Said(logging.Handler):
+    """Keeps what is said in the log, for the driver to say: what was left out, for example."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.lines: list[tuple[int, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append((record.levelno, record.getMessage()))
+
+    def __enter__(self) -> _Said:
+        self._level = _LOG.level
+        _LOG.setLevel(logging.INFO)
+        _LOG.addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _LOG.removeHandler(self)
+        _LOG.setLevel(self._level)
 
 
 def _node() -> str:
