@@ -89,13 +89,13 @@ impl Command {
 
 /// Parses the arguments, runs the command they name, shows its answer, and returns the exit code.
 pub(crate) fn run(args: Vec<OsString>) -> u8 {
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
         Err(error) => return output::show_usage(error),
     };
     let is_json = cli.common.json;
     logging::start(&cli.common);
-    let context = match Context::new(cli.common, None).and_then(|context| interrupt::listen().map(|()| context)) {
+    let context = match Context::new(cli.common, args, None).and_then(|context| interrupt::listen().map(|()| context)) {
         Ok(context) => context,
         Err(error) => return output::show(Err(error), &[], is_json),
     };

@@ -1,21 +1,18 @@
-//! One command asked for by another program, with the flags that a user would type: read by the same parser, checked by the same
-//! code, refused in the same words. Nothing is printed; what the command prints with `--json` is its answer.
-//!
-//! A program that holds its inputs itself asks for the parts: what the flags say of the selection, the job and the device.
+//! What another program asks for in this process: one command, with the flags that a user would type, or the device that they
+//! would choose. The flags are read by the same parser and checked by the same code, and refused in the same words. Nothing is
+//! printed; what the command prints with `--json` is its answer.
 
-use crate::args::Context;
+use crate::args::{CommonArgs, Context};
 use crate::cli::{Cli, Command};
+use crate::given::Given;
 use crate::output::with_escaped_words;
-use clap::Parser as _;
+use clap::Parser;
 use serde_json::Value;
 use std::ffi::OsString;
 use std::sync::Arc;
-use tvb::checkpoint::OpenOptions;
-use tvb::columns::plan::{Plan, Selection};
 use tvb::cost::Work;
-use tvb::jobs::compress::CompressOptions;
 use tvb::progress::Progress;
-use tvb::{Error, Existing, Result, Runtime};
+use tvb::{Error, Result, Runtime};
 
 /// A command with its flags, read and checked.
 pub struct Invocation {
@@ -24,14 +21,15 @@ pub struct Invocation {
 }
 
 impl Invocation {
-    /// Reads a command and its flags, without the program's name. `listener` hears of the progress, and says when to stop.
+    /// Reads a command and its flags, without the program's name. `given` is looked at for what stands in place of a path before
+    /// any is opened. `listener` hears of the progress, and says when to stop.
     ///
     /// # Errors
     /// Usage: what the command refuses before it opens anything.
-    pub fn parse(words: Vec<OsString>, listener: Arc<dyn Progress + Send + Sync>) -> Result<Invocation> {
-        let words = std::iter::once(OsString::from("tvb")).chain(words);
-        let Cli { command, common } = Cli::try_parse_from(words).map_err(usage)?;
-        Ok(Invocation { command, context: Context::new(common, Some(listener))? })
+    pub fn parse(words: Vec<OsString>, given: Given, listener: Arc<dyn Progress + Send + Sync>) -> Result<Invocation> {
+        let words = with_name(words);
+        let Cli { command, common } = Cli::try_parse_from(&words).map_err(usage)?;
+        Ok(Invocation { command, context: Context::new(common, words, Some(listener))?.with(given) })
     }
 
     /// Does what was asked for; the answer is the object of `--json`.
@@ -41,58 +39,34 @@ impl Invocation {
     pub fn run(self) -> Result<Value> {
         self.command.run(&self.context)?.into_json()
     }
+}
+
+/// The flags that every command has, for a job that is none of them.
+pub struct Setup {
+    context: Context,
+}
+
+/// Those flags alone.
+#[derive(Debug, Parser)]
+struct CommonFlags {
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+impl Setup {
+    /// Reads flags such as `--device` and `--threads`.
+    ///
+    /// # Errors
+    /// Usage: others, or values that they do not take.
+    pub fn parse(flags: Vec<OsString>, listener: Arc<dyn Progress + Send + Sync>) -> Result<Setup> {
+        let words = with_name(flags);
+        let CommonFlags { common } = CommonFlags::try_parse_from(&words).map_err(usage)?;
+        Ok(Setup { context: Context::new(common, words, Some(listener))? })
+    }
 
     /// What hears of the progress.
     pub fn progress(&self) -> &dyn Progress {
         &self.context.progress
-    }
-
-    /// How checkpoints are opened.
-    pub fn open_options(&self) -> OpenOptions {
-        let key = match &self.command {
-            Command::Compress(args) => args.inputs.selection.key.clone(),
-            Command::Gram(args) => args.inputs.selection.key.clone(),
-            Command::Add(args) => args.edit.originals.selection.key.clone(),
-            Command::Verify(args) => args.selection.key.clone(),
-            _ => None,
-        };
-        OpenOptions { key, budget: self.context.budget.clone() }
-    }
-
-    /// Which tensors take part.
-    ///
-    /// # Errors
-    /// Usage: not a regular expression, no such rule.
-    pub fn selection(&self) -> Result<Selection> {
-        match &self.command {
-            Command::Compress(args) => args.inputs.selection.selection(),
-            Command::Gram(args) => args.inputs.selection.selection(),
-            Command::Add(args) => args.edit.originals.selection.selection(),
-            Command::Verify(args) => args.selection.selection(),
-            _ => Ok(Selection::all()),
-        }
-    }
-
-    /// What `compress` shall make of this plan.
-    ///
-    /// # Errors
-    /// Usage: another command; options that do not fit each other, an unknown method or task.
-    pub fn compress_options(&self, plan: &Plan) -> Result<CompressOptions> {
-        match &self.command {
-            Command::Compress(args) => args.options(plan),
-            _ => Err(Error::usage("the command compress expected, another found")),
-        }
-    }
-
-    /// What is done with an output that is there.
-    pub fn existing(&self) -> Existing {
-        let overwrites = match &self.command {
-            Command::Compress(args) => args.overwrite,
-            Command::Gram(args) => args.overwrite,
-            Command::Add(args) => args.edit.overwrite,
-            _ => false,
-        };
-        if overwrites { Existing::Replace } else { Existing::Refuse }
     }
 
     /// Opens the device that was asked for, or the one that does `work` soonest.
@@ -104,15 +78,17 @@ impl Invocation {
     }
 }
 
+fn with_name(words: Vec<OsString>) -> Vec<OsString> {
+    std::iter::once("tvb".into()).chain(words).collect()
+}
+
 /// clap's message on one line, without the usage and the pointers to help pages.
 fn usage(error: clap::Error) -> Error {
     let text = with_escaped_words(error).render().to_string();
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines.next().unwrap_or("wrong usage");
-    let message = first.strip_prefix("error: ").unwrap_or(first);
-    let tip = lines.find_map(|line| line.strip_prefix("tip: ").map(str::to_owned));
-    let made = Error::usage(message);
-    match tip {
+    let made = Error::usage(first.strip_prefix("error: ").unwrap_or(first));
+    match lines.find_map(|line| line.strip_prefix("tip: ")) {
         Some(tip) => made.hint(tip),
         None => made,
     }
@@ -121,10 +97,11 @@ fn usage(error: clap::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tvb::checkpoint::{Checkpoint, Dtype, Lent, LentTensor};
     use tvb::{ErrorKind, Silent};
 
-    fn parse(words: &[&str]) -> Result<Invocation> {
-        Invocation::parse(words.iter().map(OsString::from).collect(), Arc::new(Silent))
+    fn run(words: &[&str], given: Given) -> Result<Value> {
+        Invocation::parse(words.iter().map(OsString::from).collect(), given, Arc::new(Silent))?.run()
     }
 
     #[test]
@@ -132,21 +109,31 @@ mod tests {
         let cases = [
             (&["gram", "--bse", "b", "t", "-o", "g"][..], "unexpected argument '--bse' found", "a similar argument"),
             (&["compress", "--base", "b", "t", "-o", "o", "--bits", "7"], "bits: one of 0.25,", ""),
-            (&["plan"], "", ""),
+            (&["gram", "--base", "b", "t", "-o", "g", "--memory", "x"], "invalid value 'x'", ""),
         ];
         for (words, message, hint) in cases {
-            let error = parse(words).err().expect("refused");
+            let error = run(words, Given::default()).expect_err("refused");
             assert_eq!(error.kind(), ErrorKind::Usage, "{words:?}");
             assert!(error.message().contains(message) && !error.message().contains('\n'), "{error}");
             assert!(error.hint_text().unwrap_or_default().contains(hint), "{hint:?} expected, {error:?} found");
         }
+        let flags = vec!["--devce=cpu".into()];
+        assert_eq!(Setup::parse(flags, Arc::new(Silent)).err().expect("refused").kind(), ErrorKind::Usage);
+        let missing = run(&["inspect", "nowhere"], Given::default()).expect_err("nothing there");
+        assert_eq!(missing.kind(), ErrorKind::Rejected);
     }
 
     #[test]
-    fn a_command_that_runs_answers_what_it_would_print_as_json() {
-        let answer = parse(&["devices"]).and_then(Invocation::run).expect("devices");
-        assert!(answer.get("devices").or(answer.get("cpu")).is_some(), "{answer}");
-        let missing = parse(&["inspect", "nowhere"]).and_then(Invocation::run).expect_err("nothing there");
-        assert_eq!(missing.kind(), ErrorKind::Rejected);
+    fn what_is_given_stands_for_a_path() {
+        let model = |values: [f32; 2]| {
+            let bytes = Lent::owned(values.iter().flat_map(|value| value.to_le_bytes()).collect());
+            let tensor = LentTensor { name: "w".into(), dtype: Dtype::F32, shape: vec![2], bytes };
+            Checkpoint::in_memory("state dict in memory", vec![tensor]).expect("a checkpoint")
+        };
+        let given = Given::new([("memory:0".into(), model([1.0, 2.0])), ("memory:1".into(), model([1.0, 5.0]))]);
+        let answer = run(&["check", "--base", "memory:0", "a=memory:1"], given.clone()).expect("they fit");
+        assert_eq!(answer.get("n_tensors"), Some(&1.into()), "{answer}");
+        let missing = run(&["check", "--base", "memory:0", "a=memory:2"], given).expect_err("nobody gave it");
+        assert!(missing.message().starts_with("task a: memory:2"), "{missing}");
     }
 }

@@ -1,5 +1,5 @@
-//! The command `tvb` as a library: the program itself ([`run`]), and one of its commands asked for by another program
-//! ([`Invocation`]), with the same flags, checks and messages.
+//! The command `tvb` as a library: the program itself ([`run`]), and one of its commands asked for by another program in
+//! its own process ([`Invocation`]), with the same flags, checks and messages.
 
 // Nothing that a user or a file says may end in a panic.
 #![cfg_attr(
@@ -20,6 +20,7 @@ mod bench;
 mod cli;
 mod coding;
 mod commands;
+mod given;
 mod inputs;
 mod interrupt;
 mod invocation;
@@ -30,7 +31,8 @@ mod progress;
 mod saved;
 mod solving;
 
-pub use invocation::Invocation;
+pub use given::Given;
+pub use invocation::{Invocation, Setup};
 
 use std::ffi::OsString;
 use tvb::ErrorKind;

@@ -5,9 +5,9 @@
 //! |---|---|
 //! | `work.rs` | a job on a thread of its own, while Python's looks for signals and hears of the progress |
 //! | `errors.rs` | errors as exceptions |
-//! | `inputs.rs` | paths and tensors in memory as a base and tasks |
-//! | `jobs.rs` | compress, gram, and commands by their words |
-//! | `basis.rs` | an open basis |
+//! | `memory.rs` | tensors that Python holds |
+//! | `commands.rs` | commands by their words |
+//! | `basis.rs`, `gram.rs` | an open basis, a Gram file |
 //! | `matrices.rs` | small matrices as bytes |
 
 #![cfg_attr(
@@ -23,10 +23,11 @@
 )]
 
 mod basis;
+mod commands;
 mod errors;
-mod inputs;
-mod jobs;
+mod gram;
 mod matrices;
+mod memory;
 mod work;
 
 use pyo3::prelude::*;
@@ -37,7 +38,9 @@ mod _tvb {
     #[pymodule_export]
     use super::basis::{Basis, open};
     #[pymodule_export]
-    use super::jobs::{answer, command, compress, gram, quiet_driver};
+    use super::commands::{answer, check_name, command, quiet_driver};
+    #[pymodule_export]
+    use super::gram::{Gram, read_gram};
 
     /// This program's version.
     #[pymodule_export]

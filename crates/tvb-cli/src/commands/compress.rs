@@ -100,7 +100,15 @@ impl DtypeName {
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let plan = args.inputs.plan(context)?;
-    let options = args.options(&plan)?;
+    let names: Vec<String> = plan.tasks.iter().map(|task| task.name.clone()).collect();
+    let options = storage(args, &names)?
+        .balance(args.method.tuning.balance)
+        .coordinates(args.method.tuning.coordinates())
+        .clip(args.clip)
+        .gram(args.gram.clone())
+        .keep(args.keep_inputs.keep())
+        .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
+        .protect(args.method.tuning.init.iter().fold(Inputs::none(), |inputs, path| inputs.and(path)));
     if args.dry_run {
         return dry_run(plan, options, context);
     }
@@ -120,21 +128,6 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     Answer::add(&mut json, "float32_bytes", made.basis.full_bytes());
     Answer::add(&mut json, "input_bytes", input_bytes);
     Ok(Answer::new(summary(&made, input_bytes, elapsed, &device), json))
-}
-
-impl Args {
-    /// What was meant for the tasks of this plan.
-    pub(crate) fn options(&self, plan: &Plan) -> Result<CompressOptions> {
-        let names: Vec<String> = plan.tasks.iter().map(|task| task.name.clone()).collect();
-        Ok(storage(self, &names)?
-            .balance(self.method.tuning.balance)
-            .coordinates(self.method.tuning.coordinates())
-            .clip(self.clip)
-            .gram(self.gram.clone())
-            .keep(self.keep_inputs.keep())
-            .existing(if self.overwrite { Existing::Replace } else { Existing::Refuse })
-            .protect(self.method.tuning.init.iter().fold(Inputs::none(), |inputs, path| inputs.and(path))))
-    }
 }
 
 /// Method, size and storage: tasks that are coded as they are, unless a method or a number of atoms is asked for.

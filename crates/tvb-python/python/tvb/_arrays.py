@@ -33,6 +33,9 @@ _NUMPY = {
 #: The same by torch's.
 _TORCH = {f"torch.{name}": dtype for name, dtype in _NUMPY.items()}
 
+#: Types in which edits are formed.
+FORMED = ("float32", "float16", "bfloat16")
+
 
 class Lent(NamedTuple):
     """The memory of one tensor, row after row without gaps. ``owner`` keeps it alive."""
@@ -81,6 +84,29 @@ def writable(tensors: Mapping[str, Any], label: str) -> list[Lent]:
     return [_write(name, value, label) for name, value in tensors.items()]
 
 
+def empty(name: str, shape: tuple[int, ...], dtype: str, as_torch: bool) -> tuple[Any, Lent]:
+    """A new array or tensor, and its memory to be written."""
+    if dtype not in FORMED:
+        raise UsageError(f"dtype: one of {', '.join(FORMED)} expected, {dtype!r} found")
+    if as_torch:
+        try:
+            import torch
+        except ImportError:
+            raise UsageError("as_torch: torch cannot be imported", "pip install torch, or take numpy arrays") from None
+        tensor = torch.empty(shape, dtype=getattr(torch, dtype))
+        return tensor, _of_torch(name, tensor, "edit")
+    kind: Any = dtype
+    if dtype == "bfloat16":
+        try:
+            from ml_dtypes import bfloat16
+        except ImportError:
+            hint = "pip install ml_dtypes, or take torch tensors with as_torch=True"
+            raise UsageError("dtype: numpy has no bfloat16 without the package ml_dtypes", hint) from None
+        kind = bfloat16
+    array = np.empty(shape, dtype=kind)
+    return array, _of_numpy(name, array, "edit")
+
+
 def told(lent: Iterable[Lent]) -> None:
     """Lets autograd know that tensors were written to, so that it refuses to go back through what it kept of them."""
     torch = torch_module()
@@ -114,6 +140,8 @@ def _write(name: str, value: Any, label: str) -> Lent:
     _check_name(name, label)
     torch = torch_module()
     if torch is not None and isinstance(value, torch.Tensor):
+        if value.is_conj() or value.is_neg():
+            raise InputError(f"{label}, tensor {name}: values as they are expected, a view that negates them found", "copy it")
         value = _plain(name, value, label, torch)
         if value.device.type != "cpu":
             raise InputError(

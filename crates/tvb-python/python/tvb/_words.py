@@ -1,10 +1,12 @@
-"""Arguments as the words of the command, which has the one parser for them: what it means and refuses is the same for both."""
+"""Arguments as the words of the command, which has the one parser for them: what they mean and what is refused is the same."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from ._errors import UsageError
 
 #: A path, as text or as an object of :mod:`pathlib`.
 Path = str | os.PathLike[str]
@@ -17,11 +19,9 @@ def number(value: Any) -> str:
     return str(value)
 
 
-def bits_or_off(value: Any) -> str | None:
+def bits_or_off(value: Any) -> Any:
     """``keep_sum``: bits, or off for 0, False and "off"."""
-    if value is None:
-        return None
-    return "off" if value is False or value == 0 else number(value)
+    return "off" if value is False or (value is not None and value == 0) else value
 
 
 def weighted(weights: Mapping[str, float] | None) -> list[str] | None:
@@ -29,9 +29,11 @@ def weighted(weights: Mapping[str, float] | None) -> list[str] | None:
     return None if weights is None else [f"{name}:{number(weight)}" for name, weight in weights.items()]
 
 
-def listed(value: str | Iterable[str] | None) -> list[str] | None:
-    """One text or several."""
-    return None if value is None else [value] if isinstance(value, str) else list(value)
+def listed(value: Any) -> list[Any] | None:
+    """One text or number, or several."""
+    if value is None:
+        return None
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
 
 
 def flags(**words: Any) -> list[str]:
@@ -47,6 +49,19 @@ def flags(**words: Any) -> list[str]:
             typed.extend(f"{flag}={number(one)}" for one in value)
         elif isinstance(value, os.PathLike):
             typed.append(f"{flag}={os.fsdecode(value)}")
-        else:
+        elif isinstance(value, (str, int, float)) or hasattr(value, "__index__") or hasattr(value, "__float__"):
             typed.append(f"{flag}={number(value)}")
+        else:
+            raise UsageError(f"{name}: a text or a number expected, {type(value).__name__} found")
     return typed
+
+
+def part_of(part: Any) -> str | None:
+    """``(k, n)`` or ``"k/n"`` as the command has it."""
+    if part is None or isinstance(part, str):
+        return part
+    if isinstance(part, Iterable):
+        numbers = list(part)
+        if len(numbers) == 2:
+            return f"{numbers[0]}/{numbers[1]}"
+    raise UsageError(f"part: (number, parts) such as (1, 4) expected, {part!r} found")
