@@ -115,7 +115,9 @@ def test_the_bytes_are_those_of_one_run(inputs: tuple[Path, dict[str, Path]], tm
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kills as Unix does")
 @pytest.mark.parametrize("options", [{"bits": 2}, {"atoms": 2, "method": "pca"}])
-def test_a_worker_killed_at_work_changes_nothing(inputs: tuple[Path, dict[str, Path]], tmp_path: Path, options: dict[str, Any]) -> None:
+def test_a_worker_killed_at_work_changes_nothing(
+    inputs: tuple[Path, dict[str, Path]], tmp_path: Path, options: dict[str, Any]
+) -> None:
     base, tasks = inputs
     tvb.compress(base, tasks, tmp_path / "one", **options)
     killed: list[int] = []
@@ -142,7 +144,9 @@ def test_a_worker_killed_at_work_changes_nothing(inputs: tuple[Path, dict[str, P
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks /proc which node a worker is of")
-def test_the_parts_of_a_lost_node_run_elsewhere(inputs: tuple[Path, dict[str, Path]], tmp_path: Path, cluster: Any) -> None:
+def test_the_parts_of_a_lost_node_run_elsewhere(
+    inputs: tuple[Path, dict[str, Path]], tmp_path: Path, cluster: Any
+) -> None:
     base, tasks = inputs
     tvb.compress(base, tasks, tmp_path / "one", bits=2)
     lost: list[Any] = []
@@ -171,7 +175,10 @@ def test_two_jobs_at_once_do_not_touch_each_other(inputs: tuple[Path, dict[str, 
     tvb.compress(base, tasks, tmp_path / "one", bits=1)
     work = tmp_path / "work"
     work.mkdir()
-    threads = [threading.Thread(target=tvb.ray.compress, args=(base, tasks, work / name), kwargs={"bits": 1, "parts": 3}) for name in "ab"]
+    threads = [
+        threading.Thread(target=tvb.ray.compress, args=(base, tasks, work / name), kwargs={"bits": 1, "parts": 3})
+        for name in "ab"
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -232,10 +239,28 @@ def test_a_part_that_always_dies_is_said(inputs: tuple[Path, dict[str, Path]], t
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as Unix sends them")
 def test_ctrl_c_stops_the_parts_and_leaves_nothing(inputs: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:
     base, tasks = inputs
-    words = [sys.executable, "-m", "tvb.ray", "compress", "-q", "--base", str(base), *(f"{name}={path}" for name, path in tasks.items())]
+    words = [
+        sys.executable,
+        "-m",
+        "tvb.ray",
+        "compress",
+        "-q",
+        "--base",
+        str(base),
+        *(f"{name}={path}" for name, path in tasks.items()),
+    ]
     work = tmp_path / "work"
     work.mkdir()
-    words += ["-o", str(work / "out"), "--parts", "64", "--bits", "2", "--address", ray.get_runtime_context().gcs_address]
+    words += [
+        "-o",
+        str(work / "out"),
+        "--parts",
+        "64",
+        "--bits",
+        "2",
+        "--address",
+        ray.get_runtime_context().gcs_address,
+    ]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as driver:
         when(part_at_work(work, "compress"), lambda _: driver.send_signal(signal.SIGINT)).join()
         _, text = driver.communicate(timeout=60)
@@ -249,7 +274,9 @@ def test_from_the_shell(inputs: tuple[Path, dict[str, Path]], tmp_path: Path) ->
     address = ["--address", ray.get_runtime_context().gcs_address]
     words = [sys.executable, "-m", "tvb.ray"]
     its = ["--base", str(base), *(f"{name}={path}" for name, path in tasks.items()), *address, "--parts", "3"]
-    done = subprocess.run([*words, "compress", *its, "-o", str(tmp_path / "out"), "--bits", "2"], capture_output=True, text=True)
+    done = subprocess.run(
+        [*words, "compress", *its, "-o", str(tmp_path / "out"), "--bits", "2"], capture_output=True, text=True
+    )
     assert done.returncode == 0 and done.stdout.strip() == str(tmp_path / "out"), done.stderr
     tvb.compress(base, tasks, tmp_path / "one", bits=2)
     assert contents(tmp_path / "out") == contents(tmp_path / "one")

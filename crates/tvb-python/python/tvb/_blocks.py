@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Union
 
 from ._errors import UsageError
 
-#: A number of blocks, patterns of which the first that is found in a name decides, or a function from a name to its block's name.
-Blocks = Union[int, Sequence[str], Callable[[str], object]]
+#: A number of blocks, patterns of which the first found in a name takes it, or a function from a name to its block's name.
+Blocks = int | Sequence[str] | Callable[[str], object]
 
 
 def blocks_of(names: Sequence[str], blocks: Blocks) -> dict[str, list[str]]:
@@ -43,17 +42,18 @@ def _by_pattern(names: Sequence[str], patterns: Sequence[str]) -> dict[str, list
     found: dict[str, list[str]] = {pattern.pattern: [] for pattern in compiled}
     if len(found) < len(compiled):
         raise UsageError("blocks: a pattern is there twice")
-    lost = []
+    lost: list[str] = []
     for name in names:
-        pattern = next((pattern for pattern in compiled if pattern.search(name)), None)
-        if pattern is None:
+        taken = next((pattern.pattern for pattern in compiled if pattern.search(name)), None)
+        if taken is None:
             lost.append(name)
         else:
-            found[pattern.pattern].append(name)
+            found[taken].append(name)
     if lost:
         more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
         raise UsageError(
-            f"blocks: no pattern matches {', '.join(lost[:3])}{more}", "end the list with '' to take all others as one block"
+            f"blocks: no pattern matches {', '.join(lost[:3])}{more}",
+            "end the list with '' to take all others as one block",
         )
     empty = [pattern for pattern, tensors in found.items() if not tensors]
     if empty:
@@ -68,7 +68,8 @@ _LAYER = re.compile(r"(?:^|\.)(\d+)(?=\.|$)")
 def _by_layer(names: Sequence[str], n_blocks: int) -> dict[str, list[str]]:
     """Layers in order, in `n_blocks` runs of nearly the same length.
 
-    What stands before the first layer (embeddings) goes with the first block, what stands behind the last (the head) with the last.
+    What stands before the first layer (embeddings) goes with the first block, any other tensor of no layer (the head) with the one
+    before it.
     """
     stacks: dict[str, set[int]] = {}
     layer_of: dict[str, tuple[str, int]] = {}
@@ -87,7 +88,6 @@ def _by_layer(names: Sequence[str], n_blocks: int) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {f"block{index}": [] for index in range(n_blocks)}
     here = 0
     for name in names:
-        # A tensor of no layer goes with the layer before it, save that the last ones go with the last block.
         here = place[layer_of[name]] if name in layer_of else here
         found[f"block{here}"].append(name)
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,7 +16,7 @@ _WRAPPERS = frozenset({"module", "_orig_mod", "_forward_module", "_fsdp_wrapped_
 class Targets:
     """The names of a model's tensors, asked for by those of a basis."""
 
-    def __init__(self, first: dict[str, str], basis: Union[str, os.PathLike[str]]) -> None:
+    def __init__(self, first: dict[str, str], basis: str | os.PathLike[str]) -> None:
         self.basis = os.fspath(basis)
         #: From every name without wrappers to the first name of its tensor.
         self._first: dict[str, str] = {}
@@ -29,8 +29,8 @@ class Targets:
     def find(self, names: Sequence[str]) -> dict[str, str]:
         """Each name's tensor, by its first name in the model. A name that the model lacks is missing from the answer.
 
-        A prefix that all names need (`bert.` of a model with a head, where the basis is of the body, or the reverse) is put on or
-        taken off, if exactly one fits all.
+        A prefix that all names need (`bert.` of a model with a head, where the basis is of the body, or the reverse) is put
+        on or taken off, if exactly one fits all.
         """
         found = {name: self._first[name] for name in names if name in self._first}
         if len(found) == len(names) or not names:
@@ -57,7 +57,7 @@ class _Way:
         return name[len(self.lead) :] if name.startswith(self.lead) else ""
 
 
-def targets_of(model: nn.Module, basis: Union[str, os.PathLike[str]]) -> Targets:
+def targets_of(model: nn.Module, basis: str | os.PathLike[str]) -> Targets:
     """The names of a model's parameters and buffers; those of one tensor lead to its first."""
     first: dict[int, str] = {}
     names = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]

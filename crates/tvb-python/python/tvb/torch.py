@@ -21,7 +21,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -46,36 +46,40 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 class Coefficients(nn.Module):
     """A base model plus a weighted sum of a basis's task vectors, whose weights are the parameters.
 
-    `model` is the base as a module; its tensors are found under the basis's names (wrappers' prefixes are seen through, tied
-    parameters are moved once). `forward` passes what it is given to the model's `forward`, with theta0 + sum of c_i * tau_i in place
-    of its tensors. Gradients reach the coefficients alone.
+    ``forward`` passes what it is given to the model's ``forward``, with theta0 + sum of c_i * tau_i in place of its tensors. Gradients
+    reach the coefficients alone. The basis's tensors are found by name: wrappers' prefixes are seen through, and tied parameters are
+    edited once.
 
-    - `tasks`: names of the tasks that take part; all where nothing is said.
-    - `blocks`: one coefficient for each task (`None`), or a row of them for each block of tensors: a number of runs of layers; a list
-      of patterns, of which the first found in a name takes it; or a function from a tensor's name to its block's name.
-    - `init`: where the coefficients start: a number, `"sum"` (every task with weight 1), or a dict of weights by task (others 0).
-    - `dtype`: how task vectors are held: `"float32"`, `"bfloat16"`, `"float16"`.
+    Memory beside the model: each task vector once (``n_bytes`` says how much), and the edited tensors of one forward pass, one copy of
+    what is edited. Backward takes no further copy of the model, however many tasks there are. A float buffer that the basis edits (a
+    BatchNorm's mean) moves with the coefficients, but carries no gradient; in training, buffers are updated in a copy that is dropped.
 
-    Memory beside the model: each task vector once (4 or 2 bytes for each parameter and task; `.n_bytes` says how much), and the edited
-    tensors of one forward pass (one copy of what is edited). Backward takes no further copy of the model, however many tasks there
-    are. A float buffer that the basis edits (a BatchNorm's mean) moves with the coefficients, but carries no gradient; in training,
-    buffers are updated in a copy that is dropped.
-
-    `.to()`, `.cuda()` and the like move the model, the task vectors and the coefficients; the coefficients stay in float32 (or
-    float64) and the task vectors in their own format. `.train()` and `.eval()` are passed on to the model. `state_dict()` holds the
+    ``.to()``, ``.cuda()`` and the like move the model, the task vectors and the coefficients; coefficients stay in float32 (or
+    float64), task vectors in their own type. ``.train()`` and ``.eval()`` are passed on to the model. ``state_dict()`` holds the
     coefficients alone.
 
-    Raises `tvb.InputError` where the basis's tensors do not fit the model (all of them are listed), `tvb.UsageError` for unknown
-    tasks or blocks.
+    Args:
+        model: The base as a module. It is not changed.
+        basis: A basis of that base.
+        tasks: Names of the tasks that take part; all where nothing is said.
+        blocks: ``None`` for one coefficient for each task. For a row of them for each block of tensors: a number of runs of layers; a
+            list of patterns, of which the first found in a tensor's name takes it; or a function from a name to its block's name.
+        init: Where the coefficients start: a number, ``"sum"`` (every task with weight 1), or weights by task (others 0).
+        dtype: How task vectors are held: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+        progress: As of :func:`tvb.compress`.
 
-    Example:
+    Raises:
+        InputError: The basis's tensors do not fit the model; all of them are listed.
+        UsageError: Unknown tasks, or blocks that leave a tensor out.
 
-        >>> fitted = tvb.torch.Coefficients(model, basis, blocks=4, init=0.3)      # doctest: +SKIP
-        >>> fitted.values.shape                                                    # doctest: +SKIP
-        torch.Size([4, 3])
+    >>> fitted = tvb.torch.Coefficients(model, basis, blocks=4, init=0.3)
+    >>> fitted.values.shape
+    torch.Size([4, 2])
     """
 
+    #: The coefficients: ``[n_tasks]``, or ``[n_blocks, n_tasks]``.
     values: nn.Parameter
+    _model: nn.Module
 
     def __init__(
         self,
@@ -84,7 +88,7 @@ class Coefficients(nn.Module):
         *,
         tasks: Sequence[str] | None = None,
         blocks: Blocks | None = None,
-        init: Union[float, str, Mapping[str, float]] = 0.0,
+        init: float | str | Mapping[str, float] = 0.0,
         dtype: str = "float32",
         progress: Any = None,
     ) -> None:
@@ -96,15 +100,15 @@ class Coefficients(nn.Module):
         object.__setattr__(self, "_model", model)
         self._tasks = names
         self._vectors: dict[str, list[torch.Tensor | None]] = {}
-        self._targets: dict[str, str] = {}
+        #: The basis's name of each tensor that it moves.
+        self._names: dict[str, str] = {}
         targets = targets_of(model, basis.path)
         for index, name in enumerate(names):
             self._hold(index, basis.task(name, as_torch=True, dtype=dtype, progress=progress), targets)
         ordered = [target for target in _names_in_order(model) if target in self._vectors]
-        name_in_basis = {target: name for name, target in self._targets.items()}
-        self._blocks = None if blocks is None else blocks_of([name_in_basis[target] for target in ordered], blocks)
+        self._blocks = None if blocks is None else blocks_of([self._names[target] for target in ordered], blocks)
         row_of = {name: row for row, found in enumerate((self._blocks or {}).values()) for name in found}
-        self._row = {target: row_of.get(name, 0) for target, name in name_in_basis.items()}
+        self._row = {target: row_of.get(name, 0) for target, name in self._names.items()}
         start = torch.tensor(_start(names, init), dtype=torch.float32)
         if self._blocks is not None:
             start = start.repeat(len(self._blocks), 1)
@@ -115,56 +119,79 @@ class Coefficients(nn.Module):
         tensors = _tensors(self._model)
         faults = []
         found = targets.find(list(vectors))
-        name_of = {target: name for name, target in self._targets.items()}
+        #: Tensors that are one under two names have one vector, which is moved once.
+        moved: dict[int, torch.Tensor | None] = {}
+        of_target: dict[str, torch.Tensor] = {}
         for name, vector in vectors.items():
             target = found.get(name)
             tensor = None if target is None else tensors[target]
             if target is None or tensor is None:
                 faults.append(f"tensor {name}: the basis has it, the model does not")
             elif tensor.shape != vector.shape:
-                faults.append(f"tensor {name}: expected {list(vector.shape)} as in the basis, found {list(tensor.shape)}")
+                faults.append(
+                    f"tensor {name}: expected {list(vector.shape)} as in the basis, found {list(tensor.shape)}"
+                )
             elif not tensor.is_floating_point():
                 faults.append(f"tensor {name}: expected floats, found {str(tensor.dtype).removeprefix('torch.')}")
-            elif name_of.setdefault(target, name) != name:
+            elif of_target.setdefault(target, vector) is not vector:
                 faults.append(f"tensor {name}: the model ties it to another that the basis holds apart")
             else:
-                self._targets[name] = target
-                if not vector.any():
-                    continue
+                self._names.setdefault(target, name)
+                if id(vector) not in moved:
+                    moved[id(vector)] = vector.to(tensor.device) if vector.any() else None
                 row = self._vectors.setdefault(target, [None] * len(self._tasks))
-                row[index] = vector.to(tensor.device)
+                row[index] = moved[id(vector)]
         if faults:
             more = [f"… and {len(faults) - _LISTED} more"] if len(faults) > _LISTED else []
             n = f"{len(faults)} {'mismatch' if len(faults) == 1 else 'mismatches'}"
             lines = "\n".join(["  " + line for line in faults[:_LISTED] + more])
             raise InputError(
-                f"{targets.basis}: {n} between the basis and the model\n{lines}", "the model is the base that the basis was made from"
+                f"{targets.basis}: {n} between the basis and the model\n{lines}",
+                "the model is the base that the basis was made from",
             )
 
     @property
     def model(self) -> nn.Module:
-        """The base model, as it was given."""
-        model: nn.Module = self._model
-        return model
+        """The base model, as it was given.
+
+        >>> fitted.model is model
+        True
+        """
+        return self._model
 
     @property
     def tasks(self) -> list[str]:
-        """The tasks' names, in the order of the coefficients."""
+        """The tasks' names, in the order of the coefficients.
+
+        >>> fitted.tasks
+        ['cars', 'mnist']
+        """
         return list(self._tasks)
 
     @property
     def blocks(self) -> dict[str, list[str]] | None:
-        """Each block's name and its tensors (under the basis's names), or None where every task has one coefficient."""
+        """Each block's name and its tensors, under the basis's names; ``None`` where every task has one coefficient.
+
+        >>> list(fitted.blocks)
+        ['block0', 'block1', 'block2', 'block3']
+        """
         return None if self._blocks is None else {name: list(tensors) for name, tensors in self._blocks.items()}
 
     @property
     def n_bytes(self) -> int:
-        """Bytes that the task vectors take."""
-        held = (vector for row in self._vectors.values() for vector in row if vector is not None)
-        return sum(vector.numel() * vector.element_size() for vector in held)
+        """Bytes that the task vectors take.
+
+        >>> fitted.n_bytes
+        691456
+        """
+        held = {id(vector): vector for row in self._vectors.values() for vector in row if vector is not None}
+        return sum(vector.numel() * vector.element_size() for vector in held.values())
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The model's forward, with the edited tensors in place of its own."""
+        """The model's forward, with the edited tensors in place of its own.
+
+        >>> logits = fitted(batch)
+        """
         return functional_call(self._model, self._edited(), args, kwargs, tie_weights=True)
 
     def _edited(self) -> dict[str, torch.Tensor]:
@@ -189,18 +216,25 @@ class Coefficients(nn.Module):
     def weights(self) -> dict[str, Any]:
         """The coefficients as numbers: a dict by task, or with blocks a dict of such dicts by block.
 
-        Without blocks `basis.apply(model, fitted.weights())` and `basis.save_edit(fitted.weights(), …)` take it as it is.
+        Without blocks ``basis.apply`` and ``basis.save_edit`` take it as it is.
+
+        >>> fitted.weights()
+        {'cars': 0.61, 'mnist': -0.08}
         """
         values = self.values.detach().double().tolist()
         if self._blocks is None:
-            return dict(zip(self._tasks, values))
-        return {block: dict(zip(self._tasks, row)) for block, row in zip(self._blocks, values)}
+            return dict(zip(self._tasks, values, strict=True))
+        return {
+            block: dict(zip(self._tasks, row, strict=True)) for block, row in zip(self._blocks, values, strict=True)
+        }
 
     def merged(self) -> dict[str, torch.Tensor]:
         """The edited model as a state dict of its own memory, in the model's formats and under its names.
 
-        `model.load_state_dict(fitted.merged())` bakes the edit in, blocks and all. Do not go on with `fitted` after that: its model
-        holds the edit already.
+        Loading it bakes the edit in, blocks and all. Do not go on with the coefficients after that: their model holds the edit already.
+
+        >>> model.load_state_dict(fitted.merged())
+        <All keys matched successfully>
         """
         with torch.no_grad():
             edited = self._edited()
@@ -219,9 +253,14 @@ class Coefficients(nn.Module):
                 merged[name] = made[its]
             return merged
 
-    def save(self, path: Union[str, os.PathLike[str]]) -> None:
-        """Writes the coefficients as a JSON file, whole or not at all. Its layout is described in docs/few-shot.md."""
-        blocks = None if self._blocks is None else [{"name": name, "tensors": found} for name, found in self._blocks.items()]
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the coefficients as a JSON file, whole or not at all. docs/few-shot.md describes it.
+
+        >>> fitted.save("coefficients.json")
+        """
+        blocks = (
+            None if self._blocks is None else [{"name": name, "tensors": found} for name, found in self._blocks.items()]
+        )
         record = {
             "format": "tvb-coefficients",
             "version": 1,
@@ -244,15 +283,22 @@ class Coefficients(nn.Module):
                 os.unlink(partial)
             raise
 
-    def load(self, path: Union[str, os.PathLike[str]]) -> Coefficients:
-        """Takes the coefficients of a file that `save` wrote, for the same tasks and blocks. Returns the module itself."""
+    def load(self, path: str | os.PathLike[str]) -> Coefficients:
+        """Takes the coefficients of a file that ``save`` wrote, for the same tasks and blocks. Returns the module itself.
+
+        >>> fitted = tvb.torch.Coefficients(model, basis).load("coefficients.json")
+        """
         shown = os.fspath(path)
         record = _read_record(shown)
-        blocks = None if self._blocks is None else [{"name": name, "tensors": found} for name, found in self._blocks.items()]
+        blocks = (
+            None if self._blocks is None else [{"name": name, "tensors": found} for name, found in self._blocks.items()]
+        )
         if record.get("tasks") != self._tasks:
             raise InputError(f"{shown}: expected the tasks {', '.join(self._tasks)}, found {record.get('tasks')}")
         if record.get("blocks") != blocks:
-            raise InputError(f"{shown}: its blocks are others than these", "make Coefficients with the blocks that the file lists")
+            raise InputError(
+                f"{shown}: its blocks are others than these", "make Coefficients with the blocks that the file lists"
+            )
         values = _numbers(record.get("values"))
         if values is None or values.shape != self.values.shape:
             raise InputError(f"{shown}: values: expected {list(self.values.shape)} finite numbers")
@@ -261,7 +307,11 @@ class Coefficients(nn.Module):
         return self
 
     def train(self, mode: bool = True) -> Coefficients:
-        """As for every module; the model is set too."""
+        """As of every module; the model is set too.
+
+        >>> fitted.train().model.training
+        True
+        """
         super().train(mode)
         self._model.train(mode)
         return self
@@ -273,8 +323,8 @@ class Coefficients(nn.Module):
             # A coefficient in 8 bits of mantissa does not move by a small step.
             return tensor.to(its.device) if its.dtype in (torch.bfloat16, torch.float16) else its
 
-        super()._apply(moved, recurse)
-        self._model._apply(fn)
+        super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
+        self._model._apply(fn)  # type: ignore[no-untyped-call]
         for row in self._vectors.values():
             for index, vector in enumerate(row):
                 if vector is not None:
@@ -287,10 +337,12 @@ class Coefficients(nn.Module):
 
 
 class _WeightedSum(torch.autograd.Function):
-    """base + sum of c_i * tau_i for one tensor. Backward takes inner products: no copy of the tensor is kept for any task."""
+    """base + sum of c_i * tau_i for one tensor. Backward takes inner products: no task needs a copy of the tensor."""
 
     @staticmethod
-    def forward(ctx: Any, values: torch.Tensor, base: torch.Tensor, row: list[torch.Tensor | None], numbers: list[float]) -> torch.Tensor:
+    def forward(
+        ctx: Any, values: torch.Tensor, base: torch.Tensor, row: list[torch.Tensor | None], numbers: list[float]
+    ) -> torch.Tensor:
         ctx.row, ctx.kind = row, (values.dtype, values.device)
         return _sum(base, row, numbers)
 
@@ -308,7 +360,7 @@ def _sum(base: torch.Tensor, row: Iterable[torch.Tensor | None], numbers: Sequen
     """base + sum of numbers[i] * row[i], added up in f32 (f64 for f64) and rounded once, as `apply` does."""
     wide = torch.float64 if base.dtype == torch.float64 else torch.float32
     total = base.to(wide, copy=True)
-    for vector, number in zip(row, numbers):
+    for vector, number in zip(row, numbers, strict=True):
         if vector is not None and number != 0.0:
             total.add_(vector.to(wide), alpha=number)
     return total.to(base.dtype)
@@ -330,7 +382,7 @@ def _chosen(basis: Basis, tasks: Sequence[str] | None) -> list[str]:
     return list(tasks)
 
 
-def _start(names: Sequence[str], init: Union[float, str, Mapping[str, float]]) -> list[float]:
+def _start(names: Sequence[str], init: float | str | Mapping[str, float]) -> list[float]:
     if isinstance(init, Mapping):
         for name in init:
             if name not in names:

@@ -9,20 +9,20 @@ Needs `pip install ray`, this package in the same version on every node, and a f
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Union
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import tvb
 
 from .._progress import Progress
-from ._driver import Job
+from .._words import Path
+from ._driver import How, Job
 
 if TYPE_CHECKING:
     from .. import Basis, Gram
 
 __all__ = ["compress", "gram"]
-
-#: A path, as text or otherwise.
-Path = Union[str, "os.PathLike[str]"]
 
 #: Options of `tvb.gram` that `tvb.compress` has too: what the Gram matrix is formed of.
 _OF_INPUTS = ("include", "exclude", "skip_mismatched", "vocab", "rename", "key", "device", "memory")
@@ -33,7 +33,7 @@ _OF_MIXTURES = ("atoms", "ratio", "method", "dtype", "max_bytes", "max_error")
 
 def compress(
     base: Path,
-    tasks: Union[Mapping[str, Path], Sequence[str]],
+    tasks: Mapping[str, Path] | Iterable[Path],
     out: Path,
     *,
     address: str = "auto",
@@ -45,38 +45,47 @@ def compress(
     progress: Progress = None,
     **options: Any,
 ) -> Basis:
-    """Makes a basis as `tvb.compress` does, in parts on the nodes of a Ray cluster.
+    """Makes a basis as :func:`tvb.compress` does, in parts on the nodes of a Ray cluster.
 
-    - `base`, `tasks`, `out`: paths as in `tvb.compress`, on a file system that every node sees under the same name. State dicts are
-      refused: a tensor would have to travel.
-    - `address`: the cluster: `"auto"` for the one that runs, `"local"` for a new one on this machine, `"HOST:PORT"`. Where Ray is
-      initialized already, that cluster is taken, and left running.
-    - `parts`: into how many parts the rows are cut. A few times the number of CPUs keeps all busy; a part that is lost is done again.
-    - `num_cpus`: CPUs and threads of each part.
-    - `retries`: how often a part is started again after its worker or node died. Errors of tvb itself are raised at once.
-    - `ray_options`: more options of the tasks, as `ray.remote` takes them: `resources`, `label_selector`, `runtime_env`, ….
-    - `progress`: as in `tvb.compress`; one bar for all parts.
-    - `options`: all others of `tvb.compress`: `bits`, `keep_sum`, `atoms`, `ratio`, `method`, `gram`, `include`, `memory` (of a part), ….
-      `device` is `"cpu"` where nothing is said: nodes may differ in their GPUs, and all parts must be of one kind of device.
+    With mixtures (``atoms``, ``ratio``, ``method``, ``dtype``, ``max_bytes``, ``max_error``) there are two rounds: parts of the Gram
+    matrix, then parts of the basis. Whatever happens, nothing is left beside the output: parts are in a folder ``OUT.parts-…``, which is
+    removed. Ctrl-C cancels all.
 
-    With mixtures (`atoms`, `ratio`, `method`, `dtype`, `max_bytes`, `max_error`) there are two rounds: parts of the Gram matrix, then
-    parts of the basis.
+    Args:
+        base: Path of the base, on a file system that every node sees under the same name. State dicts are refused: their tensors would
+            have to travel.
+        tasks: Paths of the fine-tunes by name, or a list of paths and ``"NAME=PATH"``.
+        out: The basis folder, on that file system too.
+        address: The cluster: ``"auto"`` for the one that runs, ``"local"`` for a new one on this machine, ``"HOST:PORT"``. Where Ray is
+            initialized already, that cluster is taken, and left running.
+        parts: Into how many parts the rows are cut. A few for each CPU keep all busy.
+        num_cpus: CPUs and threads of each part.
+        retries: How often a part is started again after its worker or node died. Errors of tvb itself are raised at once.
+        ray_options: More options of the tasks, as ``ray.remote`` takes them: ``resources``, ``label_selector``, ``runtime_env``.
+        overwrite: Replace an output that is there.
+        progress: As of :func:`tvb.compress`; one bar for all parts.
+        options: All others of :func:`tvb.compress`: ``bits``, ``atoms``, ``gram``, ``include``, ``memory`` (of a part) and so on.
+            ``device`` is ``"cpu"`` where nothing is said: nodes may differ in their GPUs, and all parts must be of one kind of device.
 
-    Whatever happens, nothing is left beside the output: parts are in a folder `OUT.parts-…`, which is removed. Ctrl-C cancels all.
+    Raises:
+        FailedError: A part's worker died too often; a node does not see a path, or has another version of this package.
 
-    Raises what `tvb.compress` raises, and `tvb.FailedError` where a part's worker died more than `retries` times, a node does not see a
-    path or has another version of this package.
+    What :func:`tvb.compress` raises is raised as it is.
 
-    Example:
-
-        >>> basis = tvb.ray.compress("/nfs/base", {"cars": "/nfs/cars"}, "/nfs/basis", bits=2, parts=64)      # doctest: +SKIP
+    >>> basis = tvb.ray.compress("/nfs/base", {"cars": "/nfs/cars"}, "/nfs/basis", bits=2, parts=64)
     """
-    ray = {"address": address, "n_parts": parts, "num_cpus": num_cpus, "retries": retries, "ray_options": ray_options}
-    with Job(base, tasks, out, overwrite=overwrite, progress=progress, **ray) as job:
-        options = {"device": "cpu", **{name: value for name, value in options.items() if value is not None}}
+    with Job(
+        base,
+        tasks,
+        out,
+        how=How(address, parts, num_cpus, retries, ray_options),
+        overwrite=overwrite,
+        progress=progress,
+    ) as job:
+        options = _checked(tvb.compress, options)
         if "gram" in options:
             options["gram"] = job.seen(options["gram"], "gram")
-        elif any(name in options for name in _OF_MIXTURES):
+        elif _wants_gram(options):
             of_inputs = {name: options[name] for name in _OF_INPUTS if name in options}
             options["gram"] = job.join(job.parts("gram", of_inputs), job.folder / "gram")
         found: Basis = job.join(job.parts("compress", {**options, "into": job.folder / "into"}), None)
@@ -85,7 +94,7 @@ def compress(
 
 def gram(
     base: Path,
-    tasks: Union[Mapping[str, Path], Sequence[str]],
+    tasks: Mapping[str, Path] | Iterable[Path],
     out: Path,
     *,
     address: str = "auto",
@@ -97,14 +106,33 @@ def gram(
     progress: Progress = None,
     **options: Any,
 ) -> Gram:
-    """Forms a Gram file as `tvb.gram` does, in parts on the nodes of a Ray cluster. See `compress` for the arguments.
+    """Forms a Gram file as :func:`tvb.gram` does, in parts on the nodes of a Ray cluster. The arguments are those of :func:`compress`.
 
-    Example:
-
-        >>> gram = tvb.ray.gram("/nfs/base", {"cars": "/nfs/cars"}, "/nfs/gram", parts=64)      # doctest: +SKIP
+    >>> gram = tvb.ray.gram("/nfs/base", {"cars": "/nfs/cars"}, "/nfs/run.gram", parts=64)
     """
-    ray = {"address": address, "n_parts": parts, "num_cpus": num_cpus, "retries": retries, "ray_options": ray_options}
-    with Job(base, tasks, out, overwrite=overwrite, progress=progress, **ray) as job:
-        options = {"device": "cpu", **{name: value for name, value in options.items() if value is not None}}
+    with Job(
+        base,
+        tasks,
+        out,
+        how=How(address, parts, num_cpus, retries, ray_options),
+        overwrite=overwrite,
+        progress=progress,
+    ) as job:
+        options = _checked(tvb.gram, options)
         found: Gram = job.join(job.parts("gram", options), None)
         return found
+
+
+def _checked(job: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are said. A name that `job` does not know is an error before anything is started."""
+    for name in ("part", "into"):
+        if name in options:
+            raise tvb.UsageError(f"{name}: expected none, since the parts are made here", f"use tvb.{job.__name__} for one part")
+    inspect.signature(job).bind("base", "tasks", "out", **options)
+    return {"device": "cpu", **{name: value for name, value in options.items() if value is not None}}
+
+
+def _wants_gram(options: Mapping[str, Any]) -> bool:
+    """Whether the Gram matrix comes first. Only the CPU engine forms it and the codes of tasks as they are from one read."""
+    named = {**options, **options.get("options", {})}
+    return any(name in named for name in _OF_MIXTURES) or named["device"] != "cpu"

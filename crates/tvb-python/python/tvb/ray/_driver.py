@@ -8,9 +8,10 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Union
+from typing import Any
 
 import tvb
 
@@ -29,6 +30,17 @@ _STOP_S, _KILL_S = 5.0, 10.0
 _REMOVALS = 20
 
 
+@dataclass(frozen=True)
+class How:
+    """How a job is divided, and on which cluster; as in `tvb.ray.compress`."""
+
+    address: str
+    parts: int
+    num_cpus: int
+    retries: int
+    ray_options: Mapping[str, Any] | None
+
+
 class Job:
     """One job: a connection to Ray, and a folder beside the output for its parts. Leaving it clears both up."""
 
@@ -38,11 +50,7 @@ class Job:
         tasks: Any,
         out: Any,
         *,
-        address: str,
-        n_parts: int,
-        num_cpus: int,
-        retries: int,
-        ray_options: Mapping[str, Any] | None,
+        how: How,
         overwrite: bool,
         progress: Progress,
     ) -> None:
@@ -51,11 +59,11 @@ class Job:
         self.out = Path(_absolute(out, "out"))
         self._overwrite = overwrite
         self._progress = progress
-        self._address = address
-        self._n_parts = _whole(n_parts, "parts", 1, _PARTS_MAX)
-        self._num_cpus = _whole(num_cpus, "num_cpus", 1, 4096)
-        self._retries = _whole(retries, "retries", 0, 1000)
-        self._ray_options = dict(ray_options or {})
+        self._address = how.address
+        self._n_parts = _whole(how.parts, "parts", 1, _PARTS_MAX)
+        self._num_cpus = _whole(how.num_cpus, "num_cpus", 1, 4096)
+        self._retries = _whole(how.retries, "retries", 0, 1000)
+        self._ray_options = dict(how.ray_options or {})
         self._extra_seen: list[str] = []
         self.folder = self.out.with_name(f"{self.out.name}.parts-{secrets.token_hex(4)}")
         self._made: list[Path] = []
@@ -66,7 +74,9 @@ class Job:
 
     def __enter__(self) -> Job:
         if os.path.lexists(self.out) and not self._overwrite:
-            raise tvb.InputError(f"{self.out}: exists already", "choose another output, or replace it with overwrite=True")
+            raise tvb.InputError(
+                f"{self.out}: exists already", "choose another output, or replace it with overwrite=True"
+            )
         ray = _ray()
         try:
             if not ray.is_initialized():
@@ -77,7 +87,9 @@ class Job:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             self._stop()
         finally:
@@ -110,13 +122,18 @@ class Job:
         # What tvb says is an answer, so Ray starts a part again only when its worker or node died.
         task = ray.remote(**how, max_retries=self._retries, retry_exceptions=False)(_task())
         self._warn_of_too_few(ray)
-        refs = {task.remote({**order, "part": (number, self._n_parts)}, board): number for number in range(1, self._n_parts + 1)}
+        refs = {
+            task.remote({**order, "part": (number, self._n_parts)}, board): number
+            for number in range(1, self._n_parts + 1)
+        }
         self._pending = list(refs)
         paths: dict[int, str] = {}
         bar = Bar(self._progress, f"{kind} in {self._n_parts} parts")
         try:
             while self._pending:
-                ready, self._pending = ray.wait(self._pending, num_returns=len(self._pending), timeout=_LOOK_EVERY_S, fetch_local=False)
+                ready, self._pending = ray.wait(
+                    self._pending, num_returns=len(self._pending), timeout=_LOOK_EVERY_S, fetch_local=False
+                )
                 for ref in ready:
                     paths[refs[ref]] = self._answer(ray, ref, refs[ref])
                 if board is not None:
@@ -177,14 +194,20 @@ class Job:
 
     def _seen_here(self) -> list[str]:
         """Inputs that the driver sees. What it does not see either is for tvb to say."""
-        its_paths = [text.partition("=")[2] or text for text in self._tasks] if isinstance(self._tasks, list) else self._tasks.values()
+        its_paths = (
+            [text.partition("=")[2] or text for text in self._tasks]
+            if isinstance(self._tasks, list)
+            else self._tasks.values()
+        )
         paths = [self._base, *its_paths, *self._extra_seen]
         return [path for path in paths if os.path.exists(path)]
 
     def _warn_of_too_few(self, ray: Any) -> None:
         cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
         if self._num_cpus > max(cpus, default=0):
-            _LOG.warning("no node offers %d CPUs now (the largest %d): parts wait for one", self._num_cpus, max(cpus, default=0))
+            _LOG.warning(
+                "no node offers %d CPUs now (the largest %d): parts wait for one", self._num_cpus, max(cpus, default=0)
+            )
 
     def _make_folder(self) -> None:
         missing = [parent for parent in self.folder.parents if not parent.exists()]
@@ -235,11 +258,16 @@ def _task() -> Callable[[dict[str, Any], Any], dict[str, Any]]:
         try:
             from tvb.ray import _part
         except ImportError as error:
-            import ray
+            import ray.util
 
-            node = ray.util.get_node_ip_address()
+            node = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
             message = f"node {node}: the package tvb cannot be imported: {error}"
-            return {"error": "FailedError", "message": message, "hint": "install the same tvb on every node", "node": node}
+            return {
+                "error": "FailedError",
+                "message": message,
+                "hint": "install the same tvb on every node",
+                "node": node,
+            }
         return _part.run(order, board)
 
     return tvb_part
@@ -281,7 +309,8 @@ def _absolute(path: Any, what: str) -> str:
     """A path for workers, whose current folder is another. `PATH::KEY` stays as it is behind the path."""
     if not isinstance(path, (str, os.PathLike)):
         raise tvb.UsageError(
-            f"{what}: expected a path, found {type(path).__name__}", "parts read files; tvb.compress takes what is in memory"
+            f"{what}: expected a path, found {type(path).__name__}",
+            "parts read files; tvb.compress takes what is in memory",
         )
     text = os.fspath(path)
     if not isinstance(text, str):
@@ -289,7 +318,7 @@ def _absolute(path: Any, what: str) -> str:
     return os.path.join(os.getcwd(), text)
 
 
-def _absolute_tasks(tasks: Any) -> Union[dict[str, str], list[str]]:
+def _absolute_tasks(tasks: Any) -> dict[str, str] | list[str]:
     if isinstance(tasks, Mapping):
         return {name: _absolute(path, f"task {name}") for name, path in tasks.items()}
     if isinstance(tasks, (str, bytes, os.PathLike)) or not isinstance(tasks, Iterable):
@@ -303,5 +332,7 @@ def _absolute_task(text: Any) -> str:
         return _absolute(text, "a task")
     name, equals, path = text.partition("=")
     # Such as `epoch=3-step=100.ckpt`: the name of a file, not of a task.
-    is_named = bool(equals and name) and not set(name) & {"/", "\\"} and (os.path.exists(path) or not os.path.exists(text))
+    is_named = (
+        bool(equals and name) and not set(name) & {"/", "\\"} and (os.path.exists(path) or not os.path.exists(text))
+    )
     return f"{name}={_absolute(path, name)}" if is_named else _absolute(text, "a task")

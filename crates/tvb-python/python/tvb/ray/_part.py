@@ -31,13 +31,14 @@ def _answer(order: dict[str, Any], board: Any, node: str) -> dict[str, Any]:
     try:
         if order["version"] != tvb.__version__:
             raise tvb.FailedError(
-                f"node {node}: expected tvb {order['version']} as on the driver, found {tvb.__version__}", "install the same on every node"
+                f"node {node}: expected tvb {order['version']} as on the driver, found {tvb.__version__}",
+                "install the same on every node",
             )
         _check_seen(order, node)
         number, n_parts = order["part"]
         # A name of its own for each try: one that was given up for lost may still be writing.
         path = os.path.join(order["folder"], f"{order['kind']}-{number}-of-{n_parts}-{secrets.token_hex(4)}")
-        call = {"gram": tvb.gram, "compress": tvb.compress}[order["kind"]]
+        call: Any = {"gram": tvb.gram, "compress": tvb.compress}[order["kind"]]
         progress = None if board is None else _reporter(board, order["kind"], number)
         call(order["base"], order["tasks"], path, part=(number, n_parts), progress=progress, **order["options"])
         return {"path": path}
@@ -51,13 +52,15 @@ def _check_seen(order: dict[str, Any], node: str) -> None:
     while not os.path.exists(mark):
         if time.monotonic() > until:
             raise tvb.FailedError(
-                f"node {node} does not see {order['folder']}", "the output must be on a file system that all nodes share"
+                f"node {node} does not see {order['folder']}",
+                "the output must be on a file system that all nodes share",
             )
         time.sleep(0.1)
     for path in order["seen"]:
         if not os.path.exists(path):
             raise tvb.FailedError(
-                f"node {node} does not see {path}", "the inputs must be on a file system that all nodes share, under one name"
+                f"node {node} does not see {path}",
+                "the inputs must be on a file system that all nodes share, under one name",
             )
 
 
@@ -83,9 +86,9 @@ class _Said(logging.Handler):
 
 
 def _node() -> str:
-    import ray
+    import ray.util
 
-    return str(ray.util.get_node_ip_address())
+    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
 
 
 def _reporter(board: Any, kind: str, number: int) -> Callable[[str, int, int], None]:
@@ -100,6 +103,8 @@ def _reporter(board: Any, kind: str, number: int) -> Callable[[str, int, int], N
         if now - told > _REPORT_EVERY_S or done == total:
             told = now
             # Nobody waits for the answer: a board that is gone costs the display, not the part.
-            board.tell.remote(kind, number, sum(done for done, _ in stages.values()), sum(total for _, total in stages.values()))
+            board.tell.remote(
+                kind, number, sum(done for done, _ in stages.values()), sum(total for _, total in stages.values())
+            )
 
     return report
