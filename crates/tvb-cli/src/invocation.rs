@@ -120,7 +120,7 @@ mod tests {
         let flags = vec!["--devce=cpu".into()];
         assert_eq!(Setup::parse(flags, Arc::new(Silent)).err().expect("refused").kind(), ErrorKind::Usage);
         let missing = run(&["inspect", "nowhere"], Given::default()).expect_err("nothing there");
-        assert_eq!(missing.kind(), ErrorKind::Rejected);
+        assert_eq!((missing.kind(), missing.hint_text()), (ErrorKind::Failed, Some("check the path")));
     }
 
     #[test]

@@ -29,9 +29,7 @@ def tasks() -> dict[str, pathlib.Path]:
 
 def tvb_command(*words: Any, check: bool = True) -> Any:
     """Runs ``python -m tvb WORDS --json`` in a process of its own; answers its JSON."""
-    run = subprocess.run(
-        [sys.executable, "-m", "tvb", *map(str, words), "--json"], capture_output=True, text=True, timeout=300
-    )
+    run = subprocess.run([sys.executable, "-m", "tvb", *map(str, words), "--json"], capture_output=True, text=True, timeout=300)
     if check:
         assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)

@@ -9,9 +9,8 @@ import sys
 from typing import Any
 
 import pytest
-from conftest import ZOO
-
 import tvb
+from conftest import ZOO
 
 
 def its_error(*words: Any) -> tuple[int, str, str | None]:

@@ -8,28 +8,37 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import NAMES, ZOO, files, tvb_command
-
 import tvb
+from conftest import NAMES, ZOO, files, tvb_command
 
 #: Arguments, and the flags of the command that mean the same.
 WAYS: list[tuple[dict[str, Any], list[str]]] = [
     ({}, []),
     ({"bits": 0.5, "keep_sum": 0}, ["--bits", "0.5", "--keep-sum", "off"]),
-    ({"bits": 4.0, "keep_sum": 4, "keep": "digits + waves"}, "--bits 4 --keep-sum 4 --keep".split() + ["digits + waves"]),
+    (
+        {"bits": 4.0, "keep_sum": 4, "keep": "digits + waves"},
+        "--bits 4 --keep-sum 4 --keep".split() + ["digits + waves"],
+    ),
     ({"method": "anchored", "atoms": 2, "dtype": "bf16"}, "--method anchored -m 2 --dtype bf16".split()),
     ({"method": "pca", "ratio": 0.5, "bits": "3"}, "--method pca --ratio 0.5 --bits 3".split()),
     ({"method": "random", "atoms": 2, "seed": 7}, "--method random -m 2 --seed 7".split()),
     ({"max_bytes": "5%"}, "--max-bytes 5%".split()),
     ({"max_error": 0.05, "weights": {"digits": 2}}, "--max-error 0.05 --weight digits:2".split()),
     ({"include": "weight", "exclude": "^head", "threads": 1}, "--include weight --exclude ^head -j 1".split()),
-    ({"method": "ae", "atoms": 2, "options": {"steps": 50, "balance": True}}, "--method ae -m 2 --steps 50 --balance".split()),
+    (
+        {"method": "ae", "atoms": 2, "options": {"steps": 50, "balance": True}},
+        "--method ae -m 2 --steps 50 --balance".split(),
+    ),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "flags"), WAYS, ids=[" ".join(flags) or "default" for _, flags in WAYS])
 def test_a_basis_is_the_command_s_to_the_byte(
-    base: pathlib.Path, tasks: dict[str, pathlib.Path], tmp_path: pathlib.Path, arguments: dict[str, Any], flags: list[str]
+    base: pathlib.Path,
+    tasks: dict[str, pathlib.Path],
+    tmp_path: pathlib.Path,
+    arguments: dict[str, Any],
+    flags: list[str],
 ) -> None:
     b = tvb.compress(base, tasks, tmp_path / "ours", **arguments)
     words = [f"{name}={path}" for name, path in tasks.items()]
@@ -44,9 +53,7 @@ def test_tasks_may_be_listed_as_the_command_takes_them(base: pathlib.Path, tmp_p
     assert b.tasks == ["digits", "w"]
 
 
-def test_gram_plan_and_a_solve_from_it(
-    base: pathlib.Path, tasks: dict[str, pathlib.Path], tmp_path: pathlib.Path
-) -> None:
+def test_gram_plan_and_a_solve_from_it(base: pathlib.Path, tasks: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
     g = tvb.gram(base, tasks, tmp_path / "run.gram")
     b = tvb.compress(base, tasks, tmp_path / "b", gram=g, method="exact", atoms=2)
     assert g.tasks == NAMES and g.path == tmp_path / "run.gram"
@@ -79,9 +86,7 @@ def test_plan_is_a_data_frame_where_pandas_is(
     assert list(frame["gain.mean"]) == [row["gain"]["mean"] for row in rows]
 
 
-def test_verify_measures_and_finds_damage(
-    base: pathlib.Path, tasks: dict[str, pathlib.Path], tmp_path: pathlib.Path
-) -> None:
+def test_verify_measures_and_finds_damage(base: pathlib.Path, tasks: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
     b = tvb.compress(base, tasks, tmp_path / "b", bits=3)
     assert tvb.verify(b)["intact"] is True
     found = tvb.verify(tmp_path / "b", base, tasks)
@@ -99,14 +104,10 @@ def test_verify_measures_and_finds_damage(
 def test_merge_is_plain_task_arithmetic(base: pathlib.Path, tasks: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
     out = tvb.merge(base, tasks, tmp_path / "ours.safetensors", scale=0.4)
     words = [f"{name}={path}" for name, path in tasks.items()]
-    tvb_command(
-        "add", "--base", base, "--scale", "0.4", "-o", tmp_path / "its.safetensors", "--from-checkpoints", *words
-    )
+    tvb_command("add", "--base", base, "--scale", "0.4", "-o", tmp_path / "its.safetensors", "--from-checkpoints", *words)
     assert out.read_bytes() == (tmp_path / "its.safetensors").read_bytes()
     tvb.merge(base, tasks, out, weights={"digits": 1, "waves": -0.5}, overwrite=True)
-    tvb_command(
-        "apply", "--base", base, "-o", tmp_path / "two.safetensors", "digits - 0.5*waves", "--from-checkpoints", *words
-    )
+    tvb_command("apply", "--base", base, "-o", tmp_path / "two.safetensors", "digits - 0.5*waves", "--from-checkpoints", *words)
     assert out.read_bytes() == (tmp_path / "two.safetensors").read_bytes()
     with pytest.raises(tvb.UsageError, match="unknown method 'ties': one of task_arithmetic expected"):
         tvb.merge(base, tasks, tmp_path / "x", method="ties")

@@ -14,7 +14,7 @@ from __future__ import annotations
 from ._basis import Basis, open
 from ._errors import Error, FailedError, InputError, UsageError
 from ._gram import Gram, GramTensor
-from ._jobs import compress, gram, merge, plan, verify
+from ._jobs import compress, gram, join, merge, plan, verify
 from ._tvb import VERSION as __version__
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "__version__",
     "compress",
     "gram",
+    "join",
     "merge",
     "open",
     "plan",

@@ -132,7 +132,7 @@ def _read(name: str, value: Any, label: str, far: dict[str, int]) -> Lent:
             far[str(value.device)] = far.get(str(value.device), 0) + 1
             value = value.cpu()
         return _of_torch(name, value.contiguous(), label)
-    array = _array(name, value, label)
+    array = np.asarray(value) if isinstance(value, np.generic) else _array(name, value, label)
     return _of_numpy(name, np.ascontiguousarray(array).reshape(array.shape), label)
 
 
@@ -178,6 +178,8 @@ def _plain(name: str, value: Any, label: str, torch: Any) -> Any:
         raise refused("one on the device meta", "load its values first")
     if value.is_quantized:
         raise refused("a quantised one", "give tensor.dequantize()")
+    if value.is_nested:
+        raise refused("a nested one", "give its parts, each under its own name")
     if value.layout != torch.strided:
         raise refused(f"one of layout {value.layout}", "give tensor.to_dense()")
     plain = value.detach().resolve_conj().resolve_neg()
@@ -190,9 +192,7 @@ def _array(name: str, value: Any, label: str) -> np.ndarray[Any, Any]:
     if isinstance(value, np.ndarray):
         return value
     hint = "give the state dict itself" if isinstance(value, Mapping) else "leave it out, or make it an array"
-    raise InputError(
-        f"{label}, tensor {name}: a numpy array or a torch tensor expected, {type(value).__name__} found", hint
-    )
+    raise InputError(f"{label}, tensor {name}: a numpy array or a torch tensor expected, {type(value).__name__} found", hint)
 
 
 def _of_numpy(name: str, array: np.ndarray[Any, Any], label: str) -> Lent:

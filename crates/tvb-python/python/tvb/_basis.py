@@ -192,12 +192,12 @@ class Basis:
         memory: int | str | None = None,
         progress: Progress = None,
     ) -> int:
-        """Adds an edit to a model in place, chunk by chunk, each tensor in its own type: a ``torch.nn.Module``, or a state dict of torch
-        tensors on the CPU or of numpy arrays. Beyond the model it takes a few chunks of memory.
+        """Adds an edit to a model in place, chunk by chunk, each tensor in its own type. The model is a ``torch.nn.Module``, or a
+        state dict of torch tensors on the CPU or of numpy arrays. Beyond it a few chunks of memory are taken.
 
         What does not match is refused before anything is written. The model is not compared with the base that the basis was made
-        from, as it may have been edited before: names and shapes alone tell whether it is the right one. To take an edit back, apply
-        it with ``scale`` negated; rounding stays.
+        from, as it may have been edited before: names and shapes alone tell whether it is the right one. To take an edit back,
+        apply it with ``scale`` negated; rounding stays.
 
         Args:
             model: The model that is edited.
@@ -239,7 +239,8 @@ class Basis:
         overwrite: bool = False,
         progress: Progress = None,
     ) -> pathlib.Path:
-        """Writes an edited copy of the base, as ``tvb apply`` does: a ``.safetensors`` file, or a folder with what lies beside the base.
+        """Writes an edited copy of the base, as ``tvb apply`` does: a ``.safetensors`` file, or a folder with what lies beside
+        the base.
 
         Args:
             edit: An expression in the tasks' names, or weights by name.

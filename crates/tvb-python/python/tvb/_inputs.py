@@ -44,9 +44,7 @@ class Inputs:
         listed = list(tasks)
         for value in listed:
             if not isinstance(value, (str, os.PathLike)):
-                raise UsageError(
-                    f"tasks: paths expected in a list, {type(value).__name__} found", 'write {"NAME": STATE_DICT}'
-                )
+                raise UsageError(f"tasks: paths expected in a list, {type(value).__name__} found", 'write {"NAME": STATE_DICT}')
         return [os.fsdecode(value) for value in listed]
 
 

@@ -48,8 +48,10 @@ def compress(
     threads: int | None = None,
     memory: int | str | None = None,
     overwrite: bool = False,
+    part: tuple[int, int] | str | None = None,
+    into: Path | None = None,
     progress: Progress = None,
-) -> Basis:
+) -> Basis | Any:
     """Compresses the task vectors of fine-tuned checkpoints into the basis folder ``out``.
 
     Tasks are coded as they are, in ``bits`` bits an element (2 where nothing is said), unless ``atoms``, ``ratio`` or ``method``
@@ -84,10 +86,12 @@ def compress(
         threads: To compute and read with; one for each core by default.
         memory: Cap on host buffers, such as ``"2G"``.
         overwrite: Replace an output that is there.
+        part: ``(k, n)``: the k-th of n parts, counted from 1, which :func:`join` makes one basis of.
+        into: With ``part``: a folder on a file system that all parts share, where each writes its rows to their place.
         progress: ``True``, a class like ``tqdm.tqdm``, or a callable that is told ``(stage, bytes done, bytes in all)``.
 
     Returns:
-        The basis, open.
+        The basis, open. With ``part``: the path of the part.
 
     Raises:
         UsageError: Arguments that do not fit each other.
@@ -116,9 +120,9 @@ def compress(
         **(options or {}),
     )
     words += _selected(include, exclude, skip_mismatched, vocab, rename, key)
-    words += flags(device=device, threads=threads, memory=memory, overwrite=overwrite)
+    words += flags(device=device, threads=threads, memory=memory, overwrite=overwrite, part=part_of(part), into=into)
     _over_inputs("compress", base, tasks, out, words, progress)
-    return open_basis(out)
+    return open_basis(out) if part is None else pathlib.Path(out)
 
 
 def gram(
@@ -136,20 +140,57 @@ def gram(
     threads: int | None = None,
     memory: int | str | None = None,
     overwrite: bool = False,
+    part: tuple[int, int] | str | None = None,
     progress: Progress = None,
-) -> Gram:
+) -> Gram | Any:
     """Reads the inputs once and keeps their Gram matrices in the small file ``out``, so that later solves cost milliseconds.
 
-    The arguments are those of :func:`compress`.
+    The arguments are those of :func:`compress`. Returns the Gram file, read; with ``part``: the path of the part.
 
     >>> g = tvb.gram("base.safetensors", {"cars": "cars.safetensors", "mnist": "mnist.pt"}, "run.gram")
     >>> g.matrix.shape
     (2, 2)
     """
     words = _selected(include, exclude, skip_mismatched, vocab, rename, key)
-    words += flags(device=device, threads=threads, memory=memory, overwrite=overwrite)
+    words += flags(device=device, threads=threads, memory=memory, overwrite=overwrite, part=part_of(part))
     _over_inputs("gram", base, tasks, out, words, progress)
-    return read_gram(out)
+    return read_gram(out) if part is None else pathlib.Path(out)
+
+
+def join(
+    parts: Iterable[Path],
+    out: Path,
+    *,
+    copies: bool = False,
+    device: str | int | None = None,
+    threads: int | None = None,
+    memory: int | str | None = None,
+    overwrite: bool = False,
+    progress: Progress = None,
+) -> Basis | Gram | Any:
+    """Makes one Gram file or one basis of all parts, in any order: the bytes of one run. The inputs need not be at hand.
+
+    Args:
+        parts: The paths of all parts.
+        out: Where the whole goes.
+        copies: Take parts whose inputs were copies of one another, on machines of their own: their paths and times may differ.
+        device: As of :func:`compress`.
+        threads: As of :func:`compress`.
+        memory: As of :func:`compress`.
+        overwrite: Replace an output that is there.
+        progress: As of :func:`compress`.
+
+    Returns:
+        The basis, open, or the Gram file, read.
+
+    >>> parts = [tvb.compress("base.pt", {"a": "a.pt"}, f"part-{k}", part=(k, 2)) for k in (1, 2)]
+    >>> b = tvb.join(parts, "basis")
+    """
+    if isinstance(parts, (str, os.PathLike)):
+        raise UsageError(f"parts: a list of paths expected, {type(parts).__name__} found")
+    words = flags(output=os.fspath(out), copies=copies, device=device, threads=threads, memory=memory, overwrite=overwrite)
+    _run(["join", *words, "--", *map(os.fsdecode, parts)], Inputs(), progress)
+    return open_basis(out) if os.path.isdir(out) else read_gram(out)
 
 
 def plan(
@@ -217,8 +258,8 @@ def verify(
 ) -> dict[str, Any]:
     """Checks a basis' checksums and, with the originals, its true errors.
 
-    Returns ``{"files": […], "intact": True}``, with the originals also ``"errors"``: gain, noise, measured and predicted error of each
-    task. A basis that is damaged is an :class:`InputError` that names the files.
+    Returns ``{"files": […], "intact": True}``, with the originals also ``"errors"``: gain, noise, measured and predicted error of
+    each task. A basis that is damaged is an :class:`InputError` that names the files.
 
     >>> tvb.verify("basis")["intact"]
     True
@@ -302,14 +343,10 @@ def _selected(
     key: str | None,
 ) -> list[str]:
     """Flags that say which tensors take part."""
-    return flags(
-        include=include, exclude=exclude, skip_mismatched=skip_mismatched, vocab=vocab, rename=listed(rename), key=key
-    )
+    return flags(include=include, exclude=exclude, skip_mismatched=skip_mismatched, vocab=vocab, rename=listed(rename), key=key)
 
 
-def _over_inputs(
-    command: str, base: Input, tasks: Tasks, out: Path, words: list[str], progress: Progress
-) -> dict[str, Any]:
+def _over_inputs(command: str, base: Input, tasks: Tasks, out: Path, words: list[str], progress: Progress) -> dict[str, Any]:
     """Runs a command over a base and tasks."""
     inputs = Inputs()
     words = [*words, *flags(base=inputs.path(base, "base"), output=os.fspath(out))]

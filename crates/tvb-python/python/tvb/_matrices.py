@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,5 +11,5 @@ Matrix = NDArray[np.float64]
 def matrix(packed: tuple[int, int, bytes]) -> Matrix:
     """Rows, columns and bytes as an array of its own."""
     n_rows, n_columns, data = packed
-    array: Any = np.frombuffer(data, dtype=np.float64).reshape(n_rows, n_columns)
-    return array.copy()
+    array: Matrix = np.frombuffer(data, dtype=np.float64).reshape(n_rows, n_columns).copy()
+    return array

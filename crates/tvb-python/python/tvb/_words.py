@@ -37,7 +37,8 @@ def listed(value: Any) -> list[Any] | None:
 
 
 def flags(**words: Any) -> list[str]:
-    """``--name=value`` for each that is given: nothing for ``None`` and ``False``, ``--name`` for ``True``, one for each of a list."""
+    """``--name=value`` for each that is given: nothing for ``None`` and ``False``, ``--name`` for ``True``, one for each of a
+    list."""
     typed: list[str] = []
     for name, value in words.items():
         flag = "--" + name.replace("_", "-")

@@ -17,6 +17,7 @@ pub mod project;
 pub mod range;
 pub mod reconstruct;
 pub mod same_inputs;
+pub mod survey;
 
 pub(crate) use grams::unpack_triangle;
 pub use grams::{GramTensor, Grams, N_ROWS_MAX, Origin, Per, countable_rows};

@@ -17,7 +17,7 @@ use crate::columns::fit::{Fit, Rest};
 use crate::columns::plan::{Plan, Task};
 use crate::digest::{BLOCK_ROWS, Digest, TableOfDigests, TensorDigests};
 use crate::error::{Error, Result};
-use crate::pass::{Block, ChunkReader, Done, Folded, Operation, Pass, Reads, Runtime};
+use crate::pass::{Block, ChunkReader, Done, Folded, Operation, Pass, Reads, Runtime, check_memory};
 use crate::progress::Progress;
 use std::collections::{HashMap, HashSet};
 use tvb_kernels::{Base, Columns, Reconstruct};
@@ -276,6 +276,8 @@ impl Coded<'_> {
         let (source, fit) = (Source::Deltas(own.clone()), Fit::default());
         let raw = Edits { source, weights: own_weights, tensors: raw_names, fit };
         let decoding = Decoding::new(atoms, &edits.weights, base, outputs.format.dtype)?;
+        // Before anything of the others is written.
+        check_memory(&decoding.plan, edits.weights.len(), runtime)?;
         let coded_bytes = decoding.plan.n_bytes();
         let mut read = Read::default();
         if !raw.tensors.is_empty() {

@@ -10,6 +10,7 @@ mod factors;
 mod faults;
 mod gpu_device;
 mod hostile;
+mod in_memory;
 mod inputs;
 mod interop;
 mod kept;
