@@ -14,11 +14,10 @@ import tempfile
 from pathlib import Path
 
 import torch
-from torch import nn
-from torch.nn.functional import cross_entropy
-
 import tvb
 import tvb.torch
+from torch import nn
+from torch.nn.functional import cross_entropy
 
 N_LETTERS, LENGTH = 12, 24
 

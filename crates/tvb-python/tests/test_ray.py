@@ -144,9 +144,7 @@ def test_a_worker_killed_at_work_changes_nothing(
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks /proc which node a worker is of")
-def test_the_parts_of_a_lost_node_run_elsewhere(
-    inputs: tuple[Path, dict[str, Path]], tmp_path: Path, cluster: Any
-) -> None:
+def test_the_parts_of_a_lost_node_run_elsewhere(inputs: tuple[Path, dict[str, Path]], tmp_path: Path, cluster: Any) -> None:
     base, tasks = inputs
     tvb.compress(base, tasks, tmp_path / "one", bits=2)
     lost: list[Any] = []
@@ -176,8 +174,7 @@ def test_two_jobs_at_once_do_not_touch_each_other(inputs: tuple[Path, dict[str, 
     work = tmp_path / "work"
     work.mkdir()
     threads = [
-        threading.Thread(target=tvb.ray.compress, args=(base, tasks, work / name), kwargs={"bits": 1, "parts": 3})
-        for name in "ab"
+        threading.Thread(target=tvb.ray.compress, args=(base, tasks, work / name), kwargs={"bits": 1, "parts": 3}) for name in "ab"
     ]
     for thread in threads:
         thread.start()
@@ -274,9 +271,7 @@ def test_from_the_shell(inputs: tuple[Path, dict[str, Path]], tmp_path: Path) ->
     address = ["--address", ray.get_runtime_context().gcs_address]
     words = [sys.executable, "-m", "tvb.ray"]
     its = ["--base", str(base), *(f"{name}={path}" for name, path in tasks.items()), *address, "--parts", "3"]
-    done = subprocess.run(
-        [*words, "compress", *its, "-o", str(tmp_path / "out"), "--bits", "2"], capture_output=True, text=True
-    )
+    done = subprocess.run([*words, "compress", *its, "-o", str(tmp_path / "out"), "--bits", "2"], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.strip() == str(tmp_path / "out"), done.stderr
     tvb.compress(base, tasks, tmp_path / "one", bits=2)
     assert contents(tmp_path / "out") == contents(tmp_path / "one")

@@ -43,16 +43,17 @@ _LISTED = 20
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class Coefficients(nn.Module):
+class Coefficients(nn.Module):  # type: ignore[misc]
     """A base model plus a weighted sum of a basis's task vectors, whose weights are the parameters.
 
-    ``forward`` passes what it is given to the model's ``forward``, with theta0 + sum of c_i * tau_i in place of its tensors. Gradients
-    reach the coefficients alone. The basis's tensors are found by name: wrappers' prefixes are seen through, and tied parameters are
-    edited once.
+    ``forward`` passes what it is given to the model's ``forward``, with theta0 + sum of c_i * tau_i in place of its tensors.
+    Gradients reach the coefficients alone. The basis's tensors are found by name: wrappers' prefixes are seen through, and tied
+    parameters are edited once.
 
-    Memory beside the model: each task vector once (``n_bytes`` says how much), and the edited tensors of one forward pass, one copy of
-    what is edited. Backward takes no further copy of the model, however many tasks there are. A float buffer that the basis edits (a
-    BatchNorm's mean) moves with the coefficients, but carries no gradient; in training, buffers are updated in a copy that is dropped.
+    Memory beside the model: each task vector once (``n_bytes`` says how much), and the edited tensors of one forward pass, one
+    copy of what is edited. Backward takes no further copy of the model, however many tasks there are. A float buffer that the
+    basis edits (a BatchNorm's mean) moves with the coefficients, but carries no gradient; in training, buffers are updated in a
+    copy that is dropped.
 
     ``.to()``, ``.cuda()`` and the like move the model, the task vectors and the coefficients; coefficients stay in float32 (or
     float64), task vectors in their own type. ``.train()`` and ``.eval()`` are passed on to the model. ``state_dict()`` holds the
@@ -62,8 +63,9 @@ class Coefficients(nn.Module):
         model: The base as a module. It is not changed.
         basis: A basis of that base.
         tasks: Names of the tasks that take part; all where nothing is said.
-        blocks: ``None`` for one coefficient for each task. For a row of them for each block of tensors: a number of runs of layers; a
-            list of patterns, of which the first found in a tensor's name takes it; or a function from a name to its block's name.
+        blocks: ``None`` for one coefficient for each task. For a row of them for each block of tensors: a number of runs of
+            layers; a list of patterns, of which the first found in a tensor's name takes it; or a function from a name to its
+            block's name.
         init: Where the coefficients start: a number, ``"sum"`` (every task with weight 1), or weights by task (others 0).
         dtype: How task vectors are held: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         progress: As of :func:`tvb.compress`.
@@ -128,9 +130,7 @@ class Coefficients(nn.Module):
             if target is None or tensor is None:
                 faults.append(f"tensor {name}: the basis has it, the model does not")
             elif tensor.shape != vector.shape:
-                faults.append(
-                    f"tensor {name}: expected {list(vector.shape)} as in the basis, found {list(tensor.shape)}"
-                )
+                faults.append(f"tensor {name}: expected {list(vector.shape)} as in the basis, found {list(tensor.shape)}")
             elif not tensor.is_floating_point():
                 faults.append(f"tensor {name}: expected floats, found {str(tensor.dtype).removeprefix('torch.')}")
             elif of_target.setdefault(target, vector) is not vector:
@@ -224,14 +224,13 @@ class Coefficients(nn.Module):
         values = self.values.detach().double().tolist()
         if self._blocks is None:
             return dict(zip(self._tasks, values, strict=True))
-        return {
-            block: dict(zip(self._tasks, row, strict=True)) for block, row in zip(self._blocks, values, strict=True)
-        }
+        return {block: dict(zip(self._tasks, row, strict=True)) for block, row in zip(self._blocks, values, strict=True)}
 
     def merged(self) -> dict[str, torch.Tensor]:
         """The edited model as a state dict of its own memory, in the model's formats and under its names.
 
-        Loading it bakes the edit in, blocks and all. Do not go on with the coefficients after that: their model holds the edit already.
+        Loading it bakes the edit in, blocks and all. Do not go on with the coefficients after that: their model holds the edit
+        already.
 
         >>> model.load_state_dict(fitted.merged())
         <All keys matched successfully>
@@ -258,9 +257,7 @@ class Coefficients(nn.Module):
 
         >>> fitted.save("coefficients.json")
         """
-        blocks = (
-            None if self._blocks is None else [{"name": name, "tensors": found} for name, found in self._blocks.items()]
-        )
+        blocks = None if self._blocks is None else [{"name": name, "tensors": found} for name, found in self._blocks.items()]
         record = {
             "format": "tvb-coefficients",
             "version": 1,
@@ -290,15 +287,11 @@ class Coefficients(nn.Module):
         """
         shown = os.fspath(path)
         record = _read_record(shown)
-        blocks = (
-            None if self._blocks is None else [{"name": name, "tensors": found} for name, found in self._blocks.items()]
-        )
+        blocks = None if self._blocks is None else [{"name": name, "tensors": found} for name, found in self._blocks.items()]
         if record.get("tasks") != self._tasks:
             raise InputError(f"{shown}: expected the tasks {', '.join(self._tasks)}, found {record.get('tasks')}")
         if record.get("blocks") != blocks:
-            raise InputError(
-                f"{shown}: its blocks are others than these", "make Coefficients with the blocks that the file lists"
-            )
+            raise InputError(f"{shown}: its blocks are others than these", "make Coefficients with the blocks that the file lists")
         values = _numbers(record.get("values"))
         if values is None or values.shape != self.values.shape:
             raise InputError(f"{shown}: values: expected {list(self.values.shape)} finite numbers")
@@ -323,8 +316,8 @@ class Coefficients(nn.Module):
             # A coefficient in 8 bits of mantissa does not move by a small step.
             return tensor.to(its.device) if its.dtype in (torch.bfloat16, torch.float16) else its
 
-        super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
-        self._model._apply(fn)  # type: ignore[no-untyped-call]
+        super()._apply(moved, recurse)
+        self._model._apply(fn)
         for row in self._vectors.values():
             for index, vector in enumerate(row):
                 if vector is not None:
@@ -336,7 +329,7 @@ class Coefficients(nn.Module):
         return f"{blocks}tasks: {', '.join(self._tasks)}; {self.n_bytes / 1e6:.1f} MB of task vectors"
 
 
-class _WeightedSum(torch.autograd.Function):
+class _WeightedSum(torch.autograd.Function):  # type: ignore[misc]
     """base + sum of c_i * tau_i for one tensor. Backward takes inner products: no task needs a copy of the tensor."""
 
     @staticmethod
@@ -347,7 +340,7 @@ class _WeightedSum(torch.autograd.Function):
         return _sum(base, row, numbers)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         wide = torch.float64 if gradient.dtype == torch.float64 else torch.float32
         flat = gradient.reshape(-1).to(wide)

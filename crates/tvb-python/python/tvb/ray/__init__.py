@@ -1,10 +1,11 @@
 """One job over the nodes of a Ray cluster: `tvb.ray.compress`, `tvb.ray.gram`, and `python -m tvb.ray` in a shell.
 
-A job is cut into parts (see `tvb.compress(…, part=…)`). Each part is a Ray task that is told paths, its number and the options, reads its
-rows of the inputs from the shared file system, and writes its rows of the output there; the driver joins them. No tensor passes through
-Ray. The result is that of `tvb.compress` on one machine, byte for byte.
+A job is cut into parts (see `tvb.compress(…, part=…)`). Each part is a Ray task that is told paths, its number and the options,
+reads its rows of the inputs from the shared file system, and writes its rows of the output there; the driver joins them. No
+tensor passes through Ray. The result is that of `tvb.compress` on one machine, byte for byte.
 
-Needs `pip install ray`, this package in the same version on every node, and a file system that all of them see. docs/ray.md says more.
+Needs `pip install ray`, this package in the same version on every node, and a file system that all of them see. docs/ray.md says
+more.
 """
 
 from __future__ import annotations
@@ -47,17 +48,17 @@ def compress(
 ) -> Basis:
     """Makes a basis as :func:`tvb.compress` does, in parts on the nodes of a Ray cluster.
 
-    With mixtures (``atoms``, ``ratio``, ``method``, ``dtype``, ``max_bytes``, ``max_error``) there are two rounds: parts of the Gram
-    matrix, then parts of the basis. Whatever happens, nothing is left beside the output: parts are in a folder ``OUT.parts-…``, which is
-    removed. Ctrl-C cancels all.
+    With mixtures (``atoms``, ``ratio``, ``method``, ``dtype``, ``max_bytes``, ``max_error``) there are two rounds: parts of the
+    Gram matrix, then parts of the basis. Whatever happens, nothing is left beside the output: parts are in a folder
+    ``OUT.parts-…``, which is removed. Ctrl-C cancels all.
 
     Args:
-        base: Path of the base, on a file system that every node sees under the same name. State dicts are refused: their tensors would
-            have to travel.
+        base: Path of the base, on a file system that every node sees under the same name. State dicts are refused: their tensors
+            would have to travel.
         tasks: Paths of the fine-tunes by name, or a list of paths and ``"NAME=PATH"``.
         out: The basis folder, on that file system too.
-        address: The cluster: ``"auto"`` for the one that runs, ``"local"`` for a new one on this machine, ``"HOST:PORT"``. Where Ray is
-            initialized already, that cluster is taken, and left running.
+        address: The cluster: ``"auto"`` for the one that runs, ``"local"`` for a new one on this machine, ``"HOST:PORT"``. Where
+            Ray is initialized already, that cluster is taken, and left running.
         parts: Into how many parts the rows are cut. A few for each CPU keep all busy.
         num_cpus: CPUs and threads of each part.
         retries: How often a part is started again after its worker or node died. Errors of tvb itself are raised at once.
@@ -65,7 +66,8 @@ def compress(
         overwrite: Replace an output that is there.
         progress: As of :func:`tvb.compress`; one bar for all parts.
         options: All others of :func:`tvb.compress`: ``bits``, ``atoms``, ``gram``, ``include``, ``memory`` (of a part) and so on.
-            ``device`` is ``"cpu"`` where nothing is said: nodes may differ in their GPUs, and all parts must be of one kind of device.
+            ``device`` is ``"cpu"`` where nothing is said: nodes may differ in their GPUs, and all parts must be of one kind of
+            device.
 
     Raises:
         FailedError: A part's worker died too often; a node does not see a path, or has another version of this package.
@@ -106,7 +108,8 @@ def gram(
     progress: Progress = None,
     **options: Any,
 ) -> Gram:
-    """Forms a Gram file as :func:`tvb.gram` does, in parts on the nodes of a Ray cluster. The arguments are those of :func:`compress`.
+    """Forms a Gram file as :func:`tvb.gram` does, in parts on the nodes of a Ray cluster. The arguments are those of
+    :func:`compress`.
 
     >>> gram = tvb.ray.gram("/nfs/base", {"cars": "/nfs/cars"}, "/nfs/run.gram", parts=64)
     """

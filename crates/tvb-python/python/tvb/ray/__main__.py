@@ -13,9 +13,7 @@ import tvb
 import tvb.ray
 
 #: What the driver itself decides, and what has no form of a flag.
-_NOT_FLAGS = frozenset(
-    {"base", "tasks", "out", "overwrite", "progress", "part", "into", "threads", "weights", "options"}
-)
+_NOT_FLAGS = frozenset({"base", "tasks", "out", "overwrite", "progress", "part", "into", "threads", "weights", "options"})
 #: May be given more than once.
 _REPEATED = frozenset({"rename", "keep"})
 _SHORT = {"atoms": ["-m"]}
@@ -42,9 +40,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
-        prog="python -m tvb.ray", description="Jobs of tvb in parts on the nodes of a Ray cluster."
-    )
+    top = argparse.ArgumentParser(prog="python -m tvb.ray", description="Jobs of tvb in parts on the nodes of a Ray cluster.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for name, its, job in (("compress", tvb.compress, tvb.ray.compress), ("gram", tvb.gram, tvb.ray.gram)):
         command = commands.add_parser(name, help=(its.__doc__ or "").partition("\n")[0], allow_abbrev=False)
@@ -55,9 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--address", default="auto", help="the cluster: auto, local, or HOST:PORT (default: auto)")
         command.add_argument("--parts", type=int, default=64, help="into how many parts the job is cut (default: 64)")
         command.add_argument("--num-cpus", type=int, default=1, help="CPUs and threads of each part (default: 1)")
-        command.add_argument(
-            "--retries", type=int, default=4, help="how often a part whose worker died starts again (default: 4)"
-        )
+        command.add_argument("--retries", type=int, default=4, help="how often a part whose worker died starts again (default: 4)")
         command.add_argument("--overwrite", action="store_true", help="replace the output")
         command.add_argument("-q", "--quiet", action="store_true", help="no bar")
         _add_flags_of(command, its)

@@ -33,7 +33,8 @@ class Bar:
         self._total, self._shown = 0, 0
 
     def show(self, told: dict[int, Told], done: set[int], n_parts: int) -> None:
-        """Shows what is done of all parts. Those that have not started are taken to be like those that have, so the total is a guess
+        """Shows what is done of all parts. Those that have not started are taken to be like those that have, so the total is a
+        guess
         at first; the bar keeps it, and shows the share that is done."""
         reached, total = sum_up(told, done, n_parts)
         if total == 0:

@@ -74,9 +74,7 @@ class Job:
 
     def __enter__(self) -> Job:
         if os.path.lexists(self.out) and not self._overwrite:
-            raise tvb.InputError(
-                f"{self.out}: exists already", "choose another output, or replace it with overwrite=True"
-            )
+            raise tvb.InputError(f"{self.out}: exists already", "choose another output, or replace it with overwrite=True")
         ray = _ray()
         try:
             if not ray.is_initialized():
@@ -87,9 +85,7 @@ class Job:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             self._stop()
         finally:
@@ -122,10 +118,7 @@ class Job:
         # What tvb says is an answer, so Ray starts a part again only when its worker or node died.
         task = ray.remote(**how, max_retries=self._retries, retry_exceptions=False)(_task())
         self._warn_of_too_few(ray)
-        refs = {
-            task.remote({**order, "part": (number, self._n_parts)}, board): number
-            for number in range(1, self._n_parts + 1)
-        }
+        refs = {task.remote({**order, "part": (number, self._n_parts)}, board): number for number in range(1, self._n_parts + 1)}
         self._pending = list(refs)
         paths: dict[int, str] = {}
         bar = Bar(self._progress, f"{kind} in {self._n_parts} parts")
@@ -195,9 +188,7 @@ class Job:
     def _seen_here(self) -> list[str]:
         """Inputs that the driver sees. What it does not see either is for tvb to say."""
         its_paths = (
-            [text.partition("=")[2] or text for text in self._tasks]
-            if isinstance(self._tasks, list)
-            else self._tasks.values()
+            [text.partition("=")[2] or text for text in self._tasks] if isinstance(self._tasks, list) else self._tasks.values()
         )
         paths = [self._base, *its_paths, *self._extra_seen]
         return [path for path in paths if os.path.exists(path)]
@@ -205,9 +196,7 @@ class Job:
     def _warn_of_too_few(self, ray: Any) -> None:
         cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
         if self._num_cpus > max(cpus, default=0):
-            _LOG.warning(
-                "no node offers %d CPUs now (the largest %d): parts wait for one", self._num_cpus, max(cpus, default=0)
-            )
+            _LOG.warning("no node offers %d CPUs now (the largest %d): parts wait for one", self._num_cpus, max(cpus, default=0))
 
     def _make_folder(self) -> None:
         missing = [parent for parent in self.folder.parents if not parent.exists()]
@@ -260,7 +249,7 @@ def _task() -> Callable[[dict[str, Any], Any], dict[str, Any]]:
         except ImportError as error:
             import ray.util
 
-            node = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+            node = str(ray.util.get_node_ip_address())
             message = f"node {node}: the package tvb cannot be imported: {error}"
             return {
                 "error": "FailedError",
@@ -332,7 +321,5 @@ def _absolute_task(text: Any) -> str:
         return _absolute(text, "a task")
     name, equals, path = text.partition("=")
     # Such as `epoch=3-step=100.ckpt`: the name of a file, not of a task.
-    is_named = (
-        bool(equals and name) and not set(name) & {"/", "\\"} and (os.path.exists(path) or not os.path.exists(text))
-    )
+    is_named = bool(equals and name) and not set(name) & {"/", "\\"} and (os.path.exists(path) or not os.path.exists(text))
     return f"{name}={_absolute(path, name)}" if is_named else _absolute(text, "a task")

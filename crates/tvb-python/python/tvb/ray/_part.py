@@ -13,7 +13,8 @@ import tvb
 
 _LOG = logging.getLogger("tvb")
 
-#: How long a folder that the driver has just made may take to be seen on another node: network file systems remember what was not there.
+#: How long a folder that the driver has just made may take to be seen on another node: network file systems remember what was not
+#: there.
 _SEEN_WITHIN_S = 10.0
 
 #: How often the driver hears of a part's progress.
@@ -88,7 +89,7 @@ class _Said(logging.Handler):
 def _node() -> str:
     import ray.util
 
-    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+    return str(ray.util.get_node_ip_address())
 
 
 def _reporter(board: Any, kind: str, number: int) -> Callable[[str, int, int], None]:
@@ -103,8 +104,6 @@ def _reporter(board: Any, kind: str, number: int) -> Callable[[str, int, int], N
         if now - told > _REPORT_EVERY_S or done == total:
             told = now
             # Nobody waits for the answer: a board that is gone costs the display, not the part.
-            board.tell.remote(
-                kind, number, sum(done for done, _ in stages.values()), sum(total for _, total in stages.values())
-            )
+            board.tell.remote(kind, number, sum(done for done, _ in stages.values()), sum(total for _, total in stages.values()))
 
     return report
