@@ -159,6 +159,9 @@ def test_tasks_and_formats(base: nn.Module, basis: tvb.Basis) -> None:
     moved = tvb.torch.Coefficients(copy.deepcopy(base), basis).to(torch.bfloat16)
     assert moved.values.dtype == torch.float32 and moved.model.embed.weight.dtype == torch.bfloat16
     assert moved(X).dtype == torch.bfloat16
+    away = tvb.torch.Coefficients(copy.deepcopy(base), basis).to("meta")
+    held = [vector for row in away._vectors.values() for vector in row if vector is not None]
+    assert {its.device.type for its in [away.values, *held, *away.model.parameters(), *away.model.buffers()]} == {"meta"}
     copied = copy.deepcopy(one)
     assert copied.model is not one.model and torch.equal(copied(X), one(X))
 
@@ -217,7 +220,7 @@ def test_another_model_is_refused_with_all_that_does_not_fit(base: nn.Module, ba
     assert str(basis.path) in text and caught.value.hint
 
 
-def test_wrapped_models_are_seen_through(base: nn.Module, basis: tvb.Basis) -> None:
+def test_wrapped_models_are_seen_through(base: nn.Module, basis: tvb.Basis, caplog: pytest.LogCaptureFixture) -> None:
     class Around(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -235,8 +238,11 @@ def test_wrapped_models_are_seen_through(base: nn.Module, basis: tvb.Basis) -> N
             return self.module(x)
 
     expected = tvb.torch.Coefficients(base, basis, init="sum").eval()(X)
+    caplog.set_level("INFO", "tvb")
     for model in (Around(), Parallel()):
         assert torch.equal(tvb.torch.Coefficients(model, basis, init="sum").eval()(X), expected)
+    # What was guessed is said; what DDP and others always write is not.
+    assert ["'body.' is put before" in line for line in caplog.messages] == [True]
 
 
 def test_saved_and_loaded(base: nn.Module, basis: tvb.Basis, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ._progress import log
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -36,7 +38,11 @@ class Targets:
         if len(found) == len(names) or not names:
             return found
         ways = [way for way in self._ways(names[0]) if all(way(name) in self._first for name in names)]
-        return {name: self._first[ways[0](name)] for name in names} if len(ways) == 1 else found
+        if len(ways) != 1:
+            return found
+        way = ways[0]
+        log.info("model: %r is %s the names of %s", way.lead, "put before" if way.is_put_on else "taken off", self.basis)
+        return {name: self._first[way(name)] for name in names}
 
     def _ways(self, name: str) -> list[_Way]:
         put_on = [known[: -len(name)] for known in self._first if known.endswith("." + name)]
