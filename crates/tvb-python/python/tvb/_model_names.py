@@ -20,6 +20,7 @@ class Targets:
 
     def __init__(self, first: dict[str, str], basis: str | os.PathLike[str]) -> None:
         self.basis = os.fspath(basis)
+        self._is_said = False
         #: From every name without wrappers to the first name of its tensor.
         self._first: dict[str, str] = {}
         for name, target in first.items():
@@ -41,7 +42,9 @@ class Targets:
         if len(ways) != 1:
             return found
         way = ways[0]
-        log.info("model: %r is %s the names of %s", way.lead, "put before" if way.is_put_on else "taken off", self.basis)
+        if not self._is_said:
+            self._is_said = True
+            log.info("model: %r is %s the names of %s", way.lead, "put before" if way.is_put_on else "taken off", self.basis)
         return {name: self._first[way(name)] for name in names}
 
     def _ways(self, name: str) -> list[_Way]:
