@@ -79,7 +79,11 @@ def when(is_so: Callable[[], Any], then: Callable[[Any], None]) -> threading.Thr
     def wait() -> None:
         until = time.monotonic() + 60
         while time.monotonic() < until:
-            if found := is_so():
+            try:
+                found = is_so()
+            except OSError:
+                found = None
+            if found:
                 then(found)
                 return
             time.sleep(0.002)
@@ -94,8 +98,9 @@ def part_at_work(folder: Path, kind: str) -> Callable[[], int | None]:
 
     def find() -> int | None:
         locks = list(folder.glob(f"*.parts-*/{kind}-*.partial.lock"))
-        text = locks[0].read_text().split() if locks else []
-        return int(text[0]) if text else None
+        # "tvb PROCESS" and more; empty at first, gone when the part is done.
+        words = locks[0].read_text().split() if locks else []
+        return int(words[1]) if len(words) > 1 else None
 
     return find
 
