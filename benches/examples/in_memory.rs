@@ -48,7 +48,7 @@ fn main() {
         report("form, same memory", n_elements, || {
             form(&basis, &edit, &own, &options, &runtime, &Silent).expect("formed");
         });
-        report("apply", n_elements, &apply);
+        report("apply", n_elements, apply);
     }
 }
 
