@@ -68,7 +68,9 @@ mod work;
 
 pub use chunk::{Chunk, ChunkLayout, CodeSlice, Columns, Dtype, FactorSlice, Segment, Slice};
 pub use code::{Code, Codes, Measured};
-pub use cpu::{CpuEngine, Factors, Scratch, convert, count_non_finite, decode, form_low_rank, locate_non_finite};
+pub use cpu::{
+    CpuEngine, Factors, Scratch, convert, count_non_finite, decode, form_low_rank, largest_finite, locate_non_finite,
+};
 pub use decode::Decode;
 pub use device::{AdapterFacts, AdapterKind, Backend, DeviceChoice, Twin, choose, list_adapters};
 pub use eigh::Eigh;

@@ -1,4 +1,4 @@
-//! Values that are not finite, counted in stored rows.
+//! Values that are not finite, counted in stored rows, and how large the others are.
 
 use crate::chunk::Dtype;
 use pulp::Arch;
@@ -41,10 +41,55 @@ fn count(bytes: &[u8], dtype: Dtype) -> usize {
     }
 }
 
+/// The largest magnitude among the finite elements of `bytes` (little-endian); 0 where there is none. A rest shorter than an
+/// element is left out.
+pub fn largest_finite(bytes: &[u8], dtype: Dtype) -> f64 {
+    Arch::new().dispatch(
+        #[inline(always)]
+        || largest(bytes, dtype),
+    )
+}
+
+/// Magnitudes are in the order of their bits.
+#[inline(always)]
+fn largest(bytes: &[u8], dtype: Dtype) -> f64 {
+    macro_rules! largest {
+        ($int:ty, $exponent:expr) => {{
+            let mut most: $int = 0;
+            for raw in bytes.as_chunks::<{ size_of::<$int>() }>().0 {
+                let magnitude = <$int>::from_le_bytes(*raw) & (<$int>::MAX >> 1);
+                most = most.max(if magnitude < $exponent { magnitude } else { 0 });
+            }
+            most
+        }};
+    }
+    match dtype {
+        Dtype::F64 => f64::from_bits(largest!(u64, 0x7ff0_0000_0000_0000)),
+        Dtype::F32 => f64::from(f32::from_bits(largest!(u32, 0x7f80_0000))),
+        Dtype::F16 => f64::from(half::f16::from_bits(largest!(u16, 0x7c00))),
+        Dtype::Bf16 => f64::from(half::bf16::from_bits(largest!(u16, 0x7f80))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cpu::convert;
+
+    #[test]
+    fn the_largest_finite_one_is_found_wherever_it_stands() {
+        for dtype in [Dtype::F64, Dtype::F32, Dtype::F16, Dtype::Bf16] {
+            assert_eq!(largest_finite(&[0xff], dtype), 0.0);
+            for (at, value) in [(0, -3.0), (17, 1024.0), (40, -dtype.largest()), (63, 0.5)] {
+                let mut values = [0.25; 64];
+                (values[5], values[9]) = (f64::NEG_INFINITY, f64::NAN);
+                values[at] = value;
+                let exact: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                let stored = convert(&exact, Dtype::F64, dtype);
+                assert_eq!(largest_finite(&stored, dtype), value.abs(), "{dtype}");
+            }
+        }
+    }
 
     #[test]
     fn infinities_and_nans_are_counted_in_every_format() {

@@ -28,7 +28,7 @@ pub(crate) mod scratch;
 
 pub use convert::{convert, decode};
 pub use engine::CpuEngine;
-pub use finite::count_non_finite;
+pub use finite::{count_non_finite, largest_finite};
 pub use locate::locate_non_finite;
 pub use low_rank::{Factors, form_low_rank};
 pub use scratch::Scratch;

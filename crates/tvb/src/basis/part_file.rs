@@ -165,7 +165,12 @@ impl PartFile {
     /// Rejected: no part, another version, damaged, too little memory. Failed: I/O. Interrupted.
     pub fn open(part: &Path, budget: &Budget) -> Result<PartFile> {
         let path = record_path(part);
-        let mut file = MatrixFile::open(&path, "a part", MAX_BYTES, None, budget)?;
+        let mut file = MatrixFile::open(&path, "a part", MAX_BYTES, None, budget).map_err(|error| {
+            match error.kind() == ErrorKind::Rejected && error.hint_text().is_none() {
+                true => error.hint(AGAIN),
+                false => error,
+            }
+        })?;
         if file.metadata("format") != FORMAT {
             let found: String = file.metadata("format").chars().take(60).collect();
             return Err(Error::rejected(format!(

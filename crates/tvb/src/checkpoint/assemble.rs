@@ -8,7 +8,7 @@ use super::opened::{Inner, OfAdapter};
 use super::safetensors::SafetensorsHeader;
 use super::shown::shown;
 use super::torch::{self, StateDict, TorchFile};
-use super::{Charge, Checkpoint, DataFile, Layout, NotTensor, OpenOptions, Place, Tensor, foreign, names};
+use super::{Budget, Charge, Checkpoint, DataFile, Layout, NotTensor, OpenOptions, Place, Tensor, foreign, names};
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -124,6 +124,8 @@ pub(super) struct Rest {
     pub(super) own_names: HashMap<String, String>,
     pub(super) of_adapter: Option<OfAdapter>,
     pub(super) charges: Vec<Charge>,
+    /// Where there is no file to have one.
+    pub(super) budget: Option<Budget>,
 }
 
 /// Puts the files together: places get their file's number.
@@ -172,9 +174,9 @@ pub(super) fn finish(
         }
         tensors.push(tensor);
     }
-    let Rest { key, index, not_tensors, metadata, notes, own_names, of_adapter, charges } = rest;
+    let Rest { key, index, not_tensors, metadata, notes, own_names, of_adapter, charges, budget } = rest;
     let path = path.to_owned();
-    let budget = files.first().map(|file| file.budget().clone()).unwrap_or_default();
+    let budget = files.first().map(|file| file.budget().clone()).or(budget).unwrap_or_default();
     let inner = Inner {
         path,
         key,

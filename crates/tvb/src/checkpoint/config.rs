@@ -41,11 +41,14 @@ impl Config {
 }
 
 impl Checkpoint {
-    /// The `config.json` beside the weights; `None` where there is none, or what is there is no JSON object.
+    /// The `config.json` beside the weights; `None` where there is none, what is there is no JSON object, or the weights are in memory.
     ///
     /// # Errors
     /// Rejected: no regular file, a larger one than any configuration, or too little memory. Failed: the system cannot read.
     pub fn config(&self) -> Result<Option<Config>> {
+        if self.is_in_memory() {
+            return Ok(None);
+        }
         let folder = if self.path().is_dir() { Some(self.path()) } else { self.path().parent() };
         folder.map_or(Ok(None), |folder| read(folder, self))
     }

@@ -202,7 +202,7 @@ impl CheckpointWriter {
     /// write.
     pub fn copy_side_files(&self, base: &Checkpoint, dtype: Option<Dtype>) -> Result<()> {
         match base.layout() {
-            _ if !self.is_folder || !base.path().is_dir() => Ok(()),
+            _ if !self.is_folder || base.is_in_memory() || !base.path().is_dir() => Ok(()),
             Layout::Pipeline { components, others } => {
                 side_files::copy_pipeline(base.path(), self.staged.path(), components, others, dtype)
             }

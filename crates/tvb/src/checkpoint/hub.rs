@@ -17,6 +17,9 @@ const N_LISTED: usize = 8;
 impl Checkpoint {
     /// The name on the Hugging Face hub, `ORG/NAME`, where the checkpoint lies in the hub's cache.
     pub fn hub_name(&self) -> Option<String> {
+        if self.is_in_memory() {
+            return None;
+        }
         let whole = std::path::absolute(self.path()).ok()?;
         let of_path = |path: &Path| path.ancestors().find_map(|above| hub_name(above.file_name()?.to_str()?));
         of_path(&whole).or_else(|| of_path(&whole.canonicalize().ok()?))

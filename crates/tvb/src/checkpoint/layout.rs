@@ -21,6 +21,8 @@ pub enum Layout {
         /// Whether an index file binds them.
         indexed: bool,
     },
+    /// No file: a state dict in memory.
+    InMemory,
     /// A diffusers pipeline: a folder with `model_index.json` and a folder for each component. Tensors are called
     /// `COMPONENT/NAME`.
     Pipeline {

@@ -2,7 +2,7 @@
 //!
 //! [`Checkpoint::open`] reads headers only and answers with every tensor's name, dtype, shape and place; tensor bytes
 //! are fetched later by positioned reads ([`Checkpoint::read`]), never a whole file at once. One type stands for every
-//! layout: a safetensors file, a Hugging Face folder with shards, a PyTorch file.
+//! layout: a safetensors file, a Hugging Face folder with shards, a PyTorch file, a state dict in memory.
 //!
 //! Everything in a checkpoint may be hostile. Bounds stand in `limits`, and every reader checks a header completely
 //! before it answers, so that later stages may rely on shapes, sizes and offsets.
@@ -20,9 +20,11 @@ mod foreign;
 mod gather;
 mod held;
 mod hub;
+mod in_memory;
 mod index;
 mod json;
 mod layout;
+mod lent;
 mod limits;
 mod low_rank;
 pub(crate) mod names;
@@ -58,6 +60,7 @@ pub use index::ShardIndex;
 pub(crate) use index::resolve as resolve_inside;
 pub(crate) use json::{EntryValue, cost as json_cost, for_each_entry};
 pub use layout::{Component, Layout};
+pub use lent::{Lent, LentTensor};
 pub use low_rank::{Form, LowRank, Module, Sides};
 pub use opened::{Checkpoint, OfAdapter};
 pub use options::OpenOptions;

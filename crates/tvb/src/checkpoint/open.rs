@@ -83,7 +83,8 @@ impl Checkpoint {
                 return Err(Error::rejected(format!("{path}: tensor {name} does not lie in its file")));
             }
         }
-        let rest = Rest { charges: vec![charge.settled()], ..Rest::default() };
+        let budget = Some(self.budget().clone());
+        let rest = Rest { charges: vec![charge.settled()], budget, ..Rest::default() };
         finish(self.path(), self.layout().clone(), self.inner.files.clone(), tensors, rest)
     }
 

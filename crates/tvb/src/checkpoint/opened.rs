@@ -57,7 +57,7 @@ pub(super) struct Inner {
 }
 
 impl Checkpoint {
-    /// What was opened, as the user wrote it.
+    /// What was opened, as the user wrote it; what a state dict in memory is called.
     pub fn path(&self) -> &Path {
         &self.inner.path
     }
@@ -134,6 +134,9 @@ impl Checkpoint {
 
     /// What an output must leave alone as long as this is read: its files, and for a folder what lies beside its weights.
     pub fn inputs(&self) -> Inputs {
+        if self.is_in_memory() {
+            return Inputs::none();
+        }
         let files = self.inner.files.iter().map(|file| file.path.clone());
         if !self.inner.path.is_dir() {
             return files.fold(Inputs::none().and(&self.inner.path), |inputs, path| inputs.and(&path));

@@ -138,6 +138,7 @@ impl Checkpoint {
             metadata: self.inner.metadata.clone(),
             notes: self.notes().iter().cloned().chain([note]).collect(),
             charges: vec![charge.settled()],
+            budget: Some(self.budget().clone()),
             ..Rest::default()
         };
         finish(self.path(), self.layout().clone(), self.inner.files.clone(), tensors, rest)

@@ -48,6 +48,10 @@ pub(crate) fn read_tensor(files: &[DataFile], tensor: &Tensor, byte_offset: u64,
             out.fill(0);
             Ok(())
         }
+        Place::Lent(bytes) => match bytes.read(byte_offset, out) {
+            true => Ok(()),
+            false => Err(Error::failed(format!("tensor {}: not all in memory", shown(&tensor.name)))),
+        },
         Place::Held(bytes) => {
             let held = bytes.get(byte_offset as usize..).and_then(|rest| rest.get(..out.len()));
             let held =

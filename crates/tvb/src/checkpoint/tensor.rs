@@ -1,7 +1,7 @@
 //! One named tensor of a checkpoint: what the header says about it and where its bytes are.
 
 use super::limits::RANK_MAX;
-use super::{Dtype, HeldBytes, LowRank, Rescaled};
+use super::{Dtype, HeldBytes, Lent, LowRank, Rescaled};
 
 /// One named tensor: what its header says and where its bytes are.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +37,8 @@ pub enum Place {
     },
     /// Bytes that had to be decompressed or rearranged when the file was opened; row-major.
     Held(HeldBytes),
+    /// In the memory of whoever called; row-major.
+    Lent(Lent),
     /// Nowhere: every byte is 0.
     Zeros,
     /// The difference from the base, formed from two factors where it is read; f32, row-major.
@@ -91,14 +93,17 @@ impl Tensor {
 }
 
 impl Place {
-    /// (file, offset) of the first element; held bytes come after every file.
+    /// (file, offset) of the first element; what is in memory comes after every file.
     pub(crate) fn sort_key(&self) -> (usize, u64) {
         match self {
             Place::Contiguous { file, offset } | Place::Strided { file, offset, .. } => (*file, *offset),
             Place::Rescaled { base, .. } => base.place.sort_key(),
-            Place::Held(_) | Place::Zeros | Place::LowRank(_) | Place::Unmoved | Place::Elsewhere { .. } => {
-                (usize::MAX, u64::MAX)
-            }
+            Place::Held(_)
+            | Place::Lent(_)
+            | Place::Zeros
+            | Place::LowRank(_)
+            | Place::Unmoved
+            | Place::Elsewhere { .. } => (usize::MAX, u64::MAX),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Tied tensors: several names for the very same elements of a PyTorch file, as a head that is the embedding.
+//! Tied tensors: several names for the very same elements of a PyTorch file or of memory, as a head that is the embedding.
 
 use super::{Checkpoint, Place, Tensor};
 use std::collections::HashMap;
@@ -19,6 +19,7 @@ impl<'a> Elements<'a> {
             Place::Contiguous { file, offset } => ((*file, *offset), &[]),
             Place::Strided { file, offset, strides } => ((*file, *offset), strides),
             Place::Held(bytes) => ((usize::MAX, bytes.as_ptr() as u64), &[]),
+            Place::Lent(bytes) => ((usize::MAX, bytes.address() as u64), &[]),
             Place::Zeros | Place::LowRank(_) | Place::Unmoved | Place::Elsewhere { .. } | Place::Rescaled { .. } => {
                 return None;
             }
@@ -31,7 +32,7 @@ impl<'a> Elements<'a> {
 impl Checkpoint {
     /// Groups of two or more tensors that are one: the same storage, offset, shape, strides and type under several names. Each
     /// group holds positions in [`tensors`](Checkpoint::tensors), in the order of the file's keys; groups stand in the order of
-    /// their first keys. Only PyTorch files have any: in a safetensors file every tensor has bytes of its own.
+    /// their first keys. Only PyTorch files and state dicts in memory have any: in a safetensors file every tensor has bytes of its own.
     pub fn tied(&self) -> Vec<Vec<usize>> {
         let mut number_of: HashMap<Elements<'_>, usize> = HashMap::new();
         let mut groups: Vec<Vec<usize>> = Vec::new();

@@ -74,6 +74,7 @@ impl Checkpoint {
             index: self.inner.index.clone(),
             metadata: self.inner.metadata.clone(),
             charges: vec![charge.settled()],
+            budget: Some(self.budget().clone()),
             notes: self.inner.notes.clone(),
             own_names,
             of_adapter: self.inner.of_adapter.clone(),

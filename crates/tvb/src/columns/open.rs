@@ -39,6 +39,29 @@ pub fn open_task(source: &TaskSource, base: &Checkpoint, options: &OpenOptions) 
     Ok(Task { name: source.name.clone(), checkpoint })
 }
 
+/// A base that is open already, such as a state dict in memory.
+///
+/// # Errors
+/// As [`open_base`].
+pub fn take_base(base: Checkpoint) -> Result<Checkpoint> {
+    unfit::check(&base).map_err(|error| error.context("base"))?;
+    Ok(base)
+}
+
+/// A task that is open already, such as a state dict in memory. What it has must be a whole model's, or that of a component of
+/// the base; an adapter is not known by its tensors alone.
+///
+/// # Errors
+/// As [`open_task`].
+pub fn take_task(name: &str, checkpoint: Checkpoint, base: &Checkpoint) -> Result<Task> {
+    let take = || {
+        unfit::check(&checkpoint)?;
+        in_pipeline(checkpoint, base)
+    };
+    let checkpoint = take().map_err(|error: Error| error.context(format!("task {name}")))?;
+    Ok(Task { name: name.to_owned(), checkpoint })
+}
+
 /// Opens a base and its tasks.
 ///
 /// # Errors

@@ -61,7 +61,7 @@ pub fn check(checkpoint: &Checkpoint) -> Result<()> {
 /// As [`Checkpoint::config`].
 pub fn unfit(checkpoint: &Checkpoint) -> Result<Option<Unfit>> {
     let (key, value) = names::DIFFERENCE;
-    let difference = if is_atom(checkpoint.path()) {
+    let difference = if !checkpoint.is_in_memory() && is_atom(checkpoint.path()) {
         Some(("an atom of a basis, which is a difference from a model", ATOM_HINT))
     } else if checkpoint.metadata().get(key).is_some_and(|found| found == value) {
         Some(("a bare edit or task vector, which is a difference from a model", DELTA_HINT))
@@ -156,7 +156,7 @@ fn by_config(checkpoint: &Checkpoint) -> Result<Option<Unfit>> {
         Some(Unfit { tensor: None, what, hint: CONFIG_HINT })
     };
     match checkpoint.layout() {
-        Layout::SafetensorsFile | Layout::TorchFile => Ok(None),
+        Layout::SafetensorsFile | Layout::TorchFile | Layout::InMemory => Ok(None),
         Layout::SafetensorsFolder { .. } | Layout::TorchFolder { .. } => Ok(of(checkpoint.config()?, "config.json")),
         Layout::Pipeline { components, .. } => {
             for component in components {

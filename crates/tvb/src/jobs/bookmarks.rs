@@ -15,6 +15,7 @@ use crate::pass::{Runtime, Span, SpanSums, TensorSums};
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use tvb_kernels::Engine;
 
@@ -183,7 +184,17 @@ impl Bookmarks for BookmarkFolder {
     }
 }
 
-/// The digest of a plan and of its files as they were when they were opened: the same as long as nothing writes to them.
+/// A digest that nobody else has had: nothing tells whether memory still holds what it held, so no run goes on with what another has
+/// made of it.
+pub(super) fn never_again() -> Digest {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    Digest::of(format!("{} {} {count}", since.as_nanos(), std::process::id()).as_bytes())
+}
+
+/// The digest of a plan and of its files as they were when they were opened: the same as long as nothing writes to them. Of columns
+/// in memory another one each time.
 pub fn inputs_key(plan: &Plan) -> Digest {
     let mut key = Vec::new();
     let mut field = |bytes: &[u8]| {
@@ -204,6 +215,9 @@ pub fn inputs_key(plan: &Plan) -> Digest {
             field(&modified.map_or(0, |since| since.as_nanos()).to_le_bytes());
             field(&inode.0.to_le_bytes());
             field(&inode.1.to_le_bytes());
+        }
+        if checkpoint.is_in_memory() {
+            field(&never_again().0.to_le_bytes());
         }
         for tensor in &plan.tensors {
             let stored = plan.column_tensor(tensor, column);

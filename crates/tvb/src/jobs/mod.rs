@@ -10,6 +10,7 @@ pub mod verify;
 pub mod card;
 pub mod edit;
 pub mod apply;
+pub mod in_memory;
 pub mod recover;
 mod values;
 mod matrix_file;

@@ -286,7 +286,7 @@ impl Recovery<'_> {
             };
             let writers: Vec<CheckpointWriter> = tasks.iter().map(writer).collect::<Result<_>>()?;
             let format = Format { dtype: options.dtype, clip: options.clip };
-            let read = reconstruct(base, edits, Outputs { writers: &writers, format }, runtime, progress)?;
+            let read = reconstruct(base, edits, Outputs::files(&writers, format), runtime, progress)?;
             check_read(&read, basis, base.filter(|_| !options.force))?;
             for (writer, &task) in writers.into_iter().zip(tasks) {
                 if let Some(base) = base {
@@ -304,7 +304,8 @@ impl Recovery<'_> {
 
 /// `FOLDER/NAME.safetensors`, or a folder of that name where the base is one.
 pub(crate) fn target(folder: &Path, name: &str, base: Option<&Checkpoint>) -> PathBuf {
-    let is_file = |base: &Checkpoint| matches!(base.layout(), Layout::SafetensorsFile | Layout::TorchFile);
+    let is_file =
+        |base: &Checkpoint| matches!(base.layout(), Layout::SafetensorsFile | Layout::TorchFile | Layout::InMemory);
     let is_folder = base.is_some_and(|base| !is_file(base));
     if is_folder { folder.join(name) } else { folder.join(format!("{name}.safetensors")) }
 }

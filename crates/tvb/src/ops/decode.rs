@@ -51,6 +51,13 @@ impl CodedAtoms {
         self.tensors.iter().filter(|tensor| tensor.coded == coded).map(|tensor| tensor.name.clone()).collect()
     }
 
+    /// The same atoms with some of the tensors: those that `keep` answers true for.
+    #[must_use]
+    pub fn only(&self, keep: &dyn Fn(&str) -> bool) -> CodedAtoms {
+        let tensors = self.tensors.iter().filter(|tensor| keep(&tensor.name)).cloned().collect();
+        CodedAtoms { tensors, ..self.clone() }
+    }
+
     /// The stored tensors with nothing in them, in f32: what stands in for a base where there is none.
     ///
     /// # Errors
@@ -244,7 +251,7 @@ impl Operation for WriteDecoded<'_> {
 
     fn finish(&self, done: Done<'_>, rows: &mut Vec<u8>) -> Result<()> {
         let mut at = 0;
-        for (output, writer) in self.outputs.writers.iter().enumerate() {
+        for output in 0..self.outputs.len() {
             // Blocks of one tensor are written in one piece.
             let mut index = 0;
             for blocks in done.blocks.chunk_by(|a, b| a.tensor == b.tensor) {
@@ -259,7 +266,7 @@ impl Operation for WriteDecoded<'_> {
                     let looked_at = Rows { outputs, tensor: name, first_row, dtype: stored, bytes };
                     self.range.look(looked_at, || self.origin(output, *block))?;
                 }
-                writer.write(name, (first.first_row * stored.size()) as u64, &rows[start..at])?;
+                self.outputs.write(output, name, (first.first_row * stored.size()) as u64, &rows[start..at])?;
                 index += blocks.len();
             }
         }

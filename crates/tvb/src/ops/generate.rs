@@ -39,7 +39,7 @@ struct Edited<'a> {
 }
 
 impl GeneratedEdits<'_> {
-    /// Forms the edits and writes them, one writer for each; answers the digests of the base's tensors by name.
+    /// Forms the edits and writes them, one output for each; answers the digests of the base's tensors by name.
     ///
     /// # Errors
     /// Usage: a memory cap that leaves no room for one block. Rejected: a base whose tensors are not the basis'. Failed: I/O. Interrupted.
@@ -112,13 +112,14 @@ impl GeneratedEdits<'_> {
             }
             inputs.push(Input { name: format!("base {}", base.path().display()), values, is_base: true });
         }
-        for (output, (writer, values)) in outputs.writers.iter().zip(&formed).enumerate() {
+        for (output, values) in formed.iter().enumerate() {
             let exact: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
             let mut rows = tvb_kernels::convert(&exact, Dtype::F64, stored);
-            let (outputs, bytes) = (output..output + 1, rows.as_mut_slice());
-            let looked_at = Rows { outputs, tensor: name, first_row: piece.first_row, dtype: stored, bytes };
+            let bytes = rows.as_mut_slice();
+            let looked_at =
+                Rows { outputs: output..output + 1, tensor: name, first_row: piece.first_row, dtype: stored, bytes };
             range.look(looked_at, || Ok(Origin { inputs: inputs.clone(), exact: values.clone() }))?;
-            writer.write(name, (piece.first_row * stored.size()) as u64, &rows)?;
+            outputs.write(output, name, (piece.first_row * stored.size()) as u64, &rows)?;
         }
         Ok(digest)
     }

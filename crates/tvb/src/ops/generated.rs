@@ -42,6 +42,13 @@ impl RawColumns {
         Ok(RawColumns { generator: Generator { seed }, n_columns, tensors, first_rows })
     }
 
+    /// The same columns over some of the tensors: those that `keep` answers true for.
+    #[must_use]
+    pub fn only(&self, keep: &dyn Fn(&str) -> bool) -> RawColumns {
+        let tensors = self.tensors.iter().filter(|(name, _)| keep(name)).cloned().collect();
+        RawColumns { tensors, ..self.clone() }
+    }
+
     /// Bytes of one column in f32.
     pub fn n_bytes(&self) -> u64 {
         4 * self.tensors.iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum::<u64>()

@@ -19,6 +19,7 @@ pub mod project_part;
 pub mod range;
 pub mod reconstruct;
 pub mod same_inputs;
+pub mod survey;
 
 pub(crate) use grams::unpack_triangle;
 pub use grams::{GramTensor, Grams, N_ROWS_MAX, Origin, Per, countable_rows};

@@ -17,7 +17,7 @@ use crate::columns::fit::{Fit, Rest};
 use crate::columns::plan::{Plan, Task};
 use crate::digest::{BLOCK_ROWS, Digest, TableOfDigests, TensorDigests};
 use crate::error::{Error, Result};
-use crate::pass::{Block, ChunkReader, Done, Folded, Operation, Pass, Reads, Runtime};
+use crate::pass::{Block, ChunkReader, Done, Folded, Operation, Pass, Reads, Runtime, check_memory};
 use crate::progress::Progress;
 use std::collections::{HashMap, HashSet};
 use tvb_kernels::{Base, Columns, Reconstruct};
@@ -75,6 +75,36 @@ impl Edits {
     }
 }
 
+impl Edits {
+    /// The same edits of some of the tensors: those that `keep` answers true for.
+    #[must_use]
+    pub fn only(&self, keep: &dyn Fn(&str) -> bool) -> Edits {
+        let source = match &self.source {
+            Source::Generated(raw) => Source::Generated(raw.only(keep)),
+            Source::Coded(atoms) => Source::Coded(atoms.only(keep)),
+            Source::Checkpoints { .. } | Source::Deltas(_) => self.source.clone(),
+        };
+        let tensors = self.tensors.iter().filter(|name| keep(name)).cloned().collect();
+        Edits { source, tensors, weights: self.weights.clone(), fit: self.fit.clone() }
+    }
+
+    /// The tensors that are edited and their shapes, in order; without those that the first column lacks.
+    pub fn shapes(&self) -> Vec<(String, Vec<usize>)> {
+        let in_checkpoint = |like: Option<&Checkpoint>| {
+            let shape = |name: &String| Some((name.clone(), like?.get(name)?.shape.clone()));
+            self.tensors.iter().filter_map(shape).collect()
+        };
+        match &self.source {
+            Source::Generated(raw) => raw.tensors.clone(),
+            Source::Coded(atoms) => {
+                atoms.tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect()
+            }
+            Source::Checkpoints { origin, .. } => in_checkpoint(Some(origin)),
+            Source::Deltas(columns) => in_checkpoint(columns.first().map(|column| &column.checkpoint)),
+        }
+    }
+}
+
 /// Digests of what was read while edits were formed, to be checked before they are kept.
 #[derive(Clone, Debug, Default)]
 pub struct Read {
@@ -88,7 +118,27 @@ pub struct Read {
     pub clipped: Clipped,
 }
 
-/// Forms the edits and writes them, one writer for each; with `base` the outputs are edited checkpoints, without it the
+impl Read {
+    /// Adds what was read of other tensors of the same columns.
+    pub fn add(&mut self, other: Read) {
+        self.base.extend(other.base);
+        for (task, digests) in other.columns {
+            match self.columns.iter_mut().find(|(known, _)| known.name == task.name) {
+                Some((_, known)) => known.iter_mut().zip(digests).for_each(|(known, digest)| *known = known.or(digest)),
+                None => self.columns.push((task, digests)),
+            }
+        }
+        for codes in other.codes {
+            match self.codes.iter_mut().find(|known| known.column == codes.column) {
+                Some(known) => known.digests.extend(codes.digests),
+                None => self.codes.push(codes),
+            }
+        }
+        self.clipped = self.clipped.and(other.clipped);
+    }
+}
+
+/// Forms the edits and writes them, one output for each; with `base` the outputs are edited checkpoints, without it the
 /// bare edits. Nothing is committed here.
 ///
 /// # Errors
@@ -104,7 +154,8 @@ pub fn reconstruct(
 ) -> Result<Read> {
     let range = RangeCheck::new(outputs.format.clip);
     let edited: HashSet<&str> = edits.tensors.iter().map(String::as_str).collect();
-    let rest = base.map(|base| edits.fit.rest(base, &edited)).unwrap_or_default();
+    let whole = base.filter(|_| outputs.takes_rest());
+    let rest = whole.map(|base| edits.fit.rest(base, &edited)).unwrap_or_default();
     let rest_bytes = rest.iter().map(Rest::n_bytes).sum::<u64>();
     let seen = base.map(|base| edits.fit.seen(base)).transpose()?;
     let seen = seen.as_ref();
@@ -225,6 +276,8 @@ impl Coded<'_> {
         let (source, fit) = (Source::Deltas(own.clone()), Fit::default());
         let raw = Edits { source, weights: own_weights, tensors: raw_names, fit };
         let decoding = Decoding::new(atoms, &edits.weights, base, outputs.format.dtype)?;
+        // Before anything of the others is written.
+        check_memory(&decoding.plan, edits.weights.len(), runtime)?;
         let coded_bytes = decoding.plan.n_bytes();
         let mut read = Read::default();
         if !raw.tensors.is_empty() {
@@ -302,7 +355,7 @@ impl Operation for WriteEdits<'_> {
 
     fn finish(&self, done: Done<'_>, rows: &mut Vec<u8>) -> Result<()> {
         let mut at = 0;
-        for (output, writer) in self.outputs.writers.iter().enumerate() {
+        for output in 0..self.outputs.len() {
             for (index, block) in done.blocks.iter().enumerate() {
                 let stored = self.work.dtype.unwrap_or(done.layout.slice(index, 0).dtype);
                 let own = &mut rows[at..at + block.n_rows * stored.size()];
@@ -311,7 +364,7 @@ impl Operation for WriteEdits<'_> {
                 let (outputs, first_row) = (output..output + 1, block.first_row);
                 let looked_at = Rows { outputs, tensor: name, first_row, dtype: stored, bytes: &mut *own };
                 self.range.look(looked_at, || self.origin(output, *block))?;
-                writer.write(name, (block.first_row * stored.size()) as u64, own)?;
+                self.outputs.write(output, name, (block.first_row * stored.size()) as u64, own)?;
             }
         }
         Ok(())
@@ -397,7 +450,7 @@ fn copy_part(
         let converted = match convert {
             Some((from, to)) => {
                 let mut rows = tvb_kernels::convert(bytes, from, to);
-                let (all, bytes_out) = (0..outputs.writers.len(), rows.as_mut_slice());
+                let (all, bytes_out) = (0..outputs.len(), rows.as_mut_slice());
                 let looked_at = Rows { outputs: all, tensor: &tensor.name, first_row, dtype: to, bytes: bytes_out };
                 let name = || format!("base {}", base.path().display());
                 range.look(looked_at, || {
@@ -409,8 +462,8 @@ fn copy_part(
             None => None,
         };
         let (rows, stored) = converted.as_ref().map_or((&*bytes, size), |(rows, stored)| (rows.as_slice(), *stored));
-        for writer in outputs.writers {
-            writer.write(&tensor.name, (first_row * stored) as u64, rows)?;
+        for output in 0..outputs.len() {
+            outputs.write(output, &tensor.name, (first_row * stored) as u64, rows)?;
         }
         progress.advance(bytes.len() as u64);
     }

@@ -49,7 +49,7 @@ struct Folder<'a> {
 
 impl Folder<'_> {
     fn has(&self, name: &str) -> bool {
-        self.path.join(name).is_file()
+        !self.base.is_in_memory() && self.path.join(name).is_file()
     }
 
     /// A small text beside the weights, if it can be had. No link out of the folder is followed.
@@ -69,6 +69,9 @@ impl Folder<'_> {
 
 /// Who loads such a folder, by what lies in it.
 fn library_of(folder: &Folder<'_>) -> Option<&'static str> {
+    if folder.base.is_in_memory() {
+        return None;
+    }
     let of_pipeline = folder.path.parent().is_some_and(|above| above.join(names::PIPELINE).is_file());
     if folder.has(names::PIPELINE) || of_pipeline {
         return Some("diffusers");

@@ -57,14 +57,14 @@ impl EditJob<'_> {
             return Err(Error::usage("no base given").hint("--base PATH, or --delta for the bare edit"));
         }
         let mut writers = [writer_for(&edits, base, output, &self.inputs())?];
-        let outputs = Outputs { writers: &writers, format: output.format() };
+        let outputs = Outputs::files(&writers, output.format());
         let mut read = reconstruct(base, edits, outputs, runtime, progress)?;
         if let Source::Basis(basis) = source {
             check_read(&read, basis, base.filter(|_| !output.force))?;
         }
         if let (Some(head), Some(_)) = (&output.head, base) {
             writers.iter_mut().for_each(CheckpointWriter::release);
-            let outputs = Outputs { writers: &writers, format: output.format() };
+            let outputs = Outputs::files(&writers, output.format());
             read.clipped = read.clipped.and(copy_tensors(head.checkpoint(), head.names(), outputs, progress)?);
         }
         for writer in writers {

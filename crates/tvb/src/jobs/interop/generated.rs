@@ -27,7 +27,7 @@ pub(super) fn make_atoms(
     };
     let writers: Vec<CheckpointWriter> =
         (0..n_atoms).map(|index| writer_for(&edits, None, &output(index), &Inputs::none())).collect::<Result<_>>()?;
-    let outputs = Outputs { writers: &writers, format: Format::default() };
+    let outputs = Outputs::files(&writers, Format::default());
     let read = reconstruct(None, edits, outputs, runtime, progress)?;
     check_read(&read, basis, None)?;
     for writer in writers {

@@ -207,6 +207,7 @@ fn part(vector: &Tensor, first: usize, n_elements: usize) -> Option<Place> {
         }
         Place::Zeros | Place::Unmoved => vector.place.clone(),
         Place::LowRank(_) | Place::Rescaled { .. } | Place::Elsewhere { .. } => return None,
+        Place::Lent(bytes) => Place::Lent(bytes.part((first * size) as u64, ((end - first) * size) as u64)?),
         Place::Held(bytes) => Place::Held(bytes.part((first * size) as u64, ((end - first) * size) as u64)?),
     })
 }

@@ -7,6 +7,7 @@ use super::scales::is_same_scale;
 use crate::checkpoint::{Budget, Checkpoint, Existing, has_no_locks, json_cost, open_itself, say_without_lock};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::jobs::bookmarks::never_again;
 use crate::jobs::edit::{Edit, Source};
 use crate::jobs::evaluate::Metrics;
 use crate::solve::Rule;
@@ -83,7 +84,8 @@ impl Identity {
     }
 }
 
-/// Path, size and time of every file of a checkpoint, and the key in it that was given.
+/// Path, size and time of every file of a checkpoint, and the key in it that was given. A state dict in memory is never the same
+/// again.
 fn files(checkpoint: &Checkpoint) -> Value {
     let file = |file: &crate::checkpoint::DataFile| {
         let stamp = file.stamp();
@@ -92,7 +94,8 @@ fn files(checkpoint: &Checkpoint) -> Value {
         json!({ "path": path.to_string_lossy(), "bytes": stamp.len, "modified": modified.map(seconds) })
     };
     let key = checkpoint.key().map(|key| json!({ "key": key }));
-    checkpoint.files().iter().map(file).chain(key).collect()
+    let in_memory = checkpoint.is_in_memory().then(|| json!({ "in_memory": never_again() }));
+    checkpoint.files().iter().map(file).chain(key).chain(in_memory).collect()
 }
 
 /// A time since 1970 as the first version's logs have it: seconds, and what is behind the point where there is anything.

@@ -3,5 +3,5 @@
 mod damage;
 mod decoder;
 mod depends;
-mod models;
+pub(crate) mod models;
 mod numbers;

@@ -10,20 +10,20 @@ use tvb::progress::Silent;
 use tvb_kernels::{Dtype, Rate};
 use tvb_tests::small_models::Random;
 
-pub(super) fn runtime() -> Runtime {
+pub(crate) fn runtime() -> Runtime {
     Runtime::on_cpu(2, 64 << 20)
 }
 
 /// A tensor: name, type, shape, values.
-pub(super) type Tensor = (String, Dtype, Vec<usize>, Vec<f64>);
+pub(crate) type Tensor = (String, Dtype, Vec<usize>, Vec<f64>);
 
 /// Bytes as the type has them.
-pub(super) fn stored(values: &[f64], dtype: Dtype) -> Vec<u8> {
+pub(crate) fn stored(values: &[f64], dtype: Dtype) -> Vec<u8> {
     let exact: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     tvb_kernels::convert(&exact, Dtype::F64, dtype)
 }
 
-pub(super) fn write(path: &Path, tensors: &[Tensor]) {
+pub(crate) fn write(path: &Path, tensors: &[Tensor]) {
     let data: Vec<Vec<u8>> = tensors.iter().map(|(_, dtype, _, values)| stored(values, *dtype)).collect();
     let views = tensors.iter().zip(&data).map(|((name, dtype, shape, _), bytes)| {
         let dtype = match dtype {
@@ -39,7 +39,7 @@ pub(super) fn write(path: &Path, tensors: &[Tensor]) {
 }
 
 /// All float tensors of a checkpoint.
-pub(super) fn values_of(path: &Path) -> BTreeMap<String, Vec<f64>> {
+pub(crate) fn values_of(path: &Path) -> BTreeMap<String, Vec<f64>> {
     let checkpoint = Checkpoint::open(path).expect("a checkpoint");
     let values = |tensor: &tvb::checkpoint::Tensor| {
         let mut bytes = vec![0; tensor.n_bytes() as usize];
@@ -52,20 +52,20 @@ pub(super) fn values_of(path: &Path) -> BTreeMap<String, Vec<f64>> {
 
 /// What of a model is like.
 #[derive(Clone, Debug)]
-pub(super) struct Kind {
-    pub(super) name: &'static str,
-    pub(super) shape: &'static [usize],
-    pub(super) dtype: Dtype,
+pub(crate) struct Kind {
+    pub(crate) name: &'static str,
+    pub(crate) shape: &'static [usize],
+    pub(crate) dtype: Dtype,
     /// Length of a delta's elements; 0 for a tensor that no task moves.
-    pub(super) delta: f64,
+    pub(crate) delta: f64,
 }
 
-pub(super) const fn kind(name: &'static str, shape: &'static [usize], dtype: Dtype, delta: f64) -> Kind {
+pub(crate) const fn kind(name: &'static str, shape: &'static [usize], dtype: Dtype, delta: f64) -> Kind {
     Kind { name, shape, dtype, delta }
 }
 
 /// Odd shapes in a bf16 base: tails of every kind, what is not coded, frozen ones in the middle and at the end.
-pub(super) const ODD: &[Kind] = &[
+pub(crate) const ODD: &[Kind] = &[
     kind("embed", &[257, 67], Dtype::Bf16, 0.1),
     kind("bias", &[300], Dtype::Bf16, 0.1),
     kind("frozen", &[40, 40], Dtype::Bf16, 0.0),
@@ -79,7 +79,7 @@ pub(super) const ODD: &[Kind] = &[
 ];
 
 /// Writes a base and tasks `t0`, `t1`, … of it; answers their paths, the base first.
-pub(super) fn write_models(folder: &Path, kinds: &[Kind], n_tasks: usize, seed: u64) -> Vec<PathBuf> {
+pub(crate) fn write_models(folder: &Path, kinds: &[Kind], n_tasks: usize, seed: u64) -> Vec<PathBuf> {
     let mut random = Random(seed);
     let n = |kind: &Kind| kind.shape.iter().product::<usize>();
     let base: Vec<Vec<f64>> =
@@ -105,7 +105,7 @@ pub(super) fn write_models(folder: &Path, kinds: &[Kind], n_tasks: usize, seed: 
 }
 
 /// The plan of these files.
-pub(super) fn plan(paths: &[PathBuf]) -> Plan {
+pub(crate) fn plan(paths: &[PathBuf]) -> Plan {
     let task = |(index, path): (usize, &PathBuf)| Task {
         name: format!("t{index}"),
         checkpoint: Checkpoint::open(path).expect("a task"),
@@ -115,7 +115,7 @@ pub(super) fn plan(paths: &[PathBuf]) -> Plan {
 }
 
 /// Codes with the sum and these edits kept.
-pub(super) fn words(rate: Rate, kept_rate: Option<Rate>, keep: &[&str]) -> CodingWords {
+pub(crate) fn words(rate: Rate, kept_rate: Option<Rate>, keep: &[&str]) -> CodingWords {
     CodingWords {
         bits: Some(rate),
         keep_sum: Some(kept_rate),
@@ -123,11 +123,11 @@ pub(super) fn words(rate: Rate, kept_rate: Option<Rate>, keep: &[&str]) -> Codin
     }
 }
 
-pub(super) fn options(plan: &Plan, output: &Path, words: &CodingWords) -> CompressOptions {
+pub(crate) fn options(plan: &Plan, output: &Path, words: &CodingWords) -> CompressOptions {
     let names: Vec<String> = plan.tasks.iter().map(|task| task.name.clone()).collect();
     CompressOptions::new(output).coding(Some(words.options(&names, &[], 0x1_2345_6789).expect("codes")))
 }
 
-pub(super) fn coded(plan: &Plan, output: &Path, words: &CodingWords) -> Compressed {
+pub(crate) fn coded(plan: &Plan, output: &Path, words: &CodingWords) -> Compressed {
     compress(plan, &options(plan, output, words), &runtime(), &Silent).expect("a basis")
 }
