@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ _PARTS_MAX = 65_536
 _LOOK_EVERY_S = 0.25
 #: How long parts that were asked to stop may take to clear up, and then to die.
 _STOP_S, _KILL_S = 5.0, 10.0
+#: How long the cluster's address may take to answer.
+_LISTENS_WITHIN_S = 10.0
 #: How often a folder is tried to be removed: a dying worker may still close its files.
 _REMOVALS = 20
 
@@ -165,6 +168,7 @@ class Job:
         return str(found["path"])
 
     def _connect(self, ray: Any) -> None:
+        _check_listening(self._address)
         try:
             ray.init(address=self._address, log_to_driver=False, logging_level="ERROR")
         except ConnectionError as error:
@@ -269,6 +273,19 @@ def _read(ray: Any, board: Any, kind: str) -> dict[int, Told]:
         # The display is not worth the job.
         return {}
     return told
+
+
+def _check_listening(address: str) -> None:
+    """Ray itself tries an address where nobody listens for longer than anyone waits."""
+    host, _, port = address.rpartition(":")
+    if "/" in host or not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_LISTENS_WITHIN_S).close()
+    except (OSError, OverflowError) as error:
+        raise tvb.FailedError(
+            f"no Ray cluster at {address}: {error}", "`ray status` on a node of the cluster shows its address"
+        ) from error
 
 
 def _ray() -> Any:
