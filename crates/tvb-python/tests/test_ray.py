@@ -295,12 +295,12 @@ def test_progress_is_of_all_parts() -> None:
 
 
 def test_an_address_where_nobody_listens_is_said() -> None:
-    from tvb.ray._driver import _check_listening
+    from tvb.ray._connection import check_listening
 
     with pytest.raises(tvb.FailedError, match="no Ray cluster at 127.0.0.1:1:"):
-        _check_listening("127.0.0.1:1")
+        check_listening("127.0.0.1:1")
     for address in ("auto", "local", "ray://127.0.0.1:1"):
-        _check_listening(address)
+        check_listening(address)
 
 
 def test_the_same_message_as_without_ray(inputs: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:
