@@ -97,7 +97,9 @@ fn build(python: &Path, release: bool) -> Result<PathBuf> {
     let out = target().join("python/wheels").join(profile);
     // So that the only wheel there is the one that is built now.
     match std::fs::remove_dir_all(&out) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(format!("{}: {error}", out.display())),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(format!("{}: {error}", out.display()));
+        }
         _ => {}
     }
     let mut command = Command::new(python);

@@ -5,8 +5,8 @@
 
 use crate::args::{CommonArgs, Context};
 use crate::commands::{
-    batch, bench, check, completions, compress, devices, edit, export, gram, import, inspect, plan, recover, report,
-    sweep, verify,
+    batch, bench, check, completions, compress, devices, edit, export, gram, import, inspect, join, plan, recover,
+    report, sweep, verify,
 };
 use crate::output::{self, Answer};
 use crate::{interrupt, logging};
@@ -43,6 +43,7 @@ pub(crate) enum Command {
     Devices(devices::Args),
     Check(check::Args),
     Gram(gram::Args),
+    Join(join::Args),
     Compress(Box<compress::Args>),
     Plan(Box<plan::Args>),
     Add(Box<edit::AddArgs>),
@@ -67,6 +68,7 @@ impl Command {
             Command::Devices(_) => devices::run(context),
             Command::Check(args) => check::run(&args, context),
             Command::Gram(args) => gram::run(&args, context),
+            Command::Join(args) => join::run(&args, context),
             Command::Compress(args) => compress::run(&args, context),
             Command::Plan(args) => plan::run(&args, context),
             Command::Add(args) => edit::add(&args, context),

@@ -48,6 +48,10 @@ pub(crate) fn work<T: Send>(sink: &Bound<'_, PyAny>, job: impl FnOnce(&Arc<Heard
         }
         (py.detach(|| handle.join()).unwrap_or_else(|panic| Err(of_panic(&*panic))), raised)
     });
+    if result.is_err() || raised.is_some() {
+        // A stage that an error has cut short is over, too.
+        sink.call_method0("finish")?;
+    }
     match (result, raised) {
         (Ok(value), None) => Ok(value),
         (Err(error), None) => Err(exception(py, &error)),

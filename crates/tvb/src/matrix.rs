@@ -120,6 +120,13 @@ impl serde::Serialize for Matrix {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for Matrix {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Matrix, D::Error> {
+        let rows = <Vec<Vec<f64>>>::deserialize(deserializer)?;
+        Matrix::from_rows(&rows).map_err(|error| serde::de::Error::custom(error.message()))
+    }
+}
+
 impl fmt::Debug for Matrix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

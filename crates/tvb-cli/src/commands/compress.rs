@@ -2,6 +2,7 @@
 
 use crate::args::Context;
 use crate::coding::CodingArgs;
+use crate::commands::gram::parse_part;
 use crate::inputs::{InputArgs, left_out_json};
 use crate::output::{Align, Answer, Table};
 use crate::solving::{MethodArgs, SizeArgs};
@@ -14,6 +15,8 @@ use tvb::checkpoint::{Existing, Inputs};
 use tvb::columns::plan::Plan;
 use tvb::cost::Choice;
 use tvb::jobs::compress::{CompressOptions, Compressed, Foretold, compress, compress_work, forecast, foretell};
+use tvb::jobs::parts::compress_part;
+use tvb::pass::Part;
 use tvb::pass::kept::Keep;
 use tvb::shown::{escaped, path_json, shown_path};
 use tvb::{Error, Result, units};
@@ -45,9 +48,15 @@ pub(crate) struct Args {
     /// with memory of its own keeps what fits in --device-memory besides
     #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
     pub keep_inputs: KeepName,
-    /// The basis folder
+    /// The basis folder, or that of a part of it
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
+    /// Make one part of the rows only, such as 3/8; `tvb join` makes the basis of all parts
+    #[arg(long, value_name = "K/N", value_parser = parse_part)]
+    pub part: Option<Part>,
+    /// With --part: write the rows to where they belong in this folder, the same for all parts; joining copies nothing then
+    #[arg(long, value_name = "DIR", requires = "part")]
+    pub into: Option<PathBuf>,
     /// Replace an existing output
     #[arg(long)]
     pub overwrite: bool,
@@ -110,11 +119,26 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
         .protect(args.method.tuning.init.iter().fold(Inputs::none(), |inputs, path| inputs.and(path)));
     if args.dry_run {
-        return dry_run(plan, options, context);
+        let mut answer = dry_run(plan, options, context)?;
+        if let Some(part) = args.part {
+            let text = format!("all of this in {} parts, of which this is {part}\n", part.n_parts());
+            answer.extend(&text, "part", json!(part.to_string()));
+        }
+        return Ok(answer);
     }
     let input_bytes = plan.stored_bytes();
     let runtime = context.runtime_for(|| Ok(compress_work(&plan, &options)))?;
     let started = Instant::now();
+    if let Some(part) = args.part {
+        compress_part(&plan, &options, part, args.into.as_deref(), &runtime, &context.progress)?;
+        let (seconds, device) = (started.elapsed(), runtime.device_name());
+        let text = format!("{}: part {part} of a basis, in {} on {device}\n", shown_path(&args.output), units::duration(seconds));
+        let mut json = json!({ "output": path_json(&args.output), "part": part.to_string(), "device": device });
+        Answer::add(&mut json, "into", args.into.as_deref().map(path_json));
+        Answer::add(&mut json, "device_choice", runtime.choice.as_ref().map(Choice::to_json));
+        Answer::add(&mut json, "seconds", seconds.as_secs_f64());
+        return Ok(Answer::new(text, json));
+    }
     let made = compress(&plan, &options, &runtime, &context.progress)?;
     let elapsed = started.elapsed();
     let device = runtime.device_name();

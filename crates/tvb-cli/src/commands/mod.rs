@@ -11,6 +11,7 @@ pub(crate) mod export;
 pub(crate) mod gram;
 pub(crate) mod import;
 pub(crate) mod inspect;
+pub(crate) mod join;
 pub(crate) mod lora;
 pub(crate) mod mistaken;
 pub(crate) mod plan;

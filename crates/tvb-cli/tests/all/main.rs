@@ -17,6 +17,8 @@ mod loss;
 mod matching;
 mod names;
 mod numbers;
+mod parts;
+mod parts_killed;
 mod plan;
 mod shared;
 mod streams;

@@ -96,8 +96,7 @@ def sink(progress: Progress) -> Sink:
         except ImportError:
             return Calls(Lines())
         return Bars(tqdm)
-    if hasattr(progress, "update"):
-        return Bars(progress)
     if callable(progress):
-        return Calls(progress)
+        return Bars(progress) if hasattr(progress, "update") else Calls(progress)
+    # Such as a bar in place of its class.
     raise TypeError(f"progress: None, True, a class like tqdm or a callable expected, {type(progress).__name__} found")

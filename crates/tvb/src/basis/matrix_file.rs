@@ -90,6 +90,11 @@ impl MatrixFile<'_> {
         self.header.metadata.get(key).map_or("", String::as_str)
     }
 
+    /// Bytes of the file.
+    pub(super) fn n_bytes(&self) -> u64 {
+        self.n_bytes
+    }
+
     /// Takes memory for the values of a JSON text that is about to be read.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ mod head;
 pub mod manifest;
 mod matrix_file;
 mod open;
+pub mod part_file;
 pub mod seal;
 
 pub use check_read::check_read;

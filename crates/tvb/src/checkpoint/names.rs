@@ -75,6 +75,10 @@ pub(crate) const MANIFEST: &str = "basis.json";
 pub(crate) const COEFFICIENTS: &str = "coefficients.safetensors";
 /// What the adapters of a basis share.
 pub(crate) const SHARED: &str = "shared.safetensors";
+/// The record of a part of a job.
+pub(crate) const PART: &str = "part.safetensors";
+/// The Gram file of a job, in its first part.
+pub(crate) const PART_GRAM: &str = "gram.safetensors";
 /// The description of a published basis.
 pub(crate) const PUBLISHED_INFO: &str = "method_info.json";
 /// The data of a published basis.
@@ -151,6 +155,12 @@ pub(crate) fn is_atom(name: &str) -> bool {
         [atom, shard, "of", n_shards] => stem.len() == name.len() && [atom, shard, n_shards].into_iter().all(is_number),
         _ => false,
     }
+}
+
+/// `atom-00.rows`: what a part of a job has of an atom.
+pub(crate) fn is_rows(name: &str) -> bool {
+    let number = name.strip_prefix("atom-").and_then(|rest| rest.strip_suffix(".rows"));
+    number.is_some_and(|number| number.len() >= 2 && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 #[cfg(test)]

@@ -114,6 +114,23 @@ impl Checkpoint {
         finish(path, self.layout().clone(), files, tensors, rest)
     }
 
+    /// A checkpoint that is not here: its tensors, of which none can be read. What is kept of it is charged to `budget`; `path` is
+    /// what it was opened as.
+    ///
+    /// # Errors
+    /// Rejected: two tensors of one name, a shape that overflows, too little memory.
+    pub(crate) fn elsewhere(path: &Path, tensors: Vec<Tensor>, budget: &super::Budget) -> Result<Checkpoint> {
+        for tensor in &tensors {
+            checked_bytes(tensor.dtype, &tensor.shape)
+                .map_err(|why| Error::rejected(format!("{}: tensor {} {why}", path.display(), shown(&tensor.name))))?;
+        }
+        let cost: u64 = tensors.iter().map(|tensor| Tensor::cost(&tensor.name, tensor.shape.len())).sum();
+        let charge = budget.charge(path, "its tensors", cost)?;
+        let files: [DataFile; 0] = [];
+        let rest = Rest { charges: vec![charge.settled()], ..Rest::default() };
+        finish(path, Layout::SafetensorsFile, files.into(), tensors, rest)
+    }
+
     /// Tensors of these names and shapes in f32 that are zero: what stands in for a base where there is none. `path` is for
     /// messages.
     ///

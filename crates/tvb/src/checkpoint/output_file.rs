@@ -67,6 +67,34 @@ impl OutputFile {
         }))
     }
 
+    /// Opens a file of `len` bytes that several runs write to, each its own place, or creates it without reserving anything:
+    /// bytes that nobody has written are zeros.
+    ///
+    /// # Errors
+    /// Rejected: a file of another length is there. Failed: the system refuses, or a limit on file sizes is in the way.
+    pub fn share(path: &Path, len: u64) -> Result<OutputFile> {
+        check_size_limit(path, len)?;
+        let io = |error: std::io::Error| Error::io("opening", path, &error);
+        let file = match open_itself(path, true) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => open_itself(path, false).map_err(io)?,
+            opened => opened.map_err(io)?,
+        };
+        let found = file.metadata().map_err(io)?;
+        if !found.is_file() || ![0, len].contains(&found.len()) {
+            return Err(Error::rejected(format!(
+                "{}: a file of {len} bytes expected, one of {} found: it is of another job",
+                path.display(),
+                found.len()
+            ))
+            .hint("choose another folder for the rows of this job, or remove that one"));
+        }
+        if found.len() != len {
+            // Whoever else comes first sets the same length.
+            file.set_len(len).map_err(|error| Error::io("extending", path, &error))?;
+        }
+        Ok(OutputFile { path: path.to_owned(), len, file, n_written: AtomicU64::new(0), sent_bytes: SENT_BYTES })
+    }
+
     /// The same, one of `n_files` that are written side by side: the disk is set to work as often as for one.
     #[must_use]
     pub fn one_of(self, n_files: usize) -> OutputFile {
@@ -255,6 +283,19 @@ mod tests {
         assert!(OutputFile::create(&path, 6).is_err(), "an existing file is never opened for writing by create");
         assert!(OutputFile::reopen(&path, 5).unwrap().is_none());
         assert_eq!(OutputFile::reopen(&path, 6).unwrap().unwrap().len(), 6);
+    }
+
+    #[test]
+    fn a_shared_file_is_created_once_and_keeps_what_others_wrote() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        let (first, second) = (OutputFile::share(&path, 6).unwrap(), OutputFile::share(&path, 6).unwrap());
+        first.write_at(0, b"abc").unwrap();
+        second.write_at(3, b"def").unwrap();
+        OutputFile::share(&path, 6).unwrap().sync().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"abcdef");
+        let error = OutputFile::share(&path, 7).unwrap_err();
+        assert!(error.message().contains("7 bytes expected, one of 6 found"), "{error}");
     }
 
     #[test]

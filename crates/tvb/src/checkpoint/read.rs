@@ -40,6 +40,10 @@ pub(crate) fn read_tensor(files: &[DataFile], tensor: &Tensor, byte_offset: u64,
             Ok(())
         }
         Place::Rescaled { base, by } => read_rescaled(files, tensor, base, by, byte_offset, out),
+        Place::Elsewhere { .. } => {
+            let name = shown(&tensor.name);
+            Err(Error::failed(format!("tensor {name}: it is known from a record only and cannot be read")))
+        }
         Place::Zeros | Place::Unmoved => {
             out.fill(0);
             Ok(())

@@ -45,6 +45,11 @@ pub enum Place {
     LowRank(LowRank),
     /// The difference from the base, which is none: every byte is 0. What an adapter leaves alone.
     Unmoved,
+    /// Not here: a plan that was written down says what it was.
+    Elsewhere {
+        /// Whether it was a difference from the base.
+        is_delta: bool,
+    },
     /// The base's tensor, moved and rescaled where it is read; f32, row-major.
     Rescaled {
         /// Where the base's values are.
@@ -66,7 +71,7 @@ pub struct NotTensor {
 impl Tensor {
     /// Whether it is a difference from the base rather than a tensor of a checkpoint.
     pub fn is_delta(&self) -> bool {
-        matches!(self.place, Place::LowRank(_) | Place::Unmoved)
+        matches!(self.place, Place::LowRank(_) | Place::Unmoved | Place::Elsewhere { is_delta: true })
     }
 
     /// Number of elements; validated against overflow when the header was read.
@@ -93,9 +98,12 @@ impl Place {
         match self {
             Place::Contiguous { file, offset } | Place::Strided { file, offset, .. } => (*file, *offset),
             Place::Rescaled { base, .. } => base.place.sort_key(),
-            Place::Held(_) | Place::Lent(_) | Place::Zeros | Place::LowRank(_) | Place::Unmoved => {
-                (usize::MAX, u64::MAX)
-            }
+            Place::Held(_)
+            | Place::Lent(_)
+            | Place::Zeros
+            | Place::LowRank(_)
+            | Place::Unmoved
+            | Place::Elsewhere { .. } => (usize::MAX, u64::MAX),
         }
     }
 }

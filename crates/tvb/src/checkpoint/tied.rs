@@ -20,7 +20,9 @@ impl<'a> Elements<'a> {
             Place::Strided { file, offset, strides } => ((*file, *offset), strides),
             Place::Held(bytes) => ((usize::MAX, bytes.as_ptr() as u64), &[]),
             Place::Lent(bytes) => ((usize::MAX, bytes.address() as u64), &[]),
-            Place::Zeros | Place::LowRank(_) | Place::Unmoved | Place::Rescaled { .. } => return None,
+            Place::Zeros | Place::LowRank(_) | Place::Unmoved | Place::Elsewhere { .. } | Place::Rescaled { .. } => {
+                return None;
+            }
         };
         let tensor_kind = (tensor.dtype.safetensors_name(), tensor.shape.as_slice());
         (tensor.n_elements() > 0).then_some(Elements { tensor: tensor_kind, first, strides })

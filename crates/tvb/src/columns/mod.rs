@@ -18,3 +18,5 @@ pub mod mismatches;
 pub mod tied;
 mod common_rows;
 pub mod plan;
+mod probe;
+pub mod record;

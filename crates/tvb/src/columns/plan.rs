@@ -162,7 +162,7 @@ impl Plan {
     }
 
     /// No tensor yet.
-    fn of_nothing(base: Checkpoint, tasks: Vec<Task>) -> Plan {
+    pub(super) fn of_nothing(base: Checkpoint, tasks: Vec<Task>) -> Plan {
         Plan {
             seen_base: base.clone(),
             fit: Fit::default(),

@@ -48,6 +48,12 @@ impl TensorDigests {
         self.open.iter_mut().zip(block).for_each(|(open, digest)| open.push(*digest));
     }
 
+    /// Adds the digests of `tensor`, \[n_columns\], whose blocks were folded elsewhere. Tensors come in order.
+    pub fn push_tensor(&mut self, tensor: usize, digests: &[Digest]) {
+        self.close_until(tensor);
+        self.closed.extend_from_slice(digests);
+    }
+
     fn close_until(&mut self, tensor: usize) {
         while self.closed.len() < tensor * self.n_columns && self.n_columns > 0 {
             for open in &mut self.open {

@@ -11,7 +11,7 @@ use crate::digest::{Digest, TensorDigests};
 use crate::error::{Error, Result};
 use crate::ops::Grams;
 use crate::pass::bookmark::{Bookmark, Bookmarks, PassName};
-use crate::pass::{Runtime, Span, SpanSums};
+use crate::pass::{Runtime, Span, SpanSums, TensorSums};
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ pub const FOLDER: &str = "bookmarks";
 pub const EVERY_VARIABLE: &str = "TVB_BOOKMARK_SECONDS";
 /// Seconds of work that a kill may cost.
 const EVERY_SECONDS: f64 = 30.0;
-const MAGIC: &[u8] = b"tvb-bookmark 3\n";
+const MAGIC: &[u8] = b"tvb-bookmark 4\n";
 /// Larger files are not ours: sums and digests together stay far below.
 const MAX_BYTES: u64 = 4 << 30;
 
@@ -273,12 +273,15 @@ fn to_bytes(bookmark: &Bookmark) -> Vec<u8> {
     count(bookmark.sums.len(), &mut bytes);
     count(bookmark.digests.len(), &mut bytes);
     bytes.extend(bookmark.sums.iter().flat_map(|sum| sum.to_le_bytes()));
-    let (span, span_sums) = bookmark.spans.parts();
-    // The span's tensor counted from 1; 0 where there is none.
-    for n in [span.map_or(0, |span| span.tensor + 1), span.map_or(0, |span| span.index), span_sums.len()] {
+    let (spans, tensor, tensor_sums) = bookmark.passing.parts();
+    let (span, span_sums) = spans.parts();
+    // Tensors counted from 1; 0 where there is none.
+    let span_tensor = span.map_or(0, |span| span.tensor + 1);
+    for n in [span_tensor, span.map_or(0, |span| span.index), tensor.map_or(0, |tensor| tensor + 1), tensor_sums.len()]
+    {
         count(n, &mut bytes);
     }
-    bytes.extend(span_sums.iter().flat_map(|sum| sum.to_le_bytes()));
+    bytes.extend(span_sums.iter().chain(tensor_sums).flat_map(|sum| sum.to_le_bytes()));
     for digests in &bookmark.digests {
         let (n_columns, closed, open) = digests.parts();
         for n in [n_columns, closed.len(), open.len()] {
@@ -301,9 +304,11 @@ fn parse(bytes: &[u8]) -> Option<Bookmark> {
     let n_folded = count(&mut rest)?;
     let (n_sums, n_tables) = (count(&mut rest)?, count(&mut rest)?);
     let sums = floats(&mut rest, n_sums)?;
-    let (span_tensor, index, n_span_sums) = (count(&mut rest)?, count(&mut rest)?, count(&mut rest)?);
+    let (span_tensor, index) = (count(&mut rest)?, count(&mut rest)?);
     let span = span_tensor.checked_sub(1).map(|tensor| Span { tensor, index });
-    let spans = SpanSums::from_parts(span, floats(&mut rest, n_span_sums)?);
+    let (tensor, n_values) = (count(&mut rest)?.checked_sub(1), count(&mut rest)?);
+    let spans = SpanSums::from_parts(span, floats(&mut rest, n_values)?);
+    let passing = TensorSums::from_parts(spans, tensor, floats(&mut rest, n_values)?)?;
     let mut digests = Vec::new();
     for _ in 0..n_tables {
         let (n_columns, n_closed, n_open) = (count(&mut rest)?, count(&mut rest)?, count(&mut rest)?);
@@ -314,7 +319,7 @@ fn parse(bytes: &[u8]) -> Option<Bookmark> {
         };
         digests.push(TensorDigests::from_parts(n_columns, table(n_closed)?, &table(n_open)?)?);
     }
-    rest.is_empty().then_some(Bookmark { n_folded, sums, spans, digests })
+    rest.is_empty().then_some(Bookmark { n_folded, sums, passing, digests })
 }
 
 fn take<'a>(rest: &mut &'a [u8], n_bytes: usize) -> Option<&'a [u8]> {
@@ -341,7 +346,8 @@ mod tests {
     fn bookmarks_come_back_and_damaged_ones_do_not() {
         let mut bookmark = Bookmark::start(3, 2, &[2, 1]);
         let block = crate::pass::Block { tensor: 5, first_row: 1 << 22, n_rows: 7 };
-        bookmark.spans.add(&block, &[0.25, -8.0], |_, _| {});
+        bookmark.passing.add(&block, &[0.25, -8.0], |_, _| {});
+        bookmark.passing.add(&crate::pass::Block { tensor: 6, ..block }, &[0.5, 4.0], |_, _| {});
         bookmark.n_folded = 7;
         bookmark.sums[1] = -0.5;
         bookmark.digests[0].push(0, &[Digest(1), Digest(2)]);
@@ -363,7 +369,7 @@ mod tests {
     fn sealed_bookmarks_with_wild_counts_are_refused() {
         for count in [1, 1 << 40, u64::MAX / 8, u64::MAX] {
             let mut bytes = MAGIC.to_vec();
-            for n in [0, count, 0, 0, 0, 0] {
+            for n in [0, count, 0, 0, 0, 0, 0] {
                 bytes.extend(n.to_le_bytes());
             }
             let seal = Digest::of(&bytes);

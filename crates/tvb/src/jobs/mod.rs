@@ -5,6 +5,7 @@ pub mod gram;
 pub mod spectra;
 pub mod tensor_spectra;
 pub mod compress;
+pub mod parts;
 pub mod verify;
 pub mod card;
 pub mod edit;

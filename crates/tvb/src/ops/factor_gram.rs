@@ -247,17 +247,16 @@ struct Folding<'a> {
     failed: Option<Error>,
 }
 
-/// Adds the Gram matrices of the tensors for which `chosen` is true; `slot_of` says to which of `sums`, \[n_slots, T(T+1)/2\].
+/// Hands out the Gram matrices of the tensors for which `chosen` is true, \[T(T+1)/2\], in order; not those that nobody moves.
 ///
 /// # Errors
 /// Usage: a memory cap that leaves no room for a tile. Interrupted.
-pub(super) fn add_factor_grams(
+pub(super) fn factor_grams(
     plan: &Plan,
     chosen: &[bool],
-    sums: &mut [f64],
-    slot_of: impl Fn(usize) -> usize + Sync,
     runtime: &Runtime,
     progress: &dyn Progress,
+    mut each: impl FnMut(usize, &[f64]) + Send,
 ) -> Result<()> {
     let stacks: Vec<Vec<Group<'_>>> = plan
         .tensors
@@ -284,9 +283,17 @@ pub(super) fn add_factor_grams(
     let n_threads = runtime.n_affordable(worker_bytes, runtime.n_threads.min(tiles.len()));
     progress.begin("gram of factors", stacks.iter().map(|groups| factor_bytes(groups)).sum());
     let len = triangle_len(plan.tasks.len());
+    let (mut triangle, mut n_left) = (vec![0.0; len], 0);
     let mut add = |tensor: usize, found: &[PairSum]| {
-        let triangle = &mut sums[slot_of(tensor) * len..][..len];
+        if n_left == 0 {
+            triangle.fill(0.0);
+            n_left = stacks[tensor].len() * (stacks[tensor].len() + 1) / 2;
+        }
         found.iter().for_each(|&(row, column, sum)| triangle[triangle_len(row) + column] += sum);
+        n_left -= 1;
+        if n_left == 0 {
+            each(tensor, &triangle);
+        }
     };
     let taken = AtomicUsize::new(0);
     let folding = Mutex::new(Folding { next: 0, waiting: BTreeMap::new(), add: &mut add, failed: None });
@@ -334,7 +341,7 @@ fn factor_bytes(groups: &[Group<'_>]) -> u64 {
 }
 
 /// The digests of a tensor in every column, as a pass over its rows would take them; its base is not read.
-fn digests_of(plan: &Plan, tensor: usize) -> Vec<Digest> {
+pub(super) fn digests_of(plan: &Plan, tensor: usize) -> Vec<Digest> {
     let planned = &plan.tensors[tensor];
     let mut digests = TensorDigests::new(plan.tasks.len());
     let mut row = vec![Digest::default(); plan.tasks.len()];
@@ -352,14 +359,19 @@ fn digests_of(plan: &Plan, tensor: usize) -> Vec<Digest> {
 }
 
 /// The digests of all tensors, where those of the tensors that were read are known.
-pub(super) fn with_digests(plan: &Plan, chosen: &[bool], read: &TableOfDigests) -> TableOfDigests {
-    let mut rows = read.digests.chunks_exact(plan.n_columns());
-    let mut digests = Vec::with_capacity(plan.tensors.len() * plan.n_columns());
+pub(super) fn with_digests(
+    n_columns: usize,
+    chosen: &[bool],
+    read: &TableOfDigests,
+    mut of_chosen: impl FnMut(usize) -> Vec<Digest>,
+) -> TableOfDigests {
+    let mut rows = read.digests.chunks_exact(n_columns);
+    let mut digests = Vec::with_capacity(chosen.len() * n_columns);
     for (tensor, chosen) in chosen.iter().enumerate() {
         match chosen {
-            true => digests.extend(digests_of(plan, tensor)),
+            true => digests.extend(of_chosen(tensor)),
             false => digests.extend_from_slice(rows.next().unwrap_or_default()),
         }
     }
-    TableOfDigests { n_columns: plan.n_columns(), digests }
+    TableOfDigests { n_columns, digests }
 }

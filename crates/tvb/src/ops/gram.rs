@@ -1,14 +1,14 @@
 //! Pass 1: chunks → per-tensor Gram matrices in f64, with the digests of everything that was read.
 
 use super::exact_gram::{SecondLook, is_doubtful, look_again};
-use super::factor_gram::{MOST_TILE_BYTES, add_factor_grams, by_factors, with_digests};
+use super::factor_gram::{MOST_TILE_BYTES, by_factors, digests_of, factor_grams, with_digests};
 use super::grams::{GramTensor, Grams, Origin, Per};
 use crate::checkpoint::Place;
 use crate::columns::plan::Plan;
 use crate::digest::{Digest, TableOfDigests, TensorDigests, fingerprint};
 use crate::error::{Error, Result};
 use crate::pass::bookmark::{Bookmark, Bookmarks, NoBookmarks, PassName};
-use crate::pass::{Block, ChunkReader, Done, Folded, Operation, Pass, Reads, Runtime, Span, SpanSums, add_to};
+use crate::pass::{Block, ChunkReader, Done, Folded, Operation, Pass, Reads, Runtime, add_to};
 use crate::progress::Progress;
 use tvb_kernels::{Chunk, Triangles, triangle_len};
 
@@ -62,14 +62,6 @@ impl GramOfBlocks<'_> {
     }
 }
 
-/// Adds a chunk's block matrices, \[n_blocks, T(T+1)/2\], to the sums of the spans that are passing.
-fn fold_blocks(spans: &mut SpanSums, blocks: &[Block], part: &[f64], mut close: impl FnMut(Span, &[f64])) {
-    let n_values = spans.parts().1.len();
-    for (block, values) in blocks.iter().zip(part.chunks_exact(n_values)) {
-        spans.add(block, values, &mut close);
-    }
-}
-
 /// What the matrices of a plan are the sums over: one tensor each while that takes little room.
 pub(super) fn per(plan: &Plan) -> Per {
     let matrix_bytes = plan.tasks.len().saturating_pow(2).saturating_mul(8);
@@ -79,10 +71,10 @@ pub(super) fn per(plan: &Plan) -> Per {
     }
 }
 
-/// How many matrices there are, and which of them a span is added to.
-pub(super) fn slots(plan: &Plan, per: Per) -> (usize, fn(Span) -> usize) {
+/// How many matrices there are, and which of them that of a tensor is added to.
+pub(super) fn slots(plan: &Plan, per: Per) -> (usize, fn(usize) -> usize) {
     match per {
-        Per::Tensor => (plan.tensors.len(), |span| span.tensor),
+        Per::Tensor => (plan.tensors.len(), |tensor| tensor),
         Per::Whole => (1, |_| 0),
     }
 }
@@ -116,18 +108,39 @@ pub fn gram_from(
     }
     let rows = plan.only(|tensor| !factored[tensor]);
     let (of_rows, digests) = match rows.tensors.is_empty() {
-        true => (Vec::new(), TensorDigests::new(plan.n_columns()).finish(0)),
+        true => (vec![0.0; slots(&rows, per).0 * triangle_len(plan.tasks.len())], no_digests(plan)),
         false => sums_of_rows(plan, &factored, per, reads, runtime, progress, bookmarks)?,
     };
+    let mut sums = with_rows(plan, &factored, per, of_rows);
+    let slot_of = slots(plan, per).1;
+    let add = |tensor: usize, triangle: &[f64]| add_triangle(&mut sums, slot_of(tensor), triangle);
+    factor_grams(plan, &factored, runtime, progress, add)?;
+    let digests = with_digests(plan.n_columns(), &factored, &digests, |tensor| digests_of(plan, tensor));
+    Ok(assemble(plan, per, sums, digests))
+}
+
+/// Of no tensor.
+fn no_digests(plan: &Plan) -> TableOfDigests {
+    TensorDigests::new(plan.n_columns()).finish(0)
+}
+
+/// Adds the matrix of a tensor to a slot.
+pub(super) fn add_triangle(sums: &mut [f64], slot: usize, triangle: &[f64]) {
+    add_to(&mut sums[slot * triangle.len()..][..triangle.len()], triangle);
+}
+
+/// The sums of the tensors that are not `factored` among those of all.
+pub(super) fn with_rows(plan: &Plan, factored: &[bool], per: Per, of_rows: Vec<f64>) -> Vec<f64> {
+    if per == Per::Whole {
+        return of_rows;
+    }
     let len = triangle_len(plan.tasks.len());
-    let slot_of = |tensor: usize| if per == Per::Tensor { tensor } else { 0 };
     let mut sums = vec![0.0; slots(plan, per).0 * len];
-    let slots_of_rows = (0..plan.tensors.len()).filter(|tensor| !factored[*tensor]).map(slot_of);
-    for (slot, triangle) in slots_of_rows.zip(of_rows.chunks_exact(len)) {
+    let slots = factored.iter().enumerate().filter(|(_, factored)| !**factored).map(|(tensor, _)| tensor);
+    for (slot, triangle) in slots.zip(of_rows.chunks_exact(len)) {
         sums[slot * len..][..len].copy_from_slice(triangle);
     }
-    add_factor_grams(plan, &factored, &mut sums, slot_of, runtime, progress)?;
-    Ok(assemble(plan, per, sums, with_digests(plan, &factored, &digests)))
+    sums
 }
 
 /// The least memory cap that Gram matrices from factors work with.
@@ -160,9 +173,7 @@ fn sums_of_rows(
     let rows = plan.only(|tensor| !factored[tensor]);
     let plan = &rows;
     let (n_slots, slot_of) = slots(plan, per);
-    let add_span = |sums: &mut [f64], span: Span, values: &[f64]| {
-        add_to(&mut sums[slot_of(span) * n_values..][..n_values], values);
-    };
+    let add_tensor = |sums: &mut [f64], tensor: usize, values: &[f64]| add_triangle(sums, slot_of(tensor), values);
     let n_chunks = grid.n_chunks();
     let start = Bookmark::start(n_slots * n_values, n_values, &[plan.n_columns()]);
     let found = bookmarks.find(PassName::Gram, recipe);
@@ -172,57 +183,19 @@ fn sums_of_rows(
     let pass = Pass { plan, grid: grid.after(state.n_folded), reads };
     let fold = |Folded { blocks, digests, part }: Folded<'_, Vec<f64>>| {
         let sums = &mut state.sums;
-        fold_blocks(&mut state.spans, blocks, &part, |span, values| add_span(sums, span, values));
-        for (block, columns) in blocks.iter().zip(digests.chunks_exact(plan.n_columns())) {
-            state.digests[0].push(block.tensor, columns);
+        let of_blocks = part.chunks_exact(n_values).zip(digests.chunks_exact(plan.n_columns()));
+        for (block, (values, digests)) in blocks.iter().zip(of_blocks) {
+            state.passing.add(block, values, |tensor, values| add_tensor(sums, tensor, values));
+            state.digests[0].push(block.tensor, digests);
         }
         state.n_folded += 1;
         if bookmarks.is_due() { bookmarks.put(PassName::Gram, recipe, &state) } else { Ok(()) }
     };
     pass.run(&GramOfBlocks { plan, reads }, runtime, progress, fold)?;
     progress.finish();
-    let Bookmark { mut sums, mut spans, mut digests, .. } = state;
-    spans.close(|span, values| add_span(&mut sums, span, values));
+    let Bookmark { mut sums, mut passing, mut digests, .. } = state;
+    passing.close(|tensor, values| add_tensor(&mut sums, tensor, values));
     Ok((sums, digests.swap_remove(0).finish(plan.tensors.len())))
-}
-
-/// The Gram matrices of the spans of one part of the work, \[T(T+1)/2\] each, in order. Part `part` of `n_parts` is cut where
-/// spans end, so the spans of all parts in order are those of the whole, and [`add_spans`] gives its bits.
-///
-/// # Errors
-/// As [`gram`].
-pub fn gram_of_spans(
-    plan: &Plan,
-    (part, n_parts): (usize, usize),
-    runtime: &Runtime,
-    progress: &dyn Progress,
-) -> Result<Vec<(Span, Vec<f64>)>> {
-    let reads = Reads::new();
-    let mut pass = Pass::over(plan, runtime, &reads);
-    pass.grid = pass.grid.part(part, n_parts);
-    let mut found = Vec::new();
-    let mut spans = SpanSums::new(triangle_len(plan.tasks.len()));
-    let fold = |Folded { blocks, part, .. }: Folded<'_, Vec<f64>>| {
-        fold_blocks(&mut spans, blocks, &part, |span, values| found.push((span, values.to_vec())));
-        Ok(())
-    };
-    pass.run(&GramOfBlocks { plan, reads: &reads }, runtime, progress, fold)?;
-    spans.close(|span, values| found.push((span, values.to_vec())));
-    Ok(found)
-}
-
-/// Adds up the matrices of all spans in order, tensor by tensor: [n_tensors, T(T+1)/2].
-pub fn add_spans<'a>(
-    n_tensors: usize,
-    n_tasks: usize,
-    spans: impl IntoIterator<Item = &'a (Span, Vec<f64>)>,
-) -> Vec<f64> {
-    let n_values = triangle_len(n_tasks);
-    let mut sums = vec![0.0; n_tensors * n_values];
-    for (span, values) in spans {
-        add_to(&mut sums[span.tensor * n_values..][..n_values], values);
-    }
-    sums
 }
 
 /// The Gram matrices from their sums, and what was frozen.

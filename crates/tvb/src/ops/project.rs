@@ -70,12 +70,12 @@ impl Projection<'_> {
 }
 
 /// The operation: rows of the atoms, written where they belong.
-struct WriteAtoms<'a> {
-    moved: &'a Plan,
-    reads: &'a Reads,
-    work: Project,
-    sink: &'a dyn AtomSink,
-    range: &'a RangeCheck,
+pub(super) struct WriteAtoms<'a> {
+    pub(super) moved: &'a Plan,
+    pub(super) reads: &'a Reads,
+    pub(super) work: Project,
+    pub(super) sink: &'a dyn AtomSink,
+    pub(super) range: &'a RangeCheck,
 }
 
 impl WriteAtoms<'_> {
@@ -134,14 +134,10 @@ pub fn project_from(
     progress: &dyn Progress,
     bookmarks: &mut dyn Bookmarks,
 ) -> Result<Projected> {
-    let Projection { plan, grams, encode, dtype, clip } = *projection;
-    let moved = plan.only(|index| !grams.tensors[index].frozen);
-    let (n_tasks, n_atoms) = (encode.n_rows(), encode.n_columns());
-    let at = (0..n_tasks).flat_map(|t| (0..n_atoms).map(move |m| (t, m)));
-    let encode = at.map(|at| encode_in_f32(plan, encode, at)).collect::<Result<_>>()?;
-    let work = Project { encode, n_atoms, dtype };
+    let Projection { plan, grams, clip, .. } = *projection;
+    let Prepared { moved, grid, work } = Prepared::new(projection, runtime)?;
+    let n_atoms = work.n_atoms;
     let range = RangeCheck::new(clip);
-    let grid = moved_grid(plan, grams, runtime);
     let recipe = projection.recipe();
     let mut state = bookmark.unwrap_or_else(|| start(projection));
     progress.begin("project", moved.n_bytes());
@@ -168,6 +164,25 @@ pub fn project_from(
     check_digests(plan, grams, &inputs.finish(moved.tensors.len()))?;
     let clipped = range.finish(|atom| format!("atom {atom}"))?;
     Ok(Projected { digests: atoms.finish(moved.tensors.len()), clipped })
+}
+
+/// What a projection reads, in which chunks, and what the engine does with them.
+pub(super) struct Prepared {
+    pub(super) moved: Plan,
+    pub(super) grid: Grid,
+    pub(super) work: Project,
+}
+
+impl Prepared {
+    pub(super) fn new(projection: &Projection<'_>, runtime: &Runtime) -> Result<Prepared> {
+        let Projection { plan, grams, encode, dtype, .. } = *projection;
+        let (n_tasks, n_atoms) = (encode.n_rows(), encode.n_columns());
+        let at = (0..n_tasks).flat_map(|t| (0..n_atoms).map(move |m| (t, m)));
+        let encode = at.map(|at| encode_in_f32(plan, encode, at)).collect::<Result<_>>()?;
+        let work = Project { encode, n_atoms, dtype };
+        let moved = plan.only(|index| !grams.tensors[index].frozen);
+        Ok(Prepared { moved, grid: moved_grid(plan, grams, runtime), work })
+    }
 }
 
 /// A coefficient of B as the engines take it.
@@ -206,7 +221,7 @@ pub fn find_bookmark(
 }
 
 /// The chunks of pass 1 without the frozen tensors: those that were kept on a device are found again.
-fn moved_grid(plan: &Plan, grams: &Grams, runtime: &Runtime) -> Grid {
+pub(super) fn moved_grid(plan: &Plan, grams: &Grams, runtime: &Runtime) -> Grid {
     let tensor_rows = plan.tensors.iter().map(|tensor| tensor.n_rows);
     let grid = Grid::new(tensor_rows, runtime.chunk_size(plan));
     grid.only(|tensor| !grams.tensors[tensor].frozen)

@@ -30,6 +30,16 @@ impl Clipped {
         self.n_values == 0
     }
 
+    /// What was clipped in tensors of outputs; one that was clipped in several places counts once.
+    pub fn of(found: impl IntoIterator<Item = ClippedTensor>) -> Clipped {
+        let (mut n_values, mut tensors) = (0_u64, std::collections::BTreeSet::new());
+        for ClippedTensor { output, tensor, n_values: own } in found {
+            n_values = n_values.saturating_add(own);
+            tensors.insert((output, tensor));
+        }
+        Clipped { n_values, n_tensors: tensors.len() as u64 }
+    }
+
     /// Both together.
     #[must_use]
     pub fn and(self, other: Clipped) -> Clipped {
@@ -44,6 +54,18 @@ impl fmt::Display for Clipped {
         write!(f, "{n_values} value{} of {n_tensors} tensor{} clipped to the", plural(n_values), plural(n_tensors))?;
         write!(f, " largest finite one of the type")
     }
+}
+
+/// What was clipped in one tensor of one output.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClippedTensor {
+    /// Which output.
+    pub output: usize,
+    /// The tensor's name.
+    pub tensor: String,
+    /// How many values.
+    pub n_values: u64,
 }
 
 /// Rows of one block that are about to be written.
@@ -175,13 +197,25 @@ impl RangeCheck {
     /// # Errors
     /// Rejected: values that could not be stored, with the first such tensor, and how many there are.
     pub fn finish(self, output_name: impl Fn(usize) -> String) -> Result<Clipped> {
+        self.finish_by_tensor(output_name).map(Clipped::of)
+    }
+
+    /// [`finish`](Self::finish), tensor by tensor.
+    ///
+    /// # Errors
+    /// As [`finish`](Self::finish).
+    pub fn finish_by_tensor(self, output_name: impl Fn(usize) -> String) -> Result<Vec<ClippedTensor>> {
         let found = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
         let is_fault = |found: &Found| found.n_inherited > 0 || (!self.clip && found.n_beyond > 0);
         let n_bad = |found: &Found| found.n_inherited + if self.clip { 0 } else { found.n_beyond };
         let faults: Vec<_> = found.iter().filter(|(_, found)| is_fault(found)).collect();
         let Some(((output, tensor), first)) = faults.first() else {
-            let clipped = |found: &Found| found.n_beyond;
-            return Ok(Clipped { n_values: found.values().map(clipped).sum(), n_tensors: found.len() as u64 });
+            let clipped = |((output, tensor), found): ((usize, String), Found)| ClippedTensor {
+                output,
+                tensor,
+                n_values: found.n_beyond,
+            };
+            return Ok(found.into_iter().map(clipped).collect());
         };
         let n_all: u64 = faults.iter().map(|(_, found)| n_bad(found)).sum();
         let and_more = match faults.len() {

@@ -4,7 +4,7 @@
 //! in every run, and a pass that resumes there ends with the same bits as one that was never stopped. Passes know nothing
 //! of files; whoever runs them hands in a [`Bookmarks`].
 
-use super::spans::SpanSums;
+use super::spans::TensorSums;
 use crate::digest::{Digest, TensorDigests};
 use crate::error::Result;
 
@@ -24,19 +24,19 @@ pub enum PassName {
 pub struct Bookmark {
     /// Chunks folded so far: the number of the next one.
     pub n_folded: usize,
-    /// Sums over the spans that have passed; their meaning and number is the pass's.
+    /// Sums over the tensors that have passed; their meaning and number is the pass's.
     pub sums: Vec<f64>,
-    /// Sums of the span that is passing.
-    pub spans: SpanSums,
+    /// Sums of the tensor that is passing.
+    pub passing: TensorSums,
     /// Digests of what was read, then of what was written, where something was.
     pub digests: Vec<TensorDigests>,
 }
 
 impl Bookmark {
-    /// The start of a pass with `n_sums` sums, `n_span_sums` for each block, and a table of digests for each of `columns`.
-    pub fn start(n_sums: usize, n_span_sums: usize, columns: &[usize]) -> Bookmark {
+    /// The start of a pass with `n_sums` sums, `n_tensor_sums` for each block, and a table of digests for each of `columns`.
+    pub fn start(n_sums: usize, n_tensor_sums: usize, columns: &[usize]) -> Bookmark {
         let digests = columns.iter().map(|&n_columns| TensorDigests::new(n_columns)).collect();
-        Bookmark { n_folded: 0, sums: vec![0.0; n_sums], spans: SpanSums::new(n_span_sums), digests }
+        Bookmark { n_folded: 0, sums: vec![0.0; n_sums], passing: TensorSums::new(n_tensor_sums), digests }
     }
 
     /// Whether it can belong to a pass of `n_chunks` chunks over `n_tensors` tensors that starts as `start`.
@@ -44,8 +44,9 @@ impl Bookmark {
         let columns = |bookmark: &Bookmark| -> Vec<usize> { bookmark.digests.iter().map(|d| d.size().0).collect() };
         self.n_folded <= n_chunks
             && self.sums.len() == start.sums.len()
-            && self.spans.parts().1.len() == start.spans.parts().1.len()
-            && self.spans.parts().0.is_none_or(|span| span.tensor < n_tensors)
+            && self.passing.parts().2.len() == start.passing.parts().2.len()
+            && self.passing.parts().0.parts().0.is_none_or(|span| span.tensor < n_tensors)
+            && self.passing.parts().1.is_none_or(|tensor| tensor < n_tensors)
             && columns(self) == columns(start)
             && self.digests.iter().all(|digests| digests.size().1 <= n_tensors)
     }

@@ -255,6 +255,19 @@ impl Grid {
         self.runs.iter().map(|run| self.blocks(run.first_chunk))
     }
 
+    /// The rows of each tensor that its blocks hold, tensor by tensor; nothing of a tensor without any.
+    pub fn tensor_rows(&self) -> impl Iterator<Item = (usize, Range<usize>)> + '_ {
+        let (start, end, all) = (self.start(), self.end, &self.tensors);
+        let first = if start < end { all.tensor_of(start) } else { all.n_rows.len() };
+        (first..all.n_rows.len())
+            .map_while(move |tensor| {
+                let own = all.first_blocks[tensor]..all.first_blocks[tensor + 1];
+                let row = |number: usize| ((number - own.start) * BLOCK_ROWS).min(all.n_rows[tensor]);
+                (own.start < end).then(|| (tensor, row(start.max(own.start))..row(end.min(own.end))))
+            })
+            .filter(|(_, rows)| !rows.is_empty())
+    }
+
     /// Number of chunks.
     pub fn n_chunks(&self) -> usize {
         self.n_chunks

@@ -41,6 +41,18 @@ impl Pass<'_> {
         self.grid.blocks(chunk).iter().map(of_block).sum()
     }
 
+    /// Bytes of the rows and codes of all its chunks.
+    pub fn n_bytes(&self) -> u64 {
+        let of_tensor = |(tensor, rows): (usize, std::ops::Range<usize>)| {
+            let planned = &self.plan.tensors[tensor];
+            let of_column = |column: usize| self.plan.column_tensor(planned, column).dtype.size() as u64;
+            let of_row: u64 = (0..self.plan.n_columns()).map(of_column).sum();
+            let codes = self.plan.codes.iter().map(|column| (n_blocks(rows.len()) * block_bytes(column.rate)) as u64);
+            rows.len() as u64 * of_row + codes.sum::<u64>()
+        };
+        self.grid.tensor_rows().map(of_tensor).sum()
+    }
+
     /// Bytes of the codes of one chunk, at most.
     fn codes_bytes(&self) -> usize {
         let words: usize = self.plan.codes.iter().map(|column| block_bytes(column.rate)).sum();

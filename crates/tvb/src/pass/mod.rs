@@ -18,6 +18,7 @@ mod line;
 mod memory;
 mod on_host;
 mod op;
+pub mod part;
 #[expect(clippy::module_inception, reason = "the stage and its one entry have one name")]
 mod pass;
 mod pieces;
@@ -34,8 +35,9 @@ pub use chunks::{ChunkSize, Grid};
 pub use delta::{decode_deltas, decode_rows};
 pub use memory::{check_memory, least_bytes};
 pub use op::{DigestOnly, Done, Folded, HostOperation, Operation, ReadChunk};
+pub use part::Part;
 pub use pass::Pass;
 pub use reader::ChunkReader;
 pub use reads::Reads;
 pub use runtime::{Runtime, device_error, usual_device_memory};
-pub use spans::{SPAN_ROWS, Span, SpanSums, TotalSums, add_to};
+pub use spans::{SPAN_ROWS, Span, SpanSums, TensorSums, TotalSums, add_to};

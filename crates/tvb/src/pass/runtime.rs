@@ -118,6 +118,14 @@ impl Runtime {
         }
     }
 
+    /// The kind of device: two of a kind give the same bits. "cpu (AVX-512)", or the adapter's name and its interface.
+    pub fn device_kind(&self) -> String {
+        match &self.engine {
+            Engine::Cpu(engine) => format!("cpu ({})", engine.instruction_set()),
+            Engine::Gpu(engine) => format!("{} ({})", engine.facts().name, engine.facts().backend.name()),
+        }
+    }
+
     /// Whether chunks can stay on the device between passes.
     pub fn keeps_on_device(&self) -> bool {
         match &self.engine {

@@ -1,11 +1,12 @@
 //! Spans: how f64 sums over rows are folded, so that any division of the work gives the same bits.
 //!
 //! A *span* is [`SPAN_ROWS`] rows of one tensor (the last one of a tensor may be shorter). What blocks yield is summed within
-//! a span, block by block in order; what spans yield is summed over spans in order. Work may be divided where spans end,
-//! over threads, runs or machines: each part forms the sums of its own spans, and adding up all spans in order gives the
-//! bits of one run. Chunks, which depend on the device and the number of columns, have no say in it.
+//! a span, block by block in order; what spans yield is summed within a tensor, span by span in order; and what tensors yield
+//! over tensors in order. Work may be divided where spans end, over threads, runs or machines: each part forms the sums of its
+//! own spans, and adding them up in order gives the bits of one run. Of a tensor that begins in a part one row of sums is all
+//! that need be kept. Chunks, which depend on the device and the number of columns, have no say in it.
 //!
-//! Cost: one more row of sums in memory, and one more addition of it for every 64 blocks.
+//! Cost: two more rows of sums in memory, and one more addition of them for every 64 blocks and every tensor.
 
 use super::block::Block;
 use crate::digest::BLOCK_ROWS;
@@ -72,29 +73,89 @@ impl SpanSums {
     }
 }
 
-/// Sums over all spans in order: for operations whose sums run over every tensor.
+/// The sums of the tensor that is passing: what its spans have yielded, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorSums {
+    spans: SpanSums,
+    /// `None` before the first span has passed.
+    tensor: Option<usize>,
+    values: Vec<f64>,
+}
+
+impl TensorSums {
+    /// For `n_values` sums side by side; no block seen yet.
+    pub fn new(n_values: usize) -> TensorSums {
+        TensorSums { spans: SpanSums::new(n_values), tensor: None, values: vec![0.0; n_values] }
+    }
+
+    /// Goes on where another left off; `None` where the numbers of sums differ.
+    pub fn from_parts(spans: SpanSums, tensor: Option<usize>, values: Vec<f64>) -> Option<TensorSums> {
+        (spans.values.len() == values.len()).then_some(TensorSums { spans, tensor, values })
+    }
+
+    /// The passing span, the tensor that the spans before it are of, and the sums of these, for
+    /// [`from_parts`](Self::from_parts).
+    pub fn parts(&self) -> (&SpanSums, Option<usize>, &[f64]) {
+        (&self.spans, self.tensor, &self.values)
+    }
+
+    /// Adds what the next block has yielded, \[n_values\]. Blocks come in order; a tensor that is left behind is handed to
+    /// `close` with its sums.
+    pub fn add(&mut self, block: &Block, values: &[f64], close: impl FnMut(usize, &[f64])) {
+        let TensorSums { spans, tensor, values: sums } = self;
+        let mut close = close;
+        spans.add(block, values, |span, values| add_span(tensor, sums, span, values, &mut close));
+    }
+
+    /// Hands over the tensor that is passing, where there is one; the next block begins another.
+    pub fn close(&mut self, mut close: impl FnMut(usize, &[f64])) {
+        let TensorSums { spans, tensor, values: sums } = self;
+        spans.close(|span, values| add_span(tensor, sums, span, values, &mut close));
+        if let Some(tensor) = tensor.take() {
+            close(tensor, sums);
+            sums.fill(0.0);
+        }
+    }
+}
+
+fn add_span(
+    tensor: &mut Option<usize>,
+    sums: &mut [f64],
+    span: Span,
+    values: &[f64],
+    mut close: impl FnMut(usize, &[f64]),
+) {
+    if let Some(passed) = tensor.filter(|passed| *passed != span.tensor) {
+        close(passed, sums);
+        sums.fill(0.0);
+    }
+    *tensor = Some(span.tensor);
+    add_to(sums, values);
+}
+
+/// Sums over all tensors in order: for operations whose sums run over every one.
 #[derive(Clone, Debug)]
 pub struct TotalSums {
-    spans: SpanSums,
+    tensors: TensorSums,
     totals: Vec<f64>,
 }
 
 impl TotalSums {
     /// For `n_values` sums side by side.
     pub fn new(n_values: usize) -> TotalSums {
-        TotalSums { spans: SpanSums::new(n_values), totals: vec![0.0; n_values] }
+        TotalSums { tensors: TensorSums::new(n_values), totals: vec![0.0; n_values] }
     }
 
     /// Adds what the next block has yielded, \[n_values\].
     pub fn add(&mut self, block: &Block, values: &[f64]) {
         let totals = &mut self.totals;
-        self.spans.add(block, values, |_, span| add_to(totals, span));
+        self.tensors.add(block, values, |_, tensor| add_to(totals, tensor));
     }
 
     /// The sums over everything, \[n_values\].
     pub fn finish(mut self) -> Vec<f64> {
         let totals = &mut self.totals;
-        self.spans.close(|_, span| add_to(totals, span));
+        self.tensors.close(|_, tensor| add_to(totals, tensor));
         self.totals
     }
 }
@@ -139,10 +200,35 @@ mod tests {
                     sums.close(keep);
                 }
                 assert!(spans.is_sorted_by_key(|(span, _)| *span) && spans.len() == 1 + 4 + 1 + 1 + 1 + 2);
-                let total: f64 = spans.iter().map(|(_, value)| value).sum();
+                let tensors = spans.chunk_by(|(a, _), (b, _)| a.tensor == b.tensor);
+                let total: f64 = tensors.map(|spans| spans.iter().map(|(_, value)| value).sum::<f64>()).sum();
                 assert_eq!(total.to_bits(), expected.to_bits(), "{n_parts} parts, chunks of {chunk_rows} rows");
             }
         }
+    }
+
+    #[test]
+    fn sums_of_tensors_resume_at_any_block() {
+        let grid = Grid::new([5, 2 * SPAN_ROWS + 7, 0, 100, SPAN_ROWS], ChunkSize::ONE_BLOCK);
+        let blocks: Vec<Block> = (0..grid.n_chunks()).flat_map(|chunk| grid.blocks(chunk)).collect();
+        let tensors = |at: usize| {
+            let (mut sums, mut closed) = (TensorSums::new(1), Vec::new());
+            for (index, block) in blocks.iter().enumerate() {
+                if index == at {
+                    let (spans, tensor, values) = sums.parts();
+                    sums = TensorSums::from_parts(spans.clone(), tensor, values.to_vec()).unwrap();
+                }
+                sums.add(block, &[value(block)], |tensor, values| closed.push((tensor, values[0].to_bits())));
+            }
+            sums.close(|tensor, values| closed.push((tensor, values[0].to_bits())));
+            closed
+        };
+        let expected = tensors(usize::MAX);
+        assert_eq!(expected.iter().map(|(tensor, _)| *tensor).collect::<Vec<_>>(), [0, 1, 3, 4]);
+        for at in 0..blocks.len() {
+            assert_eq!(tensors(at), expected, "resumed at block {at}");
+        }
+        assert!(TensorSums::from_parts(SpanSums::new(2), None, vec![0.0]).is_none());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
 /// How a basis is found from the Gram matrix. B is \[n_tasks, n_atoms\], W is \[n_atoms, n_tasks\].
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(tag = "name", content = "options", rename_all = "snake_case")]
 pub enum Method {
     /// Non-negative atoms whose sum is exactly proportional to the (weighted) sum of the tasks.
@@ -37,14 +37,14 @@ pub enum Method {
 }
 
 /// Options of [`Method::Anchored`].
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct AnchoredOptions {
     /// One positive weight per task: the atoms' sum is proportional to Σ weight·τ. `None` is all ones.
     pub weights: Option<Vec<f64>>,
 }
 
 /// Options of [`Method::Exact`]; they matter only where no strictly positive vector lies in the top-M eigenspace.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 pub struct ExactOptions {
     /// Decides the random starts of the numerical search.
     pub seed: u64,
@@ -61,7 +61,7 @@ impl Default for ExactOptions {
 }
 
 /// Options of [`Method::Ae`].
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct AeOptions {
     /// Adam steps; `None` is 6000, fewer past [`super::ae::FULL_STEPS_TASKS`] tasks.
     pub steps: Option<usize>,
@@ -100,7 +100,7 @@ pub enum Activation {
 }
 
 /// A temperature schedule.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Anneal {
     /// Steps between two changes.
     pub every: usize,
@@ -154,7 +154,7 @@ impl AeOptions {
 }
 
 /// Options of [`Method::Cluster`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct ClusterOptions {
     /// Decides the k-means starts.
     pub seed: u64,
@@ -163,7 +163,7 @@ pub struct ClusterOptions {
 }
 
 /// Options of [`Method::Nmf`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 pub struct NmfOptions {
     /// Decides the start (that of the clustering it starts from).
     pub seed: u64,

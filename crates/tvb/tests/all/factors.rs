@@ -7,7 +7,7 @@ use tvb::{Grams, Plan, Runtime, Selection, Silent, Task};
 use tvb_tests::small_models::Random;
 
 /// A matrix of one task: rank 0 for one that is not moved.
-struct Factors {
+pub(crate) struct Factors {
     sides: [usize; 2],
     rank: usize,
     scale: f64,
@@ -16,7 +16,7 @@ struct Factors {
 }
 
 impl Factors {
-    fn new([n, m]: [usize; 2], rank: usize, scale: f64, random: &mut Random) -> Factors {
+    pub(crate) fn new([n, m]: [usize; 2], rank: usize, scale: f64, random: &mut Random) -> Factors {
         let mut floats = |n: usize| (0..n).map(|_| random.value()).collect();
         Factors { sides: [n, m], rank, scale, left: floats(n * rank), right: floats(rank * m) }
     }
@@ -40,7 +40,7 @@ impl Factors {
 }
 
 /// A plan whose base holds zeros; `tasks` is \[n_tasks\]\[n_tensors\].
-fn plan(shapes: &[Vec<usize>], tasks: &[Vec<Factors>]) -> Plan {
+pub(crate) fn plan(shapes: &[Vec<usize>], tasks: &[Vec<Factors>]) -> Plan {
     let named: Vec<(String, Vec<usize>)> =
         shapes.iter().enumerate().map(|(n, shape)| (format!("w{n:02}"), shape.clone())).collect();
     let base = Checkpoint::of_zeros(Path::new("base"), &named).expect("a base");

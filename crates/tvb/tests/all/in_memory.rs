@@ -17,6 +17,7 @@ use tvb::jobs::gram::make_gram_file;
 use tvb::jobs::in_memory::{InMemoryOptions, apply_in_place, edit_tensors, form};
 use tvb::jobs::recover::{RecoverOptions, recover};
 use tvb::jobs::verify::{verify_errors, verify_files};
+use tvb::ops::survey::survey;
 use tvb::pass::Runtime;
 use tvb::progress::{Progress, Silent};
 use tvb::solve::Method;
@@ -510,15 +511,43 @@ fn a_damaged_basis_leaves_a_model_as_it_was() {
     }
 }
 
-/// Cancelled when a stage of this name begins.
-struct CancelledAt {
+/// What an edit in place relies on where it is not formed twice.
+#[test]
+fn no_value_of_an_edit_is_beyond_its_bound() {
+    let top = tempfile::tempdir().expect("a folder");
+    let plan = plan(&write_models(top.path(), ODD, 3, 19));
+    let mut bases = bases(&plan, top.path());
+    for rate in Rate::ALL {
+        let output = top.path().join(rate.name());
+        bases.push((rate.name(), coded(&plan, &output, &words(rate, Some(Rate::Signs), &[])).basis));
+    }
+    for (name, basis) in bases.into_iter().filter(|(name, _)| *name != "random") {
+        for alpha in [[1.0, 0.0, 0.0], [1.0, 1.0, 1.0], [-3.0, 0.5, 100.0]] {
+            let (edit, targets) = (edit(&alpha, 1.0), targets(&basis, Dtype::F32));
+            formed(&basis, &edit, &targets, 2).expect("formed");
+            let values = targets.iter().flat_map(|target| tvb_kernels::decode(&target.bytes.to_vec(), Float::F32));
+            let largest = values.fold(0.0, |largest: f64, value| largest.max(f64::from(value.abs())));
+            let edits = edit.edits(Source::Basis(&basis)).expect("an edit");
+            let found = survey(&plan.base, &edits, &runtime(), &Silent).expect("looked at");
+            let bound = found.largest_edit();
+            assert!(found.fits() && largest <= bound && bound <= 100.0 * largest, "{name}: {largest} {bound}");
+        }
+    }
+}
+
+/// Something happens when a stage of this name begins.
+struct When<'a> {
     stage: &'static str,
+    happens: &'a (dyn Fn() + Sync),
     is_cancelled: AtomicBool,
 }
 
-impl Progress for CancelledAt {
+impl Progress for When<'_> {
     fn begin(&self, stage: &'static str, _total_bytes: u64) {
-        self.is_cancelled.fetch_or(stage == self.stage, Ordering::Relaxed);
+        if stage == self.stage {
+            (self.happens)();
+            self.is_cancelled.store(true, Ordering::Relaxed);
+        }
     }
     fn advance(&self, _n_bytes: u64) {}
     fn finish(&self) {}
@@ -528,22 +557,44 @@ impl Progress for CancelledAt {
     }
 }
 
+fn apply_when(
+    basis: &Basis,
+    model: &[LentTensor],
+    stage: &'static str,
+    happens: &(dyn Fn() + Sync),
+) -> Result<(), Error> {
+    let checkpoint = Checkpoint::in_memory("the model", model.to_vec()).expect("a checkpoint");
+    let progress = When { stage, happens, is_cancelled: AtomicBool::new(false) };
+    let options = InMemoryOptions::default();
+    apply_in_place(basis, &edit(&[1.0, 1.0], 1.0), &checkpoint, &options, &runtime(), &progress).map(drop)
+}
+
 #[test]
 fn whoever_stops_leaves_a_model_whole() {
     let top = tempfile::tempdir().expect("a folder");
     let plan = plan(&write_models(top.path(), ODD, 2, 18));
     let basis = coded(&plan, &top.path().join("basis"), &words(Rate::Four, None, &[])).basis;
-    let edit = edit(&[1.0, 1.0], 1.0);
     let edited = loaded(&plan.base);
-    applied(&basis, &edit, &edited, 2).expect("applied");
-    for (stage, is_edited) in [("check", false), ("reconstruct", true)] {
-        let model = loaded(&plan.base);
-        let checkpoint = Checkpoint::in_memory("the model", model.clone()).expect("a checkpoint");
-        let progress = CancelledAt { stage, is_cancelled: AtomicBool::new(false) };
-        let options = InMemoryOptions::default();
-        let found = apply_in_place(&basis, &edit, &checkpoint, &options, &runtime(), &progress);
-        assert_eq!(found.map_err(|error| error.kind()).is_ok(), is_edited, "{stage}");
-        let expected = if is_edited { values(&edited) } else { values(&loaded(&plan.base)) };
-        assert!(values(&model) == expected, "{stage}");
-    }
+    applied(&basis, &edit(&[1.0, 1.0], 1.0), &edited, 2).expect("applied");
+    let model = loaded(&plan.base);
+    let error = apply_when(&basis, &model, "check", &|| ()).expect_err("stopped");
+    assert_eq!(error.kind(), ErrorKind::Interrupted);
+    assert!(values(&model) == values(&loaded(&plan.base)));
+    apply_when(&basis, &model, "reconstruct", &|| ()).expect("too late to stop");
+    assert!(values(&model) == values(&edited));
+}
+
+#[test]
+fn a_basis_that_changes_meanwhile_is_said_with_what_to_do() {
+    let top = tempfile::tempdir().expect("a folder");
+    let plan = plan(&write_models(top.path(), ODD, 2, 20));
+    let basis = coded(&plan, &top.path().join("basis"), &words(Rate::Four, None, &[])).basis;
+    let atom = basis.folder.join(&basis.manifest.atoms[0].file);
+    let touch = || {
+        let file = std::fs::File::options().write(true).open(&atom).expect("an atom");
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH).expect("touched");
+    };
+    let error = apply_when(&basis, &loaded(&plan.base), "reconstruct", &touch).expect_err("changed");
+    assert!(error.message().starts_with("the model: edited in part: "), "{error}");
+    assert!(error.hint_text().is_some_and(|hint| hint.starts_with("load the model again")));
 }

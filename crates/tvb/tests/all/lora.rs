@@ -165,7 +165,7 @@ fn write_merged(folder: &Path, to: &Path) {
 }
 
 /// Columns of every kind side by side: an adapter, the same merged by PEFT, and another model of that shape.
-fn mixed(top: &Path, name: &str, other: &str) -> Plan {
+pub(crate) fn mixed(top: &Path, name: &str, other: &str) -> Plan {
     let (folder, other) = (case(name), case(other).join("base.safetensors"));
     let (adapter, merged) = (folder.join("adapter"), top.join("merged.safetensors"));
     write_merged(&folder, &merged);

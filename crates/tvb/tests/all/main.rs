@@ -20,6 +20,8 @@ mod lora_damage;
 mod many_small;
 mod numbers;
 mod numbers_on_gpu;
+mod parts_compress;
+mod parts_gram;
 mod properties;
 mod report;
 mod solve;

@@ -2,8 +2,9 @@
 
 use crate::gpu_device::{Notes, test_gpu, write_plan};
 use tvb::columns::plan::Plan;
-use tvb::ops::gram::{add_spans, gram, gram_of_spans};
-use tvb::pass::{ChunkSize, Done, Folded, Grid, Operation, Pass, Reads, Runtime, SPAN_ROWS, SpanSums};
+use tvb::ops::gram::gram;
+use tvb::ops::gram_part::{GramJoin, GramShape, factored, gram_of_part};
+use tvb::pass::{ChunkSize, Done, Folded, Grid, Operation, Part, Pass, Reads, Runtime, SPAN_ROWS, SpanSums};
 use tvb::progress::Silent;
 use tvb_kernels::{DeviceSetup, Engine, Gram, Triangles, triangle_len};
 use tvb_tests::small_models::{Random, Shape, Stored, values};
@@ -34,13 +35,19 @@ fn check(plan: &Plan, runtime: impl Fn(usize) -> Runtime, what: &str) {
         assert!(found.triangles == expected.triangles, "{what}, {n_threads} threads: other bits");
     }
     for n_parts in [1, 2, 5, 16] {
-        let part = |part| gram_of_spans(plan, (part, n_parts), &runtime(2), &notes).expect("a part");
-        let parts: Vec<_> = (0..n_parts).map(part).collect();
-        let n_spans: Vec<usize> = parts.iter().map(Vec::len).collect();
-        assert_eq!(n_spans.iter().sum::<usize>(), 3 + 1 + 2 + 1, "{n_spans:?}");
-        assert!(n_parts == 1 || n_spans.iter().filter(|&&n| n > 0).count() > 1, "one part did all: {n_spans:?}");
-        let found = add_spans(plan.tensors.len(), N_TASKS, parts.iter().flatten());
-        assert!(found == expected.triangles, "{what}, {n_parts} parts: other bits");
+        let factored = factored(plan);
+        let mut joined = GramJoin::new(plan, &factored);
+        let mut n_own = Vec::new();
+        for part in Part::all(n_parts).expect("parts") {
+            let found = gram_of_part(plan, part, &runtime(2), &notes).expect("a part");
+            n_own
+                .push(GramShape::new(plan, &factored, part).pieces.iter().map(|piece| piece.rows.len()).sum::<usize>());
+            joined.add(part, found).expect("the next part");
+        }
+        assert!(n_parts == 1 || n_own.iter().filter(|&&n| n > 0).count() > 1, "one part did all: {n_own:?}");
+        let found = joined.finish().expect("all parts");
+        assert!(found.triangles == expected.triangles, "{what}, {n_parts} parts: other bits");
+        assert!(found.digests == expected.digests, "{what}, {n_parts} parts: other digests");
     }
     // Against f64 sums the way the numbers were made is not known; a plain sum of other parts would differ in the last bit.
     assert!(expected.triangles.iter().any(|value| *value != 0.0));

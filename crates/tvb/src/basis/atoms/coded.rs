@@ -17,7 +17,7 @@ use crate::ops::decode::AtomTensor;
 use crate::pass::Block;
 use crate::progress::Progress;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tvb_kernels::{Rate, n_blocks};
 
 /// Bytes that are put together before they are written, of one column at most and of all columns.
@@ -52,6 +52,8 @@ struct Column {
     header_bytes: u64,
     /// Where in the file the tensor begins that is passing.
     tensor_at: u64,
+    /// Where each tensor begins, where that is known from the start.
+    starts: Vec<u64>,
     pending: Pending,
 }
 
@@ -150,6 +152,18 @@ pub fn parts(file: &Checkpoint, tensors: &[AtomTensor], rate: Rate, has_raw: boo
     file.with_tensors(places)
 }
 
+fn laid(tensors: &[(String, Vec<usize>)]) -> Vec<Laid> {
+    tensors.iter().map(|(name, shape)| Laid::new(name, shape)).collect()
+}
+
+fn create(path: &Path, n_bytes: u64) -> Result<Option<OutputFile>> {
+    OutputFile::create(path, n_bytes).map(Some)
+}
+
+fn no_file(folder: &Path) -> Error {
+    Error::failed(format!("{}: no file for an atom", folder.display()))
+}
+
 impl Laid {
     fn new(name: &str, shape: &[usize]) -> Laid {
         Laid {
@@ -171,7 +185,7 @@ impl Laid {
 
     /// Bytes that it takes in a column.
     fn n_bytes(&self, column: &Column) -> u64 {
-        self.bytes_at(column.rate, column.has_raw) as u64
+        if self.stays == Some(false) { 0 } else { self.bytes_at(column.rate, column.has_raw) as u64 }
     }
 }
 
@@ -181,8 +195,87 @@ impl CodeFiles {
     /// # Errors
     /// Rejected: sizes that overflow. Failed: the disk has too little room.
     pub fn create(folder: &Path, rates: ColumnRates, tensors: &[(String, Vec<usize>)]) -> Result<CodeFiles> {
-        CodeFiles::with(folder, rates, tensors, |path, n_bytes| OutputFile::create(path, n_bytes).map(Some))?
-            .ok_or_else(|| Error::failed(format!("{}: no file for an atom", folder.display())))
+        CodeFiles::with(folder, rates, laid(tensors), create)?.ok_or_else(|| no_file(folder))
+    }
+
+    /// Creates the files in `folder` for tensors of which it is known whether they stay, with room for those that do. They are
+    /// written by [`write_rows`](CodeFiles::write_rows), and not as a sink.
+    ///
+    /// # Errors
+    /// As [`create`](CodeFiles::create).
+    pub fn create_settled(
+        folder: &Path,
+        rates: ColumnRates,
+        tensors: &[(String, Vec<usize>)],
+        stays: impl Fn(usize) -> bool,
+    ) -> Result<CodeFiles> {
+        let mut tensors = laid(tensors);
+        tensors.iter_mut().enumerate().for_each(|(index, tensor)| tensor.stays = Some(stays(index)));
+        let mut files = CodeFiles::with(folder, rates, tensors, create)?.ok_or_else(|| no_file(folder))?;
+        let CodeFiles { tensors, columns } = &mut files;
+        for column in columns {
+            for tensor in tensors.iter() {
+                column.starts.push(column.tensor_at);
+                column.tensor_at += tensor.n_bytes(column);
+            }
+        }
+        Ok(files)
+    }
+
+    /// Opens the files that all parts of a job write to, or creates them: each part what its rows have, from `first_row` of
+    /// `tensor` on. No tensor of these is dropped.
+    ///
+    /// # Errors
+    /// Rejected: files of another job. Failed: the system refuses.
+    pub fn share(
+        folder: &Path,
+        rates: ColumnRates,
+        tensors: &[(String, Vec<usize>)],
+        first: Option<(usize, usize)>,
+    ) -> Result<CodeFiles> {
+        let share = |path: &Path, n_bytes: u64| OutputFile::share(path, n_bytes).map(Some);
+        let mut files = CodeFiles::with(folder, rates, laid(tensors), share)?.ok_or_else(|| no_file(folder))?;
+        files.go_to(|tensor| first.is_some_and(|(first, _)| tensor < first).then_some(true), first);
+        Ok(files)
+    }
+
+    /// [n_columns, n_tensors]: the file of each column in `folder`, and where a tensor begins in it where none is dropped.
+    ///
+    /// # Errors
+    /// Rejected: sizes that overflow.
+    pub fn places(
+        folder: &Path,
+        rates: ColumnRates,
+        tensors: &[(String, Vec<usize>)],
+    ) -> Result<Vec<Vec<(PathBuf, u64)>>> {
+        let tensors = laid(tensors);
+        let place = |index: usize| {
+            let (rate, has_raw) = (rates.rate_of(index), index < rates.n_own);
+            let mut at = layout(&tensors, rate, has_raw)?.header().len() as u64;
+            let path = folder.join(format!("{}.safetensors", stem(index, rates.n_columns())));
+            let begin = |tensor: &Laid| {
+                at += tensor.bytes_at(rate, has_raw) as u64;
+                (path.clone(), at - tensor.bytes_at(rate, has_raw) as u64)
+            };
+            Ok(tensors.iter().map(begin).collect())
+        };
+        (0..rates.n_columns()).map(place).collect()
+    }
+
+    /// Opens finished files of tensors that all stay, but for their headers.
+    pub fn reopen_all(folder: &Path, rates: ColumnRates, tensors: &[(String, Vec<usize>)]) -> Option<CodeFiles> {
+        CodeFiles::reopen(folder, rates, tensors, &Resumed { ended: vec![Some(true); tensors.len()], next: None })
+    }
+
+    /// Writes rows of a tensor from `first_row` on, where they belong; several threads at once.
+    ///
+    /// # Errors
+    /// Failed: the system cannot write, or there is no such place.
+    pub fn write_rows(&self, column: usize, tensor: usize, first_row: usize, bytes: &[u8]) -> Result<()> {
+        let place = self.columns.get(column).zip(self.tensors.get(tensor));
+        let place = place.and_then(|(column, tensor_)| Some((column, *column.starts.get(tensor)?, tensor_)));
+        let (column, start, tensor) = place.ok_or_else(|| Error::failed("codes of a tensor that was not laid out"))?;
+        column.file.write_at(start + column.before(tensor, first_row), bytes)
     }
 
     /// Opens the files that an interrupted run left, to write on from where it had come; `None` where they are not all there
@@ -193,41 +286,48 @@ impl CodeFiles {
         tensors: &[(String, Vec<usize>)],
         resumed: &Resumed,
     ) -> Option<CodeFiles> {
-        let mut files = CodeFiles::with(folder, rates, tensors, OutputFile::reopen).ok()??;
-        let CodeFiles { tensors, columns } = &mut files;
-        for (tensor, stays) in tensors.iter_mut().zip(&resumed.ended) {
-            tensor.stays = *stays;
-            if *stays == Some(true) {
+        let mut files = CodeFiles::with(folder, rates, laid(tensors), OutputFile::reopen).ok()??;
+        files.go_to(|tensor| resumed.ended.get(tensor).copied().flatten(), resumed.next);
+        Some(files)
+    }
+
+    /// Sets the places for tensors that have ended, and stay or not, and for the row of one that comes next.
+    fn go_to(&mut self, ended: impl Fn(usize) -> Option<bool>, next: Option<(usize, usize)>) {
+        let CodeFiles { tensors, columns } = self;
+        for (index, tensor) in tensors.iter_mut().enumerate() {
+            tensor.stays = ended(index);
+            if tensor.stays == Some(true) {
                 columns.iter_mut().for_each(|column| column.tensor_at += tensor.n_bytes(column));
             }
         }
-        if let Some((tensor, first_row)) = resumed.next
+        if let Some((tensor, first_row)) = next
             && first_row > 0
+            && let Some(tensor) = tensors.get(tensor)
         {
-            let tensor = tensors.get(tensor)?;
             columns.iter_mut().for_each(|column| column.begin(tensor, first_row));
         }
-        Some(files)
     }
 
     fn with(
         folder: &Path,
         rates: ColumnRates,
-        tensors: &[(String, Vec<usize>)],
+        tensors: Vec<Laid>,
         open: impl Fn(&Path, u64) -> Result<Option<OutputFile>>,
     ) -> Result<Option<CodeFiles>> {
-        let tensors: Vec<Laid> = tensors.iter().map(|(name, shape)| Laid::new(name, shape)).collect();
         let mut columns = Vec::with_capacity(rates.n_columns());
         for index in 0..rates.n_columns() {
             let (rate, has_raw) = (rates.rate_of(index), index < rates.n_own);
             let layout = layout(&tensors, rate, has_raw)?;
             let name = format!("{}.safetensors", stem(index, rates.n_columns()));
-            let Some(file) = open(&folder.join(&name), layout.file_bytes())? else { return Ok(None) };
-            let file = file.one_of(rates.n_columns());
             let header_bytes = layout.header().len() as u64;
+            let dropped = tensors.iter().filter(|tensor| tensor.stays == Some(false));
+            let dropped_bytes: u64 = dropped.map(|tensor| tensor.bytes_at(rate, has_raw) as u64).sum();
+            let n_bytes = layout.file_bytes() - dropped_bytes;
+            let Some(file) = open(&folder.join(&name), n_bytes)? else { return Ok(None) };
+            let file = file.one_of(rates.n_columns());
             let most_bytes = WRITTEN_BYTES.min(ALL_WRITTEN_BYTES / rates.n_columns().max(1));
             let (tensor_at, pending) = (header_bytes, Pending { at: 0, bytes: Vec::new(), most_bytes });
-            columns.push(Column { name, file, rate, has_raw, header_bytes, tensor_at, pending });
+            columns.push(Column { name, file, rate, has_raw, header_bytes, tensor_at, starts: Vec::new(), pending });
         }
         Ok(Some(CodeFiles { tensors, columns }))
     }
@@ -237,7 +337,7 @@ impl CodeFiles {
     /// # Errors
     /// As [`create`](CodeFiles::create), but for the disk.
     pub fn n_bytes(rates: ColumnRates, tensors: &[(String, Vec<usize>)]) -> Result<u64> {
-        let tensors: Vec<Laid> = tensors.iter().map(|(name, shape)| Laid::new(name, shape)).collect();
+        let tensors = laid(tensors);
         let own = layout(&tensors, rates.rate, true)?.file_bytes();
         let kept = layout(&tensors, rates.kept_rate, false)?.file_bytes();
         let all = own.checked_mul(rates.n_own as u64).zip(kept.checked_mul(rates.n_kept as u64));
@@ -320,12 +420,17 @@ pub fn checksum(
 impl Column {
     /// Sets the places for `first_row` of a tensor that begins where the ones before it have ended.
     fn begin(&mut self, tensor: &Laid, first_row: usize) {
+        self.pending.at = self.tensor_at + self.before(tensor, first_row);
+    }
+
+    /// Bytes of the tensor before a row that begins a block.
+    fn before(&self, tensor: &Laid, row: usize) -> u64 {
         let before = match (tensor.is_coded, self.has_raw) {
-            (true, _) => n_blocks(first_row) * block_bytes(self.rate),
-            (false, true) => 2 * first_row,
+            (true, _) => n_blocks(row) * block_bytes(self.rate),
+            (false, true) => 2 * row,
             (false, false) => 0,
         };
-        self.pending.at = self.tensor_at + before as u64;
+        before as u64
     }
 
     fn flush(&mut self) -> Result<()> {

@@ -3,8 +3,11 @@
 pub mod coded;
 pub mod factors;
 pub mod generated;
+pub mod join_rows;
+pub mod part_rows;
 pub mod plain;
 pub mod shared;
+pub mod shared_rows;
 
 pub use coded::{CodeFiles, ColumnRates};
 pub use generated::GeneratedAtoms;

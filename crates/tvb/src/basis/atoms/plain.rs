@@ -4,14 +4,14 @@
 //! [`crate::digest`]): writers and readers take it from the blocks as they pass, in any chunking.
 
 use crate::basis::manifest::AtomRecord;
-use crate::checkpoint::{Checkpoint, Dtype, Place, SHARD_BYTES, ShardPlan, ShardedWriter, TensorSpec};
+use crate::checkpoint::{Checkpoint, Dtype, Place, SHARD_BYTES, SafetensorsLayout, ShardPlan, ShardedWriter, TensorSpec};
 use crate::digest::{Digest, TableOfDigests};
 use crate::error::{Error, Result};
 use crate::ops::project::AtomSink;
 use crate::pass::Block;
 use crate::progress::Progress;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Every atom of a basis while it is written.
 #[derive(Debug)]
@@ -56,6 +56,71 @@ impl AtomFiles {
             Some((plan, writer))
         });
         Some(AtomFiles { dtype, atoms: atoms.collect::<Option<_>>()? })
+    }
+
+    /// Opens the files that all parts of a job write to, or creates them.
+    ///
+    /// # Errors
+    /// Rejected: files of another job. Failed: the system refuses.
+    pub fn share(folder: &Path, n_atoms: usize, tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Result<AtomFiles> {
+        let specs = specs(tensors, dtype);
+        let atoms = (0..n_atoms).map(|atom| {
+            let plan = ShardPlan::greedy(&specs, &stem(atom, n_atoms), SHARD_BYTES)?;
+            let writer = ShardedWriter::share(folder, &plan, &specs, &BTreeMap::new())?;
+            Ok((plan, writer))
+        });
+        Ok(AtomFiles { dtype, atoms: atoms.collect::<Result<_>>()? })
+    }
+
+    /// [n_atoms, n_tensors]: the file of each atom in `folder` that holds a tensor, and where it begins in it.
+    ///
+    /// # Errors
+    /// Rejected: sizes that overflow.
+    pub fn places(
+        folder: &Path,
+        n_atoms: usize,
+        tensors: &[(String, Vec<usize>)],
+        dtype: Dtype,
+    ) -> Result<Vec<Vec<(PathBuf, u64)>>> {
+        let specs = specs(tensors, dtype);
+        let of_atom = |atom: usize| {
+            let plan = ShardPlan::greedy(&specs, &stem(atom, n_atoms), SHARD_BYTES)?;
+            let mut places = vec![(PathBuf::new(), 0); specs.len()];
+            for (name, own) in &plan.files {
+                let in_file: Vec<TensorSpec> = own.iter().filter_map(|tensor| specs.get(*tensor).cloned()).collect();
+                let layout = SafetensorsLayout::new(&in_file, &BTreeMap::new())?;
+                for (number, tensor) in own.iter().enumerate() {
+                    if let Some(place) = places.get_mut(*tensor) {
+                        *place = (folder.join(name), layout.offset(number));
+                    }
+                }
+            }
+            Ok(places)
+        };
+        (0..n_atoms).map(of_atom).collect()
+    }
+
+    /// The names of all files of these atoms, those of indices among them.
+    ///
+    /// # Errors
+    /// Rejected: sizes that overflow.
+    pub fn names(n_atoms: usize, tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Result<Vec<String>> {
+        let specs = specs(tensors, dtype);
+        let mut names = Vec::new();
+        for atom in 0..n_atoms {
+            let plan = ShardPlan::greedy(&specs, &stem(atom, n_atoms), SHARD_BYTES)?;
+            names.extend(plan.files.into_iter().map(|(name, _)| name).chain(plan.index));
+        }
+        Ok(names)
+    }
+
+    /// Writes rows of a tensor in one atom from `first_row` on; several threads at once.
+    ///
+    /// # Errors
+    /// Failed: the system cannot write, or there is no such place.
+    pub fn write_rows_of(&self, atom: usize, tensor: usize, first_row: usize, bytes: &[u8]) -> Result<()> {
+        let (_, writer) = self.atoms.get(atom).ok_or_else(|| Error::failed("rows of an atom that was not laid out"))?;
+        writer.write_at(tensor, (first_row * self.dtype.size()) as u64, bytes)
     }
 
     /// Puts everything on the disk. `digests` is [n_tensors, n_atoms].

@@ -36,6 +36,16 @@ impl SafetensorsWriter {
         Ok((header == layout.header()).then_some(SafetensorsWriter { file, layout }))
     }
 
+    /// Opens a file that several runs write to, each its own rows, or creates it; the header is the same from all of them.
+    ///
+    /// # Errors
+    /// Rejected: a file of another length. Failed: the system refuses.
+    pub fn share(path: &Path, layout: SafetensorsLayout) -> Result<SafetensorsWriter> {
+        let file = OutputFile::share(path, layout.file_bytes())?;
+        file.write_at(0, layout.header())?;
+        Ok(SafetensorsWriter { file, layout })
+    }
+
     /// Where the tensors lie.
     pub fn layout(&self) -> &SafetensorsLayout {
         &self.layout
@@ -140,6 +150,23 @@ impl ShardedWriter {
             writers.push(writer);
         }
         Ok(Some(ShardedWriter { writers, homes }))
+    }
+
+    /// Opens every file of `plan` in `folder` that several runs write to, each its own rows, or creates it.
+    ///
+    /// # Errors
+    /// Rejected: a file of another length, or a shape that overflows. Failed: the system refuses.
+    pub fn share(
+        folder: &Path,
+        plan: &ShardPlan,
+        specs: &[TensorSpec],
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<ShardedWriter> {
+        let (layouts, homes) = lay_out(plan, specs, metadata)?;
+        write_index(folder, plan, specs, &layouts)?;
+        let files = plan.files.iter().zip(layouts);
+        let writers = files.map(|((name, _), layout)| SafetensorsWriter::share(&folder.join(name), layout));
+        Ok(ShardedWriter { writers: writers.collect::<Result<_>>()?, homes })
     }
 
     /// Waits until what was written so far is on the disk.

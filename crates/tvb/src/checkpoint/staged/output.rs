@@ -256,8 +256,16 @@ impl StagedOutput {
     /// # Errors
     /// Failed: there is one of that name, or the system cannot write.
     pub fn put(&self, name: &str, text: &str) -> Result<()> {
+        self.put_bytes(name, text.as_bytes())
+    }
+
+    /// The same for what is no text.
+    ///
+    /// # Errors
+    /// As [`put`](StagedOutput::put).
+    pub fn put_bytes(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.partial.join(name);
-        let written = std::fs::File::create_new(&path).and_then(|mut file| file.write_all(text.as_bytes()));
+        let written = std::fs::File::create_new(&path).and_then(|mut file| file.write_all(bytes));
         written.map_err(|error| Error::io("writing", &path, &error))
     }
 

@@ -1,6 +1,6 @@
 //! Which folders may be replaced: those whose whole content this program could have written.
 //!
-//! It writes three kinds of folders: a basis, a published basis, and a checkpoint with what lies beside its weights. Names
+//! It writes four kinds of folders: a basis, a part of one, a published basis, and a checkpoint with what lies beside its weights. Names
 //! alone do not tell a user's checkpoint from an edited one, but every edited copy of a folder has a model card of ours.
 
 use crate::checkpoint::capped::read_capped;
@@ -14,6 +14,9 @@ use std::path::Path;
 const CARD_BYTES_MAX: u64 = 4 << 20;
 /// What stands early in a manifest.
 const MANIFEST_START: &str = "\"format\": \"tvb-basis\"";
+
+/// What stands early in the record of a part.
+const PART_START: &str = "\"format\":\"tvb-part\"";
 
 /// Guards against `-o ~ --overwrite`.
 ///
@@ -56,6 +59,8 @@ fn first_stranger(folder: &Path) -> Result<Option<String>> {
     let names: Vec<&str> = entries.iter().map(|(name, _)| name.as_str()).collect();
     Ok(if names.contains(&names::MANIFEST) {
         basis_stranger(folder, &names)
+    } else if names.contains(&names::PART) {
+        part_stranger(folder, &names)
     } else if names.contains(&names::PUBLISHED_INFO) {
         let is_ours = |name: &&&str| **name != names::PUBLISHED_INFO && !names::PUBLISHED.contains(name);
         names.iter().find(is_ours).map(|name| not_ours(name))
@@ -76,6 +81,16 @@ fn basis_stranger(folder: &Path, names: &[&str]) -> Option<String> {
     }
     let start = first_bytes(&folder.join(names::MANIFEST), 4096);
     (!String::from_utf8_lossy(&start).contains(MANIFEST_START)).then(|| not_ours(names::MANIFEST))
+}
+
+/// A part of a job: its record, rows, and the Gram file in the first.
+fn part_stranger(folder: &Path, names: &[&str]) -> Option<String> {
+    let is_ours = |name: &str| [names::PART, names::PART_GRAM].contains(&name) || names::is_rows(name);
+    if let Some(name) = names.iter().find(|name| !is_ours(name)) {
+        return Some(not_ours(name));
+    }
+    let start = first_bytes(&folder.join(names::PART), 4096);
+    (!String::from_utf8_lossy(&start).contains(PART_START)).then(|| not_ours(names::PART))
 }
 
 /// An edited pipeline: our model card, the list of components, and folders of nothing but weights and text files.

@@ -1,6 +1,6 @@
 //! Tasks that are adapters: whether their factors take less than codes of all elements.
 
-use super::parts::{first_without_factors, parts_of};
+use super::of_adapter::{first_without_factors, parts_of};
 use crate::basis::atoms::factors;
 use crate::columns::plan::Plan;
 use crate::error::Result;

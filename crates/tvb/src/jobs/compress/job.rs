@@ -45,7 +45,7 @@ pub fn compress(
     let reads = keeping::reads(plan, options, runtime)?;
     let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Keep, &options.inputs(plan))?;
     let mut bookmarks = BookmarkFolder::new(staged.path().join(bookmarks::FOLDER), plan, runtime);
-    let job = Make { plan, options, reads: &reads, runtime, progress, staged: &staged };
+    let job = Make { plan, options, reads: &reads, runtime, progress, staged: &staged, parts: None };
     match job.make(&mut bookmarks) {
         Ok(()) => {
             bookmarks.remove()?;

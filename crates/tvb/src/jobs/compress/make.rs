@@ -2,8 +2,8 @@
 
 use super::forecast::{check_room, check_room_before_reading, weighed};
 use super::in_f32::check_in_f32;
+use super::joining::PartsOfJob;
 use super::options::CompressOptions;
-use super::size::Size;
 use super::solving::{choose_atoms, chosen, solve_for, solve_random};
 use crate::basis::atoms::AtomFiles;
 use crate::basis::coefficients::{self, Solution};
@@ -18,6 +18,7 @@ use crate::jobs::gram::resumed_gram;
 use crate::matrix::Matrix;
 use crate::ops::Grams;
 use crate::ops::generated::RawColumns;
+use crate::ops::products::products;
 use crate::ops::project::{Projection, find_bookmark, project_from};
 use crate::ops::range::Clipped;
 use crate::ops::same_inputs::check_same_inputs;
@@ -25,7 +26,6 @@ use crate::pass::{Reads, Runtime};
 use crate::progress::Progress;
 use crate::solve::Method;
 use serde_json::json;
-use tvb_kernels::Engine;
 
 /// What a manifest's options call the values that were clipped, where there are any.
 pub(crate) const CLIPPED: &str = "clipped";
@@ -39,12 +39,14 @@ pub(super) struct Make<'a> {
     pub(super) runtime: &'a Runtime,
     pub(super) progress: &'a dyn Progress,
     pub(super) staged: &'a StagedOutput,
+    /// What all parts of the job have left, in place of its pass over the inputs.
+    pub(super) parts: Option<&'a PartsOfJob>,
 }
 
 impl Make<'_> {
     /// Fills the partial output with a basis.
     pub(super) fn make(&self, bookmarks: &mut BookmarkFolder) -> Result<()> {
-        let Make { plan, options, reads, runtime, progress, staged } = *self;
+        let Make { plan, options, reads, runtime, progress, staged, .. } = *self;
         if let Some(rank) = options.shared_rank {
             let grams = match &options.gram {
                 Some(path) => gram_file::read_within(path, &runtime.budget)?,
@@ -62,7 +64,7 @@ impl Make<'_> {
         let grams = match &options.gram {
             Some(path) => Some(gram_file::read_within(path, &runtime.budget)?),
             None if factors_bytes.is_some() => Some(resumed_gram(plan, reads, bookmarks, runtime, progress)?),
-            None if self.needs_gram_first() => {
+            None if options.needs_gram_first(&runtime.engine) => {
                 // What an interrupted run reserved is no longer free and need not be.
                 if !staged.resumed() {
                     check_room_before_reading(plan, options)?;
@@ -81,25 +83,15 @@ impl Make<'_> {
         let options = chosen(plan, options, grams.as_ref(), &runtime.engine, progress)?;
         let make = Make { options: &options, ..*self };
         match (&options.coding, grams) {
-            (Some(coding), grams) => make.make_coded(coding, grams, bookmarks),
+            (Some(_), grams) => make.make_coded(grams, bookmarks),
             (None, Some(grams)) => make.make_plain(grams, bookmarks),
             (None, None) => Err(Error::failed("atoms without the Gram matrix that they are made from")),
         }
     }
 
-    /// Whether the Gram matrices come before everything else: atoms that are not the tasks themselves and targets need them,
-    /// and a GPU forms them apart from the codes, with the inputs in its own memory.
-    pub(super) fn needs_gram_first(&self) -> bool {
-        let Make { options, runtime, .. } = *self;
-        options.coding.is_none()
-            || !matches!(options.method, Method::Identity)
-            || matches!(options.size, Size::MaxError(_))
-            || matches!(runtime.engine, Engine::Gpu(_))
-    }
-
     /// Fills it with a basis whose atoms are stored as floats, or made from a seed.
-    fn make_plain(&self, grams: Grams, bookmarks: &mut BookmarkFolder) -> Result<()> {
-        let Make { plan, options, reads, runtime, progress, staged } = *self;
+    pub(super) fn make_plain(&self, grams: Grams, bookmarks: &mut BookmarkFolder) -> Result<()> {
+        let Make { plan, options, reads, runtime, progress, staged, .. } = *self;
         let dtype = options.dtype;
         let stored = grams.tensors.iter().filter(|tensor| !tensor.frozen);
         let tensors: Vec<_> = stored.map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
@@ -107,7 +99,11 @@ impl Make<'_> {
             Method::Random { seed } => {
                 let (gram, n_atoms) = choose_atoms(&grams, options, &runtime.engine, progress)?;
                 let raw = RawColumns::new(seed, n_atoms, tensors)?;
-                (solve_random(gram, &raw, plan, &grams, reads, runtime, progress)?, Vec::new(), Clipped::default())
+                let products = match self.parts {
+                    Some(parts) => parts.products(&raw, plan, &grams)?,
+                    None => products(&raw, plan, &grams, reads, runtime, progress)?,
+                };
+                (solve_random(gram, &raw, products, progress)?, Vec::new(), Clipped::default())
             }
             _ => {
                 let solved = solve_for(&grams, options, &runtime.engine, progress)?;
@@ -150,7 +146,11 @@ impl Make<'_> {
         tensors: &[(String, Vec<usize>)],
         bookmarks: &mut BookmarkFolder,
     ) -> Result<(Vec<AtomRecord>, Clipped)> {
-        let Make { options, reads, runtime, progress, staged, .. } = *self;
+        let Make { options, reads, runtime, progress, staged, parts, .. } = *self;
+        if let Some(parts) = parts {
+            let (sink, projected) = parts.atoms(projection, tensors, staged.path(), runtime, progress)?;
+            return Ok((sink.finish(&projected.digests, progress)?, projected.clipped));
+        }
         let (n_atoms, dtype) = (projection.encode.n_columns(), projection.dtype);
         let bookmark = find_bookmark(projection, runtime, bookmarks);
         let reopened = bookmark.and_then(|bookmark| {

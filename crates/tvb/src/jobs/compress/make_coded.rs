@@ -1,6 +1,5 @@
 //! The folder of a coded basis, filled: Gram and codes, in one pass over the inputs where the tasks are coded as they are.
 
-use super::coding::CodingOptions;
 use super::forecast::check_room;
 use super::in_f32::check_in_f32;
 use super::make::Make;
@@ -18,24 +17,12 @@ impl Make<'_> {
     /// Fills the partial output with a coded basis.
     pub(super) fn make_coded(
         &self,
-        options: &CodingOptions,
         given: Option<Grams>,
         bookmarks: &mut BookmarkFolder,
     ) -> Result<()> {
-        let Make { plan, progress, staged, .. } = *self;
-        let is_mixed = !matches!(self.options.method, Method::Identity);
-        let mixed = match &given {
-            Some(grams) if is_mixed => {
-                let solved = solve_for(grams, self.options, &self.runtime.engine, progress)?;
-                check_in_f32(&solved, &grams.tasks.iter().map(|task| task.name.as_str()).collect::<Vec<_>>())?;
-                Some(solved)
-            }
-            _ => None,
-        };
-        let (coding, kept) = match &mixed {
-            Some(solved) => options.coding(&solved.coefficients)?,
-            None => options.coding(&as_they_are(plan.tasks.len()))?,
-        };
+        let Make { progress, staged, .. } = *self;
+        let (mixed, coding, kept) = self.solved_coding(given.as_ref())?;
+        let is_mixed = mixed.is_some();
         let from = match (&mixed, &given) {
             (Some(solved), Some(grams)) => CodedFrom::Mixtures(grams, &solved.coefficients.encode),
             (_, grams) => CodedFrom::Tasks(grams.as_ref()),
@@ -85,14 +72,44 @@ impl Make<'_> {
         describe(&described, atoms, file).write(staged.path())
     }
 
-    /// Runs the coding pass, from where an interrupted run of the same pass stopped, where there is one.
-    fn code(&self, from: CodedFrom<'_>, coding: &Coding, bookmarks: &mut BookmarkFolder) -> Result<(CodeFiles, Coded)> {
-        let Make { plan, options, reads, runtime, progress, staged } = *self;
-        let (n_own, tensors) = match from {
-            CodedFrom::Tasks(grams) => (plan.tasks.len(), self.laid_out(grams)),
-            CodedFrom::Mixtures(grams, encode) => (encode.n_columns(), self.laid_out(Some(grams))),
+    /// What mixtures are solved to, where that is what is coded; how the atoms are coded, and the words for what is kept.
+    pub(super) fn solved_coding(&self, grams: Option<&Grams>) -> Result<(Option<Solved>, Coding, Vec<String>)> {
+        let options = self.options.coding.clone().unwrap_or_default();
+        let is_mixed = !matches!(self.options.method, Method::Identity);
+        let mixed = match grams {
+            Some(grams) if is_mixed => {
+                let solved = solve_for(grams, self.options, &self.runtime.engine, self.progress)?;
+                check_in_f32(&solved, &grams.tasks.iter().map(|task| task.name.as_str()).collect::<Vec<_>>())?;
+                Some(solved)
+            }
+            _ => None,
         };
-        let rates = ColumnRates { rate: coding.rate, n_own, kept_rate: coding.kept_rate, n_kept: coding.n_kept() };
+        let (coding, kept) = match &mixed {
+            Some(solved) => options.coding(&solved.coefficients)?,
+            None => options.coding(&as_they_are(self.plan.tasks.len()))?,
+        };
+        Ok((mixed, coding, kept))
+    }
+
+    /// The rates of the columns, and the tensors that room is made for.
+    pub(super) fn code_columns(
+        &self,
+        from: CodedFrom<'_>,
+        coding: &Coding,
+    ) -> (ColumnRates, Vec<(String, Vec<usize>)>) {
+        let tensors = self.laid_out(from.grams());
+        let n_own = from.n_own(self.plan);
+        (ColumnRates { rate: coding.rate, n_own, kept_rate: coding.kept_rate, n_kept: coding.n_kept() }, tensors)
+    }
+
+    /// Runs the coding pass, from where an interrupted run of the same pass stopped, where there is one; or takes what all
+    /// parts have left of it.
+    fn code(&self, from: CodedFrom<'_>, coding: &Coding, bookmarks: &mut BookmarkFolder) -> Result<(CodeFiles, Coded)> {
+        let Make { plan, options, reads, runtime, progress, staged, parts } = *self;
+        let (rates, tensors) = self.code_columns(from, coding);
+        if let Some(parts) = parts {
+            return parts.codes(plan, (from, coding), (rates, &tensors), staged.path(), runtime, progress);
+        }
         let found = find_code_bookmark(plan, from, coding, runtime, bookmarks);
         let reopened = found.and_then(|(bookmark, resumed)| {
             let files = CodeFiles::reopen(staged.path(), rates, &tensors, &resumed)?;

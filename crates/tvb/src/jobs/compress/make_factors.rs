@@ -2,7 +2,7 @@
 
 use super::forecast::check_room;
 use super::make::Make;
-use super::parts::parts_of;
+use super::of_adapter::parts_of;
 use super::solving::gram_of;
 use crate::basis::atoms::factors;
 use crate::basis::coefficients::{self, Solution};

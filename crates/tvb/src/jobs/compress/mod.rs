@@ -5,13 +5,14 @@
 //! | `options.rs`, `size.rs` | what to make, and of what size |
 //! | `coding.rs` | how atoms are coded, and what is kept |
 //! | `keeping.rs` | whether inputs stay in memory between the passes |
-//! | `parts.rs` | what an adapter has of each tensor |
+//! | `of_adapter.rs` | what an adapter has of each tensor |
 //! | `adapters.rs` | whether adapters are kept as their factors |
 //! | `sharing.rs`, `share.rs` | which tensors adapters keep in shared spaces; the spaces, cores and errors |
 //! | `forecast.rs` | what would be done, from headers alone; room on the disk |
 //! | `solving.rs` | Gram matrices → M, B and W |
 //! | `in_f32.rs` | whether f32 can hold B and W |
 //! | `make.rs`, `make_coded.rs`, `make_factors.rs`, `make_shared.rs` | the folder, filled |
+//! | `parted.rs`, `joining.rs`, `part_job.rs`, `recorded.rs` | one part of the work, and the folder from all parts |
 //! | `work.rs` | what it asks of an engine |
 //! | `job.rs` | the job from end to end |
 
@@ -20,18 +21,30 @@ mod coding;
 mod forecast;
 mod in_f32;
 mod job;
+mod joining;
 mod keeping;
 mod make;
 mod make_coded;
 mod make_factors;
 mod make_shared;
 mod options;
-mod parts;
+mod part_job;
+mod parted;
+mod of_adapter;
+mod recorded;
 mod share;
 mod sharing;
 mod size;
 mod solving;
 mod work;
+
+/// Parts of a basis, for the job that is made in parts.
+pub(crate) mod parts {
+    pub(crate) use super::joining::{PartOfJob, PartResult, PartsOfJob, READ, SUMS, WRITTEN};
+    pub(crate) use super::part_job::{check_part, join_parts, make_part};
+    pub(crate) use super::parted::MadePart;
+    pub(crate) use super::recorded::RecordedOptions;
+}
 
 pub use coding::{CodingOptions, CodingWords, KeptEdit, parse_rate};
 pub use forecast::{Forecast, check_room, forecast};

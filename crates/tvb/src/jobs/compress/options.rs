@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::pass::kept::Keep;
 use crate::solve::{self, AnchoredOptions, Coordinates, Method, SolveOptions};
 use std::path::PathBuf;
+use tvb_kernels::Engine;
 
 /// What to make of the inputs and where to put it.
 #[derive(Clone, Debug)]
@@ -168,7 +169,7 @@ impl CompressOptions {
     }
 
     /// Everything that the output must leave alone.
-    pub(super) fn inputs(&self, plan: &Plan) -> Inputs {
+    pub(crate) fn inputs(&self, plan: &Plan) -> Inputs {
         self.gram.iter().fold(plan.inputs().with(&self.protect), |inputs, path| inputs.and(path))
     }
 
@@ -198,6 +199,15 @@ impl CompressOptions {
     /// Whether the tasks themselves are coded.
     pub(super) fn codes_tasks(&self) -> bool {
         self.coding.is_some() && matches!(self.method, Method::Identity)
+    }
+
+    /// Whether the Gram matrices come before everything else: atoms that are not the tasks themselves and targets need them,
+    /// and a GPU forms them apart from the codes, with the inputs in its own memory.
+    pub(super) fn needs_gram_first(&self, engine: &Engine) -> bool {
+        self.coding.is_none()
+            || !matches!(self.method, Method::Identity)
+            || matches!(self.size, Size::MaxError(_))
+            || matches!(engine, Engine::Gpu(_))
     }
 
     /// What can be told before anything is read.

@@ -1,6 +1,6 @@
 //! Adapters in shared spaces, from headers and factors alone: which tensors are shared, and what that takes.
 
-use super::parts::{first_without_factors, parts_of};
+use super::of_adapter::{first_without_factors, parts_of};
 use crate::basis::atoms::factors::{self, Part, Parts};
 use crate::basis::atoms::shared;
 use crate::checkpoint::{LowRank, Place, shown};

@@ -5,10 +5,9 @@ use super::size::{Size, atoms_for_bytes, atoms_for_ratio};
 use crate::columns::plan::Plan;
 use crate::error::{Error, Result};
 use crate::jobs::spectra::with_spectra;
+use crate::matrix::Matrix;
 use crate::ops::Grams;
 use crate::ops::generated::RawColumns;
-use crate::ops::products::products;
-use crate::pass::{Reads, Runtime};
 use crate::progress::{Progress, unless_cancelled};
 use crate::solve::{self, Gram, Limit, Method, Parts, Solved, Storage};
 use tvb_kernels::Engine;
@@ -106,17 +105,13 @@ pub fn solve_for(grams: &Grams, options: &CompressOptions, engine: &Engine, prog
     })
 }
 
-/// The `random` method: its atoms are no mixtures of the tasks, so one more pass measures them on the data.
+/// The `random` method: its atoms are no mixtures of the tasks, so one more pass has measured them on the data.
 pub(super) fn solve_random(
     gram: Gram,
     raw: &RawColumns,
-    plan: &Plan,
-    grams: &Grams,
-    reads: &Reads,
-    runtime: &Runtime,
+    (raw_gram, raw_task): (Matrix, Matrix),
     progress: &dyn Progress,
 ) -> Result<Solved> {
-    let (raw_gram, raw_task) = products(raw, plan, grams, reads, runtime, progress)?;
     let seed = raw.generator.seed;
     unless_cancelled(progress, move |_| {
         let coefficients = solve::random_coefficients(&gram, seed, &raw_gram, &raw_task)?;

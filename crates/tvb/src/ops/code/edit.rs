@@ -2,7 +2,7 @@
 
 use super::operations::FormAndCode;
 use super::part::{CodedChunk, Coder, N_MEASURED};
-use super::run::Measured;
+use super::setup::Measured;
 use super::sink::CodeSink;
 use crate::checkpoint::Checkpoint;
 use crate::columns::plan::{Plan, Task};
