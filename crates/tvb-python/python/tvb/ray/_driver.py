@@ -142,12 +142,13 @@ class Job:
             bar.close()
         return [paths[number] for number in sorted(paths)]
 
-    def join(self, parts: Sequence[str], out: Path | None) -> Any:
+    def join(self, parts: Sequence[str], options: Mapping[str, Any], out: Path | None) -> Any:
         """Joins parts to a Gram file in the job's folder, or to the output (`None`)."""
-        if out is not None:
-            tvb.join(list(parts), out)
-            return out
-        return tvb.join(list(parts), self.out, overwrite=self._overwrite)
+        how = {name: options[name] for name in ("device", "memory") if name in options}
+        if out is None:
+            return tvb.join(parts, self.out, overwrite=self._overwrite, progress=self._progress, **how)
+        tvb.join(parts, out, progress=self._progress, **how)
+        return out
 
     def _answer(self, ray: Any, ref: Any, number: int) -> str:
         try:
