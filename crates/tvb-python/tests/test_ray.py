@@ -142,7 +142,9 @@ def test_a_worker_killed_at_work_changes_nothing(
     assert contents(work / "out") == contents(tmp_path / "one")
     assert names(work) == ["out"]
     # One bar for each round, which only grows and ends full.
-    for stage in {stage for stage, _, _ in seen}:
+    stages = {stage for stage, _, _ in seen if stage.endswith(" parts")}
+    assert stages == {f"{kind} in 4 parts" for kind in ("compress", *(["gram"] if "atoms" in options else []))}
+    for stage in stages:
         done = [done for its, done, _ in seen if its == stage]
         totals = {total for its, _, total in seen if its == stage}
         assert done == sorted(done) and totals == {done[-1]}, stage
@@ -216,6 +218,93 @@ def test_errors_of_tvb_come_at_once_as_what_they_are(inputs: tuple[Path, dict[st
     assert (work / "out").read_text() == "mine" and names(work) == ["out"]
 
 
+def test_what_parts_remark_is_said_once(
+    inputs: tuple[Path, dict[str, Path]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base, tasks = inputs
+    other = write(tmp_path / "other.safetensors", {"layer": np.zeros(N_ROWS // 2, np.float32)})
+    both = {"cars": tasks["cars"], "other": other}
+    (tmp_path / "many").mkdir()
+    lines = []
+    for compress, out in ((tvb.compress, tmp_path / "one"), (tvb.ray.compress, tmp_path / "many" / "out")):
+        caplog.clear()
+        with caplog.at_level("WARNING", "tvb"):
+            compress(
+                base, both, out, skip_mismatched=True, memory="1G", bits=2, **({"parts": 4} if compress is tvb.ray.compress else {})
+            )
+        lines.append([record.getMessage() for record in caplog.records if record.name == "tvb"])
+    assert lines[0] == lines[1] and any("left out" in line for line in lines[0]), lines
+    assert contents(tmp_path / "one") == contents(tmp_path / "many" / "out")
+
+
+def test_more_parts_than_work_and_an_output_that_is_replaced(base: Path, tasks: dict[str, Path], tmp_path: Path) -> None:
+    tvb.compress(base, tasks, tmp_path / "one", bits=0.5)
+    work = tmp_path / "work"
+    tvb.compress(base, tasks, work / "out", bits=2)
+    tvb.ray.compress(base, tasks, work / "out", bits=0.5, parts=40, overwrite=True)
+    assert contents(work / "out") == contents(tmp_path / "one")
+    assert names(work) == ["out"]
+
+
+def test_a_node_that_lacks_something_is_named_with_it(
+    inputs: tuple[Path, dict[str, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tvb.ray import _part
+
+    base, tasks = inputs
+    monkeypatch.setattr(_part, "_SEEN_WITHIN_S", 0.0)
+    (tmp_path / "job").touch()
+    order = {"kind": "gram", "version": tvb.__version__, "folder": str(tmp_path), "mark": "job", "seen": [], "part": (1, 1)}
+    order |= {"base": str(base), "tasks": {"a": str(tasks["cars"])}, "options": {}}
+    gone = str(tmp_path / "gone")
+    for change, words in [
+        ({"seen": [str(base), gone]}, f"does not see {gone}"),
+        ({"folder": gone}, f"does not see {gone}"),
+        ({"version": "0.0.0"}, "expected tvb 0.0.0 as on the driver"),
+    ]:
+        found = _part.run({**order, **change}, None)
+        assert found["error"] == "FailedError" and found["hint"], found
+        assert words in found["message"] and f"node {found['node']}" in found["message"], found
+    assert names(tmp_path) == ["job"]
+    assert Path(_part.run(order, None)["path"]).exists()
+
+
+def test_a_node_without_the_package_is_named(inputs: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:
+    base, tasks = inputs
+    (tmp_path / "other" / "tvb").mkdir(parents=True)
+    (tmp_path / "other" / "tvb" / "__init__.py").touch()
+    env = {"runtime_env": {"env_vars": {"PYTHONPATH": str(tmp_path / "other")}}}
+    with pytest.raises(tvb.FailedError, match="the package tvb cannot be imported") as caught:
+        tvb.ray.compress(base, tasks, tmp_path / "out", bits=2, parts=2, ray_options=env)
+    assert "node " in caught.value.message and caught.value.hint
+    assert names(tmp_path) == ["other"]
+
+
+def test_progress_is_of_all_parts() -> None:
+    from tvb.ray._board import Board, sum_up
+
+    board = Board()
+    board.tell("gram", 1, 30, 100)
+    board.tell("gram", 2, 50, 50)
+    board.tell("compress", 3, 1, 1)
+    # Started again after its worker died.
+    board.tell("gram", 1, 10, 100)
+    told = board.read("gram")
+    assert told == {1: (30, 100), 2: (50, 50)}
+    assert sum_up(told, {2}, 4) == (80.0, 300.0)
+    assert sum_up(told, {1, 2, 3, 4}, 4) == (300.0, 300.0)
+    assert sum_up({}, set(), 4) == (0.0, 0.0)
+
+
+def test_an_address_where_nobody_listens_is_said() -> None:
+    from tvb.ray._connection import check_listening
+
+    with pytest.raises(tvb.FailedError, match="no Ray cluster at 127.0.0.1:1:"):
+        check_listening("127.0.0.1:1")
+    for address in ("auto", "local", "ray://127.0.0.1:1"):
+        check_listening(address)
+
+
 def test_the_same_message_as_without_ray(inputs: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:
     base, tasks = inputs
     other = write(tmp_path / "other.safetensors", {"embed": np.zeros(3, np.float32)})
@@ -239,7 +328,11 @@ def test_a_part_that_always_dies_is_said(inputs: tuple[Path, dict[str, Path]], t
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as Unix sends them")
-def test_ctrl_c_stops_the_parts_and_leaves_nothing(inputs: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:
+# Ray itself ends a driver on SIGTERM, with exit code 1.
+@pytest.mark.parametrize(("sent", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 1)])
+def test_ctrl_c_stops_the_parts_and_leaves_nothing(
+    inputs: tuple[Path, dict[str, Path]], tmp_path: Path, sent: signal.Signals, exit_code: int
+) -> None:
     base, tasks = inputs
     words = [
         sys.executable,
@@ -264,9 +357,9 @@ def test_ctrl_c_stops_the_parts_and_leaves_nothing(inputs: tuple[Path, dict[str,
         ray.get_runtime_context().gcs_address,
     ]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as driver:
-        when(part_at_work(work, "compress"), lambda _: driver.send_signal(signal.SIGINT)).join()
+        when(part_at_work(work, "compress"), lambda _: driver.send_signal(sent)).join()
         _, text = driver.communicate(timeout=60)
-    assert driver.returncode == 130, text
+    assert driver.returncode == exit_code, text
     assert "Traceback" not in text, text
     assert names(work) == []
 

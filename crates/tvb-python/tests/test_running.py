@@ -69,20 +69,21 @@ def test_progress_takes_a_class_like_tqdm(base: pathlib.Path, tasks: dict[str, p
         tvb.compress(base, tasks, tmp_path / "c", progress=3)  # type: ignore[arg-type]
 
 
-def test_an_exception_in_the_progress_stops_the_job(
-    base: pathlib.Path, tasks: dict[str, pathlib.Path], tmp_path: pathlib.Path
-) -> None:
+def large_model(n_elements: int) -> dict[str, Any]:
+    """So much that a job takes a while."""
+    return {f"w{number}": np.ones((n_elements // 4 // 1024, 1024), np.float32) for number in range(4)}
+
+
+def test_an_exception_in_the_progress_stops_the_job(tmp_path: pathlib.Path) -> None:
+    plain = large_model(1 << 25)
+    tuned = {name: values * 1.5 for name, values in plain.items()}
+
     def stop(stage: str, done: int, total: int) -> None:
         raise ZeroDivisionError(stage)
 
     with pytest.raises(ZeroDivisionError):
-        tvb.compress(base, tasks, tmp_path / "b", progress=stop)
+        tvb.compress(plain, {"a": tuned, "b": plain, "c": tuned}, tmp_path / "b", threads=1, progress=stop)
     assert list(tmp_path.iterdir()) == []
-
-
-def large_model(n_elements: int) -> dict[str, Any]:
-    """So much that a job takes a while."""
-    return {f"w{number}": np.ones((n_elements // 4 // 1024, 1024), np.float32) for number in range(4)}
 
 
 def test_other_threads_run_meanwhile(tmp_path: pathlib.Path) -> None:

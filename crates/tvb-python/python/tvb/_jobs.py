@@ -162,6 +162,7 @@ def join(
     out: Path,
     *,
     copies: bool = False,
+    into: Path | None = None,
     device: str | int | None = None,
     threads: int | None = None,
     memory: int | str | None = None,
@@ -174,6 +175,7 @@ def join(
         parts: The paths of all parts.
         out: Where the whole goes.
         copies: Take parts whose inputs were copies of one another, on machines of their own: their paths and times may differ.
+        into: The folder that the parts wrote their rows to, where it is not at the path that they were given.
         device: As of :func:`compress`.
         threads: As of :func:`compress`.
         memory: As of :func:`compress`.
@@ -188,7 +190,9 @@ def join(
     """
     if isinstance(parts, (str, os.PathLike)):
         raise UsageError(f"parts: a list of paths expected, {type(parts).__name__} found")
-    words = flags(output=os.fspath(out), copies=copies, device=device, threads=threads, memory=memory, overwrite=overwrite)
+    words = flags(
+        output=os.fspath(out), copies=copies, into=into, device=device, threads=threads, memory=memory, overwrite=overwrite
+    )
     _run(["join", *words, "--", *map(os.fsdecode, parts)], Inputs(), progress)
     return open_basis(out) if os.path.isdir(out) else read_gram(out)
 

@@ -43,7 +43,7 @@ _LISTED = 20
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class Coefficients(nn.Module):  # type: ignore[misc]
+class Coefficients(nn.Module):
     """A base model plus a weighted sum of a basis's task vectors, whose weights are the parameters.
 
     ``forward`` passes what it is given to the model's ``forward``, with theta0 + sum of c_i * tau_i in place of its tensors.
@@ -329,7 +329,7 @@ class Coefficients(nn.Module):  # type: ignore[misc]
         return f"{blocks}tasks: {', '.join(self._tasks)}; {self.n_bytes / 1e6:.1f} MB of task vectors"
 
 
-class _WeightedSum(torch.autograd.Function):  # type: ignore[misc]
+class _WeightedSum(torch.autograd.Function):
     """base + sum of c_i * tau_i for one tensor. Backward takes inner products: no task needs a copy of the tensor."""
 
     @staticmethod

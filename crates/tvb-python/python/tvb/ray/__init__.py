@@ -89,8 +89,8 @@ def compress(
             options["gram"] = job.seen(options["gram"], "gram")
         elif _wants_gram(options):
             of_inputs = {name: options[name] for name in _OF_INPUTS if name in options}
-            options["gram"] = job.join(job.parts("gram", of_inputs), job.folder / "gram")
-        found: Basis = job.join(job.parts("compress", {**options, "into": job.folder / "into"}), None)
+            options["gram"] = job.join(job.parts("gram", of_inputs), options, job.folder / "gram")
+        found: Basis = job.join(job.parts("compress", {**options, "into": job.folder / "into"}), options, None)
         return found
 
 
@@ -122,7 +122,7 @@ def gram(
         progress=progress,
     ) as job:
         options = _checked(tvb.gram, options)
-        found: Gram = job.join(job.parts("gram", options), None)
+        found: Gram = job.join(job.parts("gram", options), options, None)
         return found
 
 

@@ -17,6 +17,7 @@ import tvb
 
 from .._progress import Progress
 from ._board import Bar, Board, Told
+from ._connection import connect, last_line, leave
 
 _LOG = logging.getLogger("tvb")
 
@@ -69,17 +70,18 @@ class Job:
         self._made: list[Path] = []
         self._pending: list[Any] = []
         self._said: set[str] = set()
-        self._is_ours = False
+        self._ray: Any = None
         self._board: Any = None
 
     def __enter__(self) -> Job:
         if os.path.lexists(self.out) and not self._overwrite:
             raise tvb.InputError(f"{self.out}: exists already", "choose another output, or replace it with overwrite=True")
-        ray = _ray()
+        self._ray = connect(self._address)
         try:
-            if not ray.is_initialized():
-                self._connect(ray)
             self._make_folder()
+        except OSError as error:
+            self._leave()
+            raise tvb.FailedError(f"{self.folder}: {error.strerror}") from error
         except BaseException:
             self._leave()
             raise
@@ -102,7 +104,7 @@ class Job:
 
         Raises what a part raises, as soon as the first does; the others are cancelled on leaving.
         """
-        ray = _ray()
+        ray = self._ray
         board = self._board_of(ray)
         order = {
             "kind": kind,
@@ -114,12 +116,16 @@ class Job:
             "tasks": self._tasks,
             "options": {"threads": self._num_cpus, **{name: _plain(value) for name, value in options.items()}},
         }
-        how = {"num_cpus": self._num_cpus, "scheduling_strategy": "SPREAD", "name": f"tvb {kind}", **self._ray_options}
+        how = {"num_cpus": self._num_cpus, "scheduling_strategy": "SPREAD", "name": f"tvb {kind}"}
         # What tvb says is an answer, so Ray starts a part again only when its worker or node died.
-        task = ray.remote(**how, max_retries=self._retries, retry_exceptions=False)(_task())
+        how |= {"max_retries": self._retries, "retry_exceptions": False, **self._ray_options}
+        task = ray.remote(**how)(_task())
         self._warn_of_too_few(ray)
-        refs = {task.remote({**order, "part": (number, self._n_parts)}, board): number for number in range(1, self._n_parts + 1)}
-        self._pending = list(refs)
+        refs: dict[Any, int] = {}
+        for number in range(1, self._n_parts + 1):
+            ref = task.remote({**order, "part": (number, self._n_parts)}, board)
+            refs[ref] = number
+            self._pending.append(ref)
         paths: dict[int, str] = {}
         bar = Bar(self._progress, f"{kind} in {self._n_parts} parts")
         try:
@@ -136,22 +142,23 @@ class Job:
             bar.close()
         return [paths[number] for number in sorted(paths)]
 
-    def join(self, parts: Sequence[str], out: Path | None) -> Any:
+    def join(self, parts: Sequence[str], options: Mapping[str, Any], out: Path | None) -> Any:
         """Joins parts to a Gram file in the job's folder, or to the output (`None`)."""
-        if out is not None:
-            tvb.join(list(parts), out)
-            return out
-        return tvb.join(list(parts), self.out, overwrite=self._overwrite)
+        how = {name: options[name] for name in ("device", "memory") if name in options}
+        if out is None:
+            return tvb.join(parts, self.out, overwrite=self._overwrite, progress=self._progress, **how)
+        tvb.join(parts, out, progress=self._progress, **how)
+        return out
 
     def _answer(self, ray: Any, ref: Any, number: int) -> str:
         try:
             found = ray.get(ref)
         except ray.exceptions.RayTaskError as error:
             # Not one of tvb's: a fault of this package, or the task's environment could not be made.
-            raise tvb.FailedError(f"part {number} of {self._n_parts}: {_last_line(error)}") from error
+            raise tvb.FailedError(f"part {number} of {self._n_parts}: {last_line(error)}") from error
         except ray.exceptions.RayError as error:
             raise tvb.FailedError(
-                f"part {number} of {self._n_parts}: its worker died {self._retries + 1} times: {_last_line(error)}",
+                f"part {number} of {self._n_parts}: its worker died {self._retries + 1} times: {last_line(error)}",
                 "a worker that needs more memory than there is gets killed; memory= caps that of a part",
             ) from error
         for level, line in found.get("said", []):
@@ -163,16 +170,6 @@ class Job:
             _LOG.info("part %d of %d failed on node %s", number, self._n_parts, found["node"])
             raise getattr(tvb, found["error"], tvb.Error)(found["message"], found["hint"])
         return str(found["path"])
-
-    def _connect(self, ray: Any) -> None:
-        try:
-            ray.init(address=self._address, log_to_driver=False, logging_level="ERROR")
-        except ConnectionError as error:
-            raise tvb.FailedError(
-                f"no Ray cluster at {self._address}: {_last_line(error)}",
-                "start one with `ray start --head`, or say address='local' for this machine alone",
-            ) from error
-        self._is_ours = True
 
     def _board_of(self, ray: Any) -> Any:
         if self._progress is None or self._progress is False:
@@ -210,8 +207,7 @@ class Job:
         """Cancels what still runs, and waits until it has let go of its files."""
         if not self._pending:
             return
-        ray = _ray()
-        pending = self._pending
+        ray, pending = self._ray, list(self._pending)
         for is_forced, patience in ((False, _STOP_S), (True, _KILL_S)):
             for ref in pending:
                 ray.cancel(ref, force=is_forced)
@@ -234,11 +230,9 @@ class Job:
                     parent.rmdir()
                 except OSError:
                     break
-        ray = _ray()
         if self._board is not None:
-            ray.kill(self._board)
-        if self._is_ours:
-            ray.shutdown()
+            self._ray.kill(self._board)
+        leave(self._ray)
 
 
 def _task() -> Callable[[dict[str, Any], Any], dict[str, Any]]:
@@ -271,21 +265,8 @@ def _read(ray: Any, board: Any, kind: str) -> dict[int, Told]:
     return told
 
 
-def _ray() -> Any:
-    try:
-        import ray
-    except ImportError:
-        raise tvb.UsageError("tvb.ray needs the package ray", "pip install 'tvb[ray]'") from None
-    return ray
-
-
 def _plain(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
 
 
 def _whole(value: Any, what: str, least: int, most: int) -> int:
