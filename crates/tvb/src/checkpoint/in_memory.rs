@@ -102,11 +102,11 @@ mod tests {
     fn what_is_no_tensor_is_refused_by_name() {
         let huge = 1_usize << 40;
         let cases: [(Vec<LentTensor>, &str); 6] = [
-            (vec![tensor("w", Dtype::F32, &[2], 7)], "tensor w: 8 bytes expected of shape [2] of f32, 7 found"),
-            (vec![tensor("w", Dtype::Bf16, &[], 4)], "tensor w: 2 bytes expected of shape [] of bf16, 4 found"),
-            (vec![tensor("w", Dtype::F32, &[huge, huge], 0)], "tensor w has shape"),
-            (vec![tensor("w", Dtype::F32, &[1; 65], 4)], "tensor w has 65 dimensions"),
-            (vec![tensor("w", Dtype::F32, &[1], 4); 2], "tensor w stands there twice"),
+            (vec![tensor("w", Dtype::F32, &[2], 7)], "tensor `w`: 8 bytes expected of shape [2] of f32, 7 found"),
+            (vec![tensor("w", Dtype::Bf16, &[], 4)], "tensor `w`: 2 bytes expected of shape [] of bf16, 4 found"),
+            (vec![tensor("w", Dtype::F32, &[huge, huge], 0)], "tensor `w` has shape"),
+            (vec![tensor("w", Dtype::F32, &[1; 65], 4)], "tensor `w` has 65 dimensions"),
+            (vec![tensor("w", Dtype::F32, &[1], 4); 2], "tensor `w` stands there twice"),
             (vec![tensor("", Dtype::F32, &[1], 4)], "a name of 1 to 4096 bytes expected"),
         ];
         for (tensors, expected) in cases {
