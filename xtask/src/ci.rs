@@ -1,14 +1,14 @@
 //! `cargo xtask ci`: everything a change must pass, in the order in which it fails soonest.
 //!
 //! Dependencies are compiled twice at most: once as metadata, for clippy and the docs together, and once to code, for
-//! the tests, which also leave the binaries that the demo then runs.
+//! the tests, which also leave the binaries that the demo then runs and what the Python package is made of.
 
 use crate::process::{Result, cargo, run as run_command};
 use crate::setup::{self, InstallArgs};
-use crate::{demo, deny, drivers, isa, release, test, tint};
+use crate::{demo, deny, drivers, isa, python, release, test, tint};
 use std::time::Instant;
 
-/// Run what a pull request must pass: format, packages, dependencies, lints, docs, shaders, tests on every driver, a short demo
+/// Run what a pull request must pass: format, packages, dependencies, lints, docs, shaders, tests on every driver, the Python package, a short demo
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -46,6 +46,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     summary.step("tests", "cargo xtask test", || {
         test::run(&test::Args { install: install.clone(), cargo_args: Vec::new() })
     })?;
+    summary.step("python", "cargo xtask python", || python::run(&python::Args::default()))?;
     summary.step("layers", "cargo xtask drivers --only validation", || drivers::run(&drivers::Args::validation()))?;
     summary.step("demo", "cargo xtask demo --quick", || demo::run(&demo::Args { quick: true, dev: false }))?;
     summary.print();

@@ -9,6 +9,7 @@ mod fuzz;
 mod interop;
 mod isa;
 mod process;
+mod python;
 mod release;
 mod setup;
 mod test;
@@ -39,6 +40,7 @@ enum Command {
     Zoo(zoo::Args),
     Interop(interop::Args),
     Isa(isa::Args),
+    Python(python::Args),
     Fuzz(fuzz::Args),
     Release(release::Args),
 }
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Zoo(args) => zoo::run(&args),
         Command::Interop(args) => interop::run(&args),
         Command::Isa(args) => isa::run(&args),
+        Command::Python(args) => python::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Release(args) => release::run(&args),
     };

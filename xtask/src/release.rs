@@ -42,8 +42,10 @@ struct Target {
 }
 
 impl Package {
+    /// A library and no program; that of a program is for the package for Python.
     fn is_library(&self) -> bool {
-        self.targets.iter().any(|target| target.kind.iter().any(|kind| kind == "lib"))
+        let has = |wanted: &str| self.targets.iter().any(|target| target.kind.iter().any(|kind| kind == wanted));
+        has("lib") && !has("bin")
     }
 }
 

@@ -1,9 +1,11 @@
 //! The flags that every command has, as they were typed ([`CommonArgs`]) and as they are meant ([`Context`]).
 
+use crate::given::Given;
 use crate::interrupt::asked_to_stop;
 use crate::machine::processor;
-use crate::progress::Display;
+use crate::progress::{Display, Listener};
 use clap::{ArgAction, ValueEnum};
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use tvb::checkpoint::{Budget, Checkpoint, OpenOptions};
@@ -75,6 +77,8 @@ impl BackendName {
 pub(crate) struct Context {
     /// Shows how far long work is and hears Ctrl-C.
     pub progress: Display,
+    /// The command as it was typed, the program's name first.
+    words: Vec<OsString>,
     /// The graphics interface asked for, where one was.
     pub backend: Option<Backend>,
     /// Threads to compute and read with.
@@ -85,21 +89,47 @@ pub(crate) struct Context {
     /// What is kept of all files that are read, taken from the same cap; hears Ctrl-C.
     pub budget: Budget,
     device_memory_bytes: Option<u64>,
+    /// Checkpoints that need not be opened.
+    pub given: Given,
 }
 
 impl Context {
-    /// Checks the common flags.
-    pub(crate) fn new(common: CommonArgs) -> Result<Self> {
+    /// Checks the common flags of a command that was typed as `words`. A listener takes the place of the terminal and its signals.
+    pub(crate) fn new(common: CommonArgs, words: Vec<OsString>, listener: Option<Listener>) -> Result<Self> {
         let cores = std::thread::available_parallelism();
+        let limit = common.memory.max(Budget::LEAST_BYTES);
+        let budget = match listener.clone() {
+            Some(listener) => Budget::cancelled_by(limit, move || listener.cancelled()),
+            None => Budget::cancelled_by(limit, asked_to_stop),
+        };
         Ok(Self {
-            progress: Display::new(common.quiet > 0),
+            progress: listener.map_or_else(|| Display::new(common.quiet > 0), Display::heard_by),
+            words,
             backend: common.backend.first().map(|name| name.kernel()),
             device: DeviceChoice::from_name(&common.device),
             memory_bytes: common.memory,
-            budget: Budget::cancelled_by(common.memory.max(Budget::LEAST_BYTES), asked_to_stop),
+            budget,
             device_memory_bytes: common.device_memory,
+            given: Given::default(),
             n_threads: common.threads.or(cores.ok()).map_or(1, NonZeroUsize::get),
         })
+    }
+
+    /// The same with checkpoints that are open already.
+    pub(crate) fn with(self, given: Given) -> Self {
+        Self { given, ..self }
+    }
+
+    /// The command as it was typed, quoted where a shell needs it.
+    pub(crate) fn command_line(&self) -> String {
+        let quoted = |word: &OsString| {
+            let word = word.to_string_lossy();
+            let plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
+            let is_plain = !word.is_empty() && word.chars().all(plain);
+            if is_plain { word.into_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+        };
+        let words = self.words.iter().skip(1).map(quoted);
+        std::iter::once("tvb".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
     }
 
     /// Does work that makes no output (headers are read, a page is drawn), for as long as the user does not ask to stop.

@@ -11,7 +11,7 @@ use crate::commands::{
 use crate::output::{self, Answer};
 use crate::{interrupt, logging};
 use clap::{CommandFactory, Parser, Subcommand};
-use std::process::ExitCode;
+use std::ffi::OsString;
 use tvb::Result;
 
 /// What follows every help page.
@@ -30,15 +30,16 @@ Results go to stdout; logs and progress to stderr.";
 #[derive(Debug, Parser)]
 #[command(name = "tvb", version, after_help = AFTER_HELP, max_term_width = 120, subcommand_required = true)]
 #[command(arg_required_else_help = true, propagate_version = true)]
-struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
-    command: Command,
+    pub command: Command,
     #[command(flatten)]
-    common: CommonArgs,
+    pub common: CommonArgs,
 }
 
+/// A command and its flags, as typed.
 #[derive(Debug, Subcommand)]
-enum Command {
+pub(crate) enum Command {
     Devices(devices::Args),
     Check(check::Args),
     Gram(gram::Args),
@@ -62,7 +63,7 @@ enum Command {
 }
 
 impl Command {
-    fn run(self, context: &Context) -> Result<Answer> {
+    pub(crate) fn run(self, context: &Context) -> Result<Answer> {
         match self {
             Command::Devices(_) => devices::run(context),
             Command::Check(args) => check::run(&args, context),
@@ -88,16 +89,15 @@ impl Command {
     }
 }
 
-/// Parses the process's arguments, runs the command they name, shows its answer, and returns the exit code.
-pub(crate) fn run() -> ExitCode {
-    keep_the_driver_quiet();
-    let cli = match Cli::try_parse() {
+/// Parses the arguments, runs the command they name, shows its answer, and returns the exit code.
+pub(crate) fn run(args: Vec<OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
         Err(error) => return output::show_usage(error),
     };
     let is_json = cli.common.json;
     logging::start(&cli.common);
-    let context = match Context::new(cli.common).and_then(|context| interrupt::listen().map(|()| context)) {
+    let context = match Context::new(cli.common, args, None).and_then(|context| interrupt::listen().map(|()| context)) {
         Ok(context) => context,
         Err(error) => return output::show(Err(error), &[], is_json),
     };
@@ -106,17 +106,6 @@ pub(crate) fn run() -> ExitCode {
     // A bar that an error left behind goes before the error is shown.
     drop(context);
     output::show(answer, &warnings, is_json)
-}
-
-/// On a headless machine Mesa's device-selection layer complains on stderr that it finds no desktop to ask which GPU it
-/// prefers, once for every look at the adapters. It has nothing to select for us: adapters are chosen here.
-fn keep_the_driver_quiet() {
-    let has_desktop =
-        ["XDG_RUNTIME_DIR", "WAYLAND_DISPLAY", "DISPLAY"].iter().any(|name| std::env::var_os(name).is_some());
-    if cfg!(target_os = "linux") && !has_desktop {
-        // SAFETY: called first thing in `main`, while this is the process's only thread.
-        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The inputs that several commands take: a base, fine-tunes, and which tensors take part.
 
 use crate::args::Context;
+use crate::given::Given;
 use crate::output::Answer;
 use clap::ValueEnum;
 use serde_json::{Value, json};
@@ -9,7 +10,6 @@ use std::path::{Path, PathBuf};
 use tvb::basis::Basis;
 use tvb::checkpoint::{Budget, Checkpoint, OpenOptions};
 use tvb::columns::left_out::{LeftOut, Share};
-use tvb::columns::open::open_columns;
 use tvb::columns::plan::{Plan, Selection};
 use tvb::columns::tasks::TaskSource;
 use tvb::progress::Progress;
@@ -86,14 +86,16 @@ impl SelectionArgs {
     /// Opens `base` and every source and matches them.
     pub(crate) fn plan(&self, base: &Path, sources: Vec<TaskSource>, context: &Context) -> Result<Plan> {
         let (selection, base, budget) = (self.clone(), base.to_owned(), context.budget.clone());
-        let plan = context.unless_stopped(move |_| selection.open(&base, &sources, &budget))?;
+        let given = context.given.clone();
+        let plan = context.unless_stopped(move |_| selection.open(&base, &sources, &given, &budget))?;
         plan.tell(&context.progress);
         Ok(plan)
     }
 
-    fn open(&self, base: &Path, sources: &[TaskSource], budget: &Budget) -> Result<Plan> {
+    fn open(&self, base: &Path, sources: &[TaskSource], given: &Given, budget: &Budget) -> Result<Plan> {
         let options = OpenOptions { key: self.key.clone(), budget: budget.clone() };
-        let (base, tasks) = open_columns(base, sources, &options)?;
+        let base = given.base(base, &options)?;
+        let tasks = sources.iter().map(|source| given.task(source, &base, &options)).collect::<Result<_>>()?;
         let mut selection =
             Selection::all().skip_mismatched(self.skip_mismatched).common_vocab(self.vocab == VocabName::Common);
         if let Some(pattern) = &self.include {
@@ -115,8 +117,8 @@ impl SelectionArgs {
 /// Opens the base of an edit.
 pub(crate) fn open_base(path: &Path, key: Option<&str>, context: &Context) -> Result<Checkpoint> {
     let options = OpenOptions { key: key.map(str::to_owned), budget: context.budget.clone() };
-    let path = path.to_owned();
-    context.unless_stopped(move |_| tvb::columns::open::open_base(&path, &options))
+    let (path, given) = (path.to_owned(), context.given.clone());
+    context.unless_stopped(move |_| given.base(&path, &options))
 }
 
 /// Opens the base of an edit from a basis, under the names that the basis knows, and says what its owner may not expect of it.

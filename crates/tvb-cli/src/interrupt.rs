@@ -11,16 +11,19 @@ pub(crate) fn asked_to_stop() -> bool {
     ASKED_TO_STOP.load(Ordering::Relaxed)
 }
 
-/// Starts to listen; call once.
+/// Starts to listen; who listens already goes on.
 pub(crate) fn listen() -> Result<()> {
     outlive_the_file_size_limit();
-    ctrlc::set_handler(|| {
+    let set = ctrlc::set_handler(|| {
         if ASKED_TO_STOP.swap(true, Ordering::Relaxed) {
             std::process::exit(i32::from(ErrorKind::Interrupted.exit_code()));
         }
         tracing::warn!("stopping cleanly; once more stops at once");
-    })
-    .map_err(|error| Error::failed(format!("cannot listen for Ctrl-C: {error}")))
+    });
+    match set {
+        Ok(()) | Err(ctrlc::Error::MultipleHandlers) => Ok(()),
+        Err(error) => Err(Error::failed(format!("cannot listen for Ctrl-C: {error}"))),
+    }
 }
 
 /// A write past the limit on file sizes (`ulimit -f`) shall be an error that is said and cleaned up after, not the end of

@@ -14,18 +14,18 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 use tvb::shown::escaped_lines;
 
-/// Installs the subscriber; call once.
+/// Installs the subscriber; the first of a process stays.
 pub(crate) fn start(common: &CommonArgs) {
     let filter = match std::env::var("TVB_LOG") {
         Ok(directives) if !directives.is_empty() => EnvFilter::new(directives),
         _ => EnvFilter::new(default_directives(common.verbose, common.quiet)),
     };
     let is_colored = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    tracing_subscriber::fmt()
+    let _ = tracing_subscriber::fmt()
         .event_format(Line { is_colored })
         .with_writer(|| AboveTheBar)
         .with_env_filter(filter)
-        .init();
+        .try_init();
 }
 
 /// Which events are shown at each count of `-v` and `-q`. Graphics drivers probe noisily: below `-vv` only errors of

@@ -1,40 +1,11 @@
-//! The binary `tvb`: a thin wrapper around the library. What it does, in order, is in [`cli::run`].
-
-// Nothing that a user or a file says may end in a panic.
-#![cfg_attr(
-    not(test),
-    warn(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::unreachable,
-        clippy::indexing_slicing,
-        clippy::string_slice
-    )
-)]
-
-mod args;
-#[allow(clippy::indexing_slicing, reason = "made-up data of the measurements' own sizes")]
-mod bench;
-mod cli;
-mod coding;
-mod commands;
-mod inputs;
-mod interrupt;
-mod logging;
-mod machine;
-mod output;
-mod progress;
-mod saved;
-mod solving;
+//! The binary `tvb`: the library of this crate, run on the process's arguments.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    output::install_panic_hook();
-    // Panics are bugs, already reported by the hook; they leave with the code of any other failure.
-    match std::panic::catch_unwind(cli::run) {
-        Ok(code) => code,
-        Err(_) => ExitCode::FAILURE,
+    if let Some((name, value)) = tvb_cli::quiet_driver() {
+        // SAFETY: called first thing in `main`, while this is the process's only thread.
+        unsafe { std::env::set_var(name, value) };
     }
+    ExitCode::from(tvb_cli::run(std::env::args_os()))
 }

@@ -8,7 +8,6 @@ use clap::error::ContextValue;
 use serde_json::{Map, Value, json};
 use std::fmt::{self, Write as _};
 use std::io::{self, ErrorKind as IoErrorKind, Write as _};
-use std::process::ExitCode;
 use tvb::shown::{escaped, escaped_lines, is_control};
 use tvb::{Error, ErrorKind, Result};
 
@@ -40,6 +39,14 @@ impl Answer {
         }
     }
 
+    /// What `--json` prints, or the problem that the command fails with.
+    pub(crate) fn into_json(self) -> Result<Value> {
+        match self.problem {
+            Some(problem) => Err(problem),
+            None => Ok(self.json),
+        }
+    }
+
     /// The answer is shown, and the command fails with `problem` all the same.
     pub(crate) fn with_problem(self, problem: Error) -> Self {
         Self { problem: Some(problem), ..self }
@@ -49,7 +56,7 @@ impl Answer {
 /// Shows an answer or an error and returns the exit code. With `is_json`, stdout gets exactly one object either way:
 /// an error's is `{"error": {"kind", "message", "hint"}}`, and an answer with a problem has that key among its own. Warnings,
 /// which stderr has shown already, are a list in it.
-pub(crate) fn show(answer: Result<Answer>, warnings: &[String], is_json: bool) -> ExitCode {
+pub(crate) fn show(answer: Result<Answer>, warnings: &[String], is_json: bool) -> u8 {
     let (text, mut json, problem) = match answer {
         Ok(answer) => (answer.text, answer.json, answer.problem),
         Err(error) => (String::new(), Value::Object(Map::new()), Some(error)),
@@ -59,29 +66,29 @@ pub(crate) fn show(answer: Result<Answer>, warnings: &[String], is_json: bool) -
     let written = write_stdout(&out);
     if let Some(error) = problem {
         write_stderr(&error_lines(&error));
-        return ExitCode::from(error.kind().exit_code());
+        return error.kind().exit_code();
     }
     match written {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         // Whoever read the answer has seen enough of it (`tvb inspect … | head`).
-        Err(error) if error.kind() == IoErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) if error.kind() == IoErrorKind::BrokenPipe => 0,
         Err(error) => {
             write_stderr(&error_lines(&Error::failed(format!("standard output: writing failed: {error}"))));
-            ExitCode::from(ErrorKind::Failed.exit_code())
+            ErrorKind::Failed.exit_code()
         }
     }
 }
 
 /// Shows clap's message: help and version on stdout (exit 0), usage errors on stderr (exit 2).
-pub(crate) fn show_usage(error: clap::Error) -> ExitCode {
+pub(crate) fn show_usage(error: clap::Error) -> u8 {
     let error = with_escaped_words(error);
     // A closed pipe under a help page is no failure.
     let _ = error.print();
-    ExitCode::from(if error.use_stderr() { ErrorKind::Usage.exit_code() } else { 0 })
+    if error.use_stderr() { ErrorKind::Usage.exit_code() } else { 0 }
 }
 
 /// The same message with what was typed on one line of it: a shell's `*` types the names of files.
-fn with_escaped_words(mut error: clap::Error) -> clap::Error {
+pub(crate) fn with_escaped_words(mut error: clap::Error) -> clap::Error {
     let words: Vec<_> = error.context().map(|(kind, value)| (kind, value.clone())).collect();
     for (kind, value) in words {
         let value = match value {

@@ -22,9 +22,13 @@ pub(crate) fn above_the_bar(write: impl FnOnce()) {
     SCREEN.suspend(write);
 }
 
+/// Whoever hears of a command's progress in place of a terminal, and says when it shall stop.
+pub(crate) type Listener = Arc<dyn Progress + Send + Sync>;
+
 /// The command line's progress display.
 pub(crate) struct Display {
     is_quiet: bool,
+    listener: Option<Listener>,
     stage: RwLock<Option<Arc<Stage>>>,
     warnings: Mutex<Vec<String>>,
 }
@@ -43,7 +47,12 @@ struct Stage {
 impl Display {
     /// Shows bars (on a terminal) or lines unless `is_quiet`.
     pub(crate) fn new(is_quiet: bool) -> Self {
-        Self { is_quiet, stage: RwLock::new(None), warnings: Mutex::default() }
+        Self { is_quiet, listener: None, stage: RwLock::new(None), warnings: Mutex::default() }
+    }
+
+    /// Shows nothing and tells `listener` all.
+    pub(crate) fn heard_by(listener: Listener) -> Self {
+        Self { is_quiet: true, listener: Some(listener), stage: RwLock::new(None), warnings: Mutex::default() }
     }
 
     /// The warnings so far, for `--json`.
@@ -62,6 +71,9 @@ impl Display {
 
 impl Progress for Display {
     fn begin(&self, stage: &'static str, total_bytes: u64) {
+        if let Some(listener) = &self.listener {
+            return listener.begin(stage, total_bytes);
+        }
         self.finish();
         let bar = (!self.is_quiet && !SCREEN.is_hidden()).then(|| new_bar(stage, total_bytes));
         self.replace_stage(Some(Arc::new(Stage {
@@ -75,6 +87,9 @@ impl Progress for Display {
     }
 
     fn advance(&self, n_bytes: u64) {
+        if let Some(listener) = &self.listener {
+            return listener.advance(n_bytes);
+        }
         let Some(stage) = self.stage() else { return };
         let done_bytes = stage.done_bytes.fetch_add(n_bytes, Ordering::Relaxed) + n_bytes;
         match &stage.bar {
@@ -94,6 +109,9 @@ impl Progress for Display {
     }
 
     fn finish(&self) {
+        if let Some(listener) = &self.listener {
+            return listener.finish();
+        }
         let Some(stage) = self.replace_stage(None) else { return };
         if let Some(bar) = &stage.bar {
             bar.finish_and_clear();
@@ -110,11 +128,17 @@ impl Progress for Display {
     }
 
     fn note(&self, line: &str) {
-        tracing::info!("{line}");
+        match &self.listener {
+            Some(listener) => listener.note(line),
+            None => tracing::info!("{line}"),
+        }
     }
 
     fn warn(&self, line: &str) {
-        tracing::warn!("{line}");
+        match &self.listener {
+            Some(listener) => listener.warn(line),
+            None => tracing::warn!("{line}"),
+        }
         let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
         if warnings.len() < WARNINGS_MAX {
             warnings.push(line.to_owned());
@@ -122,7 +146,10 @@ impl Progress for Display {
     }
 
     fn cancelled(&self) -> bool {
-        interrupt::asked_to_stop()
+        match &self.listener {
+            Some(listener) => listener.cancelled(),
+            None => interrupt::asked_to_stop(),
+        }
     }
 }
 

@@ -80,7 +80,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         context.progress.note(&line(record));
         log.as_mut().map_or(Ok(()), |log| log.add(record))
     };
-    let command = crate::commands::edit::command_line();
+    let command = context.command_line();
     let runtime = context.runtime_for(|| batch_work(&batch, &context.budget, &context.progress))?;
     let summary = run_batch(&batch, args.fail_fast, &command, &runtime, &context.progress, &mut on_record)?;
     Ok(answer(&summary))

@@ -89,7 +89,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         measured.push(measurement);
     }
     let text = match args.markdown {
-        true => show::markdown(&measured, &date, &show::About::here(context.n_threads)),
+        true => show::markdown(&measured, &date, &show::About::here(context.command_line(), context.n_threads)),
         false => show::text(&measured, &date),
     };
     let mut answer = Map::new();

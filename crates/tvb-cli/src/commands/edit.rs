@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tvb::basis::Basis;
 use tvb::checkpoint::{Checkpoint, Existing, OpenOptions};
-use tvb::columns::open::open_task;
 use tvb::columns::plan::{LeftOut, Plan};
 use tvb::columns::tasks::TaskSource;
 use tvb::cost::{Choice, Work};
@@ -237,8 +236,8 @@ fn own_head(args: &EditArgs, base: &Checkpoint, context: &Context) -> Result<Opt
         }
     };
     let options = OpenOptions { key: args.originals.selection.key.clone(), budget: context.budget.clone() };
-    let (base, pattern) = (base.clone(), text_of(pattern)?);
-    let open = move || OwnHead::new(&base, open_task(&source, &base, &options)?, &pattern);
+    let (base, pattern, given) = (base.clone(), text_of(pattern)?, context.given.clone());
+    let open = move || OwnHead::new(&base, given.task(&source, &base, &options)?, &pattern);
     context.unless_stopped(move |_| open()).map(Some).map_err(|error| error.context("--head-from"))
 }
 
@@ -393,7 +392,7 @@ fn run(
         .delta(args.delta)
         .force(args.force)
         .head(head)
-        .command(command_line())
+        .command(context.command_line())
         .base_model(args.base_model.clone());
     let n_tasks = edit.alpha.iter().filter(|weight| **weight != 0.0).count();
     let dtype = args.dtype.map(DtypeName::kernel);
@@ -470,15 +469,4 @@ pub(crate) fn model_id(text: &str) -> std::result::Result<String, String> {
         Ok(()) => Ok(text.to_owned()),
         Err(error) => Err(error.message().to_owned()),
     }
-}
-
-/// The command as it was typed, quoted where a shell needs it.
-pub(crate) fn command_line() -> String {
-    let quoted = |word: String| {
-        let plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
-        if !word.is_empty() && word.chars().all(plain) { word } else { format!("'{}'", word.replace('\'', "'\\''")) }
-    };
-    let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
-    let _program = words.next();
-    std::iter::once("tvb".to_owned()).chain(words.map(quoted)).collect::<Vec<_>>().join(" ")
 }

@@ -70,7 +70,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         .unbiased(args.gain == GainName::Unbiased)
         .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
         .force(args.force)
-        .command(crate::commands::edit::command_line())
+        .command(context.command_line())
         .base_model(args.base_model.clone());
     let runtime = context.runtime_for(|| Ok(recover_work(&basis, base.as_ref(), &options)))?;
     let recovered = recover(&basis, base.as_ref(), &options, &runtime, &context.progress)?;

@@ -2,14 +2,14 @@
 
 use crate::args::Context;
 use crate::commands::compress::DtypeName;
-use crate::commands::edit::{Opened, OriginalsArgs, RuleName, addition, check_alone, command_line, model_id, split};
+use crate::commands::edit::{Opened, OriginalsArgs, RuleName, addition, check_alone, model_id, split};
 use crate::output::{Align, Answer, Table};
 use serde_json::json;
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tvb::checkpoint::{Budget, Existing, Inputs};
+use tvb::checkpoint::{Existing, Inputs};
 use tvb::jobs::edit::{Edit, sweep_work};
 use tvb::jobs::evaluate::Evaluator;
 use tvb::jobs::sweep::{Control, DEFAULT_SCALES, Goal, SweepOptions, Swept, parse_scales, read_metrics, sweep};
@@ -154,7 +154,7 @@ fn run_sweep(
     context: &Context,
     alpha: impl Fn(&[String]) -> Result<Vec<f64>>,
 ) -> Result<Answer> {
-    let options = options(args, &context.budget)?;
+    let options = options(args, context)?;
     let from = Opened::new(basis, Some(&args.base), &args.originals, context)?;
     let edit = Edit { alpha: alpha(&from.names())?, scale: 1.0, rule };
     let base = from.open_base(&args.base, args.originals.selection.key.as_deref(), context)?;
@@ -170,12 +170,12 @@ fn run_sweep(
 }
 
 /// What was typed as what is meant.
-fn options(args: &SweepArgs, budget: &Budget) -> Result<SweepOptions> {
+fn options(args: &SweepArgs, context: &Context) -> Result<SweepOptions> {
     if !(args.keep.is_finite() && args.keep >= 0.0) {
         return Err(Error::usage(format!("--keep: a part such as 0.95 expected, {} found", args.keep)));
     }
     let reference = match args.control {
-        Some(_) if args.reference != Path::new("auto") => Some(read_metrics(&args.reference, budget)?),
+        Some(_) if args.reference != Path::new("auto") => Some(read_metrics(&args.reference, &context.budget)?),
         _ => None,
     };
     let scales = parse_scales(&args.scales).map_err(|error| error.context("--scales"))?;
@@ -190,14 +190,14 @@ fn options(args: &SweepArgs, budget: &Budget) -> Result<SweepOptions> {
     let inputs = files.fold(Inputs::none(), |inputs, path| inputs.and(path));
     Ok(SweepOptions::new(&args.output, scales, evaluator, goal)
         .zero_shot(args.eval_zero_shot)
-        .fine_tuned(args.normalize_by.as_deref().map(|path| read_metrics(path, budget)).transpose()?)
+        .fine_tuned(args.normalize_by.as_deref().map(|path| read_metrics(path, &context.budget)).transpose()?)
         .n_jobs(args.jobs)
         .keep_all(args.keep_all)
         .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
         .dtype(args.dtype.map(DtypeName::kernel))
         .clip(args.clip)
         .force(args.force)
-        .command(command_line())
+        .command(context.command_line())
         .base_model(args.base_model.clone())
         .protect(inputs))
 }

@@ -17,7 +17,8 @@ fn page() -> String {
 fn blocks(page: &str, heading: &str, language: &str) -> Vec<String> {
     let below = page.split_once(&format!("\n## {heading}\n")).expect("the heading").1;
     let section = below.split("\n## ").next().unwrap_or(below);
-    let blocks = section.split(&format!("```{language}\n")).skip(1);
+    let fence = format!("```{language}\n");
+    let blocks = section.split(&fence).skip(1);
     blocks.map(|rest| rest.split("```").next().unwrap_or(rest).to_owned()).collect()
 }
 

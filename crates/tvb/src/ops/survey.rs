@@ -34,15 +34,15 @@ pub struct Survey {
 impl Survey {
     /// Whether base and edit stay within the base's types, whatever is added up.
     pub fn fits(&self) -> bool {
-        let fits = |(dtype, base): (&Dtype, &f64)| *base == 0.0 || base + self.edit * ROUNDING <= dtype.largest();
+        let fits = |(dtype, base): (&Dtype, &f64)| *base == 0.0 || base + self.largest_edit() <= dtype.largest();
         // What is zero now may be edited all the same.
-        let is_small = self.edit * ROUNDING <= Dtype::F16.largest() / 2.0;
+        let is_small = self.largest_edit() <= Dtype::F16.largest() / 2.0;
         is_small && DTYPES.iter().zip(&self.base).all(fits)
     }
 
-    /// Whether the edit is known to be finite.
-    pub fn is_finite(&self) -> bool {
-        self.edit.is_finite()
+    /// What no value of the edit is larger than; infinite where nobody knows.
+    pub fn largest_edit(&self) -> f64 {
+        self.edit * ROUNDING
     }
 }
 

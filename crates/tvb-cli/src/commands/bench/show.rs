@@ -194,8 +194,7 @@ pub(crate) struct About {
 
 impl About {
     /// This machine, and the command as it was typed.
-    pub(crate) fn here(n_threads: usize) -> About {
-        let command = crate::commands::edit::command_line();
+    pub(crate) fn here(command: String, n_threads: usize) -> About {
         let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
         About { command, system: system(), processor: processor(), n_cores, n_threads }
     }

@@ -85,7 +85,7 @@ impl Job<'_> {
         let seen = edits.fit.seen(&self.model.checkpoint)?;
         let found = survey(&seen, edits, self.runtime, progress)?;
         check_read(&found.read, self.basis, None)?;
-        let is_sure = if self.format.clip { found.is_finite() } else { found.fits() };
+        let is_sure = if self.format.clip { found.largest_edit().is_finite() } else { found.fits() };
         if is_sure {
             return Ok(());
         }
