@@ -26,7 +26,8 @@ fn blocks(page: &str, heading: &str, language: &str) -> Vec<String> {
 fn shell(folder: &Path, script: &str) -> Command {
     let own = Path::new(env!("CARGO_BIN_EXE_tvb")).parent().expect("a folder");
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::env::join_paths(std::iter::once(own.to_owned()).chain(std::env::split_paths(&path))).expect("a path");
+    let path =
+        std::env::join_paths(std::iter::once(own.to_owned()).chain(std::env::split_paths(&path))).expect("a path");
     let mut command = Command::new("bash");
     command.args(["-euc", script]).current_dir(folder).env("PATH", path);
     command.env_remove("TVB_DEVICE").env_remove("TVB_LOG").stdin(Stdio::null()).stdout(Stdio::null());
