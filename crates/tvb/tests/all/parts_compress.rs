@@ -332,7 +332,8 @@ fn other_inputs_are_other_jobs() {
     let make = |plan: &Plan, number: usize| {
         let path = at(&format!("part-{number}"));
         let options = CompressOptions::new(&path);
-        compress_part(plan, &options, Part::new(number, 2).expect("a part"), None, &runtime(), &Silent).expect("a part");
+        compress_part(plan, &options, Part::new(number, 2).expect("a part"), None, &runtime(), &Silent)
+            .expect("a part");
         path
     };
     let first = make(&plan, 1);

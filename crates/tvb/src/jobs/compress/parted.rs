@@ -42,12 +42,7 @@ impl Make<'_> {
         Ok(MadePart { recipe, result })
     }
 
-    fn codes_of_part(
-        &self,
-        part: Part,
-        shared: Option<&Path>,
-        grams: Option<&Grams>,
-    ) -> Result<(Digest, PartResult)> {
+    fn codes_of_part(&self, part: Part, shared: Option<&Path>, grams: Option<&Grams>) -> Result<(Digest, PartResult)> {
         let Make { plan, reads, runtime, progress, .. } = *self;
         let (mixed, coding, _) = self.solved_coding(grams)?;
         let from = match (&mixed, grams) {
