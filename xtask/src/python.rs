@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// Build the wheel as it is published
     #[arg(long)]
     release: bool,
-    /// Install these too: tests that need torch, transformers, pandas, tqdm or ml_dtypes are skipped without
+    /// Install these too: tests that need torch, ray, transformers, pandas, tqdm or ml_dtypes are skipped without
     #[arg(long, value_name = "PACKAGE", num_args = 1..)]
     with: Vec<String>,
     /// Passed on to pytest
