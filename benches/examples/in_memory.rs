@@ -27,6 +27,13 @@ fn main() {
     let mut alpha = vec![0.0; basis.n_tasks()];
     alpha[0] = 1.0;
     let edit = Edit { alpha, scale: 1.0, rule: Rule::Projected };
+    let apply = || {
+        apply_in_place(&basis, &edit, &model, &options, &runtime, &Silent).expect("applied");
+    };
+    // While nothing else has taken more.
+    let before = peak();
+    apply();
+    println!("most memory {before:.1} MB with the model, {:.1} MB more for an edit in place", peak() - before);
     let own: Vec<LentTensor> = targets(&tensors);
     for round in 0..n_rounds {
         let out = PathBuf::from(folder).join(format!("task {round}"));
@@ -41,11 +48,7 @@ fn main() {
         report("form, same memory", n_elements, || {
             form(&basis, &edit, &own, &options, &runtime, &Silent).expect("formed");
         });
-        let before = peak();
-        report("apply", n_elements, || {
-            apply_in_place(&basis, &edit, &model, &options, &runtime, &Silent).expect("applied");
-        });
-        println!("  most memory {:.1} MB before, {:.1} MB more after", before, peak() - before);
+        report("apply", n_elements, apply);
     }
 }
 

@@ -15,6 +15,7 @@ const TARGETS: &[&str] = &[
     "coded_atom",
     "expression",
     "gram_file",
+    "part_file",
     "job_file",
     "published_basis",
     "safetensors_header",

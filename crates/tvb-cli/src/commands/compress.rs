@@ -132,7 +132,11 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     if let Some(part) = args.part {
         compress_part(&plan, &options, part, args.into.as_deref(), &runtime, &context.progress)?;
         let (seconds, device) = (started.elapsed(), runtime.device_name());
-        let text = format!("{}: part {part} of a basis, in {} on {device}\n", shown_path(&args.output), units::duration(seconds));
+        let text = format!(
+            "{}: part {part} of a basis, in {} on {device}\n",
+            shown_path(&args.output),
+            units::duration(seconds)
+        );
         let mut json = json!({ "output": path_json(&args.output), "part": part.to_string(), "device": device });
         Answer::add(&mut json, "into", args.into.as_deref().map(path_json));
         Answer::add(&mut json, "device_choice", runtime.choice.as_ref().map(Choice::to_json));

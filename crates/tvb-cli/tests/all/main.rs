@@ -8,6 +8,7 @@ mod batch;
 mod bench;
 mod cards;
 mod cli;
+mod cluster;
 mod coded;
 mod inputs;
 mod kills;

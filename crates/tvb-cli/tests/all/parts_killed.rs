@@ -12,7 +12,7 @@ const SHAPES: &[&[usize]] = &[&[300, 500], &[7], &[1_200_000], &[0, 3], &[1100, 
 
 fn tvb(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tvb"));
-    command.env_remove("TVB_DEVICE").env_remove("TVB_LOG").args(arguments).arg("-q").stdin(Stdio::null());
+    command.env_remove("TVB_DEVICE").env_remove("TVB_LOG").arg("-q").args(arguments).stdin(Stdio::null());
     command
 }
 
@@ -24,7 +24,8 @@ fn compress(run: &Run, output: &Path, more: &[&str]) -> Command {
 
 #[track_caller]
 fn run(command: &mut Command, code: i32) -> String {
-    let Output { status, stderr, .. } = command.stderr(Stdio::piped()).stdout(Stdio::null()).output().expect("tvb runs");
+    let Output { status, stderr, .. } =
+        command.stderr(Stdio::piped()).stdout(Stdio::null()).output().expect("tvb runs");
     let said = String::from_utf8_lossy(&stderr).into_owned();
     assert_eq!(status.code(), Some(code), "{command:?}\n{said}");
     said
@@ -53,7 +54,8 @@ fn parts_killed_anywhere_and_run_again_are_one_run() {
             let _ = child.kill();
             child.wait().expect("ends");
         }
-        let parts: Vec<String> = (1..=3).map(|number| work.join(format!("part-{number}")).display().to_string()).collect();
+        let parts: Vec<String> =
+            (1..=3).map(|number| work.join(format!("part-{number}")).display().to_string()).collect();
         // One that was done before it was killed is there already.
         (1..=3).filter(|number| !work.join(format!("part-{number}")).exists()).for_each(|number| {
             run(&mut part(number), 0);

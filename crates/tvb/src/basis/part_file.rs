@@ -235,6 +235,15 @@ impl PartFile {
     }
 }
 
+/// Parses the bytes of a record's file; its tables are not looked at.
+///
+/// # Errors
+/// One line that says what is wrong, without the path.
+pub fn from_bytes(bytes: &[u8]) -> std::result::Result<PartRecord, String> {
+    let parsed = MatrixFile::of_bytes(bytes).and_then(|mut file| parse(&mut file));
+    parsed.map(|(_, record)| record).map_err(|error| error.message().to_owned())
+}
+
 fn at(path: &Path, error: Error) -> Error {
     match error.kind() {
         ErrorKind::Rejected if error.hint_text().is_none() => error.context(path.display()).hint(AGAIN),

@@ -241,7 +241,10 @@ impl PlanRecord {
         let mut same = self.clone();
         for column in &mut same.columns {
             column.source.clear();
-            column.files.iter_mut().for_each(|file| *file = FileRecord { path: String::new(), modified: None, ..*file });
+            column
+                .files
+                .iter_mut()
+                .for_each(|file| *file = FileRecord { path: String::new(), modified: None, ..*file });
         }
         same.key()
     }

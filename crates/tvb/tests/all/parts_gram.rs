@@ -79,7 +79,7 @@ fn parts_that_cut_tensors_are_one_run() {
     let plan = write_plan(top.path(), &shapes, &base, &tasks);
     // The parts cut tensors, else this proves nothing.
     let shape = GramShape::new(&plan, &[false; 7], Part::new(2, 3).expect("a part"));
-    assert!(shape.pieces.iter().filter(|piece| !piece.is_whole()).count() == 2, "{:?}", shape.pieces);
+    assert!(shape.pieces.iter().any(|piece| !piece.is_whole()), "{:?}", shape.pieces);
     check(&plan, &ALL);
 }
 

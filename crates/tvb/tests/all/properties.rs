@@ -6,16 +6,17 @@ use proptest::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use tvb::basis::manifest::Manifest;
-use tvb::basis::{Basis, gram_file, seal};
-use tvb::checkpoint::{Checkpoint, Existing, ShardIndex};
+use tvb::basis::{Basis, gram_file, part_file, seal};
+use tvb::checkpoint::{Budget, Checkpoint, Existing, ShardIndex};
 use tvb::columns::plan::{Plan, Selection, Task};
 use tvb::digest::Digest;
 use tvb::jobs::batch::{Batch, JobFile};
 use tvb::jobs::compress::{CompressOptions, compress};
 use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source};
 use tvb::jobs::gram::make_gram_file;
+use tvb::jobs::parts::gram_part;
 use tvb::jobs::verify::{verify_errors, verify_files};
-use tvb::pass::Runtime;
+use tvb::pass::{Part, Runtime};
 use tvb::progress::Silent;
 use tvb::solve::{Method, Rule};
 use tvb_tests::small_models::{Random, Shape, Stored, contents, values, write_model};
@@ -271,6 +272,15 @@ fn readers_refuse_mutilated_files_and_never_panic() {
     make_gram_file(&plan, &gram_path, Existing::Refuse, &runtime(1), &Silent).expect("a Gram file");
     let gram = [read(&gram_path)];
     keep_seeds("gram_file", &gram);
+    let part_path = top.path().join("part");
+    let part = Part::new(1, 2).expect("a part");
+    gram_part(&plan, part, &part_path, Existing::Refuse, &runtime(1), &Silent).expect("a part");
+    let part = [read(&part_path)];
+    keep_seeds("part_file", &part);
+    feed("part, sealed anew", &part, |bytes| {
+        let record = part_file::from_bytes(&resealed(bytes));
+        record.is_ok_and(|record| record.plan.plan(Path::new("part"), &Budget::default()).is_ok())
+    });
     feed("Gram file, sealed anew", &gram, |bytes| gram_file::from_bytes(&resealed(bytes)).is_ok());
 
     let atom = [read(&folder.join("atom-00.safetensors"))];

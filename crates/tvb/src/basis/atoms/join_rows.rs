@@ -185,13 +185,8 @@ impl RowsOfPart {
         if file.len == n_bytes {
             return Ok(file);
         }
-        Err(Error::rejected(format!(
-            "{}: {}: {n_bytes} bytes expected, {} found",
-            self.name,
-            path.display(),
-            file.len
-        ))
-        .hint("run this part again, or copy it again"))
+        Err(Error::rejected(format!("{}: {}: {n_bytes} bytes expected, {} found", self.name, path.display(), file.len))
+            .hint("run this part again, or copy it again"))
     }
 
     /// Every piece with how to open the file that holds it in a column, where it begins there, and the digests that were

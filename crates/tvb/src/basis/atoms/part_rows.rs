@@ -232,7 +232,8 @@ mod tests {
 
     #[test]
     fn pieces_lie_one_after_another() {
-        let tensors = [("a".to_owned(), vec![100]), ("b".to_owned(), vec![1 << 10, 1 << 11]), ("c".to_owned(), vec![7])];
+        let tensors =
+            [("a".to_owned(), vec![100]), ("b".to_owned(), vec![1 << 10, 1 << 11]), ("c".to_owned(), vec![7])];
         let pieces = vec![
             Piece { tensor: 1, rows: 1 << 20..1 << 21, n_rows: 1 << 21 },
             Piece { tensor: 2, rows: 0..7, n_rows: 7 },

@@ -4,7 +4,9 @@
 //! [`crate::digest`]): writers and readers take it from the blocks as they pass, in any chunking.
 
 use crate::basis::manifest::AtomRecord;
-use crate::checkpoint::{Checkpoint, Dtype, Place, SHARD_BYTES, SafetensorsLayout, ShardPlan, ShardedWriter, TensorSpec};
+use crate::checkpoint::{
+    Checkpoint, Dtype, Place, SHARD_BYTES, SafetensorsLayout, ShardPlan, ShardedWriter, TensorSpec,
+};
 use crate::digest::{Digest, TableOfDigests};
 use crate::error::{Error, Result};
 use crate::ops::project::AtomSink;

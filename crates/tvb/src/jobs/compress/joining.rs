@@ -143,11 +143,13 @@ impl PartsOfJob {
         let places = |folder: &Path| CodeFiles::places(folder, rates, tensors);
         if let Some(shared) = self.shared.as_deref().filter(|_| all_stay) {
             let places = places(shared)?;
-            let names = places.iter().filter_map(|of_tensors| of_tensors.first()).filter_map(|(path, _)| path.file_name());
+            let names =
+                places.iter().filter_map(|of_tensors| of_tensors.first()).filter_map(|(path, _)| path.file_name());
             shared_rows::take_over(shared, names, folder)?;
             let rows = self.rows(|part| divided.pieces(part), tensors, digests, Some(places));
             check_borders(&rows, &formats, runtime.n_threads, progress)?;
-            let files = CodeFiles::reopen_all(folder, rates, tensors).ok_or_else(|| shared_rows::not_as_left(shared))?;
+            let files =
+                CodeFiles::reopen_all(folder, rates, tensors).ok_or_else(|| shared_rows::not_as_left(shared))?;
             return Ok((files, coded));
         }
         let shared = self.shared.as_deref().map(places).transpose()?;
@@ -193,7 +195,8 @@ impl PartsOfJob {
             shared_rows::take_over(shared, names.iter().map(AsRef::as_ref), folder)?;
             let places = AtomFiles::places(shared, n_atoms, tensors, dtype)?;
             check_borders(&self.rows(pieces, tensors, digests, Some(places)), &formats, runtime.n_threads, progress)?;
-            let files = AtomFiles::reopen(folder, n_atoms, tensors, dtype).ok_or_else(|| shared_rows::not_as_left(shared))?;
+            let files =
+                AtomFiles::reopen(folder, n_atoms, tensors, dtype).ok_or_else(|| shared_rows::not_as_left(shared))?;
             return Ok((files, projected));
         }
         let files = AtomFiles::create(folder, n_atoms, tensors, dtype)?;

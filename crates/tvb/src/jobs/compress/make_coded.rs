@@ -15,11 +15,7 @@ use crate::solve::{Coding, Method, Solved, as_they_are, assess};
 
 impl Make<'_> {
     /// Fills the partial output with a coded basis.
-    pub(super) fn make_coded(
-        &self,
-        given: Option<Grams>,
-        bookmarks: &mut BookmarkFolder,
-    ) -> Result<()> {
+    pub(super) fn make_coded(&self, given: Option<Grams>, bookmarks: &mut BookmarkFolder) -> Result<()> {
         let Make { progress, staged, .. } = *self;
         let (mixed, coding, kept) = self.solved_coding(given.as_ref())?;
         let is_mixed = mixed.is_some();

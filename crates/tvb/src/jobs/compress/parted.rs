@@ -42,12 +42,7 @@ impl Make<'_> {
         Ok(MadePart { recipe, result })
     }
 
-    fn codes_of_part(
-        &self,
-        part: Part,
-        shared: Option<&Path>,
-        grams: Option<&Grams>,
-    ) -> Result<(Digest, PartResult)> {
+    fn codes_of_part(&self, part: Part, shared: Option<&Path>, grams: Option<&Grams>) -> Result<(Digest, PartResult)> {
         let Make { plan, reads, runtime, progress, .. } = *self;
         let (mixed, coding, _) = self.solved_coding(grams)?;
         let from = match (&mixed, grams) {
@@ -60,6 +55,7 @@ impl Make<'_> {
         let result = match shared {
             Some(shared) => {
                 let first = own.first().map(|piece| (piece.tensor, piece.rows.start));
+                check_bytes(shared, &PartLayout::new(own, &tensors), &code_formats(rates))?;
                 let mut files = CodeFiles::share(shared, rates, &tensors, first)?;
                 divided.code_part(part, reads, &mut files, runtime, progress)?
             }
@@ -81,14 +77,16 @@ impl Make<'_> {
         let projection = Projection { plan, grams, encode, dtype: options.dtype, clip: options.clip };
         let tensors = moved(plan, grams);
         let n_atoms = encode.n_columns();
+        let formats = vec![ColumnFormat::Floats(options.dtype.into()); n_atoms];
+        let own = pieces(&projection, part);
         let result = match shared {
             Some(shared) => {
+                check_bytes(shared, &PartLayout::new(own, &tensors), &formats)?;
                 let files = AtomFiles::share(shared, n_atoms, &tensors, options.dtype.into())?;
                 project_part(&projection, part, reads, &files, runtime, progress)?
             }
             None => {
-                let formats = vec![ColumnFormat::Floats(options.dtype.into()); n_atoms];
-                let files = self.own_files(pieces(&projection, part), &tensors, &formats)?;
+                let files = self.own_files(own, &tensors, &formats)?;
                 let result = project_part(&projection, part, reads, &files, runtime, progress)?;
                 files.finish()?;
                 result
@@ -113,9 +111,14 @@ impl Make<'_> {
         formats: &[ColumnFormat],
     ) -> Result<RowFiles> {
         let layout = PartLayout::new(pieces, tensors);
-        check_room(self.staged.target(), formats.iter().map(|format| layout.n_bytes(*format)).sum())?;
+        check_bytes(self.staged.target(), &layout, formats)?;
         RowFiles::create(self.staged.path(), layout, formats)
     }
+}
+
+/// Whether a disk has room for the rows of a part.
+fn check_bytes(output: &Path, layout: &PartLayout, formats: &[ColumnFormat]) -> Result<()> {
+    check_room(output, formats.iter().fold(0, |sum: u64, format| sum.saturating_add(layout.n_bytes(*format))))
 }
 
 /// The tensors that move, and their shapes.

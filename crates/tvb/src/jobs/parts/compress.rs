@@ -16,10 +16,11 @@ use crate::columns::plan::Plan;
 use crate::columns::record::PlanRecord;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::jobs::compress::parts::{
-    MadePart, PartOfJob, PartResult, PartsOfJob, READ, RecordedOptions, SUMS, WRITTEN, check_part, join_parts, make_part,
-};
 use crate::jobs::compress::CompressOptions;
+use crate::jobs::compress::parts::{
+    MadePart, PartOfJob, PartResult, PartsOfJob, READ, RecordedOptions, SUMS, WRITTEN, check_part, join_parts,
+    make_part,
+};
 use crate::ops::range::ClippedTensor;
 use crate::pass::{Part, Runtime};
 use crate::progress::Progress;
@@ -81,11 +82,8 @@ pub fn compress_part(
     }
     let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Clear, &inputs)?;
     let gram = grams.as_ref().map(gram_file::to_bytes).transpose()?;
-    let job = Job {
-        options: RecordedOptions::of(&options),
-        gram: gram.as_deref().map(Digest::of),
-        shared: shared.is_some(),
-    };
+    let job =
+        Job { options: RecordedOptions::of(&options), gram: gram.as_deref().map(Digest::of), shared: shared.is_some() };
     let job = serde_json::to_value(&job).map_err(|error| Error::failed(format!("a part's record: {error}")))?;
     let inputs = PlanRecord::of(plan)?;
     if let Some(shared) = &shared {
@@ -190,8 +188,11 @@ pub(super) fn join_basis(
         (true, None, None) => return Err(wrong(first, &"a folder of rows expected, none found")),
     };
     if let Some(shared) = shared.as_ref().filter(|shared| !shared.is_dir()) {
-        return Err(Error::rejected(format!("{}: the folder that the parts wrote to is not there", shown_path(shared)))
-            .hint("--into DIR says where it is here"));
+        return Err(Error::rejected(format!(
+            "{}: the folder that the parts wrote to is not there",
+            shown_path(shared)
+        ))
+        .hint("--into DIR says where it is here"));
     }
     let grams = job.gram.map(|digest| {
         let path = folder_of(first).join(names::PART_GRAM);

@@ -3,8 +3,8 @@
 use super::compress::join_basis;
 use super::gram::join_grams;
 use super::set::PartSet;
-use crate::basis::{Basis, gram_file};
 use crate::basis::part_file::PartKind;
+use crate::basis::{Basis, gram_file};
 use crate::checkpoint::{Existing, StagedOutput};
 use crate::error::Result;
 use crate::ops::Grams;

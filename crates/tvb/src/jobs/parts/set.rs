@@ -145,7 +145,10 @@ fn check_same_job(path: &Path, record: &PartRecord, other: &Path, expected: &Par
     if record.job != expected.job {
         let (what, own, expected) = difference(&record.job, &expected.job);
         let (own, expected) = (crate::shown::shown(&own), crate::shown::shown(&expected));
-        return rejected(format!("made with other options than {other}: {what} {expected} expected, {own} found"), ONE_JOB);
+        return rejected(
+            format!("made with other options than {other}: {what} {expected} expected, {own} found"),
+            ONE_JOB,
+        );
     }
     if let Some(difference) = expected.plan.difference(&record.plan, copies) {
         let hint = match difference.of_copies {

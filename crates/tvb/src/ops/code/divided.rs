@@ -69,26 +69,32 @@ impl<'a> DividedCodes<'a> {
         let mut sums = PartSums::new(n_values);
         let (mut read, mut written) = (PartDigests::new(pieces.clone(), n_read), PartDigests::new(pieces, n_written));
         progress.begin("code", Pass { plan: &setup.plan, grid: grid.clone(), reads }.n_bytes());
-        setup.run(grid, reads, runtime, progress, |coder, Folded { blocks, digests, part }: Folded<'_, CodedChunk>| {
-            let mut values = Vec::with_capacity(n_values);
-            let mut index = 0;
-            coder.each_block(&part, blocks, |block: &Block, pieces| {
-                read.push(block, &digests[index * n_read..][..n_read]);
-                written.push(block, &part.digests[index * n_written..][..n_written]);
-                let (triangle, measured) = setup.values_of(&part, index);
-                values.clear();
-                values.extend_from_slice(triangle);
-                values.extend_from_slice(measured);
-                sums.add(block, &values);
-                sink.put(block, pieces)?;
-                if block.first_row + block.n_rows == setup.plan.tensors[block.tensor].n_rows {
-                    // Which tensors are frozen is known when all parts are there.
-                    sink.end(block.tensor, true)?;
-                }
-                index += 1;
-                Ok(())
-            })
-        })?;
+        setup.run(
+            grid,
+            reads,
+            runtime,
+            progress,
+            |coder, Folded { blocks, digests, part }: Folded<'_, CodedChunk>| {
+                let mut values = Vec::with_capacity(n_values);
+                let mut index = 0;
+                coder.each_block(&part, blocks, |block: &Block, pieces| {
+                    read.push(block, &digests[index * n_read..][..n_read]);
+                    written.push(block, &part.digests[index * n_written..][..n_written]);
+                    let (triangle, measured) = setup.values_of(&part, index);
+                    values.clear();
+                    values.extend_from_slice(triangle);
+                    values.extend_from_slice(measured);
+                    sums.add(block, &values);
+                    sink.put(block, pieces)?;
+                    if block.first_row + block.n_rows == setup.plan.tensors[block.tensor].n_rows {
+                        // Which tensors are frozen is known when all parts are there.
+                        sink.end(block.tensor, true)?;
+                    }
+                    index += 1;
+                    Ok(())
+                })
+            },
+        )?;
         progress.finish();
         sink.sync()?;
         Ok(CodedPart {

@@ -206,8 +206,7 @@ impl<'a> Setup<'a> {
         sums.truncate(self.n_slots * self.n_values);
         let grams = assemble(plan, self.per, sums, inputs);
         let rows = written.digests.chunks_exact(written.n_columns.max(1)).zip(&grams.tensors);
-        let stored: Vec<Digest> =
-            rows.filter(|(_, tensor)| !tensor.frozen).flat_map(|(row, _)| row.to_vec()).collect();
+        let stored: Vec<Digest> = rows.filter(|(_, tensor)| !tensor.frozen).flat_map(|(row, _)| row.to_vec()).collect();
         written.digests = stored;
         Ok(Coded { grams: Some(grams), measured, digests: written })
     }
