@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.metadata
 import inspect
 import pathlib
@@ -48,6 +49,20 @@ def test_every_public_name_says_what_it_is_with_an_example(name: str, value: Any
         missing = [argument for argument in arguments if f"    {argument}: " not in doc]
         as_of = "The other arguments are those of" in doc
         assert as_of or not missing, (name, missing)
+
+
+@pytest.mark.parametrize("module", ["torch", "ray"])
+def test_the_modules_beside_say_what_they_are_too(module: str) -> None:
+    pytest.importorskip(module)
+    found = importlib.import_module(f"tvb.{module}")
+    assert found.__doc__ and found.__all__
+    for name in found.__all__:
+        value = getattr(found, name)
+        own = [value, *(inner for member, inner in vars(value).items() if not member.startswith("_"))] if inspect.isclass(value) else [value]
+        for one in own:
+            if callable(one) or isinstance(one, property):
+                doc = inspect.getdoc(one)
+                assert (doc and ">>>" in doc) or one.__name__ == "extra_repr", (name, one)
 
 
 def test_the_stub_is_the_extension() -> None:
