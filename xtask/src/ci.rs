@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     summary.step("tests", "cargo xtask test", || {
         test::run(&test::Args { install: install.clone(), cargo_args: Vec::new() })
     })?;
-    summary.step("python", "cargo xtask python", || python::run(&python::Args::default()))?;
+    summary.step("python", "cargo xtask python", || python::run(&python::Args::of_ci()))?;
     summary.step("layers", "cargo xtask drivers --only validation", || drivers::run(&drivers::Args::validation()))?;
     summary.step("demo", "cargo xtask demo --quick", || demo::run(&demo::Args { quick: true, dev: false }))?;
     summary.print();

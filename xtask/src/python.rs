@@ -11,7 +11,9 @@ use std::process::Command;
 const WHEEL_BYTES_MAX: u64 = 40_000_000;
 /// What builds the wheel and tests it.
 const PACKAGES: &[&str] = &["maturin>=1.9,<2", "numpy", "pytest", "mypy"];
-/// What these are imported as.
+/// What a change is tested with besides: all that the tests can use, but for torch, which takes gigabytes.
+const PACKAGES_OF_CI: &[&str] = &["ray", "pandas", "tqdm", "ml_dtypes"];
+/// What the first are imported as.
 const IMPORTS: &str = "import numpy, pytest, mypy, maturin";
 /// What must be there to make an environment.
 const NEEDED: &str = "import venv, ensurepip, sys; sys.exit(sys.version_info < (3, 10))";
@@ -31,6 +33,13 @@ pub(crate) struct Args {
     /// Passed on to pytest
     #[arg(last = true, value_name = "ARGS")]
     pytest_args: Vec<String>,
+}
+
+impl Args {
+    /// What a change must pass.
+    pub(crate) fn of_ci() -> Args {
+        Args { with: PACKAGES_OF_CI.iter().map(|&package| package.to_owned()).collect(), ..Args::default() }
+    }
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
