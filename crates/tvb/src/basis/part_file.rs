@@ -229,8 +229,14 @@ impl PartFile {
     fn find(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<crate::checkpoint::Tensor> {
         let found = self.file.tensor(name);
         found.filter(|tensor| tensor.dtype == dtype && tensor.shape == shape).cloned().ok_or_else(|| {
-            let found = found.map_or("none".to_owned(), |tensor| format!("{} {:?}", tensor.dtype, tensor.shape));
-            at(&self.path, Error::rejected(format!("table {name}: {dtype} {shape:?} expected, {found} found")))
+            let error = match found {
+                None => Error::rejected(format!("table {name}: {dtype} {shape:?} expected, none found")),
+                Some(tensor) => Error::rejected(format!(
+                    "table {name}: {dtype} {shape:?} expected, {} {:?} found",
+                    tensor.dtype, tensor.shape
+                )),
+            };
+            at(&self.path, error)
         })
     }
 }

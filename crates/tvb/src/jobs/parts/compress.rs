@@ -6,7 +6,7 @@
 //! atom-00.rows …     what each column has of the part's rows; not where all parts write to one folder
 //! ```
 
-use super::join::JoinOptions;
+use super::options::JoinOptions;
 use super::set::PartSet;
 use crate::basis::atoms::shared_rows;
 use crate::basis::part_file::{self, PartKind, PartRecord, Table};

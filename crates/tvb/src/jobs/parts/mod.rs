@@ -8,9 +8,11 @@
 mod compress;
 mod gram;
 mod join;
+mod options;
 mod set;
 
 pub use compress::compress_part;
 pub use gram::gram_part;
-pub use join::{JoinOptions, Joined, join};
+pub use join::{Joined, join};
+pub use options::JoinOptions;
 pub use set::{FoundPart, PartSet};
