@@ -1,4 +1,4 @@
-"""What Python costs: a job by the command and by the package, a task as arrays and by `tvb recover`, the memory of an edit in place.
+"""What Python costs: a job by the command and by the package, a task as arrays and by `tvb recover`, the memory of `b.apply`.
 
     python benches/python.py TVB FOLDER [ROUNDS]
 
@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-
 import tvb
 
 JOB = """

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tvb
 from conftest import ZOO, files
 from test_memory import models
-
-import tvb
 
 
 def test_parts_of_a_gram_file_join_to_one_run_s(base: pathlib.Path, tasks: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
