@@ -37,6 +37,8 @@ pub enum PartKind {
     Atoms,
     /// Inner products with generated columns.
     Products,
+    /// Adapters that are kept as their factors: part 1 holds all of it.
+    Undivided,
 }
 
 impl PartKind {
@@ -47,6 +49,7 @@ impl PartKind {
             PartKind::Codes => "a basis of codes",
             PartKind::Atoms => "a basis of atoms",
             PartKind::Products => "a basis of generated atoms",
+            PartKind::Undivided => "a basis of adapters",
         }
     }
 }

@@ -79,6 +79,8 @@ pub(crate) const SHARED: &str = "shared.safetensors";
 pub(crate) const PART: &str = "part.safetensors";
 /// The Gram file of a job, in its first part.
 pub(crate) const PART_GRAM: &str = "gram.safetensors";
+/// Ends the names of a basis' files in the part of a job that holds all of it.
+pub(crate) const UNDIVIDED_END: &str = ".undivided";
 /// The description of a published basis.
 pub(crate) const PUBLISHED_INFO: &str = "method_info.json";
 /// The data of a published basis.
@@ -141,6 +143,11 @@ pub(crate) fn has_meaning(name: &str) -> bool {
         || usual().any(|usual| variant_of(&name, usual).is_some())
         || is_atom(&name)
         || (name.starts_with("awb") && name.ends_with(".pt"))
+}
+
+/// Whether a basis has files of this name.
+pub(crate) fn is_of_basis(name: &str) -> bool {
+    [MANIFEST, COEFFICIENTS, SHARED].contains(&name) || is_atom(name)
 }
 
 /// `atom-00.safetensors`, a shard of it, or the index of its shards.

@@ -1,6 +1,7 @@
 //! A basis in parts: the joined folder has the bytes of one run's, for every method and storage, whatever the parts, their order
 //! and their machines, and wherever their rows were written; and what is said of parts that do not belong together.
 
+use crate::factors::{self, Factors};
 use crate::gpu_device::write_plan;
 use std::path::{Path, PathBuf};
 use tvb::checkpoint::Existing;
@@ -349,4 +350,41 @@ fn other_inputs_are_other_jobs() {
         let error = join(&[first.clone(), second.clone()], &options, &runtime(), &Silent).expect_err("other inputs");
         assert!(error.kind() == ErrorKind::Rejected && error.message().contains("of other inputs"), "{error}");
     }
+}
+
+/// Adapters are not divided: the first part holds all of the basis, and the same script serves them.
+#[test]
+fn adapters_in_parts_are_one_run() {
+    let mut random = Random(5);
+    let sides = [[256, 192], [200, 160], [24, 72]];
+    let shapes: Vec<Vec<usize>> = sides.iter().map(|sides| sides.to_vec()).collect();
+    let mut task = |rank: usize| sides.map(|sides| Factors::new(sides, rank, 0.5, &mut random)).into();
+    let plan = factors::plan(&shapes, &[task(2), task(1), task(3)]);
+    check("factors", &plan, &|output| CompressOptions::new(output), &[1, 3], &[false]);
+    let shared = |output: &Path| CompressOptions::new(output).shared_rank(Some(2));
+    check("shared spaces", &plan, &shared, &[2], &[false]);
+    check("coded adapters", &plan, &|output| CompressOptions::new(output).keep_factors(false), &[2], &[true, false]);
+
+    let top = tempfile::tempdir().expect("a folder");
+    let output = top.path().join("joined");
+    let refused = |paths: &[PathBuf], word: &str| {
+        let error = join(paths, &JoinOptions::new(&output), &runtime(), &Silent).expect_err("no basis");
+        assert_eq!(error.kind(), ErrorKind::Rejected);
+        assert!(error.message().contains(word) && error.hint_text().is_some() && !output.exists(), "{error}");
+    };
+    let named = parts(&plan, &|output| CompressOptions::new(output), 2, top.path(), None);
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let other = parts(&plan, &shared, 2, elsewhere.path(), None);
+    refused(&[named[0].clone(), other[1].clone()], "made with other options");
+    refused(&named[1..], "part 1 of 2 is missing");
+    let held = named[0].join("atom-02.safetensors.undivided");
+    let n_bytes = std::fs::metadata(&held).expect("a file").len() as usize;
+    flip(&held, n_bytes - 1);
+    refused(&named, "damaged");
+    std::fs::write(&held, b"short").expect("written");
+    refused(&named, "5 found");
+    // A part that is made again replaces all that it was.
+    let again = CompressOptions::new(&named[0]).existing(Existing::Replace);
+    compress_part(&plan, &again, Part::new(1, 2).expect("a part"), None, &runtime(), &Silent).expect("made again");
+    join(&named, &JoinOptions::new(&output), &runtime(), &Silent).expect("joined");
 }

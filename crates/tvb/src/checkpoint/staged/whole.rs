@@ -74,18 +74,20 @@ fn not_ours(name: &str) -> String {
 }
 
 fn basis_stranger(folder: &Path, names: &[&str]) -> Option<String> {
-    let is_ours =
-        |name: &str| [names::MANIFEST, names::COEFFICIENTS, names::SHARED].contains(&name) || names::is_atom(name);
-    if let Some(name) = names.iter().find(|name| !is_ours(name)) {
+    if let Some(name) = names.iter().find(|name| !names::is_of_basis(name)) {
         return Some(not_ours(name));
     }
     let start = first_bytes(&folder.join(names::MANIFEST), 4096);
     (!String::from_utf8_lossy(&start).contains(MANIFEST_START)).then(|| not_ours(names::MANIFEST))
 }
 
-/// A part of a job: its record, rows, and the Gram file in the first.
+/// A part of a job: its record, rows, and in the first the Gram file, or the files of a basis that is not divided.
 fn part_stranger(folder: &Path, names: &[&str]) -> Option<String> {
-    let is_ours = |name: &str| [names::PART, names::PART_GRAM].contains(&name) || names::is_rows(name);
+    let is_ours = |name: &str| {
+        [names::PART, names::PART_GRAM].contains(&name)
+            || names::is_rows(name)
+            || name.strip_suffix(names::UNDIVIDED_END).is_some_and(names::is_of_basis)
+    };
     if let Some(name) = names.iter().find(|name| !is_ours(name)) {
         return Some(not_ours(name));
     }

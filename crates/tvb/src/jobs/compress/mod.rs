@@ -41,7 +41,7 @@ mod work;
 /// Parts of a basis, for the job that is made in parts.
 pub(crate) mod parts {
     pub(crate) use super::joining::{PartOfJob, PartResult, PartsOfJob, READ, SUMS, WRITTEN};
-    pub(crate) use super::part_job::{check_part, join_parts, make_part};
+    pub(crate) use super::part_job::{check_part, is_undivided, join_parts, make_part};
     pub(crate) use super::parted::MadePart;
     pub(crate) use super::recorded::RecordedOptions;
 }

@@ -18,11 +18,20 @@ use crate::pass::{Part, Reads, Runtime, check_memory};
 use crate::progress::Progress;
 use std::path::Path;
 
+/// Whether a job is not divided: adapters that are kept as their factors are read whole when they are opened.
+///
+/// # Errors
+/// Usage: options that do not fit. Rejected: sizes that overflow.
+pub(crate) fn is_undivided(plan: &Plan, options: &CompressOptions) -> Result<bool> {
+    options.check(plan)?;
+    Ok(options.shared_rank.is_some() || kept_factors(plan, options)?.is_some())
+}
+
 /// What can be told of a job in parts before anything is read: the options with a budget replaced by what it comes to, and the
 /// Gram matrices where a file of them is given.
 ///
 /// # Errors
-/// Usage: options that do not fit, a basis that is not made in parts, one that needs a Gram file first, or a memory cap that is
+/// Usage: options that do not fit, a basis that needs a Gram file first, or a memory cap that is
 /// too low. Rejected: a Gram file of other inputs.
 pub(crate) fn check_part(
     plan: &Plan,
@@ -31,16 +40,6 @@ pub(crate) fn check_part(
     progress: &dyn Progress,
 ) -> Result<(CompressOptions, Option<Grams>)> {
     options.check(plan)?;
-    let whole = |what: &str| {
-        Err(Error::usage(format!("parts of {what}: adapters are read whole when they are opened"))
-            .hint("leave out --part: this takes seconds; or code the adapters in parts, with --bits 2"))
-    };
-    if options.shared_rank.is_some() {
-        return whole("a basis of adapters in shared spaces");
-    }
-    if kept_factors(plan, options)?.is_some() {
-        return whole("a basis of adapters that are kept as their factors");
-    }
     if options.gram.is_none() && options.needs_gram_first(&runtime.engine) {
         return Err(Error::usage(
             "parts of this basis need the Gram matrix of all inputs first: --gram FILE expected, none found",

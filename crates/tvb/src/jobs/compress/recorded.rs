@@ -23,6 +23,9 @@ pub(crate) struct RecordedOptions {
     dtype: Dtype,
     coding: Option<RecordedCoding>,
     clip: bool,
+    /// Of adapters that share spaces; such a basis is not divided, so it is only compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shared_rank: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,6 +78,7 @@ impl RecordedOptions {
                 seed: coding.seed,
             }),
             clip: options.clip,
+            shared_rank: options.shared_rank,
         }
     }
 

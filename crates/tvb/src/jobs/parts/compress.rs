@@ -7,7 +7,8 @@
 //! ```
 
 use super::options::JoinOptions;
-use super::set::PartSet;
+use super::set::{FoundPart, PartSet};
+use super::undivided::undivided_part;
 use crate::basis::atoms::shared_rows;
 use crate::basis::part_file::{self, PartKind, PartRecord, Table};
 use crate::basis::{Basis, gram_file};
@@ -18,8 +19,8 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::jobs::compress::CompressOptions;
 use crate::jobs::compress::parts::{
-    MadePart, PartOfJob, PartResult, PartsOfJob, READ, RecordedOptions, SUMS, WRITTEN, check_part, join_parts,
-    make_part,
+    MadePart, PartOfJob, PartResult, PartsOfJob, READ, RecordedOptions, SUMS, WRITTEN, check_part, is_undivided,
+    join_parts, make_part,
 };
 use crate::ops::range::ClippedTensor;
 use crate::pass::{Part, Runtime};
@@ -54,8 +55,7 @@ struct Own {
 /// where they belong in that folder, which is the same for all parts, and nothing is copied when they are joined.
 ///
 /// # Errors
-/// Usage: options that do not fit, a basis that is not made in parts, one that needs a Gram file first, or a memory cap that is
-/// too low. Rejected: inputs that do not fit, a Gram file of other inputs, an existing output, rows of another job in `into`.
+/// Usage: options that do not fit, a basis that needs a Gram file first, or a memory cap that is too low. Rejected: inputs that do not fit, a Gram file of other inputs, an existing output, rows of another job in `into`.
 /// Failed: I/O, device. Interrupted.
 pub fn compress_part(
     plan: &Plan,
@@ -65,6 +65,9 @@ pub fn compress_part(
     runtime: &Runtime,
     progress: &dyn Progress,
 ) -> Result<()> {
+    if is_undivided(plan, options)? {
+        return undivided_part(plan, options, part, runtime, progress);
+    }
     let (options, grams) = check_part(plan, options, runtime, progress)?;
     let inputs = options.inputs(plan);
     let shared = into.filter(|_| options.method.stores_atoms()).map(true_place).transpose()?;
@@ -175,7 +178,7 @@ pub(super) fn join_basis(
         }
         parts.push(PartOfJob {
             part: found.part,
-            folder: folder_of(&found.path),
+            folder: found.folder(),
             checksum: found.checksum,
             clipped: own.clipped,
         });
@@ -195,7 +198,7 @@ pub(super) fn join_basis(
         .hint("--into DIR says where it is here"));
     }
     let grams = job.gram.map(|digest| {
-        let path = folder_of(first).join(names::PART_GRAM);
+        let path = set.parts.first().map(FoundPart::folder).unwrap_or_default().join(names::PART_GRAM);
         let grams = gram_file::read_within(&path, &runtime.budget)?;
         match Digest::of(&gram_file::to_bytes(&grams)?) == digest {
             true => Ok(grams),
@@ -210,12 +213,4 @@ pub(super) fn join_basis(
         shared_rows::remove(shared);
     }
     Ok(basis)
-}
-
-/// The folder of a part that was named by it, or by its record.
-fn folder_of(part: &Path) -> PathBuf {
-    match part.is_dir() {
-        true => part.to_owned(),
-        false => part.parent().map_or_else(PathBuf::new, Path::to_owned),
-    }
 }

@@ -4,6 +4,7 @@ use super::compress::join_basis;
 use super::gram::join_grams;
 use super::options::JoinOptions;
 use super::set::PartSet;
+use super::undivided::join_undivided;
 use crate::basis::part_file::PartKind;
 use crate::basis::{Basis, gram_file};
 use crate::checkpoint::StagedOutput;
@@ -41,6 +42,7 @@ pub fn join(parts: &[PathBuf], options: &JoinOptions, runtime: &Runtime, progres
         PartKind::Codes | PartKind::Atoms | PartKind::Products => {
             Ok(Joined::Basis(Box::new(join_basis(&set, options, runtime, progress)?)))
         }
+        PartKind::Undivided => Ok(Joined::Basis(Box::new(join_undivided(&set, options, runtime, progress)?))),
     }
 }
 

@@ -10,6 +10,7 @@ mod gram;
 mod join;
 mod options;
 mod set;
+mod undivided;
 
 pub use compress::compress_part;
 pub use gram::gram_part;

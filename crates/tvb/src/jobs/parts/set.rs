@@ -30,6 +30,14 @@ pub struct FoundPart {
 }
 
 impl FoundPart {
+    /// Its folder, where it was named by that or by its record.
+    pub fn folder(&self) -> PathBuf {
+        match self.path.is_dir() {
+            true => self.path.clone(),
+            false => self.path.parent().map_or_else(PathBuf::new, Path::to_owned),
+        }
+    }
+
     /// Opens it again.
     ///
     /// # Errors
