@@ -85,9 +85,12 @@ fn with_name(words: Vec<OsString>) -> Vec<OsString> {
 /// clap's message on one line, without the usage and the pointers to help pages.
 fn usage(error: clap::Error) -> Error {
     let text = with_escaped_words(error).render().to_string();
-    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let first = lines.next().unwrap_or("wrong usage");
-    let made = Error::usage(first.strip_prefix("error: ").unwrap_or(first));
+    // What is missing stands in lines of its own below the first.
+    let head: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    let (first, listed) = head.split_first().map_or(("wrong usage", &[][..]), |(first, listed)| (*first, listed));
+    let first = first.strip_prefix("error: ").unwrap_or(first);
+    let made = Error::usage(format!("{first} {}", listed.join(", ")).trim_end());
+    let mut lines = text.lines().map(str::trim);
     match lines.find_map(|line| line.strip_prefix("tip: ")) {
         Some(tip) => made.hint(tip),
         None => made,
@@ -107,6 +110,7 @@ mod tests {
     #[test]
     fn wrong_words_are_usage_errors_of_one_line() {
         let cases = [
+            (&["compress", "--base", "b", "-o", "o"][..], "were not provided: <[NAME=]PATH[::KEY]>", ""),
             (&["gram", "--bse", "b", "t", "-o", "g"][..], "unexpected argument '--bse' found", "a similar argument"),
             (&["compress", "--base", "b", "t", "-o", "o", "--bits", "7"], "bits: one of 0.25,", ""),
             (&["gram", "--base", "b", "t", "-o", "g", "--memory", "x"], "invalid value 'x'", ""),

@@ -98,7 +98,7 @@ def test_names_and_inputs_of_other_kinds_are_refused_by_name(base: pathlib.Path,
             tvb.compress(base, tasks, tmp_path / "b")
         assert message in raised.value.message
     for none in ({}, []):
-        with pytest.raises(tvb.UsageError):
+        with pytest.raises(tvb.UsageError, match="at least one expected"):
             tvb.compress(base, none, tmp_path / "b")
     with pytest.raises(tvb.InputError, match="two tasks are named"):
         tvb.compress(base, [f"a={digits}", f"a={ZOO}/waves.safetensors"], tmp_path / "b")

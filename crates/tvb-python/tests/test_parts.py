@@ -62,7 +62,7 @@ def test_what_does_not_belong_together_is_refused(
             tvb.gram(base, tasks, tmp_path / "never", part=part)  # type: ignore[arg-type]
     with pytest.raises(tvb.UsageError, match="a list of paths expected"):
         tvb.join("part-1", tmp_path / "never")
-    with pytest.raises(tvb.UsageError):
+    with pytest.raises(tvb.UsageError, match="all parts of a job expected"):
         tvb.join([], tmp_path / "never")
     with pytest.raises(tvb.UsageError):
         # Mixtures want the Gram matrix of all rows first.

@@ -34,7 +34,7 @@ class Inputs:
 
     def tasks(self, tasks: Tasks) -> list[str]:
         """``NAME=PATH`` of each task; a text of a list is taken apart by the command."""
-        if isinstance(tasks, Mapping):
+        if isinstance(tasks, Mapping) and tasks:
             return [f"{_name(name)}={self.path(value, f'task {name}')}" for name, value in tasks.items()]
         if isinstance(tasks, (str, os.PathLike)) or not isinstance(tasks, Iterable):
             raise UsageError(
@@ -42,6 +42,8 @@ class Inputs:
                 'write {"NAME": PATH}, or ["NAME=PATH"]',
             )
         listed = list(tasks)
+        if not listed:
+            raise UsageError("tasks: at least one expected, none found", 'write {"NAME": PATH}, or ["NAME=PATH"]')
         for value in listed:
             if not isinstance(value, (str, os.PathLike)):
                 raise UsageError(f"tasks: paths expected in a list, {type(value).__name__} found", 'write {"NAME": STATE_DICT}')

@@ -190,10 +190,13 @@ def join(
     """
     if isinstance(parts, (str, os.PathLike)):
         raise UsageError(f"parts: a list of paths expected, {type(parts).__name__} found")
+    listed_parts = [os.fsdecode(part) for part in parts]
+    if not listed_parts:
+        raise UsageError("parts: all parts of a job expected, none found", "name them in any order")
     words = flags(
         output=os.fspath(out), copies=copies, into=into, device=device, threads=threads, memory=memory, overwrite=overwrite
     )
-    _run(["join", *words, "--", *map(os.fsdecode, parts)], Inputs(), progress)
+    _run(["join", *words, "--", *listed_parts], Inputs(), progress)
     return open_basis(out) if os.path.isdir(out) else read_gram(out)
 
 

@@ -66,15 +66,20 @@ pub fn under_base_names(base: &Checkpoint, tasks: Vec<Task>, renames: &[Rename])
         let _charge = task.checkpoint.budget().charge(task.checkpoint.path(), "matching its names", n_bytes)?;
         let given = renamed.as_ref().map_or_else(|| own.clone(), |names| named(&task.checkpoint, Some(names)));
         let matched = names_in_base(&base_names, &given).map_err(|ambiguous| {
-            let [first, second] = ambiguous.leads.map(|lead| if lead.is_empty() { "nothing".into() } else { lead });
+            let [first, second] = &ambiguous.ways;
             Error::rejected(format!(
-                "task {}: its names match the base's in two ways: with {} taken off, or with {} ({})",
+                "task {}: its names match the base's in two ways: {}, or {} ({})",
                 task.name,
-                shown(&first),
-                shown(&second),
+                first.in_words(),
+                second.in_words(),
                 shown_path(task.checkpoint.path())
             ))
-            .hint(format!("say which: --rename '{}:s/^{}//'", task.name, first.replace('.', "\\.")))
+            .hint(format!(
+                "say which: --rename '{}:s/^{}/{}/'",
+                task.name,
+                first.taken_off.replace('.', "\\."),
+                first.put_before
+            ))
         })?;
         let names = match (matched, renamed) {
             (Some(Matched { names, task_head, base_head }), _) => {
@@ -114,7 +119,9 @@ pub fn under_base_names(base: &Checkpoint, tasks: Vec<Task>, renames: &[Rename])
 /// Rejected: names that match in two ways, too little memory.
 pub fn base_under_names(base: &Checkpoint, known: &[&str]) -> Result<Option<(Checkpoint, String)>> {
     let is_pipeline = matches!(base.layout(), Layout::Pipeline { .. });
-    if is_pipeline || known.iter().all(|name| base.get(name).is_some()) {
+    // Fewer tensors cannot be all that are known, whatever they are called.
+    let is_smaller = base.tensors().len() < known.len();
+    if is_pipeline || is_smaller || known.iter().all(|name| base.get(name).is_some()) {
         return Ok(None);
     }
     let n_bytes = MATCHING_BYTES * (known.len() + base.tensors().len()) as u64;
@@ -122,12 +129,10 @@ pub fn base_under_names(base: &Checkpoint, known: &[&str]) -> Result<Option<(Che
     let expected: Vec<Named<'_>> = known.iter().map(|name| Named { name, shape: &[] }).collect();
     let own: Vec<Named<'_>> = base.tensors().iter().map(|tensor| Named { name: &tensor.name, shape: &[] }).collect();
     let matched = names_in_base(&expected, &own).map_err(|ambiguous| {
-        let [first, second] = ambiguous.leads.map(|lead| if lead.is_empty() { "nothing".into() } else { lead });
+        let [first, second] = ambiguous.ways.map(|way| way.in_words());
         Error::rejected(format!(
-            "{}: its names match the basis's in two ways: with {} taken off, or with {}",
-            shown_path(base.path()),
-            shown(&first),
-            shown(&second)
+            "{}: its names match the basis's in two ways: {first}, or {second}",
+            shown_path(base.path())
         ))
         .hint("name the checkpoint that the basis was made from, or one with a single copy of the model")
     })?;

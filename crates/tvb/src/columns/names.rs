@@ -5,6 +5,7 @@
 //! a level of wrappers' segments that are left out anywhere, and one lead on each side that stands for the other. The way that
 //! matches most tensors of equal shape is taken; two ways that match as many in different manners are for the user to decide.
 
+use crate::shown::shown;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
@@ -20,8 +21,34 @@ pub struct Named<'a> {
 /// Names that match in two ways, equally well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ambiguous {
-    /// What is taken off in either way, as it stands in the task's names.
-    pub leads: [String; 2],
+    /// Either way.
+    pub ways: [Leads; 2],
+}
+
+/// What one way takes off the task's names, and what it puts before them in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leads {
+    /// As it stands in the task's names; may be empty.
+    pub taken_off: String,
+    /// As it stands in the base's; may be empty.
+    pub put_before: String,
+}
+
+impl Leads {
+    fn of(way: &Way<'_>) -> Leads {
+        Leads { taken_off: way.task_lead.to_owned(), put_before: way.base_lead.to_owned() }
+    }
+
+    /// For messages: "with `module.` taken off".
+    pub fn in_words(&self) -> String {
+        let [off, before] = [&self.taken_off, &self.put_before].map(|lead| shown(lead));
+        match (self.taken_off.is_empty(), self.put_before.is_empty()) {
+            (true, true) => "as they are".to_owned(),
+            (false, true) => format!("with {off} taken off"),
+            (true, false) => format!("with {before} put before them"),
+            (false, false) => format!("with {before} in place of {off}"),
+        }
+    }
 }
 
 /// Names that were matched otherwise than as they are.
@@ -117,7 +144,9 @@ pub fn names_in_base(base: &[Named<'_>], task: &[Named<'_>]) -> std::result::Res
     };
     let other = rest.iter().take(N_TIES_MAX).find(|way| matched(&named(way)) != matched(&names));
     match other {
-        Some(other) => Err(Ambiguous { leads: [first.task_lead.to_owned(), other.task_lead.to_owned()] }),
+        // Names that some other model's happen to end in: what does not match is listed as it stands.
+        Some(_) if most.0 == 0 => Ok(None),
+        Some(other) => Err(Ambiguous { ways: [Leads::of(first), Leads::of(other)] }),
         None => {
             let keys = levels.iter().find(|(level, ..)| *level == first.level);
             let heads = keys.map(|(_, base_keys, task_keys)| heads(base, &names, (base_keys, task_keys), first));
@@ -408,10 +437,23 @@ mod tests {
         let base = ["layers.0.w", "layers.0.b"];
         let task = ["encoder.layers.0.w", "encoder.layers.0.b", "decoder.layers.0.w", "decoder.layers.0.b"];
         let error = names_in_base(&named(&base), &named(&task)).unwrap_err();
-        assert_eq!(error.leads, ["decoder.", "encoder."]);
+        assert_eq!(error.ways.each_ref().map(|way| way.taken_off.as_str()), ["decoder.", "encoder."]);
+        assert_eq!(error.ways[0].in_words(), "with `decoder.` taken off");
         // The base's own names come before a wrapper's copy of them.
         let both = ["layers.0.w", "layers.0.b", "ema_model.layers.0.w", "ema_model.layers.0.b"];
         assert_eq!(matched(&base, &both), both);
+    }
+
+    #[test]
+    fn what_another_model_s_names_happen_to_end_in_matches_nothing() {
+        let named = |name, shape: &'static [usize]| Named { name, shape };
+        let base = [named("a.w", &[2]), named("b.w", &[2]), named("c.v", &[2])];
+        assert_eq!(names_in_base(&base, &[named("w", &[3])]), Ok(None));
+        let error = names_in_base(&base, &[named("w", &[2])]).unwrap_err();
+        assert_eq!(
+            error.ways.each_ref().map(Leads::in_words),
+            ["with `a.` put before them", "with `b.` put before them"]
+        );
     }
 
     #[test]
