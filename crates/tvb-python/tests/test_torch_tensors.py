@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pathlib
 import warnings
 from typing import Any
@@ -144,8 +145,32 @@ def test_tensors_of_a_card_are_read_through_the_cpu(tmp_path: pathlib.Path) -> N
     with pytest.warns(UserWarning, match="are on cuda:0 and read through the CPU"):
         b = tvb.compress(model.cuda(), {"a": tuned.cuda()}, tmp_path / "cuda")
     assert files(tmp_path / "cpu") == files(tmp_path / "cuda")
-    with pytest.raises(tvb.InputError, match="memory of the CPU expected, cuda:0 found"):
+    edited = copy.deepcopy(model).cpu()
+    b.apply(edited, "a")
+    with pytest.warns(UserWarning, match="are on cuda:0 and edited through copies"):
         b.apply(model, "a")
+    assert same(model.cpu(), edited)
+
+
+def test_tensors_that_are_elsewhere_are_edited_through_copies(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model()
+    b = tvb.compress(model, {"a": model.moved(0.1, 1)}, tmp_path / "b")
+    near, far = copy.deepcopy(model), copy.deepcopy(model)
+    n_edited = b.apply(near, "a")
+    # As if they were on a card: nothing is written but by bringing copies back.
+    monkeypatch.setattr("tvb._arrays.is_far", lambda tensor: True)
+    with pytest.warns(UserWarning, match="on cpu and edited through copies on the CPU"):
+        assert b.apply(far, "a") == n_edited
+    assert same(near, far) and not same(near, model)
+    before = copy.deepcopy(far)
+    with pytest.raises(tvb.InputError), pytest.warns(UserWarning):
+        b.apply(far, "b")
+    assert same(far, before)
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    others = b.state_dict()
+    return all(torch.equal(tensor, others[name]) for name, tensor in a.state_dict().items())
 
 
 def test_a_transformer_as_users_hold_it(tmp_path: pathlib.Path) -> None:

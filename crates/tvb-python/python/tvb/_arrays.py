@@ -79,9 +79,39 @@ def readable(tensors: Mapping[str, Any], label: str) -> list[Lent]:
     return lent
 
 
-def writable(tensors: Mapping[str, Any], label: str) -> list[Lent]:
+class Copies:
+    """Copies on the CPU of tensors that are elsewhere: they are edited in their place, and brought back when all is done."""
+
+    def __init__(self) -> None:
+        self._made: dict[Any, tuple[Any, Any]] = {}
+        self._n_on: dict[str, int] = {}
+
+    def of(self, tensor: Any) -> Any:
+        """The copy of a tensor; tensors that share memory share it, too."""
+        key = (str(tensor.device), tensor.data_ptr(), tensor.shape, tensor.dtype)
+        if key not in self._made:
+            self._made[key] = (tensor, tensor.to("cpu", copy=True))
+            self._n_on[str(tensor.device)] = self._n_on.get(str(tensor.device), 0) + 1
+        return self._made[key][1]
+
+    def tell(self, label: str) -> None:
+        """Warns of what is copied."""
+        for device, n_tensors in self._n_on.items():
+            plural = "tensor is" if n_tensors == 1 else "tensors are"
+            warnings.warn(f"{label}: {n_tensors} {plural} on {device} and edited through copies on the CPU", stacklevel=4)
+
+    def bring_back(self) -> None:
+        """Writes every copy to where it is from."""
+        for tensor, copy in self._made.values():
+            tensor.copy_(copy)
+
+
+def writable(tensors: Mapping[str, Any], label: str) -> tuple[list[Lent], Copies]:
     """The memory of every tensor, to be written in place; refused where that is not possible."""
-    return [_write(name, value, label) for name, value in tensors.items()]
+    copies = Copies()
+    lent = [_write(name, value, label, copies) for name, value in tensors.items()]
+    copies.tell(label)
+    return lent, copies
 
 
 def empty(name: str, shape: tuple[int, ...], dtype: str, as_torch: bool) -> tuple[Any, Lent]:
@@ -128,7 +158,7 @@ def _read(name: str, value: Any, label: str, far: dict[str, int]) -> Lent:
     torch = torch_module()
     if torch is not None and isinstance(value, torch.Tensor):
         value = _plain(name, value, label, torch)
-        if value.device.type != "cpu":
+        if is_far(value):
             far[str(value.device)] = far.get(str(value.device), 0) + 1
             value = value.cpu()
         return _of_torch(name, value.contiguous(), label)
@@ -136,20 +166,22 @@ def _read(name: str, value: Any, label: str, far: dict[str, int]) -> Lent:
     return _of_numpy(name, np.ascontiguousarray(array).reshape(array.shape), label)
 
 
-def _write(name: str, value: Any, label: str) -> Lent:
+def is_far(tensor: Any) -> bool:
+    """Whether a tensor is not in memory that the extension can reach."""
+    return bool(tensor.device.type != "cpu")
+
+
+def _write(name: str, value: Any, label: str, copies: Copies) -> Lent:
     _check_name(name, label)
     torch = torch_module()
     if torch is not None and isinstance(value, torch.Tensor):
         if value.is_conj() or value.is_neg():
             raise InputError(f"{label}, tensor {name}: values as they are expected, a view that negates them found", "copy it")
         value = _plain(name, value, label, torch)
-        if value.device.type != "cpu":
-            raise InputError(
-                f"{label}, tensor {name}: memory of the CPU expected, {value.device} found",
-                "edit a copy on the CPU, or add what b.edit(..., as_torch=True) gives to the tensors where they are",
-            )
         if not value.is_contiguous():
             raise _not_contiguous(name, label, "tensor.contiguous()")
+        if is_far(value):
+            value = copies.of(value)
         return _of_torch(name, value, label)
     array = _array(name, value, label)
     if not array.flags.c_contiguous:

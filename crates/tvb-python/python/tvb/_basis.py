@@ -193,7 +193,8 @@ class Basis:
         progress: Progress = None,
     ) -> int:
         """Adds an edit to a model in place, chunk by chunk, each tensor in its own type. The model is a ``torch.nn.Module``, or a
-        state dict of torch tensors on the CPU or of numpy arrays. Beyond it a few chunks of memory are taken.
+        state dict of torch tensors or numpy arrays. Beyond it a few chunks of memory are taken; tensors that are on a GPU are copied
+        to the CPU, all of them, and back when the edit is done, with a warning.
 
         What does not match is refused before anything is written. The model is not compared with the base that the basis was made
         from, as it may have been edited before: names and shapes alone tell whether it is the right one. To take an edit back,
@@ -215,10 +216,12 @@ class Basis:
         >>> tvb.open("basis").apply(model, {"cars": 1.0}, scale=0.4)
         62
         """
-        lent = writable(tensors_of(model, "model"), "model")
+        lent, copies = writable(tensors_of(model, "model"), "model")
         setup = flags(device=device, threads=threads, memory=memory)
         try:
-            return self._inner.apply(_said(edit), float(scale), lent, clip, setup, sink(progress))
+            n_edited = self._inner.apply(_said(edit), float(scale), lent, clip, setup, sink(progress))
+            copies.bring_back()
+            return n_edited
         finally:
             told(lent)
 
