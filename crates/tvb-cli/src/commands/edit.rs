@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use tvb::basis::Basis;
+use tvb::basis::{Basis, part_file};
 use tvb::checkpoint::{Checkpoint, Existing, OpenOptions};
 use tvb::columns::plan::{LeftOut, Plan};
 use tvb::columns::tasks::TaskSource;
@@ -320,6 +320,7 @@ pub(crate) fn read_basis(folder: &Path, context: &Context) -> Result<Basis> {
     let (path, budget) = (folder.to_owned(), context.budget.clone());
     context.unless_stopped(move |_| Basis::open_within(&path, &budget)).map_err(|error| match is_checkpoint(folder) {
         true => error.hint("this is a checkpoint: `tvb compress --base BASE FINE-TUNES… -o BASIS` makes a basis"),
+        false if part_file::is_folder(folder) => error.hint("this is a part: `tvb join` makes a basis of all parts"),
         false => error,
     })
 }

@@ -1,10 +1,11 @@
-//! `tvb inspect`: what a basis, a Gram file, a checkpoint or an adapter holds.
+//! `tvb inspect`: what a basis, a Gram file, a part of a job, a checkpoint or an adapter holds.
 
 use crate::args::Context;
 use crate::inputs::left_out_json;
 use crate::output::{Align, Answer, Table};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use tvb::basis::part_file::{self, PartFile};
 use tvb::basis::{Basis, gram_file};
 use tvb::checkpoint::{Budget, Checkpoint, OpenOptions};
 use tvb::columns::adapter::{Adapter, Found};
@@ -17,10 +18,10 @@ use tvb::progress::Progress;
 use tvb::shown::{escaped, path_json, shown_path};
 use tvb::{Result, units};
 
-/// Say what a basis, a Gram file, a checkpoint or an adapter holds
+/// Say what a basis, a Gram file, a part of a job, a checkpoint or an adapter holds
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A basis folder, a Gram file, a checkpoint, or an adapter (LoRA)
+    /// A basis folder, a Gram file, a part (--part), a checkpoint, or an adapter (LoRA)
     pub path: PathBuf,
 }
 
@@ -81,6 +82,9 @@ fn inspect(path: &Path, budget: &Budget) -> Result<(Answer, Option<Spectral>)> {
         let answer = Answer::new(basis_text(&basis), basis_json(&basis));
         return Ok((answer, Some(Spectral::Basis(Box::new(basis)))));
     }
+    if part_file::is_folder(path) {
+        return Ok((of_part(path, budget)?, None));
+    }
     let (path, key) = &split_key(path)?;
     let options = OpenOptions { key: key.clone(), budget: budget.clone() };
     let checkpoint = match Found::at(path, &options)? {
@@ -89,6 +93,9 @@ fn inspect(path: &Path, budget: &Budget) -> Result<(Answer, Option<Spectral>)> {
             return Ok((Answer::new(adapter_text(path, &adapter), adapter_json(path, &adapter)), None));
         }
     };
+    if checkpoint.metadata().get("format").is_some_and(|format| format == part_file::FORMAT) {
+        return Ok((of_part(path, budget)?, None));
+    }
     if checkpoint.metadata().get("format").is_some_and(|format| format == gram_file::FORMAT) {
         let grams = gram_file::read_within(path, budget)?;
         let answer = Answer::new(gram_text(path, &grams), gram_json(&grams)?);
@@ -104,6 +111,36 @@ fn inspect(path: &Path, budget: &Budget) -> Result<(Answer, Option<Spectral>)> {
     Answer::add(&mut json, "notes", checkpoint.notes());
     Answer::add(&mut json, "unfit", unfit.map(|unfit| unfit.to_string()));
     Ok((Answer::new(text, json), None))
+}
+
+/// What a part is a part of, and of which inputs.
+fn of_part(path: &Path, budget: &Budget) -> Result<Answer> {
+    let record = PartFile::open(path, budget)?.finish()?;
+    let (part, kind, plan) = (record.part, record.kind.in_words(), &record.plan);
+    let mut table = Table::new([("task", Align::Left), ("source", Align::Left)]);
+    plan.tasks().for_each(|(name, source)| table.row([name.to_owned(), source.to_owned()]));
+    let text = format!(
+        "{}: part {part} of {kind} of {} tasks over {} tensors, made by {} on {}\nbase {}\n{table}`tvb join` makes one output of all {} parts\n",
+        shown_path(path),
+        plan.tasks().len(),
+        plan.n_tensors(),
+        escaped(&record.tool),
+        escaped(&record.device),
+        escaped(plan.base()),
+        part.n_parts(),
+    );
+    let tasks: Vec<Value> = plan.tasks().map(|(name, source)| json!({ "name": name, "source": source })).collect();
+    let json = json!({
+        "part": part.to_string(),
+        "of": record.kind,
+        "tool": record.tool,
+        "device": record.device,
+        "base": plan.base(),
+        "tasks": tasks,
+        "n_tensors": plan.n_tensors(),
+        "job": record.job,
+    });
+    Ok(Answer::new(text, json))
 }
 
 fn basis_text(basis: &Basis) -> String {

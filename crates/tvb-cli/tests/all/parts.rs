@@ -164,3 +164,25 @@ fn wrong_words_are_wrong_usage() {
     let (code, _, err) = tvb(&["join", "-o", "x"]);
     assert!(code == 2 && err.contains("PART"), "{err}");
 }
+
+#[test]
+fn a_part_says_what_it_is_a_part_of() {
+    let top = tempfile::tempdir().expect("a folder");
+    let top = top.path();
+    let run = write_run(top, SHAPES, 3, 1);
+    let folder = top.join("codes");
+    let mut args = vec!["compress", "--part", "1/2", "-o", folder.to_str().expect("a path"), "--base"];
+    args.push(run.base.to_str().expect("a path"));
+    args.extend(words(&run.tasks));
+    made(tvb(&args));
+    let parts = make_parts(&run, &top.join("parts"), 2, &[]);
+    for (path, part, kind) in [(&parts[1], "2/2", "gram"), (&folder, "1/2", "codes")] {
+        let path = path.to_str().expect("a path");
+        let found: Value = serde_json::from_str(&made(tvb(&["inspect", path, "--json"]))).expect("JSON");
+        assert_eq!((&found["part"], &found["of"]), (&part.into(), &kind.into()));
+        assert_eq!(found["tasks"].as_array().map(Vec::len), Some(3));
+        assert!(made(tvb(&["inspect", path])).contains("tvb join"));
+    }
+    let (code, _, err) = tvb(&["verify", folder.to_str().expect("a path")]);
+    assert!(code == 3 && err.contains("this is a part"), "{err}");
+}

@@ -157,6 +157,11 @@ pub fn record_path(part: &Path) -> PathBuf {
     if part.is_dir() { part.join(RECORD) } else { part.to_owned() }
 }
 
+/// Whether a folder is that of a part, by its names alone.
+pub fn is_folder(path: &Path) -> bool {
+    path.is_dir() && path.join(RECORD).is_file()
+}
+
 /// What whoever sees a bad part can do.
 const AGAIN: &str = "run this part again";
 

@@ -123,6 +123,22 @@ impl PlanRecord {
         })
     }
 
+    /// What was opened as the base, as its user wrote it.
+    pub fn base(&self) -> &str {
+        self.columns.first().map_or("", |base| base.source.as_str())
+    }
+
+    /// The tasks' names and what was opened for each, in order.
+    pub fn tasks(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        let tasks = self.columns.get(1..).unwrap_or_default();
+        tasks.iter().map(|task| (task.name.as_str(), task.source.as_str()))
+    }
+
+    /// How many tensors take part.
+    pub fn n_tensors(&self) -> usize {
+        self.tensors.len()
+    }
+
     /// The plan, of which nothing can be read. Everything in the record is checked. What is kept is charged to `budget`; `path` is
     /// for messages.
     ///
