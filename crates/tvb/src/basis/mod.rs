@@ -9,6 +9,7 @@ pub mod describe;
 mod edits;
 pub mod gram_file;
 mod head;
+pub(crate) mod held;
 pub mod manifest;
 mod matrix_file;
 mod open;

@@ -5,11 +5,11 @@
 use super::options::JoinOptions;
 use super::set::PartSet;
 use crate::basis::Basis;
+use crate::basis::held::{self, Held};
 use crate::basis::part_file::{self, PartKind, PartRecord};
-use crate::checkpoint::{DataFile, Existing, Leftover, OutputFile, StagedOutput, names};
+use crate::checkpoint::{Existing, Leftover, StagedOutput, names};
 use crate::columns::plan::Plan;
 use crate::columns::record::PlanRecord;
-use crate::digest::{Digest, Digester};
 use crate::error::{Error, Result};
 use crate::jobs::compress::parts::RecordedOptions;
 use crate::jobs::compress::{CompressOptions, compress};
@@ -18,27 +18,15 @@ use crate::progress::Progress;
 use crate::shown::{shown, shown_path};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 /// Where the basis is made, inside the part that is on its way.
 const MADE: &str = "basis";
-/// Bytes that are copied at once.
-const PIECE_BYTES: usize = 1 << 20;
-
 /// What a part says of itself.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Own {
     /// The files of the basis, in part 1.
     files: BTreeMap<String, Held>,
-}
-
-/// A file of the basis.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Held {
-    bytes: u64,
-    digest: Digest,
 }
 
 /// Makes a part at `options.output`: the first one has everything.
@@ -59,7 +47,7 @@ pub(super) fn undivided_part(
         let made = staged.path().join(MADE);
         let inner = CompressOptions { output: made.clone(), existing: Existing::Refuse, ..options.clone() };
         compress(plan, &inner, runtime, progress)?;
-        own.files = hold(&made, staged.path(), progress)?;
+        own.files = held::hold(&made, staged.path(), progress)?;
     }
     let to_json = |error: serde_json::Error| Error::failed(format!("a part's record: {error}"));
     let record = PartRecord {
@@ -74,44 +62,6 @@ pub(super) fn undivided_part(
     };
     staged.put_bytes(names::PART, &part_file::to_bytes(&record, &[])?)?;
     staged.commit()
-}
-
-/// Moves the files of a basis that was made in `made` to `folder`, under names that no basis has.
-fn hold(made: &Path, folder: &Path, progress: &dyn Progress) -> Result<BTreeMap<String, Held>> {
-    let io = |error: std::io::Error| Error::io("reading", made, &error);
-    let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(made).map_err(io)? {
-        let entry = entry.map_err(io)?;
-        let name = entry.file_name().into_string().map_err(|_| Error::failed("a basis with a file of no name"))?;
-        let held = copied(&DataFile::open(&entry.path())?, None, progress)?;
-        let to = held_path(folder, &name);
-        std::fs::rename(entry.path(), &to).map_err(|error| Error::io("renaming to", &to, &error))?;
-        files.insert(name, held);
-    }
-    std::fs::remove_dir(made).map_err(|error| Error::io("removing", made, &error))?;
-    Ok(files)
-}
-
-fn held_path(folder: &Path, name: &str) -> PathBuf {
-    folder.join(format!("{name}{}", names::UNDIVIDED_END))
-}
-
-/// Reads a file from end to end, and copies it where `to` is given.
-fn copied(from: &DataFile, to: Option<&OutputFile>, progress: &dyn Progress) -> Result<Held> {
-    let (mut digester, mut at) = (Digester::default(), 0);
-    let mut piece = vec![0; PIECE_BYTES];
-    while at < from.len {
-        progress.check()?;
-        let n_bytes = (from.len - at).min(PIECE_BYTES as u64) as usize;
-        let piece = piece.get_mut(..n_bytes).unwrap_or_default();
-        from.read_at(at, piece)?;
-        digester.push(piece);
-        if let Some(to) = to {
-            to.write_at(at, piece)?;
-        }
-        at += n_bytes as u64;
-    }
-    Ok(Held { bytes: from.len, digest: digester.finish() })
 }
 
 /// The basis that the first of all parts has made.
@@ -136,16 +86,7 @@ pub(super) fn join_undivided(
     let staged = StagedOutput::folder(&options.output, options.existing, Leftover::Clear, &set.inputs())?;
     progress.begin("join", own.files.values().fold(0, |sum: u64, held| sum.saturating_add(held.bytes)));
     for (name, expected) in &own.files {
-        let from = DataFile::open_within(&held_path(&folder, name), &runtime.budget)?;
-        if from.len != expected.bytes {
-            let (path, expected, found) = (shown_path(&from.path), expected.bytes, from.len);
-            return Err(wrong(&format!("{path}: {expected} bytes expected, {found} found")));
-        }
-        let to = OutputFile::create(&staged.path().join(name), expected.bytes)?;
-        if copied(&from, Some(&to), progress)?.digest != expected.digest {
-            return Err(wrong(&format!("{}: damaged: its checksum does not match", shown_path(&from.path))));
-        }
-        to.sync()?;
+        held::bring(&folder, name, expected, staged.path(), &runtime.budget, progress)?;
         progress.advance(expected.bytes);
     }
     progress.finish();
