@@ -191,6 +191,19 @@ impl PartFile {
         Ok(PartFile { file, path, checksum, record })
     }
 
+    /// Opens again a part whose record's file had this checksum when it was read before.
+    ///
+    /// # Errors
+    /// As [`open`](PartFile::open). Rejected: it is not what it was.
+    pub fn reopen(part: &Path, checksum: Digest, budget: &Budget) -> Result<PartFile> {
+        let file = PartFile::open(part, budget)?;
+        match file.checksum == checksum {
+            true => Ok(file),
+            false => Err(Error::rejected(format!("{}: changed while it was in use", part.display()))
+                .hint("join again when no part is being made")),
+        }
+    }
+
     /// Bytes of the file.
     pub fn n_bytes(&self) -> u64 {
         self.file.n_bytes()

@@ -265,8 +265,7 @@ impl PlanRecord {
         same.key()
     }
 
-    /// What outputs that are made of these inputs depend on.
-    pub fn key(&self) -> Digest {
+    fn key(&self) -> Digest {
         Digest::of(serde_json::to_string(self).unwrap_or_default().as_bytes())
     }
 }

@@ -6,6 +6,7 @@
 //! that turned out to be frozen take no room. The header comes last, into the room that was left for it. Coded atoms are not
 //! sharded: the limits that shards are for are those of programs that load them whole.
 
+use super::pending::Pending;
 use super::plain::stem;
 use crate::basis::manifest::AtomRecord;
 use crate::checkpoint::{Checkpoint, Dtype, OutputFile, Place, SafetensorsLayout, Tensor, TensorSpec};
@@ -55,28 +56,6 @@ struct Column {
     /// Where each tensor begins, where that is known from the start.
     starts: Vec<u64>,
     pending: Pending,
-}
-
-/// Bytes that wait to be written at a place.
-#[derive(Debug)]
-struct Pending {
-    at: u64,
-    bytes: Vec<u8>,
-    most_bytes: usize,
-}
-
-impl Pending {
-    fn write(&mut self, file: &OutputFile) -> Result<()> {
-        file.write_at(self.at, &self.bytes)?;
-        self.at += self.bytes.len() as u64;
-        self.bytes.clear();
-        Ok(())
-    }
-
-    fn put(&mut self, bytes: &[u8], file: &OutputFile) -> Result<()> {
-        self.bytes.extend_from_slice(bytes);
-        if self.bytes.len() >= self.most_bytes { self.write(file) } else { Ok(()) }
-    }
 }
 
 /// The rates of the columns: `n_own` of the atoms' own, then the shared ones.
@@ -326,7 +305,7 @@ impl CodeFiles {
             let Some(file) = open(&folder.join(&name), n_bytes)? else { return Ok(None) };
             let file = file.one_of(rates.n_columns());
             let most_bytes = WRITTEN_BYTES.min(ALL_WRITTEN_BYTES / rates.n_columns().max(1));
-            let (tensor_at, pending) = (header_bytes, Pending { at: 0, bytes: Vec::new(), most_bytes });
+            let (tensor_at, pending) = (header_bytes, Pending::new(most_bytes));
             columns.push(Column { name, file, rate, has_raw, header_bytes, tensor_at, starts: Vec::new(), pending });
         }
         Ok(Some(CodeFiles { tensors, columns }))

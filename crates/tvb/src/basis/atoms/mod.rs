@@ -5,6 +5,7 @@ pub mod factors;
 pub mod generated;
 pub mod join_rows;
 pub mod part_rows;
+mod pending;
 pub mod plain;
 pub mod shared;
 pub mod shared_rows;

@@ -4,6 +4,7 @@
 //! What lies where is known from the part's pieces alone, so these files have no header. Tensors that turn out to be frozen when
 //! all parts are there take room in them, and none in what is joined.
 
+use super::pending::Pending;
 use super::plain::stem;
 use crate::checkpoint::{Dtype, OutputFile};
 use crate::columns::coded::{block_bytes, is_coded};
@@ -119,9 +120,8 @@ struct Column {
     format: ColumnFormat,
     /// Where each piece begins.
     starts: Vec<u64>,
-    /// Codes that wait to be written, and their place.
-    pending: Vec<u8>,
-    pending_at: u64,
+    /// Codes that wait to be written.
+    pending: Pending,
 }
 
 /// Bytes of codes that are put together before they are written, of one column at most and of all columns.
@@ -134,11 +134,12 @@ impl RowFiles {
     /// # Errors
     /// Failed: the disk has too little room, or the system refuses.
     pub fn create(folder: &Path, layout: PartLayout, formats: &[ColumnFormat]) -> Result<RowFiles> {
+        let most_bytes = WRITTEN_BYTES.min(ALL_WRITTEN_BYTES / formats.len().max(1));
         let create = |(index, format): (usize, &ColumnFormat)| {
             let path: PathBuf = folder.join(rows_name(index, formats.len()));
             let starts = layout.starts(*format);
             let file = OutputFile::create(&path, layout.n_bytes(*format))?.one_of(formats.len());
-            Ok(Column { file, format: *format, starts, pending: Vec::new(), pending_at: 0 })
+            Ok(Column { file, format: *format, starts, pending: Pending::new(most_bytes) })
         };
         let columns = formats.iter().enumerate().map(create).collect::<Result<_>>()?;
         Ok(RowFiles { layout, columns })
@@ -153,31 +154,16 @@ impl RowFiles {
     }
 }
 
-impl Column {
-    fn flush(&mut self) -> Result<()> {
-        self.file.write_at(self.pending_at, &self.pending)?;
-        self.pending_at += self.pending.len() as u64;
-        self.pending.clear();
-        Ok(())
-    }
-
-    fn put(&mut self, bytes: &[u8], most_bytes: usize) -> Result<()> {
-        self.pending.extend_from_slice(bytes);
-        if self.pending.len() >= most_bytes { self.flush() } else { Ok(()) }
-    }
-}
-
 impl CodeSink for RowFiles {
     fn put(&mut self, _block: &Block, columns: &[CodePiece<'_>]) -> Result<()> {
         // Blocks come in the order in which they lie here.
-        let most_bytes = WRITTEN_BYTES.min(ALL_WRITTEN_BYTES / self.columns.len().max(1));
         for (column, piece) in self.columns.iter_mut().zip(columns) {
             match piece {
                 CodePiece::Coded { words, scales } => {
-                    column.pending.extend_from_slice(words);
-                    column.put(scales, most_bytes)?;
+                    column.pending.bytes.extend_from_slice(words);
+                    column.pending.put(scales, &column.file)?;
                 }
-                CodePiece::Raw(rows) => column.put(rows, most_bytes)?,
+                CodePiece::Raw(rows) => column.pending.put(rows, &column.file)?,
                 CodePiece::Nothing => {}
             }
         }
@@ -190,7 +176,7 @@ impl CodeSink for RowFiles {
 
     fn sync(&mut self) -> Result<()> {
         for column in &mut self.columns {
-            column.flush()?;
+            column.pending.write(&column.file)?;
             column.file.sync()?;
         }
         Ok(())

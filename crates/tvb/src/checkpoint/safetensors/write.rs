@@ -111,11 +111,7 @@ impl ShardedWriter {
         specs: &[TensorSpec],
         metadata: &BTreeMap<String, String>,
     ) -> Result<ShardedWriter> {
-        let (layouts, homes) = lay_out(plan, specs, metadata)?;
-        write_index(folder, plan, specs, &layouts)?;
-        let files = plan.files.iter().zip(layouts);
-        let writers = files.map(|((name, _), layout)| SafetensorsWriter::create(&folder.join(name), layout));
-        Ok(ShardedWriter { writers: writers.collect::<Result<_>>()?, homes })
+        ShardedWriter::with(folder, plan, specs, metadata, SafetensorsWriter::create)
     }
 
     /// Creates one file of all tensors at a path of any name.
@@ -162,10 +158,20 @@ impl ShardedWriter {
         specs: &[TensorSpec],
         metadata: &BTreeMap<String, String>,
     ) -> Result<ShardedWriter> {
+        ShardedWriter::with(folder, plan, specs, metadata, SafetensorsWriter::share)
+    }
+
+    fn with(
+        folder: &Path,
+        plan: &ShardPlan,
+        specs: &[TensorSpec],
+        metadata: &BTreeMap<String, String>,
+        open: fn(&Path, SafetensorsLayout) -> Result<SafetensorsWriter>,
+    ) -> Result<ShardedWriter> {
         let (layouts, homes) = lay_out(plan, specs, metadata)?;
         write_index(folder, plan, specs, &layouts)?;
         let files = plan.files.iter().zip(layouts);
-        let writers = files.map(|((name, _), layout)| SafetensorsWriter::share(&folder.join(name), layout));
+        let writers = files.map(|((name, _), layout)| open(&folder.join(name), layout));
         Ok(ShardedWriter { writers: writers.collect::<Result<_>>()?, homes })
     }
 

@@ -79,12 +79,7 @@ impl PartOfJob {
 
     /// Opens its record again.
     fn open(&self, budget: &Budget) -> Result<PartFile> {
-        let file = PartFile::open(&self.folder, budget)?;
-        match file.checksum == self.checksum {
-            true => Ok(file),
-            false => Err(Error::rejected(format!("{}: changed while it was in use", self.name()))
-                .hint("join again when no part is being made")),
-        }
+        PartFile::reopen(&self.folder, self.checksum, budget)
     }
 }
 

@@ -41,14 +41,9 @@ impl FoundPart {
     /// Opens it again.
     ///
     /// # Errors
-    /// As [`PartFile::open`]. Rejected: it is not what it was.
+    /// As [`PartFile::reopen`].
     pub fn open(&self, budget: &Budget) -> Result<PartFile> {
-        let file = PartFile::open(&self.path, budget)?;
-        match file.checksum == self.checksum {
-            true => Ok(file),
-            false => Err(Error::rejected(format!("{}: changed while it was in use", self.path.display()))
-                .hint("join again when no part is being made")),
-        }
+        PartFile::reopen(&self.path, self.checksum, budget)
     }
 }
 
