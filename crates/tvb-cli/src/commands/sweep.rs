@@ -21,6 +21,8 @@ use tvb::{Error, Result, arithmetic, units};
 const EVALUATOR_HELP: &str = "\
 The evaluator is any program. {checkpoint} among its arguments becomes the candidate's path, {scale} its scale; the last
 line of its stdout is a flat JSON object of metrics, such as {\"accuracy\": 0.81, \"control\": 0.93}.
+With --serve it is started once and reads a path from each line of its stdin; its answer to each is one line with such an
+object, flushed. Lines that do not begin with { are ignored. docs/evaluators.md has examples of both.
 The same command resumes an interrupted sweep.";
 
 /// Find the scale that works best, by your own evaluator
@@ -107,6 +109,9 @@ struct SweepArgs {
     /// How long one run of the evaluator may take, such as 90, 5m or 1h30m
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     timeout: Option<Duration>,
+    /// Start the evaluator once, and let it read the candidates' paths from its stdin
+    #[arg(long)]
+    serve: bool,
     /// Evaluators that run at once
     #[arg(long, default_value = "1", value_name = "N")]
     jobs: NonZeroUsize,
@@ -127,7 +132,7 @@ struct SweepArgs {
     force: bool,
     #[command(flatten)]
     originals: OriginalsArgs,
-    /// The evaluator, with {checkpoint} among its arguments
+    /// The evaluator, with {checkpoint} among its arguments unless it serves
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<String>,
 }
@@ -179,7 +184,10 @@ fn options(args: &SweepArgs, context: &Context) -> Result<SweepOptions> {
         _ => None,
     };
     let scales = parse_scales(&args.scales).map_err(|error| error.context("--scales"))?;
-    let evaluator = Evaluator::new(args.command.clone(), args.timeout)?;
+    let evaluator = match args.serve {
+        true => Evaluator::serving(args.command.clone(), args.timeout)?,
+        false => Evaluator::new(args.command.clone(), args.timeout)?,
+    };
     let goal = Goal {
         metric: args.metric.clone(),
         minimize: args.minimize,

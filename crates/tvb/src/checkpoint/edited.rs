@@ -29,6 +29,7 @@ pub struct CheckpointWriter {
     /// Names of tensors of which nothing is written yet, whoever writes them.
     withheld: HashSet<String>,
     is_folder: bool,
+    is_scratch: bool,
 }
 
 impl CheckpointWriter {
@@ -87,7 +88,22 @@ impl CheckpointWriter {
         };
         let is_folder = kind == OutputKind::Folder;
         let (tied, withheld) = (HashMap::new(), HashSet::new());
-        Ok(CheckpointWriter { staged, writers, by_name, specs: specs.to_vec(), tied, withheld, is_folder })
+        Ok(CheckpointWriter {
+            staged,
+            writers,
+            by_name,
+            specs: specs.to_vec(),
+            tied,
+            withheld,
+            is_folder,
+            is_scratch: false,
+        })
+    }
+
+    /// Makes it an output that nobody needs after a crash: it appears whole, and is not waited for until it is on the disk.
+    pub fn scratch(&mut self) {
+        self.is_scratch = true;
+        self.staged.scratch();
     }
 
     /// From now on, until [`release`](Self::release), what is written of these tensors is dropped: they come from elsewhere.
@@ -222,12 +238,14 @@ impl CheckpointWriter {
         std::fs::write(&path, card).map_err(|error| Error::io("writing", &path, &error))
     }
 
-    /// Puts every byte on the disk and closes the files; the output appears when the answer is committed.
+    /// Puts every byte on the disk, but of a scratch output, and closes the files; the output appears when the answer is committed.
     ///
     /// # Errors
     /// Failed: the system refuses.
     pub fn finish(self) -> Result<StagedOutput> {
-        self.writers.into_iter().try_for_each(ShardedWriter::finish)?;
+        if !self.is_scratch {
+            self.writers.into_iter().try_for_each(ShardedWriter::finish)?;
+        }
         Ok(self.staged)
     }
 

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ pub(super) struct Lines {
 
 struct Shared {
     tail: Mutex<Tail>,
+    /// Told of all that comes.
+    has_come: Condvar,
     is_given_up: AtomicBool,
 }
 
@@ -38,8 +40,17 @@ impl<T: Read + Send + 'static> Pipe for T {}
 impl Lines {
     /// Begins to read; of all lines that are not blank the last `n_lines` are kept, each cut after `max_line_bytes`.
     pub(super) fn of(pipe: Option<impl Pipe>, n_lines: usize, max_line_bytes: usize) -> Lines {
-        let tail = Tail { n_lines, max_line_bytes, lines: VecDeque::new(), line: Vec::new() };
-        let shared = Arc::new(Shared { tail: Mutex::new(tail), is_given_up: AtomicBool::new(false) });
+        Lines::begin(pipe, Tail { n_lines, max_line_bytes, ..Tail::default() })
+    }
+
+    /// The same for the lines alone that begin with `first`.
+    pub(super) fn beginning(pipe: Option<impl Pipe>, first: char, n_lines: usize, max_line_bytes: usize) -> Lines {
+        Lines::begin(pipe, Tail { n_lines, max_line_bytes, first: Some(first), ..Tail::default() })
+    }
+
+    fn begin(pipe: Option<impl Pipe>, tail: Tail) -> Lines {
+        let shared =
+            Arc::new(Shared { tail: Mutex::new(tail), has_come: Condvar::new(), is_given_up: AtomicBool::new(false) });
         let reads = shared.clone();
         let thread = pipe.and_then(|pipe| std::thread::Builder::new().spawn(move || reads.read(pipe)).ok());
         Lines { shared, thread }
@@ -48,6 +59,22 @@ impl Lines {
     /// Whether all was read.
     pub(super) fn is_at_end(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Takes the lines that are whole, waiting a moment for one.
+    pub(super) fn take(&self, moment: Duration) -> Vec<String> {
+        let mut tail = self.shared.tail();
+        if tail.lines.is_empty() && !moment.is_zero() && !self.is_at_end() {
+            let waited = self.shared.has_come.wait_timeout(tail, moment);
+            tail = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        std::mem::take(&mut tail.lines).into()
+    }
+
+    /// The beginning of a line that has no end yet; empty where there is none.
+    pub(super) fn unfinished(&self) -> String {
+        let tail = self.shared.tail();
+        String::from_utf8_lossy(&tail.line).chars().take(80).collect()
     }
 
     /// Gives up what was not read, and answers the last lines of what was.
@@ -74,7 +101,10 @@ impl Shared {
             }
             match pipe.read(&mut buffer) {
                 Ok(0) => return,
-                Ok(n_read) => self.tail().add(buffer.get(..n_read).unwrap_or_default()),
+                Ok(n_read) => {
+                    self.tail().add(buffer.get(..n_read).unwrap_or_default());
+                    self.has_come.notify_all();
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(_) => return,
             }
@@ -105,6 +135,8 @@ fn has_something(_pipe: &impl Pipe) -> bool {
 struct Tail {
     n_lines: usize,
     max_line_bytes: usize,
+    /// What a line must begin with to be kept.
+    first: Option<char>,
     lines: VecDeque<String>,
     /// What came since the last line break.
     line: Vec<u8>,
@@ -129,7 +161,7 @@ impl Tail {
     fn end_line(&mut self) {
         let text = String::from_utf8_lossy(&self.line).trim_end().to_owned();
         self.line.clear();
-        if !text.is_empty() {
+        if !text.is_empty() && self.first.is_none_or(|first| text.starts_with(first)) {
             self.lines.push_back(text);
             if self.lines.len() > self.n_lines {
                 self.lines.pop_front();

@@ -53,6 +53,8 @@ pub struct StagedOutput {
     partial: PathBuf,
     existing: Existing,
     resumed: bool,
+    /// Nobody needs it after a crash: it is not waited for until it is on the disk.
+    is_scratch: bool,
     /// The partial output, as this run made it; it goes when this is dropped.
     made: Option<Birth>,
     /// Folders that were made for the output, outermost first; they go when this is dropped.
@@ -82,7 +84,9 @@ pub fn check_output(kind: OutputKind, target: &Path, existing: Existing, inputs:
 /// As [`StagedOutput::commit`].
 pub fn commit_all(outputs: Vec<StagedOutput>) -> Result<()> {
     for output in &outputs {
-        sync_all(&output.partial)?;
+        if !output.is_scratch {
+            sync_all(&output.partial)?;
+        }
         check_existing(output.kind, &output.target, output.existing)?;
     }
     let mut outputs = outputs;
@@ -140,8 +144,17 @@ impl StagedOutput {
         check_target(kind, &target, existing, inputs)?;
         let made_folders = create_parents(&target)?;
         let partial = sibling(&target, ".partial");
-        let mut staged =
-            StagedOutput { kind, target, partial, existing, resumed: false, made: None, made_folders, lock: None };
+        let mut staged = StagedOutput {
+            kind,
+            target,
+            partial,
+            existing,
+            resumed: false,
+            is_scratch: false,
+            made: None,
+            made_folders,
+            lock: None,
+        };
         let mut lock = OutputLock::acquire(&sibling(&staged.target, ".partial.lock"), &staged.target)?;
         let result = staged.take_over(&lock, leftover, inputs);
         if result.is_err() && lock.found.is_some_and(|found| found.partial == Birth::of(&staged.partial)) {
@@ -212,6 +225,11 @@ impl StagedOutput {
 
     fn old(&self) -> PathBuf {
         sibling(&self.target, ".partial.old")
+    }
+
+    /// Makes it one that nobody needs after a crash: it appears whole, and nothing is waited for until it is on the disk.
+    pub fn scratch(&mut self) {
+        self.is_scratch = true;
     }
 
     /// Where to write: the partial file or folder, on the same disk as the final place.
@@ -327,7 +345,9 @@ impl StagedOutput {
     fn settle(&mut self) {
         self.made = None;
         self.made_folders.clear();
-        sync_folder(parent(&self.target));
+        if !self.is_scratch {
+            sync_folder(parent(&self.target));
+        }
     }
 }
 

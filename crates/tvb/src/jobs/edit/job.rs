@@ -57,6 +57,9 @@ impl EditJob<'_> {
             return Err(Error::usage("no base given").hint("--base PATH, or --delta for the bare edit"));
         }
         let mut writers = [writer_for(&edits, base, output, &self.inputs())?];
+        if output.scratch {
+            writers.iter_mut().for_each(CheckpointWriter::scratch);
+        }
         let outputs = Outputs::files(&writers, output.format());
         let mut read = reconstruct(base, edits, outputs, runtime, progress)?;
         if let Source::Basis(basis) = source {

@@ -32,6 +32,8 @@ pub struct EditOutput {
     pub protect: Inputs,
     /// Tensors that the output takes from a task as they are.
     pub head: Option<OwnHead>,
+    /// Nobody needs it after a crash: it appears whole, but is not waited for until it is on the disk.
+    pub scratch: bool,
 }
 
 impl EditOutput {
@@ -48,6 +50,7 @@ impl EditOutput {
             base_model: None,
             protect: Inputs::none(),
             head: None,
+            scratch: false,
         }
     }
 
@@ -90,6 +93,12 @@ impl EditOutput {
     #[must_use]
     pub fn protect(self, protect: Inputs) -> EditOutput {
         EditOutput { protect, ..self }
+    }
+
+    /// Sets whether it is an output that nobody needs after a crash, and that need not be waited for on its way to the disk.
+    #[must_use]
+    pub fn scratch(self, scratch: bool) -> EditOutput {
+        EditOutput { scratch, ..self }
     }
 
     /// Sets the tensors that the output takes from a task as they are.

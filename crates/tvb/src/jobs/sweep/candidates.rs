@@ -4,7 +4,7 @@ use super::options::SweepOptions;
 use crate::checkpoint::{Checkpoint, Existing, OpenOptions};
 use crate::error::{Error, Result};
 use crate::jobs::edit::{Edit, EditJob, EditOutput, Source};
-use crate::jobs::evaluate::Metrics;
+use crate::jobs::evaluate::{Metrics, Session};
 use crate::jobs::recover;
 use crate::ops::reconstruct::Edits;
 use crate::pass::Runtime;
@@ -48,25 +48,29 @@ impl<'a> Candidates<'a> {
     }
 
     /// Writes the candidate at `scale`, evaluates it and, unless it is to be kept, removes it.
-    pub(super) fn evaluate(&self, scale: f64, progress: &dyn Progress) -> Result<Metrics> {
+    pub(super) fn evaluate(&self, session: &mut Session<'_>, scale: f64, progress: &dyn Progress) -> Result<Metrics> {
         let path = recover::target(&self.folder(), &format!("scale-{scale}"), Some(self.base));
-        self.form(scale, &path, progress)?;
-        let metrics = self.options.evaluator.run(&path, scale, progress);
+        self.form_as(scale, self.output(&path).scratch(!self.options.keep_all), progress)?;
+        let metrics = session.run(&path, Some(scale), progress);
         if !self.options.keep_all {
             remove(&path)?;
         }
         metrics
     }
 
-    /// Writes the candidate at `scale` to `target`.
+    /// Writes the candidate at `scale` to `target`, to stay.
     pub(super) fn form(&self, scale: f64, target: &Path, progress: &dyn Progress) -> Result<()> {
+        self.form_as(scale, self.output(target), progress)
+    }
+
+    fn form_as(&self, scale: f64, output: EditOutput, progress: &dyn Progress) -> Result<()> {
         let mut delta = self.delta.lock().unwrap_or_else(PoisonError::into_inner);
         let formed = match &*delta {
             Some(formed) => formed.clone(),
             None => {
                 let path = self.delta_path();
                 let unscaled = Edit { scale: 1.0, ..self.edit.clone() };
-                let output = self.output(&path).delta(true).dtype(Some(tvb_kernels::Dtype::F32));
+                let output = self.output(&path).delta(true).scratch(true).dtype(Some(tvb_kernels::Dtype::F32));
                 EditJob { source: self.source, edit: &unscaled, base: None, output: &output }
                     .write(self.runtime, progress)?;
                 let options = OpenOptions { budget: self.runtime.budget.clone(), ..OpenOptions::default() };
@@ -75,7 +79,6 @@ impl<'a> Candidates<'a> {
         };
         let scaled = Edit { scale, ..self.edit.clone() };
         let edits = Edits::from_delta(formed, scale, self.source.fit().clone());
-        let output = self.output(target);
         let job = EditJob { source: self.source, edit: &scaled, base: Some(self.base), output: &output };
         job.write_formed(edits, self.runtime, progress)?;
         Ok(())

@@ -9,7 +9,7 @@ use super::scales::is_same_scale;
 use crate::checkpoint::{Budget, Checkpoint, CheckpointWriter, Existing, check_output};
 use crate::error::{Error, Result};
 use crate::jobs::edit::{Edit, Source};
-use crate::jobs::evaluate::{Metrics, parse_metrics};
+use crate::jobs::evaluate::{Metrics, Session, parse_metrics};
 use crate::pass::Runtime;
 use crate::progress::Progress;
 use crate::units;
@@ -88,9 +88,9 @@ fn evaluate_all(candidates: &Candidates<'_>, todo: &[f64], log: PointLog, progre
     let (next, n_done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let log = Mutex::new(log);
     let failure: Mutex<Option<Error>> = Mutex::new(None);
-    let one = |scale: f64| -> Result<()> {
+    let one = |session: &mut Session<'_>, scale: f64| -> Result<()> {
         let begun = Instant::now();
-        let metrics = candidates.evaluate(scale, &watched)?;
+        let metrics = candidates.evaluate(session, scale, &watched)?;
         let point = Point { scale, metrics, seconds: begun.elapsed().as_secs_f64() };
         log.lock().unwrap_or_else(PoisonError::into_inner).push(point.clone())?;
         check_metrics(&point, candidates.options)?;
@@ -106,13 +106,18 @@ fn evaluate_all(candidates: &Candidates<'_>, todo: &[f64], log: PointLog, progre
         ));
         Ok(())
     };
-    let work = || {
+    let all = || -> Result<()> {
+        let mut session = candidates.options.evaluator.session();
         while let Some(&scale) = todo.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(error) = watched.check().and_then(|()| one(scale)) {
-                failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                watched.is_stopped.store(true, Ordering::Relaxed);
-                return;
-            }
+            watched.check()?;
+            one(&mut session, scale)?;
+        }
+        session.finish(&watched)
+    };
+    let work = || {
+        if let Err(error) = all() {
+            failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            watched.is_stopped.store(true, Ordering::Relaxed);
         }
     };
     std::thread::scope(|scope| {

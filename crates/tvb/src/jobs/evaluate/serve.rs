@@ -1,0 +1,267 @@
+//! An evaluator that serves: one process, a path a line on its stdin, one JSON object a line on its stdout as the answer.
+//!
+//! Lines of its stdout that do not begin with `{` are noise. An answer that comes while nothing is asked is an error, so a
+//! second answer to one question is found before the next question is put, or at the end. One that comes just after the next
+//! question cannot be told from that one's answer, unless the answers name their checkpoint.
+
+use super::child::{
+    LINGER, POLL_INTERVAL, SIGNAL_LAG, STDERR_LINE_BYTES, STDERR_LINES, STDOUT_LINE_BYTES, becomes_true,
+    end_process_group, failure, own_process_group, was_stopped,
+};
+use super::metrics::{Metrics, parse_metrics};
+use crate::error::{Error, Result};
+use crate::jobs::child_output::Lines;
+use crate::progress::Progress;
+use crate::shown::shown_path;
+use serde_json::Value;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// Answers that are kept to be looked at; more than one is wrong already.
+const ANSWERS: usize = 4;
+/// The key under which an answer may name its checkpoint.
+const CHECKPOINT_KEY: &str = "checkpoint";
+/// What a user is told of the protocol.
+const HINT: &str =
+    "let it print one line such as {\"metric\": 0.5} for each path that it reads from its stdin, and flush it";
+
+/// A process that serves; dropped, it is ended with everything it started.
+pub(super) struct Server {
+    shown: String,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    /// Both are there until the process is ended.
+    out: Option<Lines>,
+    err: Option<Lines>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Server({})", self.shown)
+    }
+}
+
+impl Server {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// Usage: an empty command. Failed: it cannot be started.
+    pub(super) fn start(words: &[String]) -> Result<Server> {
+        let Some((program, arguments)) = words.split_first() else {
+            return Err(Error::usage("an evaluator command expected, an empty one found"));
+        };
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        own_process_group(&mut command);
+        let mut child = command.spawn().map_err(|error| {
+            Error::failed(format!("evaluator {program}: could not be started: {error}"))
+                .hint("check the path after `--`")
+        })?;
+        let stdin = child.stdin.take();
+        if let Some(stdin) = &stdin {
+            never_block(stdin);
+        }
+        let out = Lines::beginning(child.stdout.take(), '{', ANSWERS, STDOUT_LINE_BYTES);
+        let err = Lines::of(child.stderr.take(), STDERR_LINES, STDERR_LINE_BYTES);
+        let shown = format!("evaluator `{}`", words.join(" "));
+        Ok(Server { shown, child, stdin, out: Some(out), err: Some(err) })
+    }
+
+    /// Asks for the metrics of one checkpoint.
+    ///
+    /// # Errors
+    /// Failed: a path that is no line, an answer that is none or that nobody asked for, an end, a silence that is too long.
+    /// Interrupted.
+    pub(super) fn ask(
+        &mut self,
+        checkpoint: &Path,
+        timeout: Option<Duration>,
+        progress: &dyn Progress,
+    ) -> Result<Metrics> {
+        let line = line_of(checkpoint)?;
+        if let Some(answer) = self.answers(Duration::ZERO).first() {
+            let what =
+                format!("no answer expected before {} was asked for, {} found", shown_path(checkpoint), cut(answer));
+            return Err(self.fail(&what).hint("one line that begins with { for each path, and no other"));
+        }
+        let started = Instant::now();
+        let (mut n_sent, mut is_shut, mut ended) = (0, false, None);
+        loop {
+            if n_sent < line.len() && !is_shut {
+                let rest = line.get(n_sent..).unwrap_or_default();
+                match self.stdin.as_mut().map_or(Ok(0), |stdin| stdin.write(rest)) {
+                    Ok(0) => is_shut = true,
+                    Ok(n) => n_sent += n,
+                    Err(error) if is_for_later(&error) => {}
+                    Err(_) => is_shut = true,
+                }
+            }
+            // In this order: what was there before its end is taken.
+            let is_at_end = self.out.as_ref().is_none_or(Lines::is_at_end);
+            let answers = self.answers(POLL_INTERVAL);
+            if !answers.is_empty() {
+                return self.metrics_of(&answers, checkpoint);
+            }
+            if progress.cancelled() {
+                return Err(Error::interrupted());
+            }
+            let status = self.child.try_wait().ok().flatten();
+            let since = *ended.get_or_insert_with(Instant::now);
+            match status {
+                Some(status) if is_at_end || since.elapsed() > LINGER => {
+                    return Err(self.ended(status, checkpoint, progress));
+                }
+                // It may be about to exit.
+                None if (is_at_end || is_shut) && since.elapsed() > SIGNAL_LAG => {
+                    let pipe = if is_at_end { "stdout" } else { "stdin" };
+                    let what =
+                        format!("an answer for {} expected, it closed its {pipe} instead", shown_path(checkpoint));
+                    return Err(self.fail(&what).hint(HINT));
+                }
+                None if !(is_at_end || is_shut) => ended = None,
+                _ => {}
+            }
+            if is_at_end {
+                std::thread::sleep(POLL_INTERVAL);
+            }
+            if let Some(limit) = timeout.filter(|limit| started.elapsed() > *limit) {
+                let half = self.out.as_ref().map_or(String::new(), Lines::unfinished);
+                let half = match half.is_empty() {
+                    true => String::new(),
+                    false => format!(", with a line begun and not ended: {}", cut(&half)),
+                };
+                let what = format!(
+                    "took more than {} s for {} and was ended{half}",
+                    limit.as_secs_f64(),
+                    shown_path(checkpoint)
+                );
+                return Err(self.fail(&what).hint("--timeout gives it longer; an answer must be flushed"));
+            }
+        }
+    }
+
+    /// Lets it end by itself, for a moment.
+    ///
+    /// # Errors
+    /// Failed: an answer that nobody asked for.
+    pub(super) fn finish(mut self, progress: &dyn Progress) -> Result<()> {
+        self.stdin = None;
+        let child = &mut self.child;
+        let _ = becomes_true(|| progress.cancelled() || !matches!(child.try_wait(), Ok(None)), LINGER);
+        let out = &self.out;
+        let _ = becomes_true(|| out.as_ref().is_none_or(Lines::is_at_end), SIGNAL_LAG);
+        match self.answers(Duration::ZERO).first() {
+            Some(answer) => {
+                let what = format!("no answer expected after the last checkpoint, {} found", cut(answer));
+                Err(self.fail(&what).hint("one line that begins with { for each path, and no other"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn answers(&self, moment: Duration) -> Vec<String> {
+        self.out.as_ref().map_or_else(Vec::new, |out| out.take(moment))
+    }
+
+    fn metrics_of(&mut self, answers: &[String], checkpoint: &Path) -> Result<Metrics> {
+        let parsed = match answers {
+            [answer] => parse_answer(answer, checkpoint),
+            _ => Err(format!("one answer expected, {} found", answers.len())),
+        };
+        parsed.map_err(|what| self.fail(&format!("at {}: {what}", shown_path(checkpoint))).hint(HINT))
+    }
+
+    /// It exited without an answer.
+    fn ended(&mut self, status: ExitStatus, checkpoint: &Path, progress: &dyn Progress) -> Error {
+        // A signal for both of us may reach the evaluator first.
+        if was_stopped(status) && becomes_true(|| progress.cancelled(), SIGNAL_LAG) {
+            return Error::interrupted();
+        }
+        self.fail(&format!("an answer for {} expected, it ended instead ({status})", shown_path(checkpoint))).hint(HINT)
+    }
+
+    /// Ends it, for what its stderr says.
+    fn fail(&mut self, what: &str) -> Error {
+        failure(format!("{}: {what}", self.shown), &self.end())
+    }
+
+    /// Ends the process and the reading of its output; answers the end of its stderr.
+    fn end(&mut self) -> Vec<String> {
+        self.stdin = None;
+        if self.out.is_none() {
+            return Vec::new();
+        }
+        end_process_group(&mut self.child);
+        let _ = self.out.take().map(Lines::close);
+        let err = self.err.take();
+        let _ = becomes_true(|| err.as_ref().is_none_or(Lines::is_at_end), SIGNAL_LAG);
+        err.map_or_else(Vec::new, Lines::close)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.end();
+    }
+}
+
+/// The metrics in an answer; what is wrong with it otherwise.
+fn parse_answer(answer: &str, checkpoint: &Path) -> std::result::Result<Metrics, String> {
+    if answer.len() >= STDOUT_LINE_BYTES {
+        return Err(format!("an answer of less than {STDOUT_LINE_BYTES} bytes expected, a longer one found"));
+    }
+    let value: Value = serde_json::from_str(answer)
+        .map_err(|error| format!("a JSON object of metrics expected, {} found ({error})", cut(answer)))?;
+    for (name, value) in value.as_object().into_iter().flatten() {
+        let kind = match value {
+            Value::Object(_) => "an object",
+            Value::Array(_) => "a list",
+            Value::Null => "null",
+            Value::Bool(_) | Value::Number(_) | Value::String(_) => continue,
+        };
+        return Err(format!("a flat JSON object of numbers expected, {kind} at {} found", cut(name)));
+    }
+    if let Some(named) = value.get(CHECKPOINT_KEY).and_then(Value::as_str)
+        && named != checkpoint.to_string_lossy()
+    {
+        return Err(format!("the answer for this checkpoint expected, one for {} found", cut(named)));
+    }
+    parse_metrics(answer)
+}
+
+/// A text of the evaluator's as a message shows it.
+fn cut(text: &str) -> String {
+    format!("{:?}", text.chars().take(80).collect::<String>())
+}
+
+/// The path as a line, byte by byte.
+fn line_of(checkpoint: &Path) -> Result<Vec<u8>> {
+    #[cfg(unix)]
+    let bytes = Some(std::os::unix::ffi::OsStrExt::as_bytes(checkpoint.as_os_str()));
+    #[cfg(not(unix))]
+    let bytes = checkpoint.to_str().map(str::as_bytes);
+    match bytes.filter(|bytes| !bytes.contains(&b'\n') && !bytes.contains(&b'\r')) {
+        Some(bytes) => Ok([bytes, b"\n"].concat()),
+        None => Err(Error::usage(format!(
+            "{}: a path that can be one line expected, since an evaluator that serves reads it as one",
+            shown_path(checkpoint)
+        ))
+        .hint("choose another output folder")),
+    }
+}
+
+/// An evaluator that does not read must not hang us once the pipe is full.
+fn never_block(stdin: &ChildStdin) {
+    #[cfg(unix)]
+    if let Ok(flags) = rustix::fs::fcntl_getfl(stdin) {
+        let _ = rustix::fs::fcntl_setfl(stdin, flags | rustix::fs::OFlags::NONBLOCK);
+    }
+    #[cfg(not(unix))]
+    let _ = stdin;
+}
+
+fn is_for_later(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted)
+}
