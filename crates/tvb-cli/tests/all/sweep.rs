@@ -301,3 +301,54 @@ fn a_signal_for_the_evaluator_too_is_an_interruption() {
         assert_eq!(ended.status.code(), Some(130), "{end}: {}", String::from_utf8_lossy(&ended.stderr));
     }
 }
+
+/// Answers each path on its stdin with metrics of the scale in the path's name, where the candidate is there.
+const SERVING: &str = r#"
+    echo start >> runs
+    while IFS= read -r path; do
+        test -f "$path" || exit 7
+        echo looking at it
+        s=${path##*scale-}
+        awk -v s="${s%.safetensors}" 'BEGIN { printf "{\"acc\": %.6f}\n", 1 - (s - 0.5) ^ 2 }'
+    done
+"#;
+
+#[test]
+fn one_evaluator_serves_all_candidates() {
+    let bench = Bench::new();
+    let words = |script: &'static str, flags: &[&'static str]| {
+        let words = ["sweep", "add", "basis", "--base", "base.safetensors", "-o", "a folder/out", "--metric", "acc"];
+        [&words[..], &GRID, &["--serve"], flags, &["--", "sh", "-c", script]].concat()
+    };
+    let run = |words: &[&str]| {
+        let at = words.iter().position(|word| *word == "--").expect("an evaluator");
+        let (before, evaluator) = words.split_at(at);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tvb"));
+        command.args(before).args(["--device", "cpu", "-q"]).args(evaluator).current_dir(bench.folder.path());
+        let output = command.stdin(Stdio::null()).output().expect("tvb runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    // One that dies midway leaves what was finished, and no candidate.
+    let dying = "for i in 1 2; do read -r path; echo '{\"acc\": 1}'; done; read -r path; echo boom >&2; exit 3";
+    let (code, stderr) = run(&words(dying, &[]));
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("scale-0.5.safetensors expected, it ended instead (exit status: 3)"), "{stderr}");
+    assert!(stderr.contains("boom"), "{stderr}");
+    assert_eq!(names(&bench.path("a folder/out")), ["points.jsonl"]);
+    let points = std::fs::read_to_string(bench.path("a folder/out/points.jsonl")).unwrap();
+    assert_eq!(points.lines().count(), 3);
+
+    let (code, stderr) = run(&words(SERVING, &["--overwrite"]));
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(bench.n_runs(), 1, "started once");
+    assert_eq!(bench.read("a folder/out/best.safetensors"), [1.5, 2.0, 4.0, 4.25]);
+    let left = names(&bench.path("a folder/out"));
+    assert_eq!(left, ["best.safetensors", "plot.svg", "points.jsonl", "results.csv", "results.json"]);
+
+    let (code, stderr) = run(&words(SERVING, &["--overwrite", "--jobs", "2"]));
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!((2..=3).contains(&bench.n_runs()), "at most once for each job");
+    let (code, stderr) = run(&words("cat {checkpoint}", &["--overwrite"]));
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("without {checkpoint} expected with --serve"), "{stderr}");
+}

@@ -12,7 +12,7 @@ use super::metrics::{Metrics, parse_metrics};
 use crate::error::{Error, Result};
 use crate::jobs::child_output::Lines;
 use crate::progress::Progress;
-use crate::shown::shown_path;
+use crate::shown::{escaped, shown_path};
 use serde_json::Value;
 use std::io::Write;
 use std::path::Path;
@@ -233,7 +233,8 @@ fn parse_answer(answer: &str, checkpoint: &Path) -> std::result::Result<Metrics,
 
 /// A text of the evaluator's as a message shows it.
 fn cut(text: &str) -> String {
-    format!("{:?}", text.chars().take(80).collect::<String>())
+    let text: String = text.chars().take(80).collect();
+    format!("`{}`", escaped(&text))
 }
 
 /// The path as a line, byte by byte.
@@ -264,4 +265,117 @@ fn never_block(stdin: &ChildStdin) {
 
 fn is_for_later(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use crate::jobs::evaluate::Evaluator;
+    use crate::progress::{Cancelled, Silent};
+
+    fn serving(script: &str) -> Evaluator {
+        let words = ["sh", "-c", script].map(String::from);
+        Evaluator::serving(words.to_vec(), Some(Duration::from_secs(2))).unwrap()
+    }
+
+    /// What it says to so many checkpoints, and then at the end.
+    fn talk(script: &str, n_checkpoints: usize) -> Result<Vec<Metrics>> {
+        let evaluator = serving(script);
+        let mut session = evaluator.session();
+        let answers =
+            (0..n_checkpoints).map(|_| session.run(Path::new("/a b/c"), None, &Silent)).collect::<Result<_>>()?;
+        session.finish(&Silent).map(|()| answers)
+    }
+
+    #[test]
+    fn one_process_answers_all() {
+        let script =
+            "n=0; while IFS= read -r x; do n=$((n+1)); echo noise; echo \"{\\\"n\\\": $n, \\\"len\\\": ${#x}}\"; done";
+        let answers = talk(script, 3).unwrap();
+        assert_eq!(answers.iter().map(|answer| answer["n"]).collect::<Vec<_>>(), [1.0, 2.0, 3.0]);
+        assert!(answers.iter().all(|answer| answer["len"] == 6.0));
+    }
+
+    #[test]
+    fn a_bad_one_is_one_line_with_the_end_of_its_stderr() {
+        let cases = [
+            ("true", 1, "it ended instead (exit status: 0)"),
+            ("echo boom >&2; exit 3", 1, "it ended instead (exit status: 3); the end of its stderr:\n  boom"),
+            ("read x; echo '{\"a\": 1}'", 2, "it ended instead"),
+            ("exec >&-; sleep 60", 1, "it closed its stdout instead"),
+            ("read x; exec <&-; echo '{\"a\": 1}'; sleep 60", 2, "it closed its stdin instead"),
+            ("sleep 60 & sleep 60", 1, "took more than 2 s"),
+            ("printf '{\"a\": '; sleep 60", 1, "a line begun and not ended: `{\"a\": `"),
+            ("while read x; do printf '{\"a\": 1}\\n{\"a\": 2}\\n'; done", 1, "one answer expected, 2 found"),
+            ("while read x; do echo '{\"a\": NaN}'; done", 1, "a JSON object of metrics expected"),
+            ("while read x; do echo '{\"a\": 1e999}'; done", 1, "a JSON object of metrics expected"),
+            ("while read x; do echo '{\"a\": 1, \"b\": {}}'; done", 1, "an object at `b` found"),
+            ("while read x; do echo '{\"a\": 1, \"b\": null}'; done", 1, "null at `b` found"),
+            ("while read x; do echo '{}'; done", 1, "at least one metric"),
+            ("while read x; do echo '{\"a\": 1, \"checkpoint\": \"/other\"}'; done", 1, "one for `/other` found"),
+            ("read x; printf '{'; head -c 3000000 /dev/zero | tr '\\0' a; echo; sleep 60", 1, "a longer one found"),
+            ("read x; echo '{\"a\": 1}'; read x; echo '{\"late\": 1}'", 1, "after the last checkpoint"),
+        ];
+        for (script, n_checkpoints, expected) in cases {
+            let error = talk(script, n_checkpoints).expect_err(script);
+            assert!(error.message().contains(expected), "{script}: {error}");
+        }
+    }
+
+    #[test]
+    fn long_noise_is_ignored() {
+        let script = "read x; head -c 30000000 /dev/zero | tr '\\0' a; echo; echo '{\"a\": 1}'";
+        assert_eq!(talk(script, 1).unwrap()[0]["a"], 1.0);
+    }
+
+    #[test]
+    fn an_answer_before_the_question_is_refused() {
+        let evaluator = serving("read x; echo '{\"a\": 1}'; sleep 0.2; echo '{\"a\": 2}'; sleep 60");
+        let mut session = evaluator.session();
+        session.run(Path::new("x"), None, &Silent).unwrap();
+        std::thread::sleep(Duration::from_millis(600));
+        let error = session.run(Path::new("y"), None, &Silent).unwrap_err();
+        assert!(error.message().contains("no answer expected before y was asked for"), "{error}");
+    }
+
+    #[test]
+    fn a_path_goes_over_byte_by_byte_and_a_line_break_not_at_all() {
+        use std::os::unix::ffi::OsStrExt;
+        assert_eq!(line_of(Path::new(std::ffi::OsStr::from_bytes(b"/a\xff b"))).unwrap(), b"/a\xff b\n");
+        let error = line_of(Path::new("/a\nb")).unwrap_err();
+        assert!(error.message().contains("a path that can be one line"), "{error}");
+    }
+
+    #[test]
+    fn nothing_of_it_is_left_when_it_is_dropped_or_stopped() {
+        // What `ps` says of one that is dead begins with Z until its parent has fetched it.
+        let is_gone = |pid: f64| {
+            let said = Command::new("ps").args(["-o", "stat=", "-p", &pid.to_string()]).output().unwrap();
+            said.stdout.is_empty() || said.stdout.starts_with(b"Z")
+        };
+        let evaluator = serving("sleep 60 >&- 2>&- & read x; echo \"{\\\"pid\\\": $!}\"; read x; sleep 60");
+        let ask = || {
+            let mut session = evaluator.session();
+            let pid = session.run(Path::new("x"), None, &Silent).unwrap()["pid"];
+            assert!(!is_gone(pid));
+            (session, pid)
+        };
+        let (session, dropped) = ask();
+        drop(session);
+        let (mut session, stopped) = ask();
+        let error = session.run(Path::new("y"), None, &Cancelled).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Interrupted);
+        for pid in [dropped, stopped] {
+            assert!(becomes_true(|| is_gone(pid), Duration::from_secs(5)));
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_at_the_start_is_refused() {
+        for mark in ["{checkpoint}", "--at={scale}"] {
+            let error = Evaluator::serving(vec!["eval".into(), mark.into()], None).unwrap_err();
+            assert!(error.message().contains("with --serve"), "{error}");
+        }
+        assert!(Evaluator::serving(Vec::new(), None).is_err());
+    }
 }
