@@ -19,6 +19,7 @@
 //! | `choose.rs`, `ladder.rs`, `mixtures.rs` | which M, which bits, or which of both together is enough |
 //! | `recompress.rs`, `cut.rs` | a weighted sum of low-rank matrices as one, and the rank it is cut at |
 //! | `shared.rs`, `shared_stacks.rs`, `shared_cores.rs` | low-rank matrices in one pair of spaces, with a small core each |
+//! | `cmaes.rs` | the least of a function that can only be evaluated |
 //! | `table.rs` | every M, method and rung side by side |
 //!
 //! Every method sees G/tr G, or with `balance` the Gram of the tasks scaled to one length. A task of length g then is g
@@ -37,6 +38,7 @@ mod assess_coded;
 mod checks;
 mod choose;
 mod cluster;
+mod cmaes;
 mod coding;
 mod coefficients;
 mod cut;
@@ -70,6 +72,7 @@ pub use assess::{Assessment, Fidelity, assess, assess_recovered, edit_fidelity, 
 pub use assess_coded::{Parts, coded_edit_fidelity};
 pub use checks::{check_atoms, check_options};
 pub use choose::{MaxError, atoms_for_error};
+pub use cmaes::{CmaEs, DIMENSIONS_MAX};
 pub use coding::{AtomSizes, Coding};
 pub use coefficients::{Coefficients, Generated, Rule};
 pub use cut::{Cut, Cuttable};
