@@ -29,7 +29,6 @@ pub struct CheckpointWriter {
     /// Names of tensors of which nothing is written yet, whoever writes them.
     withheld: HashSet<String>,
     is_folder: bool,
-    is_scratch: bool,
 }
 
 impl CheckpointWriter {
@@ -88,21 +87,11 @@ impl CheckpointWriter {
         };
         let is_folder = kind == OutputKind::Folder;
         let (tied, withheld) = (HashMap::new(), HashSet::new());
-        Ok(CheckpointWriter {
-            staged,
-            writers,
-            by_name,
-            specs: specs.to_vec(),
-            tied,
-            withheld,
-            is_folder,
-            is_scratch: false,
-        })
+        Ok(CheckpointWriter { staged, writers, by_name, specs: specs.to_vec(), tied, withheld, is_folder })
     }
 
     /// Makes it an output that nobody needs after a crash: it appears whole, and is not waited for until it is on the disk.
     pub fn scratch(&mut self) {
-        self.is_scratch = true;
         self.staged.scratch();
     }
 
@@ -243,7 +232,7 @@ impl CheckpointWriter {
     /// # Errors
     /// Failed: the system refuses.
     pub fn finish(self) -> Result<StagedOutput> {
-        if !self.is_scratch {
+        if !self.staged.is_scratch() {
             self.writers.into_iter().try_for_each(ShardedWriter::finish)?;
         }
         Ok(self.staged)

@@ -4,9 +4,13 @@
 //! seed and the same values give the same points. Points are drawn as m + σ·A·z with AAᵀ = C; the step path is summed from z
 //! itself, so a Cholesky factor is enough and no eigenvectors are needed. Strategy constants are those of Hansen's tutorial.
 
+use super::linear::{norm, times};
 use crate::error::{Error, Result};
-use rand::{Rng, SeedableRng};
+use faer::linalg::solvers::Llt;
+use faer::{Mat, Side};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
 
 /// More numbers than this are refused: the covariance is dense.
 pub const DIMENSIONS_MAX: usize = 512;
@@ -15,17 +19,76 @@ pub const DIMENSIONS_MAX: usize = 512;
 #[derive(Clone, Debug)]
 pub struct CmaEs {
     rng: ChaCha8Rng,
+    constants: Constants,
     mean: Vec<f64>,
     sigma: f64,
-    /// Row by row, \[n\]\[n\].
-    covariance: Vec<f64>,
+    covariance: Mat<f64>,
     /// Lower Cholesky factor of the covariance.
-    factor: Vec<f64>,
+    factor: Mat<f64>,
     step_path: Vec<f64>,
     path: Vec<f64>,
     generation: u32,
     /// Of the points that were asked for and not told yet.
-    asked: Vec<Vec<f64>>,
+    asked: Vec<Draw>,
+}
+
+/// What a point was made from.
+#[derive(Clone, Debug)]
+struct Draw {
+    z: Vec<f64>,
+    /// A·z.
+    step: Vec<f64>,
+}
+
+/// What follows from the number of dimensions alone.
+#[derive(Clone, Debug)]
+struct Constants {
+    population: usize,
+    /// Of the better half, the best first; their sum is 1.
+    weights: Vec<f64>,
+    /// 1/Σw².
+    n_effective: f64,
+    c_sigma: f64,
+    damping: f64,
+    c_path: f64,
+    c_one: f64,
+    c_mu: f64,
+    /// The length of a normal vector.
+    expected: f64,
+}
+
+impl Constants {
+    fn of(n: usize) -> Constants {
+        let dims = n as f64;
+        let population = 4 + (3.0 * dims.ln()) as usize;
+        let n_parents = population / 2;
+        let raw: Vec<f64> = (0..n_parents).map(|at| (n_parents as f64 + 0.5).ln() - (at as f64 + 1.0).ln()).collect();
+        let total: f64 = raw.iter().sum();
+        let weights: Vec<f64> = raw.iter().map(|weight| weight / total).collect();
+        let mu = 1.0 / weights.iter().map(|weight| weight * weight).sum::<f64>();
+        let c_sigma = (mu + 2.0) / (dims + mu + 5.0);
+        let c_one = 2.0 / ((dims + 1.3).powi(2) + mu);
+        Constants {
+            population,
+            weights,
+            n_effective: mu,
+            c_sigma,
+            damping: 1.0 + 2.0 * (((mu - 1.0) / (dims + 1.0)).sqrt() - 1.0).max(0.0) + c_sigma,
+            c_path: (4.0 + mu / dims) / (dims + 4.0 + 2.0 * mu / dims),
+            c_one,
+            c_mu: (1.0 - c_one).min(2.0 * (mu - 2.0 + 1.0 / mu) / ((dims + 2.0).powi(2) + mu)).max(0.0),
+            expected: dims.sqrt() * (1.0 - 1.0 / (4.0 * dims) + 1.0 / (21.0 * dims * dims)),
+        }
+    }
+
+    /// Σ w·of(draw) over the draws, the best first, as many numbers as a point has.
+    fn mean_of<'a>(&self, best: &[&'a Draw], of: impl Fn(&'a Draw) -> &'a [f64]) -> Vec<f64> {
+        let mut mean = vec![0.0; best.first().map_or(0, |draw| of(draw).len())];
+        for (draw, weight) in best.iter().zip(&self.weights) {
+            mean.iter_mut().zip(of(draw)).for_each(|(mean, value)| *mean += weight * value);
+        }
+        mean
+    }
 }
 
 impl CmaEs {
@@ -41,13 +104,13 @@ impl CmaEs {
         if !(start.iter().all(|value| value.is_finite()) && sigma.is_finite() && sigma > 0.0) {
             return Err(Error::usage("a search: expected a finite start and a positive step"));
         }
-        let identity: Vec<f64> = (0..n * n).map(|at| if at % (n + 1) == 0 { 1.0 } else { 0.0 }).collect();
         Ok(CmaEs {
             rng: ChaCha8Rng::seed_from_u64(seed),
+            constants: Constants::of(n),
             mean: start.to_vec(),
             sigma,
-            covariance: identity.clone(),
-            factor: identity,
+            covariance: Mat::identity(n, n),
+            factor: Mat::identity(n, n),
             step_path: vec![0.0; n],
             path: vec![0.0; n],
             generation: 0,
@@ -57,7 +120,7 @@ impl CmaEs {
 
     /// Points in a generation.
     pub fn population(&self) -> usize {
-        4 + (3.0 * (self.mean.len() as f64).ln()) as usize
+        self.constants.population
     }
 
     /// The middle of the next generation.
@@ -68,15 +131,14 @@ impl CmaEs {
     /// The next generation of points.
     pub fn ask(&mut self) -> Vec<Vec<f64>> {
         let n = self.mean.len();
-        self.asked = (0..self.population()).map(|_| (0..n).map(|_| normal(&mut self.rng)).collect()).collect();
-        let point = |z: &Vec<f64>| (0..n).map(|row| self.mean[row] + self.sigma * self.scaled(z, row)).collect();
+        self.asked.clear();
+        for _ in 0..self.constants.population {
+            let z: Vec<f64> = (0..n).map(|_| StandardNormal.sample(&mut self.rng)).collect();
+            self.asked.push(Draw { step: times(self.factor.as_ref(), &z), z });
+        }
+        let point =
+            |draw: &Draw| self.mean.iter().zip(&draw.step).map(|(mean, step)| mean + self.sigma * step).collect();
         self.asked.iter().map(point).collect()
-    }
-
-    /// Row `row` of A·z.
-    fn scaled(&self, z: &[f64], row: usize) -> f64 {
-        let n = self.mean.len();
-        (0..=row).map(|column| self.factor[row * n + column] * z[column]).sum()
     }
 
     /// What the points of the last [`CmaEs::ask`] are worth, in their order; less is better, a value that is no number is worst.
@@ -88,86 +150,53 @@ impl CmaEs {
         if values.len() != asked.len() || asked.is_empty() {
             return Err(Error::usage(format!("a search: expected {} values, found {}", asked.len(), values.len())));
         }
-        let n = self.mean.len();
-        let dims = n as f64;
+        let rank = |value: f64| if value.is_nan() { f64::INFINITY } else { value };
         let mut order: Vec<usize> = (0..values.len()).collect();
-        let rank = |at: usize| if values[at].is_nan() { f64::INFINITY } else { values[at] };
-        order.sort_by(|&a, &b| rank(a).total_cmp(&rank(b)));
-        let n_parents = values.len() / 2;
-        let raw: Vec<f64> = (0..n_parents).map(|at| (n_parents as f64 + 0.5).ln() - (at as f64 + 1.0).ln()).collect();
-        let total: f64 = raw.iter().sum();
-        let weights: Vec<f64> = raw.iter().map(|weight| weight / total).collect();
-        let mu = 1.0 / weights.iter().map(|weight| weight * weight).sum::<f64>();
-        let c_sigma = (mu + 2.0) / (dims + mu + 5.0);
-        let damping = 1.0 + 2.0 * (((mu - 1.0) / (dims + 1.0)).sqrt() - 1.0).max(0.0) + c_sigma;
-        let c_path = (4.0 + mu / dims) / (dims + 4.0 + 2.0 * mu / dims);
-        let c_one = 2.0 / ((dims + 1.3).powi(2) + mu);
-        let c_mu = (1.0 - c_one).min(2.0 * (mu - 2.0 + 1.0 / mu) / ((dims + 2.0).powi(2) + mu)).max(0.0);
-        let expected = dims.sqrt() * (1.0 - 1.0 / (4.0 * dims) + 1.0 / (21.0 * dims * dims));
-
-        let parents = || order.iter().zip(&weights);
-        let z_mean: Vec<f64> = (0..n).map(|row| parents().map(|(&at, weight)| weight * asked[at][row]).sum()).collect();
-        let steps: Vec<Vec<f64>> =
-            order[..n_parents].iter().map(|&at| (0..n).map(|row| self.scaled(&asked[at], row)).collect()).collect();
-        let step: Vec<f64> = (0..n).map(|row| self.scaled(&z_mean, row)).collect();
+        order.sort_by(|&a, &b| rank(values[a]).total_cmp(&rank(values[b])));
+        let best: Vec<&Draw> = order.iter().take(self.constants.weights.len()).map(|&at| &asked[at]).collect();
+        let step = self.constants.mean_of(&best, |draw| &draw.step);
         self.generation = self.generation.saturating_add(1);
-        let keep = (c_sigma * (2.0 - c_sigma) * mu).sqrt();
-        for (path, z) in self.step_path.iter_mut().zip(&z_mean) {
-            *path = (1.0 - c_sigma) * *path + keep * z;
-        }
-        let length = self.step_path.iter().map(|value| value * value).sum::<f64>().sqrt();
-        let decay = (1.0 - (1.0 - c_sigma).powf(2.0 * f64::from(self.generation))).sqrt();
-        let is_calm = length / decay < (1.4 + 2.0 / (dims + 1.0)) * expected;
-        let grow = if is_calm { (c_path * (2.0 - c_path) * mu).sqrt() } else { 0.0 };
-        for (path, step) in self.path.iter_mut().zip(&step) {
-            *path = (1.0 - c_path) * *path + grow * step;
-        }
-        let lost = if is_calm { 0.0 } else { c_one * c_path * (2.0 - c_path) };
-        for row in 0..n {
-            self.mean[row] += self.sigma * step[row];
-            for column in 0..n {
-                let spread: f64 =
-                    steps.iter().zip(&weights).map(|(step, weight)| weight * step[row] * step[column]).sum();
-                let entry = &mut self.covariance[row * n + column];
-                let one = self.path[row] * self.path[column];
-                *entry = (1.0 - c_one - c_mu + lost) * *entry + c_one * one + c_mu * spread;
-            }
-        }
-        self.sigma *= (c_sigma / damping * (length / expected - 1.0)).min(1.0).exp();
-        // Where rounding has made it indefinite the last factor serves for another generation.
-        if let Some(factor) = cholesky(&self.covariance, n) {
-            self.factor = factor;
-        }
+        let is_calm = self.follow(&self.constants.mean_of(&best, |draw| &draw.z), &step);
+        self.mean.iter_mut().zip(&step).for_each(|(mean, step)| *mean += self.sigma * step);
+        self.spread(&best, is_calm);
+        let Constants { c_sigma, damping, expected, .. } = self.constants;
+        self.sigma *= (c_sigma / damping * (norm(&self.step_path) / expected - 1.0)).min(1.0).exp();
         Ok(())
     }
-}
 
-/// A normal value by Box–Muller.
-fn normal(rng: &mut ChaCha8Rng) -> f64 {
-    let unit = 1.0 / 4_294_967_296.0;
-    // In (0, 1], so that the logarithm is finite.
-    let radius = (-2.0 * ((f64::from(rng.next_u32()) + 1.0) * unit).ln()).sqrt();
-    radius * (std::f64::consts::TAU * f64::from(rng.next_u32()) * unit).cos()
-}
+    /// Adds the mean step to both paths. Answers whether the step path is of ordinary length: the other one grows only then, so
+    /// that a step that is much too short does not stretch the covariance.
+    fn follow(&mut self, z: &[f64], step: &[f64]) -> bool {
+        let Constants { n_effective, c_sigma, c_path, expected, .. } = self.constants;
+        let blend = |path: &mut Vec<f64>, more: &[f64], rate: f64, is_added: bool| {
+            let scale = if is_added { (rate * (2.0 - rate) * n_effective).sqrt() } else { 0.0 };
+            path.iter_mut().zip(more).for_each(|(path, more)| *path = (1.0 - rate) * *path + scale * more);
+        };
+        blend(&mut self.step_path, z, c_sigma, true);
+        let begun = (1.0 - (1.0 - c_sigma).powf(2.0 * f64::from(self.generation))).sqrt();
+        let dims = self.mean.len() as f64;
+        let is_calm = norm(&self.step_path) / begun < (1.4 + 2.0 / (dims + 1.0)) * expected;
+        blend(&mut self.path, step, c_path, is_calm);
+        is_calm
+    }
 
-/// The lower factor of a symmetric \[n\]\[n\] matrix; `None` where it is not positive definite.
-fn cholesky(matrix: &[f64], n: usize) -> Option<Vec<f64>> {
-    let mut factor = vec![0.0; n * n];
-    for row in 0..n {
-        for column in 0..=row {
-            let known: f64 = (0..column).map(|at| factor[row * n + at] * factor[column * n + at]).sum();
-            let left = matrix[row * n + column] - known;
-            factor[row * n + column] = if row == column {
-                if !(left.is_finite() && left > 0.0) {
-                    return None;
-                }
-                left.sqrt()
-            } else {
-                left / factor[column * n + column]
-            };
+    /// Moves the covariance towards the path and the best steps. One that rounding has made indefinite is dropped, and the last
+    /// one serves for another generation.
+    fn spread(&mut self, best: &[&Draw], is_calm: bool) {
+        let Constants { c_path, c_one, c_mu, ref weights, .. } = self.constants;
+        let lost = if is_calm { 0.0 } else { c_one * c_path * (2.0 - c_path) };
+        let n = self.mean.len();
+        let covariance = Mat::from_fn(n, n, |i, j| {
+            let of_steps: f64 =
+                best.iter().zip(weights).map(|(draw, weight)| weight * draw.step[i] * draw.step[j]).sum();
+            let kept = (1.0 - c_one - c_mu + lost) * self.covariance[(i, j)];
+            kept + c_one * self.path[i] * self.path[j] + c_mu * of_steps
+        });
+        if let Ok(factor) = Llt::new(covariance.as_ref(), Side::Lower) {
+            self.factor = factor.L().to_owned();
+            self.covariance = covariance;
         }
     }
-    Some(factor)
 }
 
 #[cfg(test)]
@@ -192,6 +221,36 @@ mod tests {
         assert!(least(sphere, &[1.0; 8], 200) < 1e-8);
         assert!(least(ellipsoid, &[1.0; 5], 400) < 1e-8);
         assert!(least(rosenbrock, &[0.0; 4], 600) < 1e-6);
+    }
+
+    #[test]
+    fn noise_hides_little_of_where_it_is() {
+        let noise = std::cell::RefCell::new(ChaCha8Rng::seed_from_u64(5));
+        let noisy = |x: &[f64]| {
+            let sample: f64 = StandardNormal.sample(&mut *noise.borrow_mut());
+            x.iter().map(|x| (x - 0.3).powi(2)).sum::<f64>() + 0.01 * sample
+        };
+        let mut search = CmaEs::new(&[1.0; 8], 0.3, 3).unwrap();
+        for _ in 0..100 {
+            let values: Vec<f64> = search.ask().iter().map(|point| noisy(point)).collect();
+            search.tell(&values).unwrap();
+        }
+        // It began 8·0.7² = 3.9 away.
+        assert!(search.mean().iter().map(|x| (x - 0.3).powi(2)).sum::<f64>() < 0.05, "{:?}", search.mean());
+    }
+
+    #[test]
+    fn told_again_it_asks_for_the_same_points() {
+        let value = |x: &[f64]| x.iter().map(|x| (x - 2.0).abs()).sum::<f64>();
+        let run = || {
+            let mut search = CmaEs::new(&[0.0; 4], 1.0, 7).unwrap();
+            for _ in 0..30 {
+                let values: Vec<f64> = search.ask().iter().map(|point| value(point)).collect();
+                search.tell(&values).unwrap();
+            }
+            search.ask()
+        };
+        assert_eq!(run(), run());
     }
 
     #[test]

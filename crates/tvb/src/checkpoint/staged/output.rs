@@ -232,6 +232,11 @@ impl StagedOutput {
         self.is_scratch = true;
     }
 
+    /// Whether it is such a one.
+    pub fn is_scratch(&self) -> bool {
+        self.is_scratch
+    }
+
     /// Where to write: the partial file or folder, on the same disk as the final place.
     pub fn path(&self) -> &Path {
         &self.partial

@@ -1,7 +1,8 @@
 //! An evaluator's process: in a group of its own, so that it is ended with everything it started.
 
-use crate::error::Error;
-use std::process::{Child, Command, ExitStatus};
+use crate::error::{Error, Result};
+use std::ffi::OsStr;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// How often a running evaluator is looked at.
@@ -19,13 +20,31 @@ pub(super) const STDOUT_LINE_BYTES: usize = 1 << 20;
 /// A longer line of stderr is cut.
 pub(super) const STDERR_LINE_BYTES: usize = 1 << 13;
 
+/// Starts a command in a group of its own, with its output piped to us.
+///
+/// # Errors
+/// Usage: an empty command. Failed: it cannot be started.
+pub(super) fn start<S: AsRef<OsStr>>(words: &[S], stdin: Stdio) -> Result<Child> {
+    let Some((program, arguments)) = words.split_first() else {
+        return Err(Error::usage("an evaluator command expected, an empty one found"));
+    };
+    let program = program.as_ref();
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+    own_process_group(&mut command);
+    command.spawn().map_err(|error| {
+        Error::failed(format!("evaluator {}: could not be started: {error}", program.to_string_lossy()))
+            .hint("check the path after `--`")
+    })
+}
+
 #[cfg(unix)]
-pub(super) fn own_process_group(command: &mut Command) {
+fn own_process_group(command: &mut Command) {
     std::os::unix::process::CommandExt::process_group(command, 0);
 }
 
 #[cfg(not(unix))]
-pub(super) fn own_process_group(_command: &mut Command) {}
+fn own_process_group(_command: &mut Command) {}
 
 pub(super) fn end_process_group(child: &mut Child) {
     #[cfg(unix)]

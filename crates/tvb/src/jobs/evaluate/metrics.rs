@@ -16,12 +16,17 @@ pub fn parse_metrics(line: &str) -> std::result::Result<Metrics, String> {
     };
     let value: serde_json::Value = serde_json::from_str(line)
         .map_err(|_| format!("a JSON object of metrics on the last line of its stdout expected, {}", found()))?;
-    let object = value.as_object().ok_or_else(|| format!("a JSON object of metrics expected, {}", found()))?;
-    let metrics: Metrics = object.iter().filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect();
-    if metrics.is_empty() {
-        return Err(format!("at least one metric that is a number expected, {}", found()));
+    if !value.is_object() {
+        return Err(format!("a JSON object of metrics expected, {}", found()));
     }
-    Ok(metrics)
+    metrics_in(&value).ok_or_else(|| format!("at least one metric that is a number expected, {}", found()))
+}
+
+/// The members of an object that are numbers; `None` where there are none.
+pub(super) fn metrics_in(value: &serde_json::Value) -> Option<Metrics> {
+    let members = value.as_object()?.iter();
+    let metrics: Metrics = members.filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect();
+    (!metrics.is_empty()).then_some(metrics)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::child::{
     LINGER, POLL_INTERVAL, SIGNAL_LAG, STDERR_LINE_BYTES, STDERR_LINES, STDOUT_LINE_BYTES, becomes_true,
-    end_process_group, failure, own_process_group, was_stopped,
+    end_process_group, failure, start, was_stopped,
 };
 use super::evaluator::{CHECKPOINT, Evaluator, SCALE};
 use super::metrics::{Metrics, parse_metrics};
@@ -11,7 +11,7 @@ use crate::jobs::child_output::Lines;
 use crate::progress::Progress;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// Runs it on one checkpoint.
@@ -31,16 +31,7 @@ pub(super) fn run(
         )));
     }
     let words: Vec<OsString> = evaluator.command.iter().map(|word| filled(word, checkpoint, scale)).collect();
-    let Some((program, arguments)) = words.split_first() else {
-        return Err(Error::usage("an evaluator command expected, an empty one found"));
-    };
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    own_process_group(&mut command);
-    let mut child = command.spawn().map_err(|error| {
-        Error::failed(format!("evaluator {}: could not be started: {error}", program.to_string_lossy()))
-            .hint("check the path after `--`")
-    })?;
+    let mut child = start(&words, Stdio::null())?;
     let out = Lines::of(child.stdout.take(), 1, STDOUT_LINE_BYTES);
     let err = Lines::of(child.stderr.take(), STDERR_LINES, STDERR_LINE_BYTES);
     let status = wait(evaluator.timeout, &mut child, progress, || out.is_at_end() && err.is_at_end());
@@ -141,6 +132,7 @@ enum Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(unix)]
     use crate::progress::Silent;
 
     #[test]

@@ -6,9 +6,9 @@
 
 use super::child::{
     LINGER, POLL_INTERVAL, SIGNAL_LAG, STDERR_LINE_BYTES, STDERR_LINES, STDOUT_LINE_BYTES, becomes_true,
-    end_process_group, failure, own_process_group, was_stopped,
+    end_process_group, failure, start, was_stopped,
 };
-use super::metrics::{Metrics, parse_metrics};
+use super::metrics::{Metrics, metrics_in};
 use crate::error::{Error, Result};
 use crate::jobs::child_output::Lines;
 use crate::progress::Progress;
@@ -16,7 +16,7 @@ use crate::shown::{escaped, shown_path};
 use serde_json::Value;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// Answers that are kept to be looked at; more than one is wrong already.
@@ -49,16 +49,7 @@ impl Server {
     /// # Errors
     /// Usage: an empty command. Failed: it cannot be started.
     pub(super) fn start(words: &[String]) -> Result<Server> {
-        let Some((program, arguments)) = words.split_first() else {
-            return Err(Error::usage("an evaluator command expected, an empty one found"));
-        };
-        let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        own_process_group(&mut command);
-        let mut child = command.spawn().map_err(|error| {
-            Error::failed(format!("evaluator {program}: could not be started: {error}"))
-                .hint("check the path after `--`")
-        })?;
+        let mut child = start(words, Stdio::piped())?;
         let stdin = child.stdin.take();
         if let Some(stdin) = &stdin {
             never_block(stdin);
@@ -90,12 +81,9 @@ impl Server {
         let (mut n_sent, mut is_shut, mut ended) = (0, false, None);
         loop {
             if n_sent < line.len() && !is_shut {
-                let rest = line.get(n_sent..).unwrap_or_default();
-                match self.stdin.as_mut().map_or(Ok(0), |stdin| stdin.write(rest)) {
-                    Ok(0) => is_shut = true,
-                    Ok(n) => n_sent += n,
-                    Err(error) if is_for_later(&error) => {}
-                    Err(_) => is_shut = true,
+                match self.send(line.get(n_sent..).unwrap_or_default()) {
+                    Some(n) => n_sent += n,
+                    None => is_shut = true,
                 }
             }
             // In this order: what was there before its end is taken.
@@ -127,18 +115,18 @@ impl Server {
                 std::thread::sleep(POLL_INTERVAL);
             }
             if let Some(limit) = timeout.filter(|limit| started.elapsed() > *limit) {
-                let half = self.out.as_ref().map_or(String::new(), Lines::unfinished);
-                let half = match half.is_empty() {
-                    true => String::new(),
-                    false => format!(", with a line begun and not ended: {}", cut(&half)),
-                };
-                let what = format!(
-                    "took more than {} s for {} and was ended{half}",
-                    limit.as_secs_f64(),
-                    shown_path(checkpoint)
-                );
-                return Err(self.fail(&what).hint("--timeout gives it longer; an answer must be flushed"));
+                return Err(self.took_too_long(limit, checkpoint));
             }
+        }
+    }
+
+    /// Writes what its stdin takes now, and answers how much that was; `None` where it takes no more.
+    fn send(&mut self, bytes: &[u8]) -> Option<usize> {
+        match self.stdin.as_mut()?.write(bytes) {
+            Ok(0) => None,
+            Ok(n) => Some(n),
+            Err(error) if is_for_later(&error) => Some(0),
+            Err(_) => None,
         }
     }
 
@@ -180,6 +168,18 @@ impl Server {
             return Error::interrupted();
         }
         self.fail(&format!("an answer for {} expected, it ended instead ({status})", shown_path(checkpoint))).hint(HINT)
+    }
+
+    /// It was silent, or never ended its line.
+    fn took_too_long(&mut self, limit: Duration, checkpoint: &Path) -> Error {
+        let begun = self.out.as_ref().map_or(String::new(), Lines::unfinished);
+        let begun = match begun.is_empty() {
+            true => String::new(),
+            false => format!(", with a line begun and not ended: {}", cut(&begun)),
+        };
+        let (limit, checkpoint) = (limit.as_secs_f64(), shown_path(checkpoint));
+        self.fail(&format!("took more than {limit} s for {checkpoint} and was ended{begun}"))
+            .hint("--timeout gives it longer; an answer must be flushed")
     }
 
     /// Ends it, for what its stderr says.
@@ -228,7 +228,7 @@ fn parse_answer(answer: &str, checkpoint: &Path) -> std::result::Result<Metrics,
     {
         return Err(format!("the answer for this checkpoint expected, one for {} found", cut(named)));
     }
-    parse_metrics(answer)
+    metrics_in(&value).ok_or_else(|| format!("at least one metric that is a number expected, {} found", cut(answer)))
 }
 
 /// A text of the evaluator's as a message shows it.
@@ -350,7 +350,7 @@ mod tests {
     fn nothing_of_it_is_left_when_it_is_dropped_or_stopped() {
         // What `ps` says of one that is dead begins with Z until its parent has fetched it.
         let is_gone = |pid: f64| {
-            let said = Command::new("ps").args(["-o", "stat=", "-p", &pid.to_string()]).output().unwrap();
+            let said = std::process::Command::new("ps").args(["-o", "stat=", "-p", &pid.to_string()]).output().unwrap();
             said.stdout.is_empty() || said.stdout.starts_with(b"Z")
         };
         let evaluator = serving("sleep 60 >&- 2>&- & read x; echo \"{\\\"pid\\\": $!}\"; read x; sleep 60");
