@@ -49,7 +49,7 @@ fn one_row(engine: &CpuEngine, rate: Rate, n_tasks: usize) {
     };
     let bytes: Vec<u8> = (0..layout.n_bytes / 4).flat_map(|_| (next() * 1e-2).to_le_bytes()).collect();
     let q = 1.0 / (n_tasks as f32).sqrt();
-    let code = Code { rate, kept_rate: Rate::Eight, kept: vec![q; n_tasks], n_kept: 1, seed: 1 };
+    let code = Code { rate, kept_rate: Rate::Eight, kept: vec![q; n_tasks], n_kept: 1, n_carried: 0, seed: 1 };
     let mut codes = Codes::default();
     let coding = best(engine, &code, Chunk { layout: &layout, bytes: &bytes }, &mut codes);
 

@@ -91,7 +91,8 @@ impl Speed {
         let chunk = Chunk { layout: &layout, bytes: &bytes };
         let n_code_bytes = n_blocks(n_rows) * (4 * rate.words() + 2);
         for n_kept in [0, 1] {
-            let work = Code { rate, kept_rate: Rate::Eight, kept: vec![0.3; n_tasks * n_kept], n_kept, seed: 1 };
+            let work =
+                Code { rate, kept_rate: Rate::Eight, kept: vec![0.3; n_tasks * n_kept], n_kept, n_carried: 0, seed: 1 };
             self.row(
                 &format!("code {} bits T={n_tasks}, {n_kept} shared", rate.name()),
                 &work,

@@ -14,6 +14,9 @@
 //! What single tasks lack (r_t = y_t − ŷ_t) is projected on K orthonormal directions q_k over the tasks, and Σ_t q_tk·r_t is coded
 //! as shared column k; a task then decodes to ŷ_t + Σ_k q_tk·ê_k. Every expression in the span of the q_k keeps only the error of
 //! the shared columns.
+//!
+//! Where tasks join others that are coded already, the originals of those are gone; their shared columns are *carried*: columns of
+//! the chunk that add themselves to what the new shared columns hold.
 
 use crate::check::check_columns;
 use crate::chunk::ChunkLayout;
@@ -32,6 +35,9 @@ pub struct Code {
     pub kept_rate: Rate,
     /// Q, row-major \[n_tasks, n_kept\]: orthonormal columns; empty where nothing is kept.
     pub kept: Vec<f32>,
+    /// How many of the chunk's last columns are *carried*: not coded by themselves, but added as they are to what the shared
+    /// columns hold, by their rows of Q. So shared columns of before go on where tasks join. On the CPU alone.
+    pub n_carried: usize,
     /// K.
     pub n_kept: usize,
     /// Where the signs come from.
@@ -48,6 +54,9 @@ pub struct Codes {
     pub scales: Vec<u16>,
     /// \[n_segments, n_tasks\]: what came out of each task.
     pub measured: Vec<Measured>,
+    /// \[n_segments, n_kept\]: ‖z − ẑ‖² of each shared column's target z, of the rotated elements as [`Measured`] is. Nothing from a
+    /// GPU.
+    pub lost: Vec<f64>,
 }
 
 /// Sums over one segment of one task, of the rotated elements (256 times those of the elements themselves). Not finite where
@@ -82,11 +91,11 @@ impl Work for Code {
     }
 
     fn runs_on_gpu(&self, _: &ChunkLayout) -> bool {
-        self.n_kept <= MOST_KEPT
+        self.n_kept <= MOST_KEPT && self.n_carried == 0
     }
 
     fn check(&self, n_tasks: usize) -> Result<(), KernelError> {
-        check_columns(1, n_tasks)?;
+        check_columns(1 + self.n_carried, n_tasks)?;
         let expected = n_tasks.checked_mul(self.n_kept).ok_or(KernelError::TooLarge { what: "weights" })?;
         if self.kept.len() != expected {
             return Err(KernelError::WeightCount { expected, found: self.kept.len() });

@@ -283,7 +283,7 @@ mod tests {
 
     fn code(rate: Rate) -> Code {
         let kept = vec![1.0 / (N_TASKS as f32).sqrt(); N_TASKS];
-        Code { rate, kept_rate: Rate::Eight, kept, n_kept: 1, seed: 1 << 40 | 5 }
+        Code { rate, kept_rate: Rate::Eight, kept, n_kept: 1, n_carried: 0, seed: 1 << 40 | 5 }
     }
 
     fn coded(code: &Code, n_rows: usize) -> Vec<Codes> {

@@ -171,7 +171,7 @@ const RATES: [Rate; 2] = [Rate::Signs, Rate::Four];
 /// How T tasks are coded: the sum of all is kept at 3 bits, as `tvb compress` does.
 pub(super) fn code(rate: Rate, n_tasks: usize) -> Code {
     let kept = vec![1.0 / (n_tasks as f32).sqrt(); n_tasks];
-    Code { rate, kept_rate: Rate::Eight, kept, n_kept: 1, seed: 0 }
+    Code { rate, kept_rate: Rate::Eight, kept, n_kept: 1, n_carried: 0, seed: 0 }
 }
 
 /// Weights of both signs, none of them zero.

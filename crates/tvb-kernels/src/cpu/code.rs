@@ -27,7 +27,7 @@ impl OnCpu for Code {
         scratch: &mut Scratch,
         out: &mut Codes,
     ) -> Result<(), KernelError> {
-        let n_tasks = chunk.layout.n_tasks();
+        let n_tasks = chunk.layout.n_tasks().saturating_sub(self.n_carried);
         let (words, kept_words) =
             (Code::words_per_column(self.rate, chunk.layout), Code::words_per_column(self.kept_rate, chunk.layout));
         let scales = Code::scales_per_column(chunk.layout);
@@ -38,6 +38,8 @@ impl OnCpu for Code {
         out.scales.resize(n_scales, 0);
         out.measured.clear();
         out.measured.resize(chunk.layout.segments.len() * n_tasks, Measured::default());
+        out.lost.clear();
+        out.lost.resize(chunk.layout.segments.len() * self.n_kept, 0.0);
         arch.dispatch(CodeChunk { code: self, chunk, panels: &mut scratch.panels, words, kept_words, scales, out });
         Ok(())
     }
@@ -91,7 +93,8 @@ impl CodeChunk<'_> {
     #[inline(always)]
     fn panel<S: Simd>(&mut self, simd: S, panel: Panel, part: (u32, u32)) {
         let code = self.code;
-        let (n_tasks, n_kept) = (self.chunk.layout.n_tasks(), code.n_kept);
+        let (n_columns, n_kept) = (self.chunk.layout.n_tasks(), code.n_kept);
+        let n_tasks = n_columns.saturating_sub(code.n_carried);
         let Panels {
             base,
             zeros,
@@ -106,9 +109,9 @@ impl CodeChunk<'_> {
             scaled,
             words,
         } = &mut *self.panels;
-        let rotated = rotated.at_least((n_tasks + n_kept) * PANEL);
+        let rotated = rotated.at_least((n_columns + n_kept) * PANEL);
         let decoded = decoded.at_least((n_tasks + n_kept) * PANEL);
-        let (tasks, lacking) = rotated.split_at_mut(n_tasks * PANEL);
+        let (tasks, lacking) = rotated.split_at_mut(n_columns * PANEL);
         lacking.fill(0.0);
         let nothing = &zeros.at_least(PANEL)[..panel.n_rows];
         let base = &mut base.at_least(PANEL)[..panel.n_rows];
@@ -124,7 +127,7 @@ impl CodeChunk<'_> {
         let spread = spread.at_least(PANEL);
         task_scales.clear();
         let mut coded = Coded { simd, part, panel, scaled, words };
-        for task in 0..n_tasks {
+        for task in 0..n_columns {
             let (bytes, Slice { dtype, is_delta, .. }) = match self.chunk.layout.factors_of(panel.segment, task + 1) {
                 Some(factors) => {
                     let formed = &mut formed.at_least(PANEL)[..panel.n_rows];
@@ -152,6 +155,12 @@ impl CodeChunk<'_> {
                     rotate(simd, spread, signs, y)
                 }
             };
+            if task >= n_tasks {
+                for (kept, lacking) in lacking.chunks_exact_mut(PANEL).enumerate() {
+                    add_weighted(simd, code.kept[task * n_kept + kept], y, lacking);
+                }
+                continue;
+            }
             let is_signs = code.rate == Rate::Signs;
             let levels = &mut decoded[task * PANEL..][..if is_signs { 0 } else { PANEL }];
             let to = Target {
@@ -176,6 +185,7 @@ impl CodeChunk<'_> {
             let scales = &mut self.out.scales[(n_tasks + kept) * self.scales..][..self.scales];
             let to = Target { words, scales };
             let scaled = coded.column(code.kept_rate, Scaling::LeastSquares, y, &sums, hat, to);
+            self.out.lost[panel.segment * n_kept + kept] += scaled.lost(&sums.energy);
             for line in hat.chunks_exact_mut(BLOCKS) {
                 for (value, scale) in line.iter_mut().zip(scaled.scales) {
                     *value *= scale;
@@ -381,6 +391,20 @@ fn along<S: Simd, const SIGNS: bool>(simd: S, y: &[f32], levels: &[f32], shared:
         }
     }
     found
+}
+
+impl Scaled {
+    /// ‖y − s·c‖² = ‖y‖² − 2s⟨y, c⟩ + s²⟨c, c⟩ of all blocks, with the squared lengths of y. The sums of each block were formed in
+    /// f32, which may leave a code that loses nothing a little below zero.
+    fn lost(&self, energy: &[f32; BLOCKS]) -> f64 {
+        let lost = |block: usize| {
+            let scale = f64::from(self.scales[block]);
+            let [energy, with_y, squares] =
+                [energy[block], self.products.with_y[block], self.products.squares[block]].map(f64::from);
+            (energy - 2.0 * scale * with_y + scale * scale * squares).max(0.0)
+        };
+        (0..BLOCKS).map(lost).sum()
+    }
 }
 
 impl Measured {

@@ -132,7 +132,8 @@ impl OnGpu for Code {
     }
 
     fn collect(parts: &CodeParts, readback: Readback<'_>, out: &mut Codes) -> Result<(), KernelError> {
-        let Codes { words, scales, measured } = out;
+        let Codes { words, scales, measured, lost } = out;
+        lost.clear();
         words.clear();
         words.extend(readback.words(parts.words.clone())?.iter().map(|word| u32::from_le_bytes(*word)));
         scales.clear();
@@ -172,7 +173,14 @@ mod tests {
             n_bytes: 4,
             ..ChunkLayout::default()
         };
-        let code = Code { rate: Rate::Signs, kept_rate: Rate::Four, kept: vec![0.0; 2 * n_tasks], n_kept: 2, seed: 1 };
+        let code = Code {
+            rate: Rate::Signs,
+            kept_rate: Rate::Four,
+            kept: vec![0.0; 2 * n_tasks],
+            n_kept: 2,
+            n_carried: 0,
+            seed: 1,
+        };
         let plan = code.plan(&layout, Shape::LARGE, 1).expect("a sound layout");
         let mut dispatches = Vec::new();
         let mut n_marks = 0;

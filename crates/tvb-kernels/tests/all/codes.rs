@@ -59,7 +59,14 @@ pub(crate) fn gaussian_tasks(segments: &[usize], n_tasks: usize) -> Made {
 pub(crate) fn code(rate: Rate, kept: Option<Rate>, n_tasks: usize) -> Code {
     let n_kept = usize::from(kept.is_some());
     let q = 1.0 / (n_tasks as f32).sqrt();
-    Code { rate, kept_rate: kept.unwrap_or(Rate::Signs), kept: vec![q; n_tasks * n_kept], n_kept, seed: 42 }
+    Code {
+        rate,
+        kept_rate: kept.unwrap_or(Rate::Signs),
+        kept: vec![q; n_tasks * n_kept],
+        n_kept,
+        n_carried: 0,
+        seed: 42,
+    }
 }
 
 pub(crate) fn coded(engine: &CpuEngine, made: &Made, code: &Code) -> Codes {

@@ -113,7 +113,7 @@ fn check(engine: &GpuEngine, made: &Made, code: &Code) {
 
 fn kept_twice(rate: Rate, kept_rate: Rate, n_tasks: usize) -> Code {
     let mut random = Random(3);
-    Code { rate, kept_rate, kept: random.weights(2 * n_tasks), n_kept: 2, seed: 1 << 40 | 7 }
+    Code { rate, kept_rate, kept: random.weights(2 * n_tasks), n_kept: 2, n_carried: 0, seed: 1 << 40 | 7 }
 }
 
 #[test]

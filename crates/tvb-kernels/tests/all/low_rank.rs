@@ -67,7 +67,7 @@ fn factors_in_a_chunk_are_the_rows_that_they_form() {
         base: Base::Added,
         dtype: Some(Dtype::F32),
     };
-    let code = Code { rate: Rate::Four, kept_rate: Rate::Eight, kept: vec![1.0; 3], n_kept: 1, seed: 9 };
+    let code = Code { rate: Rate::Four, kept_rate: Rate::Eight, kept: vec![1.0; 3], n_kept: 1, n_carried: 0, seed: 9 };
     for formats in [Formats::All(Dtype::F32), Formats::All(Dtype::Bf16), Formats::All(Dtype::F64), Formats::Mixed] {
         let [factored, formed] = chunks(formats);
         fn on_cpu<W: Work>(engine: &CpuEngine, work: &W, made: &Made) -> W::Output {

@@ -54,7 +54,8 @@ fn run(engine: &GpuEngine, of: Of, dtype: Dtype) -> Result<(), KernelError> {
             done(engine, &work, &made)
         }
         Of::Code => {
-            let work = Code { rate: Rate::Four, kept_rate: Rate::Four, kept: Vec::new(), n_kept: 0, seed: 1 };
+            let work =
+                Code { rate: Rate::Four, kept_rate: Rate::Four, kept: Vec::new(), n_kept: 0, n_carried: 0, seed: 1 };
             done(engine, &work, &made)
         }
         Of::Decode => {

@@ -11,6 +11,7 @@ use crate::ops::Grams;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use std::path::Path;
+use tvb_kernels::triangle_len;
 
 /// The file's name inside a basis folder.
 pub const FILE_NAME: &str = crate::checkpoint::names::COEFFICIENTS;
@@ -34,6 +35,55 @@ pub struct StoredCoefficients {
     pub recovered: Matrix,
     /// Eigenvalues of the Gram matrix of everything, descending; empty where it is unknown.
     pub eigenvalues: Vec<f64>,
+    /// How far entries of the Gram matrix of everything may be off; `None` where all of it is exact.
+    pub gram_errors: Option<GramErrors>,
+}
+
+/// How far the entries of a Gram matrix that are estimates may be off, both \[T, T\] and 0 where an entry is exact.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GramErrors {
+    /// Standard errors.
+    pub standard: Matrix,
+    /// What no entry is off by more than; infinite where that is not known.
+    pub bound: Matrix,
+}
+
+impl GramErrors {
+    /// All exact.
+    pub fn none(n_tasks: usize) -> GramErrors {
+        GramErrors { standard: Matrix::zeros(n_tasks, n_tasks), bound: Matrix::zeros(n_tasks, n_tasks) }
+    }
+
+    /// Whether the inner product of two tasks is an estimate.
+    pub fn is_estimate(&self, i: usize, j: usize) -> bool {
+        self.bound[(i, j)] > 0.0 || self.standard[(i, j)] > 0.0
+    }
+
+    /// Pairs of tasks whose inner product is an estimate.
+    pub fn n_pairs(&self) -> usize {
+        let n = self.standard.n_rows();
+        (0..n).map(|i| (0..i).filter(|&j| self.is_estimate(i, j)).count()).sum()
+    }
+
+    /// The same of some of the tasks, in the order given.
+    #[must_use]
+    pub fn subset(&self, tasks: &[usize]) -> GramErrors {
+        let n = tasks.len();
+        let of = |matrix: &Matrix| Matrix::from_fn(n, n, |i, j| matrix[(tasks[i], tasks[j])]);
+        GramErrors { standard: of(&self.standard), bound: of(&self.bound) }
+    }
+
+    fn check(&self) -> Result<()> {
+        for (word, matrix) in [("gram_error", &self.standard), ("gram_bound", &self.bound)] {
+            let n = matrix.n_rows();
+            let entries = || (0..n).flat_map(|i| (0..n).map(move |j| (i, j)));
+            if let Some(at) = entries().find(|&at| matrix[at].is_nan() || matrix[at] < 0.0) {
+                let found = matrix[at];
+                return Err(Error::rejected(format!("tensor {word}: numbers from 0 on expected, {found} found")));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What is written beside the Gram matrices.
@@ -51,18 +101,37 @@ pub struct Solution<'a> {
     pub recovered: Option<&'a Matrix>,
     /// Eigenvalues of the Gram matrix, descending; empty where it is unknown.
     pub eigenvalues: &'a [f64],
+    /// How far entries of the Gram matrix may be off, where some are estimates.
+    pub gram_errors: Option<&'a GramErrors>,
+}
+
+/// Gram matrices as they are written: \[n_slots\] packed lower triangles of n_tasks.
+#[derive(Clone, Copy, Debug)]
+pub struct Triangles<'a> {
+    /// T.
+    pub n_tasks: usize,
+    /// [n_slots, T(T+1)/2].
+    pub values: &'a [f64],
+}
+
+impl<'a> Triangles<'a> {
+    /// Those of a Gram pass.
+    pub fn of(grams: &'a Grams) -> Triangles<'a> {
+        Triangles { n_tasks: grams.n_tasks(), values: &grams.triangles }
+    }
 }
 
 /// Writes the file into a basis folder that is being made.
 ///
 /// # Errors
 /// Failed: the system cannot write.
-pub fn write(folder: &Path, grams: Option<&Grams>, solution: &Solution<'_>) -> Result<FileRecord> {
+pub fn write(folder: &Path, grams: Option<Triangles<'_>>, solution: &Solution<'_>) -> Result<FileRecord> {
     const NAME: &str = StoredTensors::NAME;
     let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
     if let Some(grams) = grams {
-        let n = grams.n_tasks();
-        tensors.push(("gram".into(), vec![grams.n_slots(), n, n], full_matrices(&grams.triangles, n)));
+        let n = grams.n_tasks;
+        let n_slots = grams.values.len() / triangle_len(n).max(1);
+        tensors.push(("gram".into(), vec![n_slots, n, n], full_matrices(grams.values, n)));
     }
     let matrices = [
         ("encode", Some(solution.encode)),
@@ -70,6 +139,8 @@ pub fn write(folder: &Path, grams: Option<&Grams>, solution: &Solution<'_>) -> R
         ("mix", solution.mix),
         ("kept", solution.kept),
         ("recovered", solution.recovered),
+        ("gram_error", solution.gram_errors.map(|errors| &errors.standard)),
+        ("gram_bound", solution.gram_errors.map(|errors| &errors.bound)),
     ];
     for (word, matrix) in matrices.into_iter().filter_map(|(word, matrix)| Some((word, matrix?))) {
         tensors.push((format!("{word}.{NAME}"), vec![matrix.n_rows(), matrix.n_columns()], matrix_bytes(matrix)));
@@ -132,6 +203,14 @@ fn parse(file: &mut MatrixFile<'_>, manifest: &Manifest) -> Result<StoredCoeffic
     if !recovered.is_finite() {
         return Err(Error::rejected(format!("tensor recovered.{name}: finite numbers expected, others found")));
     }
+    let gram_errors = match manifest.estimates {
+        Some(_) => Some(GramErrors {
+            standard: matrix(file, &format!("gram_error.{name}"), n_tasks, n_tasks, false)?,
+            bound: matrix(file, &format!("gram_bound.{name}"), n_tasks, n_tasks, false)?,
+        }),
+        None => None,
+    };
+    gram_errors.iter().try_for_each(GramErrors::check)?;
     let mut grams = Vec::new();
     if let Some(gram) = file.tensor("gram").cloned() {
         if !matches!(gram.shape[..], [_, rows, columns] if rows == n_tasks && columns == n_tasks) {
@@ -150,7 +229,7 @@ fn parse(file: &mut MatrixFile<'_>, manifest: &Manifest) -> Result<StoredCoeffic
             }
         })?;
     }
-    Ok(StoredCoefficients { grams, encode, decode, mix, kept, recovered, eigenvalues })
+    Ok(StoredCoefficients { grams, encode, decode, mix, kept, recovered, eigenvalues, gram_errors })
 }
 
 fn find(file: &MatrixFile<'_>, name: &str) -> Result<Tensor> {

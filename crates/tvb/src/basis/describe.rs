@@ -1,9 +1,9 @@
 //! Fills in `basis.json` from the Gram matrices and what the solver found.
 
 use super::manifest::{
-    AdditionRecord, AtomRecord, BaseRecord, CODE, CODED_VERSION, CodedRecord, CodedTensor, FORMAT, FactorsRecord,
-    Fidelity, FileRecord, GENERATOR, GeneratedRecord, Manifest, MethodRecord, PLAIN_VERSION, StoredTensors, TaskRecord,
-    VERSION,
+    AdditionRecord, AtomRecord, BaseRecord, CODE, CODED_VERSION, CodedRecord, CodedTensor, FITTED_VERSION, FORMAT,
+    FactorsRecord, Fidelity, FileRecord, GENERATOR, GeneratedRecord, Manifest, MethodRecord, PLAIN_VERSION,
+    StoredTensors, TaskRecord,
 };
 use super::seal::UNSEALED;
 use crate::columns::coded::is_coded;
@@ -73,7 +73,7 @@ pub fn describe(described: &Described<'_>, atoms: Vec<AtomRecord>, coefficients:
     Manifest {
         format: FORMAT.into(),
         version: match (grams.fit.is_plain() && factors.is_none(), codes) {
-            (false, _) => VERSION,
+            (false, _) => FITTED_VERSION,
             (true, Some(_)) => CODED_VERSION,
             (true, None) => PLAIN_VERSION,
         },
@@ -108,6 +108,8 @@ pub fn describe(described: &Described<'_>, atoms: Vec<AtomRecord>, coefficients:
         addition: Some(AdditionRecord { projected: fidelity(assessment.projected), sum: fidelity(assessment.sum) }),
         diagnostics: diagnostics(&solved.gram, assessment, dtype, codes.as_ref()),
         notes,
+        history: Vec::new(),
+        estimates: None,
     }
 }
 
@@ -181,6 +183,7 @@ fn coded_record(codes: &DescribedCodes<'_>, grams: &Grams) -> CodedRecord {
         kept: codes.kept.clone(),
         seed: *seed,
         tensors: stored.map(tensor).collect(),
+        kept_errors: Vec::new(),
     }
 }
 

@@ -1,7 +1,9 @@
 //! `basis.json`: everything about a basis that is small, readable by people and other programs.
 
-pub use super::adapter_records::{FactorTensor, FactorsRecord, FormRecord, ModuleRecord, SharedRecord};
 use super::head::{Head, Scalar};
+pub use super::history::{Estimates, Event, Happened};
+use super::records::list_of_one;
+pub use super::records::*;
 use super::seal;
 use crate::checkpoint::Dtype;
 use crate::columns::coded::is_coded;
@@ -10,7 +12,7 @@ use crate::columns::left_out::{LeftOut, Skipped};
 use crate::columns::tasks::check_names;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::ops::{countable_rows, dtype_name};
+use crate::ops::countable_rows;
 use crate::solve::Method;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -21,9 +23,12 @@ use tvb_kernels::{MAX_TASKS, Rate};
 pub const FILE_NAME: &str = crate::checkpoint::names::MANIFEST;
 /// What [`Manifest::format`] must say.
 pub const FORMAT: &str = "tvb-basis";
-/// The newest version that this program writes and reads: of a basis of factors, or with tied tensors or common rows, which an
-/// older program would write to the base as if they were whole.
-pub const VERSION: u32 = 3;
+/// The newest version that this program writes and reads: of a basis that tasks have joined or left, whose errors an older program
+/// would take for smaller than they are.
+pub const VERSION: u32 = 4;
+/// What a basis of factors is, or one with tied tensors or common rows, which an older program would write to the base as if they
+/// were whole.
+pub const FITTED_VERSION: u32 = 3;
 /// What a basis of codes is that fits its base by names alone.
 pub const CODED_VERSION: u32 = 2;
 /// What a basis without codes is: programs of the first version read it.
@@ -86,179 +91,12 @@ pub struct Manifest {
     pub diagnostics: serde_json::Value,
     /// What the user should know of how it was made.
     pub notes: Vec<String>,
-}
-
-/// How B and W were found.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct MethodRecord {
-    /// As `--method` spells it.
-    pub name: String,
-    /// Its options.
-    pub options: serde_json::Value,
-}
-
-/// The base a basis belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BaseRecord {
-    /// Where it was.
-    pub source: String,
-    /// Digest of its tensors that took part; unknown for imported bases, and where adapters did not need it.
-    pub fingerprint: Option<Digest>,
-}
-
-/// One task.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TaskRecord {
-    /// Its name.
-    pub name: String,
-    /// Where its fine-tune was; unknown for imported bases.
-    pub source: Option<String>,
-    /// Digest of its tensors that took part.
-    pub fingerprint: Option<Digest>,
-    /// ‖τt‖.
-    pub norm: Option<f64>,
-    /// ‖τ̂t − τt‖²/‖τt‖², before storage rounding.
-    pub relative_error: Option<f64>,
-    /// ⟨τt, τ̂t⟩/‖τt‖²: 1 is right, less is shrunk.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gain: Option<f64>,
-    /// ‖τ̂t − gain·τt‖²/‖τt‖².
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub noise: Option<f64>,
-}
-
-/// The tensors that the atoms have.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoredTensors {
-    /// [`StoredTensors::NAME`]; ends the names of the matrices in the coefficients' file.
-    pub name: String,
-    /// Their names, in the base's file order.
-    pub tensors: Vec<String>,
-    /// How many atoms are stored.
-    pub n_atoms: usize,
-}
-
-impl StoredTensors {
-    /// The name this program gives.
-    pub const NAME: &str = "model";
-}
-
-/// Version 1 has a list here, for bases with one B and W for each of several groups of tensors, which no program writes.
-mod list_of_one {
-    use super::StoredTensors;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(stored: &StoredTensors, serializer: S) -> Result<S::Ok, S::Error> {
-        [stored].serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StoredTensors, D::Error> {
-        let groups = Vec::<StoredTensors>::deserialize(deserializer)?;
-        let n_groups = groups.len();
-        let expected = || serde::de::Error::custom(format!("\"groups\": one group expected, {n_groups} found"));
-        let [one] = <[StoredTensors; 1]>::try_from(groups).map_err(|_| expected())?;
-        Ok(one)
-    }
-}
-
-/// One atom: a state dict of deltas, in one file or in shards.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AtomRecord {
-    /// The file, or the index of the shards, inside the basis folder.
-    pub file: String,
-    /// The shards where there are any.
+    /// How it came to be what it is, oldest first; nothing in a basis that was made in one go.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub shards: Vec<String>,
-    /// Bytes of all its data files.
-    pub bytes: u64,
-    /// Digest over headers and tensor digests, in file order.
-    pub checksum: Digest,
-    /// How its elements are stored.
-    #[serde(with = "dtype_name")]
-    pub dtype: Dtype,
-}
-
-/// The generator that this program has.
-pub const GENERATOR: &str = "chacha8-box-muller";
-
-/// Atoms that are made from a seed; the matrix that makes them orthonormal is among the coefficients.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GeneratedRecord {
-    /// [`GENERATOR`].
-    pub generator: String,
-    /// Its seed.
-    pub seed: u64,
-    /// M.
-    pub n_atoms: usize,
-    /// Shapes of the stored tensors, in their order.
-    pub shapes: Vec<Vec<usize>>,
-}
-
-/// How atoms are coded. The last `n_kept` of the listed atoms are the shared columns.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CodedRecord {
-    /// [`CODE`].
-    pub code: String,
-    /// Bits an element of the atoms' own columns, as `--bits` spells it.
-    pub bits: String,
-    /// The same of the shared columns.
-    pub kept_bits: String,
-    /// K: how many columns are shared.
-    pub n_kept: usize,
-    /// The edits that are kept, as the user wrote them.
-    #[serde(default)]
-    pub kept: Vec<String>,
-    /// Where the signs of the rotation come from.
-    pub seed: u64,
-    /// The stored tensors, in their order.
-    pub tensors: Vec<CodedTensor>,
-}
-
-/// A stored tensor of a coded basis.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CodedTensor {
-    /// Its shape.
-    pub shape: Vec<usize>,
-    /// What the signs of its codes depend on.
-    pub number: u32,
-    /// Whether it is coded, or stored in bf16.
-    pub coded: bool,
-}
-
-/// The code that this program has.
-pub const CODE: &str = "rotated-256";
-
-/// A small file that belongs to the basis.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileRecord {
-    /// Its name inside the folder.
-    pub file: String,
-    /// Digest of its bytes.
-    pub checksum: Digest,
-}
-
-/// Cosine and norm ratio of the sum of all tasks.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Fidelity {
-    /// Cosine between the edit from the basis and the same edit from the originals.
-    pub cosine: f64,
-    /// Norm of the edit from the basis over the norm of the same edit from the originals; infinite where only the latter
-    /// vanishes (tasks that cancel each other), for which JSON has `null`.
-    #[serde(deserialize_with = "infinite_where_null")]
-    pub norm_ratio: f64,
-}
-
-fn infinite_where_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<f64, D::Error> {
-    Ok(<Option<f64>>::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
-}
-
-/// Addition of all tasks with weight 1, by rule.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct AdditionRecord {
-    /// V̂·1 against V·1.
-    pub projected: Fidelity,
-    /// S·1, the paper's unweighted sum of atoms, against V·1.
-    pub sum: Fidelity,
+    pub history: Vec<Event>,
+    /// What is known of the entries of its Gram matrix that are estimates; `None` where all of it is exact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimates: Option<Estimates>,
 }
 
 impl Manifest {
@@ -322,6 +160,7 @@ impl Manifest {
         manifest.check_coded().map_err(rejected)?;
         manifest.check_factors().map_err(rejected)?;
         manifest.check_fit().map_err(rejected)?;
+        manifest.check_grown().map_err(rejected)?;
         let method = &manifest.method.name;
         if Method::parse(method).is_err() {
             return Err(rejected(format!("\"method\": {method:?} is not known to this program"))
@@ -419,6 +258,20 @@ impl Manifest {
         factors.check_shared()?;
         let shapes = factors.tensors.iter().map(|tensor| tensor.shape.as_slice());
         countable_rows(shapes).map(drop).ok_or_else(|| "tensors of a size that can be counted expected".into())
+    }
+
+    /// Whether what a basis says of its growth is possible.
+    fn check_grown(&self) -> std::result::Result<(), String> {
+        if let Some(coded) = &self.coded {
+            let (expected, found) = (coded.n_kept, coded.kept_errors.len());
+            if found != 0 && found != expected {
+                return Err(format!("errors of {expected} shared columns expected, of {found} found"));
+            }
+            if coded.kept_errors.iter().any(|error| !error.is_finite() || *error < 0.0) {
+                return Err("errors of shared columns that are squared lengths expected".into());
+            }
+        }
+        self.estimates.iter().try_for_each(|estimates| estimates.check(self.tasks.len()))
     }
 
     fn check_counts(&self) -> std::result::Result<(), String> {

@@ -3,17 +3,21 @@
 mod adapter_records;
 pub mod atoms;
 mod base;
+pub(crate) mod carry;
 mod check_read;
 pub mod coefficients;
 pub mod describe;
 mod edits;
 pub mod gram_file;
+pub(crate) mod grown;
 mod head;
 pub(crate) mod held;
+pub mod history;
 pub mod manifest;
 mod matrix_file;
 mod open;
 pub mod part_file;
+pub mod records;
 pub mod seal;
 
 pub use check_read::check_read;

@@ -121,7 +121,8 @@ impl Basis {
             _ => self.coefficients.kept.clone(),
         };
         let [rate, kept_rate] = [&record.bits, &record.kept_bits].map(|bits| Rate::from_name(bits));
-        Some(Coding { rate: rate?, kept_rate: kept_rate?, kept, seed: record.seed })
+        let kept_errors = record.kept_errors.clone();
+        Some(Coding { rate: rate?, kept_rate: kept_rate?, kept, seed: record.seed, kept_errors })
     }
 
     /// T.

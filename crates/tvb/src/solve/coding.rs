@@ -16,6 +16,14 @@
 //! more or a tenth less. Nor for many atoms that are much alike, whose errors add up where all are large: half alike, 256 of
 //! them leave a quarter of it at 3 bits. At a quarter of a bit a kept sum is half lines that were coded and half lines that
 //! were not: its noise is three to six times what is predicted.
+//!
+//! Where tasks join, the shared columns go on from what they decode to, and are coded once more; where one leaves without its original,
+//! its row of Q goes and what it lacked stays in them. What shared column k is off by is then a squared length ε_k that is added up from
+//! time to time, and the noise is
+//!
+//! uᵀCu + Σ_k (q_kᵀw)²·ε_k with u = w − QQᵀw
+//!
+//! with a Q whose columns need not be orthonormal any more.
 
 use super::alike::Alike;
 use super::assess::Fidelity;
@@ -38,6 +46,9 @@ pub struct Coding {
     pub kept: Matrix,
     /// Where the signs of the rotation come from.
     pub seed: u64,
+    /// \[K\]: the squared length of what each shared column is off by, where tasks have joined or left since it was made first; nothing
+    /// where it is what its code loses.
+    pub kept_errors: Vec<f64>,
 }
 
 impl Coding {
@@ -59,7 +70,7 @@ impl Coding {
             }
         }
         let kept = Matrix::from_fn(n_atoms, directions.len(), |m, k| directions[k][m]);
-        Coding { rate, kept_rate, kept, seed }
+        Coding { rate, kept_rate, kept, seed, kept_errors: Vec::new() }
     }
 
     /// K, the shared columns.
@@ -80,6 +91,15 @@ impl Coding {
     /// The squared length of the noise in an edit of `weights` \[M\] over atoms of these sizes.
     pub fn noise(&self, weights: &[f64], sizes: &AtomSizes) -> f64 {
         self.errors(sizes).noise(weights)
+    }
+
+    /// \[K\]: the squared length of what each shared column is off by, for atoms of these sizes.
+    pub fn kept_errors(&self, sizes: &AtomSizes) -> Vec<f64> {
+        if !self.kept_errors.is_empty() {
+            return self.kept_errors.clone();
+        }
+        let (errors, lost) = (self.errors(sizes), self.kept_rate.distortion());
+        (0..self.n_kept()).map(|k| lost * errors.kept[(k, k)]).collect()
     }
 
     /// The errors of atoms of these sizes, for many edits.
@@ -118,7 +138,9 @@ impl Errors<'_> {
         let Errors { coding, sizes, shared, with_kept, kept } = self;
         let n_kept = coding.n_kept();
         let along: Vec<f64> = (0..n_kept).map(|k| coding.along(k, weights)).collect();
-        let lost = coding.kept_rate.distortion();
+        // Where tasks have joined or left, what a shared column is off by is known, and has little to do with what the others are.
+        let has_grown = !coding.kept_errors.is_empty();
+        let lost = if has_grown { 0.0 } else { coding.kept_rate.distortion() };
         let used: Vec<usize> = (0..weights.len()).filter(|&m| weights[m] != 0.0).collect();
         let mut noise = 0.0;
         for &i in &used {
@@ -129,6 +151,7 @@ impl Errors<'_> {
         for k in 0..n_kept {
             noise += (0..n_kept).map(|l| (1.0 - lost).powi(2) * along[k] * along[l] * kept[(k, l)]).sum::<f64>();
             noise += lost * (1.0 - lost) * along[k].powi(2) * kept[(k, k)];
+            noise += along[k].powi(2) * coding.kept_errors.get(k).copied().unwrap_or(0.0);
         }
         noise.max(0.0)
     }

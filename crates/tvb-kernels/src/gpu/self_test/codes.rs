@@ -23,12 +23,14 @@ const N_TASKS: usize = 3;
 /// Work that runs this kernel: every rate, alone and with a shared column of every rate.
 pub(super) fn coded(kernel: Kernel) -> Vec<Code> {
     let layout = case(N_TASKS + 1, &CODED_ROWS, format_of(kernel)).layout;
-    let alone = Rate::ALL.map(|rate| Code { rate, kept_rate: rate, kept: Vec::new(), n_kept: 0, seed: 5 });
+    let alone =
+        Rate::ALL.map(|rate| Code { rate, kept_rate: rate, kept: Vec::new(), n_kept: 0, n_carried: 0, seed: 5 });
     let shared = Rate::ALL.into_iter().zip(Rate::ALL.into_iter().rev()).map(|(rate, kept_rate)| Code {
         rate,
         kept_rate,
         kept: vec![0.5, -0.625, 0.75],
         n_kept: 1,
+        n_carried: 0,
         seed: 5,
     });
     let works = alone.into_iter().chain(shared);

@@ -6,7 +6,7 @@ use super::joining::PartsOfJob;
 use super::options::CompressOptions;
 use super::solving::{choose_atoms, chosen, solve_for, solve_random};
 use crate::basis::atoms::AtomFiles;
-use crate::basis::coefficients::{self, Solution};
+use crate::basis::coefficients::{self, Solution, Triangles};
 use crate::basis::describe::{Described, describe};
 use crate::basis::gram_file;
 use crate::basis::manifest::AtomRecord;
@@ -123,9 +123,10 @@ impl Make<'_> {
             kept: None,
             recovered: None,
             eigenvalues: &solved.gram.spectrum().values,
+            gram_errors: None,
         };
         progress.check()?;
-        let file = coefficients::write(staged.path(), Some(&grams), &solution)?;
+        let file = coefficients::write(staged.path(), Some(Triangles::of(&grams)), &solution)?;
         progress.check()?;
         let described =
             Described { grams: &grams, solved: &solved, method: &options.method, dtype, codes: None, factors: None };

@@ -5,7 +5,7 @@ use super::in_f32::check_in_f32;
 use super::make::Make;
 use super::solving::{gram_of, parts_of, solve_for};
 use crate::basis::atoms::{CodeFiles, ColumnRates};
-use crate::basis::coefficients::{self, Solution};
+use crate::basis::coefficients::{self, Solution, Triangles};
 use crate::basis::describe::{Described, DescribedCodes, describe};
 use crate::error::{Error, Result};
 use crate::jobs::bookmarks::BookmarkFolder;
@@ -53,8 +53,9 @@ impl Make<'_> {
             kept: Some(&coding.kept).filter(|kept| kept.n_columns() > 0),
             recovered: None,
             eigenvalues: &solved.gram.spectrum().values,
+            gram_errors: None,
         };
-        let file = coefficients::write(staged.path(), Some(&grams), &solution)?;
+        let file = coefficients::write(staged.path(), Some(Triangles::of(&grams)), &solution)?;
         progress.check()?;
         let codes = DescribedCodes { coding: &coding, kept, measured: &measured, of_tasks: !is_mixed };
         let described = Described {

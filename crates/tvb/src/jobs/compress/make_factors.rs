@@ -5,7 +5,7 @@ use super::make::Make;
 use super::of_adapter::parts_of;
 use super::solving::gram_of;
 use crate::basis::atoms::factors;
-use crate::basis::coefficients::{self, Solution};
+use crate::basis::coefficients::{self, Solution, Triangles};
 use crate::basis::describe::{Described, describe};
 use crate::basis::manifest::{FactorTensor, FactorsRecord, ModuleRecord};
 use crate::checkpoint::{Dtype, Module, Place};
@@ -58,8 +58,9 @@ impl Make<'_> {
             kept: None,
             recovered: None,
             eigenvalues: &solved.gram.spectrum().values,
+            gram_errors: None,
         };
-        let file = coefficients::write(staged.path(), Some(grams), &solution)?;
+        let file = coefficients::write(staged.path(), Some(Triangles::of(grams)), &solution)?;
         let described = Described {
             grams,
             solved: &solved,

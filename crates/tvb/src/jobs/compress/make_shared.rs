@@ -7,7 +7,7 @@ use super::share::{Share, in_words, share};
 use super::sharing::shared_parts;
 use crate::basis::atoms::factors;
 use crate::basis::atoms::shared::{self, Written};
-use crate::basis::coefficients::{self, Solution};
+use crate::basis::coefficients::{self, Solution, Triangles};
 use crate::basis::describe::{Described, describe};
 use crate::basis::manifest::FactorsRecord;
 use crate::columns::plan::PlannedTensor;
@@ -81,8 +81,9 @@ impl Make<'_> {
             kept: None,
             recovered: is_shared.then_some(&share.recovered),
             eigenvalues: &solved.gram.spectrum().values,
+            gram_errors: None,
         };
-        let file = coefficients::write(staged.path(), Some(grams), &solution)?;
+        let file = coefficients::write(staged.path(), Some(Triangles::of(grams)), &solution)?;
         let described = Described {
             grams,
             solved: &solved,

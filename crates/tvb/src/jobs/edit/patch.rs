@@ -3,7 +3,7 @@
 use super::output::EditOutput;
 use super::weights::{Edit, Source};
 use crate::basis::atoms::{CodeFiles, ColumnRates};
-use crate::basis::coefficients::{self, Solution};
+use crate::basis::coefficients::{self, Solution, Triangles};
 use crate::basis::describe::{Described, DescribedCodes, describe};
 use crate::basis::{Basis, check_read};
 use crate::checkpoint::{Dtype, Leftover, StagedOutput};
@@ -64,7 +64,7 @@ pub fn write_patch(
     let coefficients = as_they_are(1);
     let gram = Gram::new(grams.total())?.over(grams.n_moved_rows());
     let assessment = assess(&gram, &coefficients)?;
-    let coding = Coding { rate, kept_rate: rate, kept: Matrix::zeros(1, 0), seed };
+    let coding = Coding { rate, kept_rate: rate, kept: Matrix::zeros(1, 0), seed, kept_errors: Vec::new() };
     let raw = Matrix::zeros(1, 1);
     let sizes = crate::solve::Parts { coded: grams.total(), raw }.sizes(&coefficients);
     let assessment = assessment.coded(&gram, &coefficients, &coding, &sizes)?;
@@ -75,8 +75,9 @@ pub fn write_patch(
         kept: None,
         recovered: None,
         eigenvalues: &gram.spectrum().values,
+        gram_errors: None,
     };
-    let file = coefficients::write(staged.path(), Some(&grams), &solution)?;
+    let file = coefficients::write(staged.path(), Some(Triangles::of(&grams)), &solution)?;
     let solved = Solved { gram: gram.clone(), coefficients: coefficients.clone(), assessment };
     let measured = [coded.measured];
     let codes = DescribedCodes { coding: &coding, kept: Vec::new(), measured: &measured, of_tasks: true };

@@ -49,7 +49,8 @@ pub fn import(
     let plan = plan(atoms)?;
     let records = write_atoms(&plan, staged.path(), runtime, progress)?;
     let Published { encode, decode, .. } = &published;
-    let solution = Solution { encode, decode, mix: None, kept: None, recovered: None, eigenvalues: &[] };
+    let solution =
+        Solution { encode, decode, mix: None, kept: None, recovered: None, eigenvalues: &[], gram_errors: None };
     let file = coefficients::write(staged.path(), None, &solution)?;
     let manifest = Manifest { coefficients: file, skipped, ..describe(folder, published, &plan, records) };
     manifest.write(staged.path())?;
@@ -107,6 +108,8 @@ fn describe(folder: &Path, published: Published, plan: &Plan, atoms: Vec<AtomRec
         addition: None,
         diagnostics: Value::Object(Default::default()),
         notes,
+        history: Vec::new(),
+        estimates: None,
     }
 }
 

@@ -140,7 +140,7 @@ fn run<W: Work<Output = Vec<u8>>>(
 ) -> Result<TableOfDigests> {
     let first_tensor = coded.moved.len();
     let name = |_: usize| "the edit".to_owned();
-    let code = || Code { rate, kept_rate: rate, kept: Vec::new(), n_kept: 0, seed };
+    let code = || Code { rate, kept_rate: rate, kept: Vec::new(), n_kept: 0, n_carried: 0, seed };
     let coder = || Coder { plan, code: code(), n_own: 1, name: &name };
     // What is read may be codes itself, whose signs go by their own numbers.
     let (engine, first) = (CpuEngine::new(), Some(first_tensor));

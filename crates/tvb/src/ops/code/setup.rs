@@ -149,6 +149,7 @@ impl<'a> Setup<'a> {
             kept_rate: coding.kept_rate,
             kept: at.map(|at| coding.kept[at] as f32).collect(),
             n_kept: coding.n_kept(),
+            n_carried: 0,
             seed: coding.seed,
         };
         let task_name = |task: usize| plan.column_name(task + 1);
@@ -214,7 +215,7 @@ impl<'a> Setup<'a> {
 
 /// The digest of everything beside the input files that decides the codes.
 pub fn code_recipe(from: CodedFrom<'_>, coding: &Coding) -> Digest {
-    let Coding { rate, kept_rate, kept, seed } = coding;
+    let Coding { rate, kept_rate, kept, seed, .. } = coding;
     let words = format!("{} {} {seed} {} {}\n", rate.name(), kept_rate.name(), kept.n_rows(), kept.n_columns());
     let mut bytes = words.into_bytes();
     let mut add = |matrix: &Matrix| {

@@ -38,7 +38,7 @@ fn coded(v: &Mat<f64>, encode: &Matrix, coding: &Coding, edits: &[Vec<f64>]) -> 
     columns.extend((0..n_atoms).map(|m| (0..v.nrows()).map(|x| atom(m, x)).collect::<Vec<f32>>()));
     let (layout, bytes) = laid_out(&columns);
     let kept = (0..n_atoms).flat_map(|m| (0..n_kept).map(move |k| (m, k))).map(|at| coding.kept[at] as f32).collect();
-    let code = Code { rate: coding.rate, kept_rate: coding.kept_rate, kept, n_kept, seed: coding.seed };
+    let code = Code { rate: coding.rate, kept_rate: coding.kept_rate, kept, n_kept, n_carried: 0, seed: coding.seed };
     let (engine, mut codes) = (CpuEngine::new(), Codes::default());
     engine.run(&code, Chunk { layout: &layout, bytes: &bytes }, &mut engine.scratch(), &mut codes).expect("coded");
 

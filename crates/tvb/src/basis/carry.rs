@@ -1,0 +1,90 @@
+//! Files of a basis that stay what they are when it changes, brought into the folder that replaces it or stands beside it.
+
+use super::manifest::{self, Manifest};
+use super::open::Basis;
+use crate::checkpoint::{Existing, Inputs, Leftover, StagedOutput, resolve_inside};
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use std::path::{Path, PathBuf};
+
+/// A basis that is being changed: a new folder on its way, in place of the old one or beside it.
+#[derive(Debug)]
+pub(crate) struct Changing<'a> {
+    basis: &'a Basis,
+    staged: StagedOutput,
+    in_place: bool,
+}
+
+impl<'a> Changing<'a> {
+    /// Prepares the new folder: at `output`, or in place of `basis` where that is `None`. It is made from `inputs` too.
+    ///
+    /// # Errors
+    /// As [`StagedOutput::folder`].
+    pub(crate) fn new(
+        basis: &'a Basis,
+        output: Option<&Path>,
+        existing: Existing,
+        inputs: &Inputs,
+    ) -> Result<Changing<'a>> {
+        let in_place = output.is_none();
+        let staged = match output {
+            Some(output) => {
+                StagedOutput::folder(output, existing, Leftover::Clear, &inputs.clone().with(&basis.inputs()))?
+            }
+            None => StagedOutput::folder(&basis.folder, Existing::Replace, Leftover::Clear, inputs)?,
+        };
+        Ok(Changing { basis, staged, in_place })
+    }
+
+    /// Where new files go.
+    pub(crate) fn path(&self) -> &Path {
+        self.staged.path()
+    }
+
+    /// Where the basis will be.
+    pub(crate) fn target(&self) -> PathBuf {
+        self.staged.target().to_owned()
+    }
+
+    /// Brings a file of the old basis under `name`, its bytes as they are. In place it is the same file under another name, so that
+    /// nothing is written; beside it a copy, since either basis may go.
+    ///
+    /// # Errors
+    /// Rejected: a link that leads out of the folder. Failed: the system cannot copy. Interrupted.
+    pub(crate) fn carry(&self, file: &str, name: &str, progress: &dyn Progress) -> Result<()> {
+        progress.check()?;
+        let from = resolve_inside(&self.basis.folder, file)?;
+        let to = self.staged.path().join(name);
+        if self.in_place && std::fs::hard_link(&from, &to).is_ok() {
+            return Ok(());
+        }
+        // Where the file system can, it shares the blocks.
+        std::fs::copy(&from, &to).map(drop).map_err(|error| Error::io("copying to", &to, &error))
+    }
+
+    /// Lets the new folder appear, where the old basis is still what was read.
+    ///
+    /// # Errors
+    /// Rejected: another program has changed the basis meanwhile. Failed: the system cannot write.
+    pub(crate) fn commit(self) -> Result<()> {
+        if self.in_place {
+            self.check_unchanged()?;
+        }
+        self.staged.commit()
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        let path = resolve_inside(&self.basis.folder, manifest::FILE_NAME)?;
+        let bytes = std::fs::read(&path).map_err(|error| Error::io("reading", &path, &error))?;
+        let found = Manifest::from_bytes(&bytes, &path)?.checksum;
+        if found == self.basis.manifest.checksum {
+            return Ok(());
+        }
+        Err(Error::rejected(format!(
+            "{}: it was changed while this ran: checksum {} expected, {found} found",
+            path.display(),
+            self.basis.manifest.checksum
+        ))
+        .hint("nothing was written: run the same command again"))
+    }
+}
