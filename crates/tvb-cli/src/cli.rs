@@ -5,8 +5,8 @@
 
 use crate::args::{CommonArgs, Context};
 use crate::commands::{
-    batch, bench, check, completions, compress, devices, edit, export, gram, import, inspect, join, plan, recover,
-    report, sweep, verify,
+    batch, bench, check, completions, compress, devices, edit, export, extend, gram, import, inspect, join, plan,
+    recover, report, sweep, verify,
 };
 use crate::output::{self, Answer};
 use crate::{interrupt, logging};
@@ -50,6 +50,7 @@ pub(crate) enum Command {
     Negate(Box<edit::NegateArgs>),
     Analogy(Box<edit::AnalogyArgs>),
     Apply(Box<edit::ApplyArgs>),
+    Extend(extend::Args),
     Recover(recover::Args),
     Sweep(sweep::Args),
     Batch(batch::Args),
@@ -75,6 +76,7 @@ impl Command {
             Command::Negate(args) => edit::negate(&args, context),
             Command::Analogy(args) => edit::analogy(&args, context),
             Command::Apply(args) => edit::apply(&args, context),
+            Command::Extend(args) => extend::run(&args, context),
             Command::Recover(args) => recover::run(&args, context),
             Command::Sweep(args) => sweep::run(&args, context),
             Command::Batch(args) => batch::run(&args, context),

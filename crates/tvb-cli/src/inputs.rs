@@ -92,6 +92,15 @@ impl SelectionArgs {
         Ok(plan)
     }
 
+    /// The same for what is matched against a basis next: only what was renamed is said.
+    pub(crate) fn plan_quietly(&self, base: &Path, sources: Vec<TaskSource>, context: &Context) -> Result<Plan> {
+        let (selection, base, budget) = (self.clone(), base.to_owned(), context.budget.clone());
+        let given = context.given.clone();
+        let plan = context.unless_stopped(move |_| selection.open(&base, &sources, &given, &budget))?;
+        plan.notes.iter().for_each(|note| context.progress.note(note));
+        Ok(plan)
+    }
+
     fn open(&self, base: &Path, sources: &[TaskSource], given: &Given, budget: &Budget) -> Result<Plan> {
         let options = OpenOptions { key: self.key.clone(), budget: budget.clone() };
         let base = given.base(base, &options)?;

@@ -54,8 +54,8 @@ pub struct Codes {
     pub scales: Vec<u16>,
     /// \[n_segments, n_tasks\]: what came out of each task.
     pub measured: Vec<Measured>,
-    /// \[n_segments, n_kept\]: ‖z − ẑ‖² of each shared column's target z, of the rotated elements as [`Measured`] is. Nothing from a
-    /// GPU.
+    /// \[n_segments, n_tasks + n_kept\]: ‖y − ŷ‖² of every column's own code, of the rotated elements as [`Measured`] is: of a task's
+    /// without the shared ones, of a shared column's with what it was to hold. Nothing from a GPU.
     pub lost: Vec<f64>,
 }
 

@@ -5,6 +5,7 @@ use crate::inputs::left_out_json;
 use crate::output::{Align, Answer, Table};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use tvb::basis::history::{Estimates, Event};
 use tvb::basis::part_file::{self, PartFile};
 use tvb::basis::{Basis, gram_file};
 use tvb::checkpoint::{Budget, Checkpoint, OpenOptions};
@@ -113,6 +114,22 @@ fn inspect(path: &Path, budget: &Budget) -> Result<(Answer, Option<Spectral>)> {
     Ok((Answer::new(text, json), None))
 }
 
+/// Names of tasks that a line of the history lists.
+const NAMES_SHOWN: usize = 4;
+
+/// How far inner products that are estimated may be off.
+pub(crate) fn estimates_text(estimates: &Estimates) -> String {
+    let bound = match estimates.cosine_bound {
+        Some(bound) => format!(", and no more than {bound:.2} whatever happens"),
+        None => String::new(),
+    };
+    let bias = if estimates.unbiased { "" } else { "; they are off to one side too" };
+    format!(
+        "inner products of {} pairs of tasks are estimates: their cosines are off by {:.1e} (standard error, the largest){bound}{bias}\n",
+        estimates.n_pairs, estimates.cosine_error
+    )
+}
+
 /// What a part is a part of, and of which inputs.
 fn of_part(path: &Path, budget: &Budget) -> Result<Answer> {
     let record = PartFile::open(path, budget)?.finish()?;
@@ -183,6 +200,9 @@ fn basis_text(basis: &Basis) -> String {
             (None, None) => "files: made from a seed".to_owned(),
         },
     );
+    if !manifest.history.is_empty() {
+        text.push_str("errors of tasks are what is expected since the basis has grown, but for the newest\n");
+    }
     if let Some(relative) = manifest.relative_loss {
         text.push_str(&format!("relative loss {relative:.6}\n"));
     }
@@ -214,7 +234,56 @@ fn basis_text(basis: &Basis) -> String {
     for note in &manifest.notes {
         text.push_str(&format!("note: {}\n", escaped(note)));
     }
+    if let Some(estimates) = &manifest.estimates {
+        text.push_str(&estimates_text(estimates));
+        text.push_str(&estimated_pairs(basis));
+    }
+    if !manifest.history.is_empty() {
+        text.push_str(&history_text(&manifest.history));
+    }
     text
+}
+
+/// Pairs shown in text; `--json` has all.
+const PAIRS_SHOWN: usize = 8;
+
+/// Which inner products are estimates: the least certain ones.
+fn estimated_pairs(basis: &Basis) -> String {
+    let (Some(errors), Some(gram)) = (&basis.coefficients.gram_errors, basis.total_gram()) else {
+        return String::new();
+    };
+    let n = basis.n_tasks();
+    let scale = |i: usize, j: usize| (gram[(i, i)] * gram[(j, j)]).sqrt().max(f64::MIN_POSITIVE);
+    let mut pairs: Vec<(usize, usize)> =
+        (0..n).flat_map(|i| (0..i).map(move |j| (j, i))).filter(|&(i, j)| errors.is_estimate(i, j)).collect();
+    let error = |&(i, j): &(usize, usize)| errors.standard[(i, j)] / scale(i, j);
+    pairs.sort_by(|a, b| error(b).total_cmp(&error(a)));
+    let right = |name| (name, Align::Right);
+    let mut table = Table::new([
+        ("estimated", Align::Left),
+        ("with", Align::Left),
+        right("cosine"),
+        right("standard error"),
+        right("bound"),
+    ]);
+    let names = basis.task_names();
+    for &(i, j) in pairs.iter().take(PAIRS_SHOWN) {
+        let bound = errors.bound[(i, j)] / scale(i, j);
+        table.row([
+            names[i].clone(),
+            names[j].clone(),
+            format!("{:.4}", gram[(i, j)] / scale(i, j)),
+            format!("{:.1e}", error(&(i, j))),
+            if bound.is_finite() { format!("{bound:.2}") } else { "unknown".to_owned() },
+        ]);
+    }
+    let n_more = pairs.len().saturating_sub(PAIRS_SHOWN);
+    let more = if n_more > 0 {
+        format!("… and {n_more} pairs more, more certain (--json has all)\n")
+    } else {
+        String::new()
+    };
+    format!("{table}{more}")
 }
 
 /// The manifest, and the coefficients where they are small.
@@ -231,7 +300,43 @@ pub(crate) fn basis_json(basis: &Basis) -> Value {
     Answer::add(&mut json, "solution", solution);
     Answer::add(&mut json, "left_out", left_out_json(&basis.manifest.left_out));
     Answer::add(&mut json, "gram", basis.total_gram().map(|gram| json!(rows(&gram))));
+    if let Some(errors) = &coefficients.gram_errors {
+        // JSON has no infinity: a bound that is not known is null.
+        Answer::add(&mut json, "gram_error", json!(rows(&errors.standard)));
+        Answer::add(&mut json, "gram_bound", json!(rows(&errors.bound)));
+    }
     json
+}
+
+/// What happened to a basis, a line each.
+fn history_text(history: &[Event]) -> String {
+    let right = |name| (name, Align::Right);
+    let mut table = Table::new([
+        ("history", Align::Left),
+        ("tasks", Align::Left),
+        right("T"),
+        right("atoms"),
+        right("size"),
+        right("cosine of the sum"),
+        right("mean error"),
+        right("estimated pairs"),
+    ]);
+    for event in history {
+        let listed: Vec<&str> = event.tasks.iter().take(NAMES_SHOWN).map(String::as_str).collect();
+        let more = if event.tasks.len() > listed.len() { ", …" } else { "" };
+        let shown = |value: Option<f64>| value.map_or("unknown".to_owned(), |value| format!("{value:.4}"));
+        table.row([
+            event.event.word().to_owned(),
+            format!("{}{more}", listed.join(", ")),
+            event.n_tasks.to_string(),
+            event.n_atoms.to_string(),
+            units::bytes(event.bytes),
+            shown(event.addition.map(|addition| addition.projected.cosine)),
+            shown(event.mean_error),
+            event.n_estimated.to_string(),
+        ]);
+    }
+    table.to_string()
 }
 
 fn gram_text(path: &Path, grams: &Grams) -> String {

@@ -8,6 +8,7 @@ pub(crate) mod compress;
 pub(crate) mod devices;
 pub(crate) mod edit;
 pub(crate) mod export;
+pub(crate) mod extend;
 pub(crate) mod gram;
 pub(crate) mod import;
 pub(crate) mod inspect;

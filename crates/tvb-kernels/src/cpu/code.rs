@@ -39,7 +39,7 @@ impl OnCpu for Code {
         out.measured.clear();
         out.measured.resize(chunk.layout.segments.len() * n_tasks, Measured::default());
         out.lost.clear();
-        out.lost.resize(chunk.layout.segments.len() * self.n_kept, 0.0);
+        out.lost.resize(chunk.layout.segments.len() * (n_tasks + self.n_kept), 0.0);
         arch.dispatch(CodeChunk { code: self, chunk, panels: &mut scratch.panels, words, kept_words, scales, out });
         Ok(())
     }
@@ -168,6 +168,7 @@ impl CodeChunk<'_> {
                 scales: &mut self.out.scales[task * self.scales..][..self.scales],
             };
             let scaled = coded.column(code.rate, Scaling::Unbiased, y, &sums, levels, to);
+            self.out.lost[panel.segment * (n_tasks + n_kept) + task] += scaled.lost(&sums.energy);
             let energy = sums.energy[..panel.n_blocks].iter().map(|&energy| f64::from(energy)).sum::<f64>();
             for (kept, lacking) in lacking.chunks_exact_mut(PANEL).enumerate() {
                 let weight = code.kept[task * n_kept + kept];
@@ -185,7 +186,7 @@ impl CodeChunk<'_> {
             let scales = &mut self.out.scales[(n_tasks + kept) * self.scales..][..self.scales];
             let to = Target { words, scales };
             let scaled = coded.column(code.kept_rate, Scaling::LeastSquares, y, &sums, hat, to);
-            self.out.lost[panel.segment * n_kept + kept] += scaled.lost(&sums.energy);
+            self.out.lost[panel.segment * (n_tasks + n_kept) + n_tasks + kept] += scaled.lost(&sums.energy);
             for line in hat.chunks_exact_mut(BLOCKS) {
                 for (value, scale) in line.iter_mut().zip(scaled.scales) {
                     *value *= scale;

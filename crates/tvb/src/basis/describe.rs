@@ -64,6 +64,7 @@ pub fn describe(described: &Described<'_>, atoms: Vec<AtomRecord>, coefficients:
             relative_error: Some(found.map_or(*error, |(gain, noise)| (1.0 - gain).powi(2) + noise)),
             gain: Some(found.map_or(*gain, |(gain, _)| gain)),
             noise: Some(found.map_or(*noise, |(_, noise)| noise)),
+            error_bound: None,
         }
     });
     let stored = grams.tensors.iter().filter(|tensor| !tensor.frozen);
@@ -125,7 +126,12 @@ fn method_options(solved: &Solved, method: &Method) -> Value {
 }
 
 /// Everything the Gram matrix alone tells, for `inspect` and other programs.
-fn diagnostics(gram: &Gram, assessment: &Assessment, dtype: Dtype, codes: Option<&DescribedCodes<'_>>) -> Value {
+pub(crate) fn diagnostics(
+    gram: &Gram,
+    assessment: &Assessment,
+    dtype: Dtype,
+    codes: Option<&DescribedCodes<'_>>,
+) -> Value {
     let finite = |value: f64| if value.is_finite() { json!(value) } else { Value::Null };
     let rounding: Vec<Value> = assessment
         .rounding

@@ -108,6 +108,11 @@ impl Basis {
         self.manifest.tasks.iter().map(|task| task.name.clone()).collect()
     }
 
+    /// What its atoms are charged to.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
     /// M, the stored atoms; shared columns are not among them.
     pub fn n_atoms(&self) -> usize {
         self.manifest.n_stored_atoms()

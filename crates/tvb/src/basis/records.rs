@@ -43,6 +43,18 @@ pub struct TaskRecord {
     /// ‖τ̂t − gain·τt‖²/‖τt‖².
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noise: Option<f64>,
+    /// The most that ‖τ̂t − τt‖/‖τt‖ can be, where tasks have joined or left since that was measured: the errors above are what is
+    /// expected then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_bound: Option<f64>,
+}
+
+impl TaskRecord {
+    /// The most that ‖τ̂t − τt‖ can be; `None` where that is not known.
+    pub fn error_length(&self) -> Option<f64> {
+        let norm = self.norm.filter(|norm| *norm > 0.0)?;
+        Some(norm * self.error_bound.or_else(|| self.relative_error.map(|error| error.max(0.0).sqrt()))?)
+    }
 }
 
 /// The tensors that the atoms have.

@@ -19,5 +19,6 @@ pub mod batch;
 pub mod interop;
 mod child_output;
 pub mod evaluate;
+pub mod extend;
 pub mod report;
 pub mod sweep;

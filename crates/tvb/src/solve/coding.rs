@@ -27,6 +27,7 @@
 
 use super::alike::Alike;
 use super::assess::Fidelity;
+use super::weights::solve_normal;
 use crate::matrix::Matrix;
 use tvb_kernels::Rate;
 
@@ -34,6 +35,9 @@ use tvb_kernels::Rate;
 const BF16_NOISE: f64 = 6.9e-7;
 /// A direction whose rest is below this part of its length is one of those before it.
 const DEPENDENT: f64 = 1e-9;
+
+/// A row of Q that is off by more than this is another one.
+const OUTSIDE: f64 = 1e-6;
 
 /// How atoms are coded.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,6 +86,39 @@ impl Coding {
     pub fn column_weights(&self, weights: &[f64]) -> Vec<f64> {
         let along = (0..self.n_kept()).map(|k| self.along(k, weights));
         weights.iter().copied().chain(along).collect()
+    }
+
+    /// R [K, K'], how much of each shared column goes into each of `now`'s, so that these keep what they are to keep of the atoms that
+    /// were there: the first rows of `now`'s Q are Q·R. `None` where they are not in the span of Q: what they lack was not kept.
+    pub fn carried_into(&self, now: &Coding) -> Option<Matrix> {
+        let (n_old, n_kept, n_now) = (self.kept.n_rows(), self.n_kept(), now.n_kept());
+        if n_kept == 0 {
+            let has_old = (0..n_now).any(|k| now.kept.column(k).iter().take(n_old).any(|weight| *weight != 0.0));
+            return (!has_old).then(|| Matrix::zeros(0, n_now));
+        }
+        let products = |other: &Matrix| {
+            Matrix::from_fn(n_kept, other.n_columns(), |j, k| {
+                (0..n_old).map(|t| self.kept[(t, j)] * other[(t, k)]).sum()
+            })
+        };
+        // Where atoms have left, what is left of Q's columns is not orthonormal.
+        let among = products(&self.kept);
+        let carried = Matrix::of(solve_normal(among.view(), products(&now.kept).view()));
+        let is_made = |t: usize, k: usize| {
+            let made: f64 = (0..n_kept).map(|j| self.kept[(t, j)] * carried[(j, k)]).sum();
+            (now.kept[(t, k)] - made).abs() < OUTSIDE
+        };
+        (0..n_old).all(|t| (0..n_now).all(|k| is_made(t, k))).then_some(carried)
+    }
+
+    /// \[K'\]: the squared length of what shared columns are off by that go on from these, R \[K, K'\], and whose codes lose `lost`
+    /// \[K'\]: what they go on from is off already, and a code's error has nothing to do with that.
+    pub fn carried_errors(&self, sizes: &AtomSizes, carried: &Matrix, lost: &[f64]) -> Vec<f64> {
+        let errors = self.kept_errors(sizes);
+        let of = |(k, lost): (usize, &f64)| {
+            lost + errors.iter().enumerate().map(|(j, error)| carried[(j, k)].powi(2) * error).sum::<f64>()
+        };
+        lost.iter().enumerate().map(of).collect()
     }
 
     fn along(&self, k: usize, weights: &[f64]) -> f64 {

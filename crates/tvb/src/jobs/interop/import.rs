@@ -72,6 +72,7 @@ fn describe(folder: &Path, published: Published, plan: &Plan, atoms: Vec<AtomRec
         relative_error: None,
         gain: None,
         noise: None,
+        error_bound: None,
     };
     let options = json!({
         "n_atoms": decode.n_rows() - usize::from(mean.is_some()),

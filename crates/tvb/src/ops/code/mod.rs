@@ -6,6 +6,7 @@
 
 mod divided;
 mod edit;
+mod grow;
 mod operations;
 mod part;
 mod run;
@@ -14,6 +15,7 @@ mod sink;
 
 pub use divided::{CodedPart, DividedCodes, JoiningCodes};
 pub use edit::{CodedEdit, EditParts};
+pub use grow::{Growing, Grown, GrownSums, Write, grow};
 pub use run::{Resumed, code, find_code_bookmark};
 pub use setup::{Coded, CodedFrom, Measured, code_recipe};
 pub use sink::{CodeSink, Piece};

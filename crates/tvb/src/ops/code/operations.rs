@@ -62,6 +62,29 @@ impl HostOperation for GramAndCode<'_> {
     }
 }
 
+/// The layout of a chunk of rows in f32 that are deltas already, column by column; a base of zeros is put after them.
+pub(super) fn deltas_chunk(segments: Vec<Segment>, n_columns: usize, rows: &mut Vec<u8>) -> ChunkLayout {
+    let n_rows = segments.iter().map(|segment| segment.n_rows).sum::<usize>();
+    let zeros_at = 4 * n_rows * n_columns;
+    rows.resize(zeros_at + 4 * n_rows, 0);
+    rows[zeros_at..].fill(0);
+    let mut slices = Vec::with_capacity(segments.len() * (n_columns + 1));
+    let mut before = 0;
+    for segment in &segments {
+        slices.push(Slice::new(zeros_at, Dtype::F32));
+        slices.extend((0..n_columns).map(|own| Slice::new(4 * (own * n_rows + before), Dtype::F32)));
+        before += segment.n_rows;
+    }
+    ChunkLayout {
+        n_columns: n_columns + 1,
+        segments,
+        slices,
+        codes: Vec::new(),
+        factors: Vec::new(),
+        n_bytes: rows.len(),
+    }
+}
+
 /// Codes of rows that `work` forms in f32: mixtures of the task vectors, or an edit.
 pub(super) struct FormAndCode<'a, W> {
     pub(super) coder: Coder<'a>,
@@ -95,26 +118,7 @@ impl<W: Work<Output = Vec<u8>>> Operation for FormAndCode<'_, W> {
 
     fn finish(&self, done: Done<'_>, rows: &mut Vec<u8>) -> Result<CodedChunk> {
         let n_own = self.coder.n_own;
-        let n_rows = done.layout.n_rows();
-        // Formed rows are deltas already: a base of zeros after them.
-        let zeros_at = 4 * n_rows * n_own;
-        rows.resize(zeros_at + 4 * n_rows, 0);
-        rows[zeros_at..].fill(0);
-        let mut slices = Vec::with_capacity(done.blocks.len() * (n_own + 1));
-        let mut before = 0;
-        for segment in &done.layout.segments {
-            slices.push(Slice::new(zeros_at, Dtype::F32));
-            slices.extend((0..n_own).map(|own| Slice::new(4 * (own * n_rows + before), Dtype::F32)));
-            before += segment.n_rows;
-        }
-        let layout = ChunkLayout {
-            n_columns: n_own + 1,
-            segments: self.segments(&done),
-            slices,
-            codes: Vec::new(),
-            factors: Vec::new(),
-            n_bytes: rows.len(),
-        };
+        let layout = deltas_chunk(self.segments(&done), n_own, rows);
         let chunk = Chunk { layout: &layout, bytes: rows };
         let mut codes = Codes::default();
         self.engine.run(&self.coder.code, chunk, &mut self.engine.scratch(), &mut codes).map_err(device_error)?;

@@ -12,7 +12,7 @@ use tvb_kernels::{Code, Codes, Dtype, n_blocks};
 /// Sums that are kept of each block and column: energy, product and decoded energy.
 pub(super) const N_MEASURED: usize = 3;
 /// The engine's sums are of rotated elements, whose squares are larger by this.
-const ROTATED: f64 = tvb_kernels::BLOCK as f64;
+pub(super) const ROTATED: f64 = tvb_kernels::BLOCK as f64;
 
 /// A chunk's codes, to be written in their turn.
 pub(super) struct CodedChunk {

@@ -1,0 +1,291 @@
+//! A basis of coded tasks, extended: the old own columns keep their bytes, newcomers get columns of their own, the shared ones are made
+//! anew from what they decode to.
+
+use super::estimates::{AllGrams, is_raw_slot};
+use super::frozen::frozen_digests;
+use super::kept::Kept;
+use super::newcomers::Newcomers;
+use super::options::{ExtendOptions, Extended};
+use crate::basis::atoms::{CodeFiles, ColumnRates};
+use crate::basis::carry::Changing;
+use crate::basis::coefficients::{self, Solution, Triangles};
+use crate::basis::describe::{DescribedCodes, diagnostics};
+use crate::basis::grown::{estimates_of, mark_grown};
+use crate::basis::history::Happened;
+use crate::basis::manifest::{AdditionRecord, AtomRecord, Fidelity, Manifest, TaskRecord};
+use crate::basis::{Basis, check_read};
+use crate::columns::plan::Plan;
+use crate::digest::{Digest, TableOfDigests, fingerprint};
+use crate::error::{Error, Result};
+use crate::jobs::compress::check_room;
+use crate::ops::code::{Growing, Grown, Measured, grow};
+use crate::pass::Runtime;
+use crate::progress::Progress;
+use crate::solve::{Assessment, Coding, Gram, Parts, Solved, as_they_are, assess};
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use tvb_kernels::Dtype;
+
+/// Where new files are written before they get their names.
+const NEW: &str = "new";
+/// A kept sum with this many times the noise that the same sum would have in a fresh basis is worth saying.
+const MUCH_NOISE: f64 = 2.0;
+
+pub(super) fn extend_coded(
+    basis: &Basis,
+    plan: &Plan,
+    newcomers: &Newcomers,
+    options: &ExtendOptions,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+) -> Result<Extended> {
+    let before = basis.coding().ok_or_else(|| Error::failed("coded atoms without their coding"))?;
+    let n_new = newcomers.tasks.len();
+    let kept = Kept::of(basis, &before, n_new, options.weight, options.keep_bits)?;
+    let atoms = basis.coded_atoms(0..basis.manifest.atoms.len())?;
+    let inputs = plan.inputs().with(&options.protected);
+    let changing = Changing::new(basis, options.output.as_deref(), options.existing, &inputs)?;
+
+    let stored: Vec<_> = atoms.tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
+    let rates =
+        ColumnRates { rate: before.rate, n_own: n_new, kept_rate: kept.coding.kept_rate, n_kept: kept.coding.n_kept() };
+    check_room(&changing.target(), CodeFiles::n_bytes(rates, &stored)?)?;
+    let folder = changing.path().join(NEW);
+    std::fs::create_dir(&folder).map_err(|error| Error::io("creating", &folder, &error))?;
+    let files = CodeFiles::create_settled(&folder, rates, &stored, |_| true)?;
+    let number: HashMap<&str, usize> = stored.iter().enumerate().map(|(at, (name, _))| (name.as_str(), at)).collect();
+    let mut write = |column: usize, tensor: &str, first_row: usize, pieces: &[&[u8]]| {
+        let tensor = number.get(tensor).ok_or_else(|| Error::failed("codes of a tensor that is not stored"))?;
+        match pieces {
+            [bytes] => files.write_rows(column, *tensor, first_row, bytes),
+            pieces => files.write_rows(column, *tensor, first_row, &pieces.concat()),
+        }
+    };
+
+    let base = &newcomers.base;
+    progress.begin("extend", plan.read_bytes().saturating_add(basis.manifest.stored_bytes()));
+    let frozen = frozen_digests(base, &newcomers.tasks, &basis.manifest.frozen, runtime, progress)?;
+    let of_newcomers = kept.of_newcomers(n_new);
+    let growing = Growing {
+        atoms: &atoms,
+        rate: before.rate,
+        kept_rate: kept.coding.kept_rate,
+        carried: &kept.carried,
+        kept: &of_newcomers,
+    };
+    let mut grown = grow(base, &newcomers.tasks, growing, &mut write, runtime, progress)?;
+    progress.finish();
+    grown.read.base.extend(frozen[0].iter().map(|(name, digest)| (name.clone(), *digest)));
+    check_read(&grown.read, basis, (!options.force).then_some(base))?;
+
+    let written: Vec<Digest> = stored.iter().flat_map(|(name, _)| grown.written[name].clone()).collect();
+    let digests = TableOfDigests { n_columns: rates.n_columns(), digests: written };
+    let new_records = files.finish(&stored, &digests, progress)?;
+    let written_bytes = new_records.iter().map(|record| record.bytes).sum();
+    let records = name_files(basis, &changing, new_records, n_new, progress)?;
+
+    let described = Describing { basis, newcomers, frozen: &frozen, grown: &grown, before: &before, kept: &kept };
+    let (manifest, notes) = described.describe(records, options, changing.path())?;
+    manifest.write(changing.path())?;
+    let target = changing.target();
+    changing.commit()?;
+    let read_bytes = plan.read_bytes().saturating_add(basis.manifest.stored_bytes());
+    Ok(Extended { basis: Basis::open_within(&target, basis.budget())?, n_new, read_bytes, written_bytes, notes })
+}
+
+/// Brings the old own columns, gives the new files names that none of those has, and answers the records of all in order.
+fn name_files(
+    basis: &Basis,
+    changing: &Changing<'_>,
+    new: Vec<AtomRecord>,
+    n_new: usize,
+    progress: &dyn Progress,
+) -> Result<Vec<AtomRecord>> {
+    let own = &basis.manifest.atoms[..basis.n_atoms()];
+    // Neither those that stay nor those that go: a copy that is half old and half new must not look whole.
+    let used: HashSet<&str> = basis.manifest.atoms.iter().map(|record| record.file.as_str()).collect();
+    let mut free =
+        (0_usize..).map(|number| format!("atom-{number:02}.safetensors")).filter(|name| !used.contains(name.as_str()));
+    for record in own {
+        changing.carry(&record.file, &record.file, progress)?;
+    }
+    let folder = changing.path().join(NEW);
+    let mut renamed = Vec::with_capacity(new.len());
+    for record in new {
+        let name = free.next().unwrap_or_default();
+        let (from, to) = (folder.join(&record.file), changing.path().join(&name));
+        std::fs::rename(&from, &to).map_err(|error| Error::io("renaming to", &to, &error))?;
+        renamed.push(AtomRecord { file: name, ..record });
+    }
+    std::fs::remove_dir(&folder).map_err(|error| Error::io("removing", &folder, &error))?;
+    let shared = renamed.split_off(n_new);
+    Ok(own.iter().cloned().chain(renamed).chain(shared).collect())
+}
+
+/// Everything that the new manifest follows from.
+struct Describing<'a> {
+    basis: &'a Basis,
+    newcomers: &'a Newcomers,
+    frozen: &'a [HashMap<String, Digest>],
+    grown: &'a Grown,
+    before: &'a Coding,
+    kept: &'a Kept,
+}
+
+impl Describing<'_> {
+    /// Writes the coefficients into `folder` and answers the manifest, and what the user should know.
+    fn describe(
+        &self,
+        atoms: Vec<AtomRecord>,
+        options: &ExtendOptions,
+        folder: &Path,
+    ) -> Result<(Manifest, Vec<String>)> {
+        let Describing { basis, grown, before, kept, .. } = *self;
+        let n_new = self.newcomers.tasks.len();
+        let n_old = basis.n_tasks();
+        let old_parts = basis.parts().ok_or_else(|| Error::rejected("a basis that knows its Gram matrix expected"))?;
+        let old_sizes = old_parts.sizes(&as_they_are(n_old));
+        let old_errors = before.kept_errors(&old_sizes);
+        let names = self.fingerprints();
+        let all = match &options.gram {
+            Some(path) => AllGrams::of_file(basis, path, &names)?,
+            None => AllGrams::estimated(basis, (before, &old_errors), grown, n_new)?,
+        };
+        let n_kept = kept.coding.n_kept();
+        let lost: Vec<f64> = (0..n_kept).map(|k| grown.sums.values().map(|sums| sums.lost(n_new + k)).sum()).collect();
+        let coding =
+            Coding { kept_errors: before.carried_errors(&old_sizes, &kept.carried, &lost), ..kept.coding.clone() };
+        let n_tasks = n_old + n_new;
+        let n_slots = all.triangles.len() / tvb_kernels::triangle_len(n_tasks);
+        let is_raw = is_raw_slot(basis, n_slots);
+        let parts = Parts { coded: all.sum_of(|slot| !is_raw(slot)), raw: all.sum_of(&is_raw) };
+        let gram = Gram::new(all.sum_of(|_| true))?;
+        let coefficients = as_they_are(n_tasks);
+        let sizes = parts.sizes(&coefficients);
+        let assessment = assess(&gram, &coefficients)?.coded(&gram, &coefficients, &coding, &sizes)?;
+        let solution = Solution {
+            encode: &coefficients.encode,
+            decode: &coefficients.decode,
+            mix: None,
+            kept: Some(&coding.kept).filter(|kept| kept.n_columns() > 0),
+            recovered: None,
+            eigenvalues: &gram.spectrum().values,
+            gram_errors: all.errors.as_ref(),
+        };
+        let triangles = Triangles { n_tasks, values: &all.triangles };
+        let file = coefficients::write(folder, Some(triangles), &solution)?;
+        let mut notes = [kept.notes.clone(), all.notes.clone()].concat();
+        notes.extend(much_noise(&coding, &sizes));
+        let measured: Vec<Measured> =
+            (0..n_old).map(|_| Measured::default()).chain(grown.measured.iter().copied()).collect();
+        let estimates = all.errors.as_ref().and_then(|errors| estimates_of(errors, gram.matrix(), true));
+        let solved = Solved { gram, coefficients, assessment };
+        let codes = DescribedCodes { coding: &coding, kept: kept.texts.clone(), measured: &measured, of_tasks: true };
+        let mut now = basis.manifest.clone();
+        now.tasks = self.tasks(&solved.assessment, &names);
+        now.stored.n_atoms = atoms.len();
+        now.atoms = atoms;
+        now.coefficients = file;
+        if let Some(record) = &mut now.coded {
+            record.n_kept = n_kept;
+            record.kept_bits = coding.kept_rate.name().into();
+            record.kept = kept.texts.clone();
+            record.kept_errors = coding.kept_errors.clone();
+        }
+        if let Some(options) = now.method.options.as_object_mut() {
+            options.insert("n_atoms".into(), n_tasks.into());
+            options.insert("n_stored".into(), n_tasks.into());
+        }
+        let Assessment { loss, relative_loss, spectral_bound, projected, sum, .. } = &solved.assessment;
+        let fidelity = |of: &crate::solve::Fidelity| Fidelity { cosine: of.cosine, norm_ratio: of.norm_ratio };
+        (now.loss, now.relative_loss, now.spectral_bound) = (Some(*loss), Some(*relative_loss), Some(*spectral_bound));
+        now.addition = Some(AdditionRecord { projected: fidelity(projected), sum: fidelity(sum) });
+        now.diagnostics = diagnostics(&solved.gram, &solved.assessment, Dtype::F32, Some(&codes));
+        let joined = self.newcomers.tasks.iter().map(|task| task.name.clone()).collect();
+        mark_grown(&mut now, &basis.manifest, (Happened::Extended, joined), estimates, notes.clone());
+        Ok((now, notes))
+    }
+
+    /// Name and fingerprint of each newcomer.
+    fn fingerprints(&self) -> Vec<(String, Digest)> {
+        let tasks = self.newcomers.tasks.iter().zip(&self.grown.newcomers).zip(&self.frozen[1..]);
+        tasks
+            .map(|((task, moved), frozen)| {
+                let parts = moved.iter().chain(frozen).filter_map(|(name, digest)| {
+                    let tensor = task.checkpoint.get(name)?;
+                    Some((name.as_str(), tensor.dtype, tensor.shape.as_slice(), *digest))
+                });
+                (task.name.clone(), fingerprint(parts))
+            })
+            .collect()
+    }
+
+    /// The records of all tasks: old ones as they are to be expected now, new ones as measured.
+    fn tasks(&self, assessment: &Assessment, names: &[(String, Digest)]) -> Vec<TaskRecord> {
+        let shifts = self.shifts();
+        let old = self.basis.manifest.tasks.iter().enumerate().map(|(t, record)| {
+            let norm = record.norm.unwrap_or(0.0);
+            let bound = record.error_length().map(|length| (length + shifts[t]) / norm);
+            TaskRecord {
+                relative_error: Some(assessment.relative_errors[t]),
+                gain: Some(assessment.gains[t]),
+                noise: Some(assessment.noises[t]),
+                error_bound: bound.filter(|bound| bound.is_finite()),
+                ..record.clone()
+            }
+        });
+        let n_old = self.basis.n_tasks();
+        let new = self.newcomers.tasks.iter().zip(names).enumerate().map(|(new, (task, (name, fingerprint)))| {
+            let t = n_old + new;
+            let found = self.grown.measured[new].gain_and_noise();
+            let (gain, noise) = found.unwrap_or((assessment.gains[t], assessment.noises[t]));
+            TaskRecord {
+                name: name.clone(),
+                source: Some(task.checkpoint.source()),
+                fingerprint: Some(*fingerprint),
+                norm: Some(assessment.norms[t]),
+                relative_error: Some((1.0 - gain).powi(2) + noise),
+                gain: Some(gain),
+                noise: Some(noise),
+                error_bound: found.map(|_| ((1.0 - gain).powi(2) + noise).sqrt()),
+            }
+        });
+        old.chain(new).collect()
+    }
+
+    /// \[T\]: the most that what an old task comes back as has moved: by R and Q' in place of Q in what the shared columns decode to, by
+    /// what newcomers put into them, and by what their new codes lose.
+    fn shifts(&self) -> Vec<f64> {
+        let Describing { basis, grown, before, kept, .. } = *self;
+        let (n_old, n_new) = (basis.n_tasks(), self.newcomers.tasks.len());
+        let total = |of: &dyn Fn(&crate::ops::code::GrownSums) -> f64| grown.sums.values().map(of).sum::<f64>();
+        let lengths: Vec<f64> = (0..before.n_kept()).map(|k| total(&|sums| sums.decoded(n_old + k)).sqrt()).collect();
+        let now = &kept.coding.kept;
+        let put_in: Vec<f64> = (0..now.n_columns())
+            .map(|k| {
+                let lacks = (0..n_new).map(|new| now[(n_old + new, k)].abs() * total(&|sums| sums.lost(new)).sqrt());
+                lacks.sum::<f64>() + total(&|sums| sums.lost(n_new + k)).sqrt()
+            })
+            .collect();
+        let shift = |t: usize| {
+            let turned = lengths.iter().enumerate().map(|(k, length)| {
+                let along: f64 = (0..now.n_columns()).map(|new| now[(t, new)] * kept.carried[(k, new)]).sum();
+                (along - before.kept[(t, k)]).abs() * length
+            });
+            turned.sum::<f64>() + put_in.iter().enumerate().map(|(k, put)| now[(t, k)].abs() * put).sum::<f64>()
+        };
+        (0..n_old).map(shift).collect()
+    }
+}
+
+/// Says so where the kept edits have much more noise than they would have in a basis made in one go.
+fn much_noise(coding: &Coding, sizes: &crate::solve::AtomSizes) -> Option<String> {
+    let fresh = Coding { kept_errors: Vec::new(), ..coding.clone() };
+    let (found, fresh): (f64, f64) = (coding.kept_errors.iter().sum(), fresh.kept_errors(sizes).iter().sum());
+    (fresh > 0.0 && found > MUCH_NOISE * fresh).then(|| {
+        format!(
+            "what is kept has {:.1} times the noise that it would have in a basis made in one go: more --keep-sum bits add less each time, and `tvb compress` with the originals none",
+            found / fresh
+        )
+    })
+}

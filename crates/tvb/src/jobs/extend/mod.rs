@@ -1,0 +1,22 @@
+//! Tasks join a basis whose originals are gone.
+//!
+//! | file | |
+//! |---|---|
+//! | `options.rs` | what is asked for, and what came of it |
+//! | `newcomers.rs` | base and newcomers under the names that the basis knows, and whether they fit |
+//! | `frozen.rs` | whether newcomers move what no task of the basis did |
+//! | `kept.rs` | the shared columns carried on: R and Q |
+//! | `estimates.rs` | the Gram matrix of all tasks, with what is estimated |
+//! | `coded.rs` | a basis of coded tasks, extended |
+//! | `job.rs` | the job from end to end |
+
+mod coded;
+mod estimates;
+mod frozen;
+mod job;
+mod kept;
+mod newcomers;
+mod options;
+
+pub use job::extend;
+pub use options::{ExtendOptions, Extended};

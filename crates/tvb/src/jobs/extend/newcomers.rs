@@ -1,0 +1,68 @@
+//! Base and newcomers under the names that a basis knows, and whether they fit it.
+
+use crate::basis::Basis;
+use crate::checkpoint::Checkpoint;
+use crate::columns::plan::{Plan, Task};
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::shown::{shown, shown_path};
+
+/// What joins a basis, opened.
+pub(super) struct Newcomers {
+    /// The base as the columns see it.
+    pub(super) base: Checkpoint,
+    /// The newcomers, in the order given.
+    pub(super) tasks: Vec<Task>,
+}
+
+impl Newcomers {
+    /// Matches a base and newcomers against a basis.
+    ///
+    /// # Errors
+    /// Rejected: a name that is there already, other tensors or shapes (all are listed).
+    pub(super) fn of(basis: &Basis, plan: &Plan, progress: &dyn Progress) -> Result<Newcomers> {
+        let known = basis.task_names();
+        if let Some(task) = plan.tasks.iter().find(|task| known.contains(&task.name)) {
+            return Err(Error::rejected(format!(
+                "{}: a task of the name {} is there already",
+                shown_path(&basis.folder),
+                shown(&task.name)
+            ))
+            .hint("give the newcomer another name: NAME=CHECKPOINT; or `tvb drop` the one that is there first"));
+        }
+        let most = tvb_kernels::MAX_TASKS;
+        if known.len() + plan.tasks.len() > most {
+            let found = known.len() + plan.tasks.len();
+            return Err(Error::rejected(format!("at most {most} tasks in a basis expected, {found} found")));
+        }
+        let fit = &basis.manifest.fit;
+        let (base, tasks, note) = basis.columns(plan)?;
+        note.iter().for_each(|note| progress.note(note));
+        let base = fit.seen(&base)?;
+        let seen = |task: &Task| Ok(Task { checkpoint: fit.seen(&task.checkpoint)?, ..task.clone() });
+        let tasks = tasks.iter().map(seen).collect::<Result<Vec<Task>>>()?;
+        let names: Vec<String> = basis.stored_tensors().iter().chain(&basis.manifest.frozen).cloned().collect();
+        let all = Plan::of_columns(base.clone(), tasks.clone(), &names)?;
+        check_shapes(basis, &all)?;
+        Ok(Newcomers { base, tasks })
+    }
+}
+
+/// Whether the base's tensors are as large as the basis has them.
+fn check_shapes(basis: &Basis, plan: &Plan) -> Result<()> {
+    let Some(coded) = &basis.manifest.coded else { return Ok(()) };
+    for (name, tensor) in basis.stored_tensors().iter().zip(&coded.tensors) {
+        let Some(found) = plan.tensors.iter().find(|planned| planned.name == *name) else { continue };
+        if found.shape != tensor.shape {
+            return Err(Error::rejected(format!(
+                "{}: tensor {}: shape {:?} expected, as the basis has it, {:?} found",
+                shown_path(plan.base.path()),
+                shown(name),
+                tensor.shape,
+                found.shape
+            ))
+            .hint("give the base that the basis was made from"));
+        }
+    }
+    Ok(())
+}
