@@ -18,5 +18,7 @@ mod kept;
 mod newcomers;
 mod options;
 
+pub(crate) use frozen::frozen_digests;
 pub use job::extend;
+pub(crate) use newcomers::Newcomers;
 pub use options::{ExtendOptions, Extended};
