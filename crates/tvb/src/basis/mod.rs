@@ -17,5 +17,5 @@ pub mod part_file;
 pub mod seal;
 
 pub use check_read::check_read;
-pub use edits::edits;
+pub use edits::{OpenAtoms, edits};
 pub use open::Basis;

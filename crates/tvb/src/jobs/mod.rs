@@ -20,4 +20,7 @@ pub mod interop;
 mod child_output;
 pub mod evaluate;
 pub mod report;
+mod point_log;
+mod trying;
 pub mod sweep;
+pub mod fit;
