@@ -5,7 +5,7 @@
 
 use crate::args::{CommonArgs, Context};
 use crate::commands::{
-    batch, bench, check, completions, compress, devices, edit, export, extend, gram, import, inspect, join, plan,
+    batch, bench, check, completions, compress, devices, drop, edit, export, extend, gram, import, inspect, join, plan,
     recover, report, sweep, verify,
 };
 use crate::output::{self, Answer};
@@ -51,6 +51,7 @@ pub(crate) enum Command {
     Analogy(Box<edit::AnalogyArgs>),
     Apply(Box<edit::ApplyArgs>),
     Extend(extend::Args),
+    Drop(drop::Args),
     Recover(recover::Args),
     Sweep(sweep::Args),
     Batch(batch::Args),
@@ -76,6 +77,7 @@ impl Command {
             Command::Negate(args) => edit::negate(&args, context),
             Command::Analogy(args) => edit::analogy(&args, context),
             Command::Apply(args) => edit::apply(&args, context),
+            Command::Drop(args) => drop::run(&args, context),
             Command::Extend(args) => extend::run(&args, context),
             Command::Recover(args) => recover::run(&args, context),
             Command::Sweep(args) => sweep::run(&args, context),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, Subcommand, ValueEnum};
 use tvb_zoo::controls::{self, Control};
 use tvb_zoo::data::Split;
-use tvb_zoo::eval::{CONTROL, Evaluator, to_json};
+use tvb_zoo::eval::{CONTROL, Evaluator, Metrics, to_json};
 use tvb_zoo::measure::Examiner;
 use tvb_zoo::model::{Model, Tensors};
 use tvb_zoo::tasks::{TASKS, TaskSpec, find, scenario};
@@ -26,7 +26,11 @@ enum Command {
     /// Prints one JSON object: the mean accuracy, one per task, and the control's
     Eval {
         /// A safetensors file, or a folder with model.safetensors or its shards
-        checkpoint: PathBuf,
+        #[arg(required_unless_present = "serve", conflicts_with = "serve")]
+        checkpoint: Option<PathBuf>,
+        /// Read paths of checkpoints from stdin and answer each with a JSON line
+        #[arg(long)]
+        serve: bool,
         /// Only these tasks
         #[arg(long, value_delimiter = ',', value_name = "NAMES", conflicts_with = "scenario")]
         tasks: Vec<String>,
@@ -36,6 +40,15 @@ enum Command {
         /// Choose scales on val, report test
         #[arg(long, value_enum, default_value = "val")]
         split: SplitArg,
+        /// Ask about so many training images of each class instead
+        #[arg(long, value_name = "K", conflicts_with = "split", requires = "tasks")]
+        shots: Option<usize>,
+        /// Which of them
+        #[arg(long, value_name = "N", default_value_t = 0, requires = "shots")]
+        draw: u64,
+        /// Print losses (mean cross-entropy) too
+        #[arg(long)]
+        loss: bool,
     },
     /// Prints the names of the tasks, in scenario order
     Tasks {
@@ -104,7 +117,18 @@ enum SplitArg {
 /// What stood in the way, on one line.
 pub(crate) fn run(cli: Cli) -> Result<()> {
     match cli.command {
-        Command::Eval { checkpoint, tasks, scenario, split } => eval(&checkpoint, &tasks, scenario, split),
+        Command::Eval { checkpoint, serve, tasks, scenario, split, shots, draw, loss } => {
+            let evaluator = evaluator(&tasks, scenario, split, shots.map(|n_shots| (n_shots, draw)))?;
+            let wanted = if loss { Metrics::Losses } else { Metrics::Accuracies };
+            match checkpoint.filter(|_| !serve) {
+                Some(path) => {
+                    let model = Model::new(&checkpoint::read(&path)?)?;
+                    println!("{}", serde_json::Value::Object(to_json(&evaluator.accuracies(&model)?, wanted)));
+                    Ok(())
+                }
+                None => tvb_zoo::serve::serve(&evaluator, wanted, &mut std::io::stdin().lock(), &mut std::io::stdout()),
+            }
+        }
         Command::Tasks { long } => {
             for task in &TASKS {
                 if long {
@@ -132,7 +156,13 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     }
 }
 
-fn eval(path: &Path, names: &[String], n_tasks: Option<usize>, split: SplitArg) -> Result<()> {
+/// The images that are asked about.
+fn evaluator(
+    names: &[String],
+    n_tasks: Option<usize>,
+    split: SplitArg,
+    shots: Option<(usize, u64)>,
+) -> Result<Evaluator> {
     // The control comes with every evaluation that does not name its tasks.
     let mut with_control = names.is_empty();
     let mut tasks: Vec<&'static TaskSpec> = Vec::new();
@@ -146,17 +176,15 @@ fn eval(path: &Path, names: &[String], n_tasks: Option<usize>, split: SplitArg) 
     if names.is_empty() {
         tasks.extend(scenario(n_tasks.unwrap_or(TASKS.len()))?);
     }
+    if let Some((n_shots, draw)) = shots {
+        return Evaluator::of_few(&tasks, n_shots, draw);
+    }
     let split = match split {
         SplitArg::Val => Split::Val,
         SplitArg::Test => Split::Test,
     };
-    let model = Model::new(&checkpoint::read(path)?)?;
-    let mut evaluator = Evaluator::new(&tasks, split)?;
-    if with_control {
-        evaluator = evaluator.with_control(split);
-    }
-    println!("{}", serde_json::Value::Object(to_json(&evaluator.accuracies(&model)?)));
-    Ok(())
+    let evaluator = Evaluator::new(&tasks, split)?;
+    Ok(if with_control { evaluator.with_control(split) } else { evaluator })
 }
 
 #[cfg(feature = "train")]

@@ -6,6 +6,7 @@ pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod compress;
 pub(crate) mod devices;
+pub(crate) mod drop;
 pub(crate) mod edit;
 pub(crate) mod export;
 pub(crate) mod extend;

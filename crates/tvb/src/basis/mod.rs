@@ -18,6 +18,7 @@ mod matrix_file;
 mod open;
 pub mod part_file;
 pub mod records;
+pub(crate) mod regrown;
 pub mod seal;
 
 pub use check_read::check_read;

@@ -17,6 +17,7 @@ mod matrix_file;
 pub mod method_options;
 pub mod batch;
 pub mod interop;
+pub mod drop;
 mod child_output;
 pub mod evaluate;
 pub mod extend;

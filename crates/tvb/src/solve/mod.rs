@@ -70,7 +70,9 @@ mod spectra;
 mod table;
 mod weights;
 
-pub use assess::{Assessment, Fidelity, assess, assess_recovered, edit_fidelity, recovered_edit_fidelity};
+pub use assess::{
+    Assessment, Fidelity, assess, assess_recovered, assess_remaining, edit_fidelity, recovered_edit_fidelity,
+};
 pub use assess_coded::{Parts, coded_edit_fidelity};
 pub use checks::{check_atoms, check_options};
 pub use choose::{MaxError, atoms_for_error};

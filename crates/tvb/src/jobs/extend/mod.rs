@@ -24,5 +24,7 @@ mod options;
 mod remade;
 mod side_by_side;
 
+pub(crate) use frozen::frozen_digests;
 pub use job::extend;
+pub(crate) use newcomers::Newcomers;
 pub use options::{ExtendOptions, Extended};
