@@ -12,7 +12,7 @@ mod found;
 mod results;
 mod rows;
 pub(crate) mod side_by_side;
-mod stored;
+pub(crate) mod stored;
 mod tables;
 pub(crate) mod zoo;
 

@@ -64,7 +64,7 @@ pub(super) fn store(zoo: &Zoo, row: &Row, n_tasks: usize, seed: u64, folder: &Pa
 }
 
 /// The bytes of one task vector in float32: of the tensors that fine-tuning moves, without a header.
-fn f32_bytes() -> Result<u64> {
+pub(crate) fn f32_bytes() -> Result<u64> {
     let path = root().join(checkpoint("base"));
     let failed = |what: &str| format!("{}: {what}", path.display());
     let bytes = std::fs::read(&path).map_err(|error| failed(&error.to_string()))?;
