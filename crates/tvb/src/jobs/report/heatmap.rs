@@ -19,6 +19,13 @@ pub(super) struct Heatmap<'a> {
     pub value: &'a dyn Fn(usize, usize) -> f64,
     /// The value shown in full colour; smaller ones are fainter.
     pub full: f64,
+    /// Cells that are framed: what is estimated.
+    pub framed: &'a dyn Fn(usize, usize) -> bool,
+}
+
+/// Frames no cell.
+pub(super) fn no_frame(_: usize, _: usize) -> bool {
+    false
 }
 
 impl Heatmap<'_> {
@@ -41,9 +48,16 @@ impl Heatmap<'_> {
             text(&mut svg, left - 5.0, y + side / 2.0 + 4.0, Anchor::End, &shortened(row, NAME_LENGTH));
             for (j, column) in self.columns.iter().enumerate() {
                 let value = (self.value)(i, j);
+                let is_framed = (self.framed)(i, j);
                 let style = format!("fill=\"{}\"", diverging(value / self.full));
-                let tip = format!("{row}, {column}: {}", number(value));
-                rect(&mut svg, [left + side * j as f64, y, side - 0.6, side - 0.6], &style, &tip);
+                let tip = format!("{row}, {column}: {}{}", number(value), if is_framed { " (estimated)" } else { "" });
+                let x = left + side * j as f64;
+                rect(&mut svg, [x, y, side - 0.6, side - 0.6], &style, &tip);
+                if is_framed {
+                    // Inside the cell, so that neighbours keep theirs.
+                    let frame = [x + 1.0, y + 1.0, side - 2.6, side - 2.6];
+                    rect(&mut svg, frame, "fill=\"none\" stroke=\"#57606a\" stroke-dasharray=\"2 2\"", "");
+                }
             }
         }
         for (j, column) in self.columns.iter().enumerate() {
@@ -61,11 +75,19 @@ mod tests {
     #[test]
     fn every_cell_says_its_value_and_hostile_names_stay_text() {
         let rows = ["a<b".to_owned(), "c".to_owned()];
-        let map =
-            Heatmap { label: "x", rows: &rows, columns: &rows, value: &|i, j| (i as f64) - (j as f64), full: 1.0 };
+        let map = Heatmap {
+            label: "x",
+            rows: &rows,
+            columns: &rows,
+            value: &|i, j| (i as f64) - (j as f64),
+            full: 1.0,
+            framed: &no_frame,
+        };
         let svg = map.svg();
         assert_eq!(svg.matches("<rect").count(), 4);
         assert!(svg.contains("<title>c, a&lt;b: 1.0000</title>") && !svg.contains("a<b"));
+        let framed = Heatmap { framed: &|i, j| i != j, ..map }.svg();
+        assert_eq!((framed.matches("<rect").count(), framed.matches("(estimated)").count()), (6, 2));
         let many: Vec<String> = (0..=MAX_SIDE).map(|i| i.to_string()).collect();
         assert!(Heatmap { rows: &many, ..map }.svg().contains("too many"));
     }

@@ -3,6 +3,7 @@
 mod bars;
 mod chart;
 mod heatmap;
+mod history;
 mod page;
 mod pareto;
 mod spectrum;

@@ -1,7 +1,8 @@
 //! The report: one HTML page that shows what a basis keeps and loses, with nothing to load from elsewhere.
 
 use super::bars::bars_svg;
-use super::heatmap::Heatmap;
+use super::heatmap::{Heatmap, no_frame};
+use super::history::{history_svg, history_table};
 use super::svg::{escape, number};
 use super::{Pareto, pareto_svg, spectrum_svg};
 use crate::basis::Basis;
@@ -46,6 +47,7 @@ pub fn basis_report(basis: &Basis, engine: &Engine, go_on: &dyn Fn(f64) -> bool)
     let mut warnings = Vec::new();
     let mut page = Page { html: String::new() };
     page.head(basis);
+    page.history(basis);
     page.errors(basis);
     if let Some(total) = basis.total_gram() {
         let gram = Gram::new(total)?;
@@ -161,6 +163,21 @@ impl Page {
         self.html += "</table>\n";
     }
 
+    fn history(&mut self, basis: &Basis) {
+        let history = &basis.manifest.history;
+        if history.is_empty() {
+            return;
+        }
+        self.heading(
+            "How it came to be",
+            "Bars: bytes of the atoms. Line: cosine of the sum of all tasks with the same sum from the originals, 1 at the bottom. Errors \
+             of tasks that were there before the last event are what is to be expected; `tvb verify` with originals measures them.",
+        );
+        let svg = history_svg(history);
+        self.figure(&svg);
+        self.html += &history_table(history);
+    }
+
     fn errors(&mut self, basis: &Basis) {
         let tasks = &basis.manifest.tasks;
         if tasks.iter().all(|task| task.relative_error.is_none()) {
@@ -205,12 +222,23 @@ impl Page {
     fn tasks(&mut self, basis: &Basis, gram: &Gram) {
         let names = basis.task_names();
         let cosines = gram.cosines();
-        self.heading("How alike the tasks are", "Cosines of the task vectors; red together, blue against each other.");
-        let map = |label, matrix: &Matrix| {
-            let value = |i: usize, j: usize| matrix[(i, j)];
-            Heatmap { label, rows: &names, columns: &names, value: &value, full: 1.0 }.svg()
+        let errors = basis.coefficients.gram_errors.as_ref();
+        let about = match &basis.manifest.estimates {
+            None => "Cosines of the task vectors; red together, blue against each other.".to_owned(),
+            Some(estimates) => format!(
+                "Cosines of the task vectors; red together, blue against each other. Framed ones ({} pairs) are estimates from codes, with \
+                 standard errors up to {}.",
+                estimates.n_pairs,
+                number(estimates.cosine_error)
+            ),
         };
-        let svg = map("cosines of the task vectors", &cosines);
+        self.heading("How alike the tasks are", &about);
+        let is_estimate = |i: usize, j: usize| errors.is_some_and(|errors| errors.is_estimate(i, j));
+        let map = |label, matrix: &Matrix, framed: &dyn Fn(usize, usize) -> bool| {
+            let value = |i: usize, j: usize| matrix[(i, j)];
+            Heatmap { label, rows: &names, columns: &names, value: &value, full: 1.0, framed }.svg()
+        };
+        let svg = map("cosines of the task vectors", &cosines, &is_estimate);
         self.figure(&svg);
         let leakage = basis.manifest.diagnostics.get("leakage").and_then(|rows| matrix(rows, names.len()));
         if let Some(leakage) = leakage {
@@ -218,7 +246,7 @@ impl Page {
                 "What negating a task takes along",
                 "Cosine of the recovered task of a row with the task of a column: off the diagonal, what else an edit touches.",
             );
-            let svg = map("leakage", &leakage);
+            let svg = map("leakage", &leakage, &no_frame);
             self.figure(&svg);
         }
     }
@@ -277,12 +305,15 @@ impl Page {
         if group.encode.n_columns() == atoms.len() {
             let value = |i: usize, j: usize| group.encode[(i, j)];
             let full = largest(&group.encode);
-            let svg = Heatmap { label: "encode B", rows: &names, columns: &atoms, value: &value, full }.svg();
+            let svg =
+                Heatmap { label: "encode B", rows: &names, columns: &atoms, value: &value, full, framed: &no_frame }
+                    .svg();
             self.figure(&svg);
         }
         let value = |t: usize, m: usize| group.decode[(m, t)];
         let full = largest(&group.decode);
-        let svg = Heatmap { label: "decode W", rows: &names, columns: &atoms, value: &value, full }.svg();
+        let svg =
+            Heatmap { label: "decode W", rows: &names, columns: &atoms, value: &value, full, framed: &no_frame }.svg();
         self.figure(&svg);
         self.html += "</div>\n";
     }
@@ -314,9 +345,15 @@ impl Page {
         let full = order.iter().flat_map(|&tensor| (0..names.len()).map(move |t| (tensor, t)));
         let full = full.map(|(tensor, t)| share(tensor, t)).fold(f64::MIN_POSITIVE, f64::max);
         let value = |i: usize, t: usize| order.get(i).map_or(0.0, |&tensor| share(tensor, t));
-        let svg =
-            Heatmap { label: "share of squared norm by tensor", rows: &rows, columns: &names, value: &value, full }
-                .svg();
+        let svg = Heatmap {
+            label: "share of squared norm by tensor",
+            rows: &rows,
+            columns: &names,
+            value: &value,
+            full,
+            framed: &no_frame,
+        }
+        .svg();
         self.figure(&svg);
     }
 
