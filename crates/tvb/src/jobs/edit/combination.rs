@@ -68,7 +68,9 @@ impl Combination {
         match (source, over) {
             (Source::Basis(basis), Over::Tasks) => Ok(basis.task_names()),
             (Source::Basis(basis), Over::Atoms) => {
-                Ok((0..basis.n_atoms()).map(|atom| stem(atom, basis.n_atoms())).collect())
+                // Those that are made from a seed have no files, but rows.
+                let n_atoms = basis.coefficients.decode.n_rows();
+                Ok((0..n_atoms).map(|atom| stem(atom, n_atoms)).collect())
             }
             (Source::Checkpoints(plan), Over::Tasks) => Ok(plan.tasks.iter().map(|task| task.name.clone()).collect()),
             (Source::Checkpoints(_), Over::Atoms) => {

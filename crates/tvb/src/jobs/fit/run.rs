@@ -136,15 +136,18 @@ impl<'a> Fitting<'a> {
         self.before + self.started.elapsed().as_secs_f64()
     }
 
+    /// One point is evaluated in any case.
     fn is_late(&self) -> bool {
-        self.candidates.options.time.is_some_and(|time| self.elapsed() >= time.as_secs_f64())
+        !self.lock().points().is_empty()
+            && self.candidates.options.time.is_some_and(|time| self.elapsed() >= time.as_secs_f64())
     }
 
     /// Asks for generations and evaluates them, as long as the budget lasts.
     fn search(&mut self, mut search: Search) -> Result<()> {
         let options = self.candidates.options;
-        // The last evaluation is the mean's.
-        let n_most = options.n_evaluations.get().saturating_sub(1).max(1);
+        let n_all = options.n_evaluations.get();
+        // The last evaluation is the mean's, where there is a search at all.
+        let n_most = if n_all > search.n_starts() + 1 { n_all - 1 } else { n_all };
         let evaluator = &options.evaluator;
         let mut sessions: Vec<Session<'_>> = (0..options.n_jobs.get()).map(|_| evaluator.session()).collect();
         let mut n_asked = 0;
