@@ -184,6 +184,8 @@ fn originals_and_atoms_are_fitted_too() {
         |flags: &[&str], code: i32, words: &str| bench.fit("refused", &[&FLAGS[..], flags].concat(), code, words);
     refused(&["--over", "c"], 3, "unknown task \"c\"");
     refused(&["--over", "a,a"], 2, "`a` is there twice");
+    let many = ["--metric", "acc", "--serve", "--evaluations", "1000000"];
+    bench.fit("refused", &many, 2, "at most 16186 of 2 coefficients expected");
     refused(&["--blocks", "2"], 2, "1 to 1 expected");
     refused(&["--l1=-1"], 2, "0 or more expected");
     refused(&["--init", "atoms/coefficients.json"], 3, "coefficients over tasks expected, over atoms found");
