@@ -257,6 +257,15 @@ def test_saved_and_loaded(base: nn.Module, basis: tvb.Basis, tmp_path: Path) -> 
     other = tvb.torch.Coefficients(base, basis)
     with pytest.raises(tvb.InputError, match="blocks"):
         other.load(path)
+    # Another program may know the tensors in another order.
+    turned = [{**block, "tensors": block["tensors"][::-1]} for block in record["blocks"][::-1]]
+    path.write_text(json.dumps({**record, "blocks": turned, "values": [[1.0] * 3, [2.0] * 3]}))
+    loaded = tvb.torch.Coefficients(base, basis, blocks=2).load(path)
+    assert loaded.values.tolist() == [[2.0] * 3, [1.0] * 3]
+    atoms = {**{key: value for key, value in record.items() if key != "tasks"}, "atoms": ["atom-00"]}
+    path.write_text(json.dumps(atoms))
+    with pytest.raises(tvb.InputError, match="found atoms"):
+        fitted.load(path)
     for change, words in [
         ({"tasks": ["a", "b"]}, "expected the tasks"),
         ({"version": 2}, "version"),

@@ -159,12 +159,26 @@ fn text(fitted: &Fitted, options: &FitOptions) -> Result<String> {
         starts.push((point.objective(options)?, point.metric(options)?, point));
     }
     starts.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let mut table = Table::new([("point", Align::Left), (&options.metric, Align::Right), ("", Align::Left)]);
-    for (_, metric, point) in starts.iter().take(N_SHOWN) {
-        table.row([escaped(&point.from).into_owned(), format!("{metric:.4}"), String::new()]);
+    // What a point is worth is said where it is not the metric itself.
+    let is_held = options.l1 > 0.0 || options.l2 > 0.0;
+    let cost = |worth: f64| match is_held {
+        true => format!("{:.4}", if options.minimize { -worth } else { worth }),
+        false => String::new(),
+    };
+    let headings = [
+        ("point", Align::Left),
+        (&options.metric, Align::Right),
+        (if is_held { "with penalties" } else { "" }, Align::Right),
+        ("", Align::Left),
+    ];
+    let mut table = Table::new(headings);
+    for (worth, metric, point) in starts.iter().take(N_SHOWN) {
+        table.row([escaped(&point.from).into_owned(), format!("{metric:.4}"), cost(*worth), String::new()]);
     }
     let number = best.number.map_or_else(String::new, |number| format!(" (point {number})"));
-    table.row([format!("{}{number}", escaped(&best.from)), format!("{:.4}", best.metric(options)?), "best".to_owned()]);
+    let (metric, worth) = (best.metric(options)?, best.objective(options)?);
+    let from = format!("{}{number}", escaped(&best.from));
+    table.row([from, format!("{metric:.4}"), cost(worth), "best".to_owned()]);
     let mut text = table.to_string();
     let shape = &fitted.combination;
     for (row, values) in shape.values.iter().enumerate() {

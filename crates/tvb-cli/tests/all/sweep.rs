@@ -16,12 +16,12 @@ const EVALUATOR: &str = r#"
 "#;
 
 /// A folder with a base, two fine-tunes and a basis of them.
-struct Bench {
-    folder: TempDir,
+pub(crate) struct Bench {
+    pub(crate) folder: TempDir,
 }
 
 impl Bench {
-    fn new() -> Bench {
+    pub(crate) fn new() -> Bench {
         let bench = Bench { folder: TempDir::new().expect("a temporary folder") };
         bench.write("base.safetensors", [1.0, 2.0, 3.0, 4.0]);
         bench.write("a.safetensors", [2.0, 2.0, 3.0, 4.0]);
@@ -34,11 +34,11 @@ impl Bench {
         bench
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
         self.folder.path().join(name)
     }
 
-    fn write(&self, name: &str, values: [f32; 4]) {
+    pub(crate) fn write(&self, name: &str, values: [f32; 4]) {
         let specs = [TensorSpec { name: "w".into(), dtype: Dtype::F32, shape: vec![4] }];
         let layout = SafetensorsLayout::new(&specs, &BTreeMap::new()).expect("a layout");
         let writer = SafetensorsWriter::create(&self.path(name), layout).expect("a file");
@@ -46,14 +46,14 @@ impl Bench {
         writer.finish().expect("written");
     }
 
-    fn read(&self, name: &str) -> [f32; 4] {
+    pub(crate) fn read(&self, name: &str) -> [f32; 4] {
         let checkpoint = Checkpoint::open(&self.path(name)).expect("a checkpoint");
         let mut bytes = [0; 16];
         checkpoint.read(&checkpoint.tensors()[0], 0, &mut bytes).expect("readable");
         std::array::from_fn(|index| f32::from_le_bytes(std::array::from_fn(|byte| bytes[index * 4 + byte])))
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tvb"));
         command.args(words).args(["--device", "cpu", "-q"]).current_dir(self.folder.path()).stdin(Stdio::null());
         command.env_remove("TVB_DEVICE").env_remove("WGPU_BACKEND").env_remove("TVB_LOG");
@@ -62,7 +62,7 @@ impl Bench {
 
     /// Runs `tvb WORDS`; checks the exit code and a part of stderr.
     #[track_caller]
-    fn check(&self, words: &[&str], exit_code: i32, stderr: &str) -> Output {
+    pub(crate) fn check(&self, words: &[&str], exit_code: i32, stderr: &str) -> Output {
         let output = self.command(words).output().expect("tvb runs");
         let shown = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(exit_code), "tvb {words:?}: {shown}");
@@ -91,12 +91,12 @@ impl Bench {
         serde_json::from_slice(&results).unwrap_or(Value::Null)
     }
 
-    fn n_runs(&self) -> usize {
+    pub(crate) fn n_runs(&self) -> usize {
         std::fs::read_to_string(self.path("runs")).unwrap_or_default().lines().count()
     }
 }
 
-fn names(folder: &Path) -> Vec<String> {
+pub(crate) fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("a folder");
     let mut names: Vec<String> =
         entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();

@@ -287,14 +287,16 @@ class Coefficients(nn.Module):
         """
         shown = os.fspath(path)
         record = _read_record(shown)
-        blocks = None if self._blocks is None else [{"name": name, "tensors": found} for name, found in self._blocks.items()]
         if record.get("tasks") != self._tasks:
-            raise InputError(f"{shown}: expected the tasks {', '.join(self._tasks)}, found {record.get('tasks')}")
-        if record.get("blocks") != blocks:
+            found = "atoms" if "atoms" in record else record.get("tasks")
+            raise InputError(f"{shown}: expected the tasks {', '.join(self._tasks)}, found {found}")
+        rows = _rows(record.get("blocks"), self._blocks)
+        if rows is None:
             raise InputError(f"{shown}: its blocks are others than these", "make Coefficients with the blocks that the file lists")
         values = _numbers(record.get("values"))
         if values is None or values.shape != self.values.shape:
             raise InputError(f"{shown}: values: expected {list(self.values.shape)} finite numbers")
+        values = values if self._blocks is None else values[rows]
         with torch.no_grad():
             self.values.copy_(values)
         return self
@@ -421,6 +423,20 @@ def _read_record(shown: str) -> dict[str, Any]:
     if record.get("version") != 1:
         raise InputError(f"{shown}: expected version 1, found {record.get('version')!r}", "a newer tvb wrote it")
     return record
+
+
+def _rows(found: Any, blocks: Mapping[str, Sequence[str]] | None) -> list[int] | None:
+    """Which of a file's blocks each of these is, by the tensors in it, in any order; `None` where they are others."""
+    if blocks is None or found is None:
+        return [] if blocks is None and found is None else None
+    try:
+        theirs = [frozenset(block["tensors"]) for block in found]
+    except (TypeError, KeyError):
+        return None
+    ours = [frozenset(tensors) for tensors in blocks.values()]
+    if len(theirs) != len(ours) or set(theirs) != set(ours):
+        return None
+    return [theirs.index(tensors) for tensors in ours]
 
 
 def _numbers(found: Any) -> torch.Tensor | None:

@@ -19,7 +19,7 @@ use std::time::UNIX_EPOCH;
 /// The log's name inside the folder.
 const FILE_NAME: &str = "points.jsonl";
 /// A longer file is not one of ours.
-const MAX_BYTES: u64 = 64 << 20;
+pub(super) const MAX_BYTES: u64 = 64 << 20;
 
 /// Whose points they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

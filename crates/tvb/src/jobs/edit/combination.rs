@@ -68,7 +68,9 @@ impl Combination {
         match (source, over) {
             (Source::Basis(basis), Over::Tasks) => Ok(basis.task_names()),
             (Source::Basis(basis), Over::Atoms) => {
-                Ok((0..basis.n_atoms()).map(|atom| stem(atom, basis.n_atoms())).collect())
+                // Those that are made from a seed have no files, but rows.
+                let n_atoms = basis.coefficients.decode.n_rows();
+                Ok((0..n_atoms).map(|atom| stem(atom, n_atoms)).collect())
             }
             (Source::Checkpoints(plan), Over::Tasks) => Ok(plan.tasks.iter().map(|task| task.name.clone()).collect()),
             (Source::Checkpoints(_), Over::Atoms) => {
@@ -114,7 +116,7 @@ pub struct Mixer<'a> {
 #[derive(Clone, Debug)]
 enum Columns<'a> {
     Basis(Box<(OpenAtoms<'a>, Coefficients)>),
-    Originals(Edits),
+    Originals(Box<Edits>),
 }
 
 impl<'a> Mixer<'a> {
@@ -137,7 +139,7 @@ impl<'a> Mixer<'a> {
         let places = names.iter().map(place).collect::<Result<_>>()?;
         let columns = match source {
             Source::Basis(basis) => Columns::Basis(Box::new((OpenAtoms::new(basis)?, basis.solved()?))),
-            Source::Checkpoints(plan) => Columns::Originals(Edits::from_checkpoints(plan, &[])),
+            Source::Checkpoints(plan) => Columns::Originals(Box::new(Edits::from_checkpoints(plan, &[]))),
         };
         let blocks = blocks.map_or(Ok(Vec::new()), |blocks| tensors_by_block(source, blocks))?;
         Ok(Mixer { columns, over, places, n_names: known.len(), blocks })
@@ -198,7 +200,7 @@ impl<'a> Mixer<'a> {
                     }
                 }
             }
-            Columns::Originals(edits) => Edits { weights: rows, ..edits.clone() },
+            Columns::Originals(edits) => Edits { weights: rows, ..Edits::clone(edits) },
         };
         if self.blocks.is_empty() { Ok(edits) } else { edits.in_blocks(self.blocks.clone()) }
     }

@@ -10,7 +10,7 @@ use crate::checkpoint::{Checkpoint, Existing, Inputs, OutputKind, check_output};
 use crate::error::{Error, Result};
 use crate::jobs::edit::{Combination, Mixer, Source};
 use crate::jobs::evaluate::Session;
-use crate::jobs::point_log::{Kind, PointLog, check_folder};
+use crate::jobs::point_log::{Kind, MAX_BYTES, PointLog, check_folder};
 use crate::jobs::trying::Watched;
 use crate::pass::Runtime;
 use crate::progress::Progress;
@@ -44,6 +44,7 @@ pub fn fit(
         let (n, n_starts) = (options.n_evaluations, starts.len());
         progress.warn(&format!("{n} evaluations are not enough to search: {n_starts} starts are tried first"));
     }
+    check_budget(&shape, options)?;
     let search = Search::new(starts, sigma, options.seed)?;
     let identity = identity(source, &shape, base, options)?;
     let log = PointLog::<Point>::open(&options.output, &identity, options.existing)?;
@@ -81,6 +82,18 @@ pub fn fit(
         fitted.combination.write(path, save_existing, &inputs)?;
     }
     Ok(fitted)
+}
+
+/// Whether the log of all points could be read again.
+fn check_budget(shape: &Combination, options: &FitOptions) -> Result<()> {
+    // A number has up to 24 characters and a comma, and an evaluator may print dozens of metrics.
+    let n_values = shape.values.iter().map(Vec::len).sum::<usize>() as u64;
+    let n_most = MAX_BYTES / n_values.saturating_mul(25).saturating_add(4096);
+    if options.n_evaluations.get() as u64 <= n_most {
+        return Ok(());
+    }
+    let n = options.n_evaluations;
+    Err(Error::usage(format!("evaluations: at most {n_most} of {n_values} coefficients expected, {n} found")))
 }
 
 /// Whether the best coefficients could be saved where they are to be, asked before the work. What a run of the same fit saved
@@ -136,15 +149,18 @@ impl<'a> Fitting<'a> {
         self.before + self.started.elapsed().as_secs_f64()
     }
 
+    /// One point is evaluated in any case.
     fn is_late(&self) -> bool {
-        self.candidates.options.time.is_some_and(|time| self.elapsed() >= time.as_secs_f64())
+        !self.lock().points().is_empty()
+            && self.candidates.options.time.is_some_and(|time| self.elapsed() >= time.as_secs_f64())
     }
 
     /// Asks for generations and evaluates them, as long as the budget lasts.
     fn search(&mut self, mut search: Search) -> Result<()> {
         let options = self.candidates.options;
-        // The last evaluation is the mean's.
-        let n_most = options.n_evaluations.get().saturating_sub(1).max(1);
+        let n_all = options.n_evaluations.get();
+        // The last evaluation is the mean's, where there is a search at all.
+        let n_most = if n_all > search.n_starts() + 1 { n_all - 1 } else { n_all };
         let evaluator = &options.evaluator;
         let mut sessions: Vec<Session<'_>> = (0..options.n_jobs.get()).map(|_| evaluator.session()).collect();
         let mut n_asked = 0;

@@ -47,6 +47,11 @@ impl Search {
         Ok(Search { starts, sigma, seed, order: None, run: None, n_runs: 0 })
     }
 
+    /// Points that are asked for before the search itself.
+    pub(super) fn n_starts(&self) -> usize {
+        self.starts.len()
+    }
+
     /// The next points, to be told all together.
     pub(super) fn ask(&mut self) -> Result<Vec<Asked>> {
         let Some(order) = &self.order else {
