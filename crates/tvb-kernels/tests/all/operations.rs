@@ -172,7 +172,8 @@ fn gram_of_new_rows_is_rows_of_the_gram() {
                         let norm = |k| all[triangle_len(k + 1) - 1].sqrt();
                         for (i, j) in (0..n).flat_map(|i| (0..=i).map(move |j| (i, j))) {
                             let (found, expected) = (found[triangle_len(i) + j], all[triangle_len(i) + j]);
-                            let same = found == expected || n > 32 && (found - expected).abs() <= 1e-6 * norm(i) * norm(j);
+                            let same =
+                                found == expected || n > 32 && (found - expected).abs() <= 1e-6 * norm(i) * norm(j);
                             assert!(
                                 same || i < first && j < i,
                                 "{}: {case:?} from {first}: ({i}, {j}): {found}, {expected}",

@@ -4,6 +4,7 @@ pub mod code;
 pub mod decode;
 pub mod dtype_name;
 mod exact_gram;
+pub mod extend_gram;
 mod factor_gram;
 pub mod generate;
 pub mod generated;
