@@ -10,6 +10,7 @@ mod cards;
 mod cli;
 mod cluster;
 mod coded;
+mod extend_gram;
 mod inputs;
 mod kills;
 mod left_behind;
