@@ -31,8 +31,9 @@ fn a_gram_file_is_extended_in_its_place_or_beside_it() {
     made(&run, &[0, 1], &["-o", "g"]);
     made(&run, &[0, 1, 2, 3], &["-o", "all"]);
 
-    let dry: Value = serde_json::from_str(&made(&run, &[0, 1, 2, 3], &["--extend", "g", "-o", "g", "--dry-run", "--json"]))
-        .expect("one object");
+    let dry: Value =
+        serde_json::from_str(&made(&run, &[0, 1, 2, 3], &["--extend", "g", "-o", "g", "--dry-run", "--json"]))
+            .expect("one object");
     assert_eq!(dry["n_new"], 2);
     let text = made(&run, &[0, 1, 2, 3], &["--extend", "g", "-o", "beside"]);
     assert!(text.contains("Gram of 4 tasks (2 new)"), "{text}");
@@ -67,7 +68,7 @@ fn what_cannot_be_extended_stays_as_it_was() {
     refused(&[0, 1, 2], &["--extend", "g", "-o", "g"], 3, "exists");
     refused(&[0, 1, 2], &["--extend", "g", "-o", "h", "--exclude", "t1"], 3, "without `t1`");
     refused(&[0, 1, 2], &["--extend", "damaged", "-o", "h"], 3, "checksum");
-    refused(&[0, 1, 2], &["--extend", "nothing", "-o", "h"], 3, "nothing");
+    refused(&[0, 1, 2], &["--extend", "nothing", "-o", "h"], 1, "nothing: opening failed");
     refused(&[0, 1, 2], &["--extend", "g", "-o", "h", "--part", "1/2"], 2, "--part");
     // A task that has been trained on since, and a base.
     for (path, name) in [(&run.tasks[1], "task task1"), (&run.base, "base")] {

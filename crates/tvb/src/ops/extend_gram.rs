@@ -9,7 +9,11 @@
 //! - factors of adapters are multiplied in other groups as there are more of them;
 //! - deltas of a newcomer are so small in a block (below about 1e-15) that a fresh pass takes all of the block's products in f64.
 //!
-//! Old deltas that small are looked for too, since products with them are as easily lost.
+//! Old deltas that small are looked for too, since products with them are as easily lost: of old tasks the diagonals are formed again.
+//!
+//! Processor time of one task more against a fresh pass, 20 M parameters in the page cache, two busy cores with AVX-512: 0.39 s against 0.45 s
+//! for 20 + 1 tasks in f32 and 0.24 s against 0.31 s in bf16; 1.31 s against 2.15 s for 64 + 1 in f32 and 0.78 s against 1.65 s in
+//! bf16. What remains is reading and digests.
 
 use super::factor_gram::by_factors;
 use super::gram::{add_triangle, assemble, per, slots, sums_from};
