@@ -95,7 +95,7 @@ impl Work for Code {
     }
 
     fn check(&self, n_tasks: usize) -> Result<(), KernelError> {
-        check_columns(1 + self.n_carried, n_tasks)?;
+        check_columns(self.n_carried.max(1), n_tasks)?;
         let expected = n_tasks.checked_mul(self.n_kept).ok_or(KernelError::TooLarge { what: "weights" })?;
         if self.kept.len() != expected {
             return Err(KernelError::WeightCount { expected, found: self.kept.len() });

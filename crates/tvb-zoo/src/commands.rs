@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, Subcommand, ValueEnum};
 use tvb_zoo::controls::{self, Control};
 use tvb_zoo::data::Split;
-use tvb_zoo::eval::{CONTROL, Evaluator, to_json};
-use tvb_zoo::measure::Examiner;
+use tvb_zoo::eval::{CONTROL, Evaluator, Metrics, to_json};
+use tvb_zoo::measure::{Examiner, Extent};
 use tvb_zoo::model::{Model, Tensors};
 use tvb_zoo::tasks::{TASKS, TaskSpec, find, scenario};
 use tvb_zoo::{Error, Result, checkpoint, sheet, survey};
@@ -26,7 +26,11 @@ enum Command {
     /// Prints one JSON object: the mean accuracy, one per task, and the control's
     Eval {
         /// A safetensors file, or a folder with model.safetensors or its shards
-        checkpoint: PathBuf,
+        #[arg(required_unless_present = "serve", conflicts_with = "serve")]
+        checkpoint: Option<PathBuf>,
+        /// Read paths of checkpoints from stdin and answer each with a JSON line
+        #[arg(long)]
+        serve: bool,
         /// Only these tasks
         #[arg(long, value_delimiter = ',', value_name = "NAMES", conflicts_with = "scenario")]
         tasks: Vec<String>,
@@ -36,6 +40,15 @@ enum Command {
         /// Choose scales on val, report test
         #[arg(long, value_enum, default_value = "val")]
         split: SplitArg,
+        /// Ask about so many training images of each class instead
+        #[arg(long, value_name = "K", conflicts_with = "split", requires = "tasks")]
+        shots: Option<usize>,
+        /// Which of them
+        #[arg(long, value_name = "N", default_value_t = 0, requires = "shots")]
+        draw: u64,
+        /// Print losses (mean cross-entropy) too
+        #[arg(long)]
+        loss: bool,
     },
     /// Prints the names of the tasks, in scenario order
     Tasks {
@@ -60,14 +73,20 @@ enum Command {
         #[arg(required = true)]
         folders: Vec<PathBuf>,
         /// The first 8, 14 or 20 tasks
-        #[arg(long, value_name = "N")]
-        scenario: usize,
+        #[arg(long, value_name = "N", required_unless_present = "tasks")]
+        scenario: Option<usize>,
+        /// These tasks
+        #[arg(long, value_delimiter = ',', value_name = "NAMES", conflicts_with = "scenario")]
+        tasks: Vec<String>,
         /// Folder of base.safetensors and the fine-tunes
         #[arg(long)]
         zoo: PathBuf,
         /// Fewer subsets, scales and targets
         #[arg(long)]
         quick: bool,
+        /// Each task alone and all added, and nothing else
+        #[arg(long, conflicts_with = "quick")]
+        brief: bool,
     },
     /// Stores the fine-tunes in a published way, writes them as they come back, and prints the bytes as JSON
     Control {
@@ -104,7 +123,18 @@ enum SplitArg {
 /// What stood in the way, on one line.
 pub(crate) fn run(cli: Cli) -> Result<()> {
     match cli.command {
-        Command::Eval { checkpoint, tasks, scenario, split } => eval(&checkpoint, &tasks, scenario, split),
+        Command::Eval { checkpoint, serve, tasks, scenario, split, shots, draw, loss } => {
+            let evaluator = evaluator(&tasks, scenario, split, shots.map(|n_shots| (n_shots, draw)))?;
+            let wanted = if loss { Metrics::Losses } else { Metrics::Accuracies };
+            match checkpoint.filter(|_| !serve) {
+                Some(path) => {
+                    let model = Model::new(&checkpoint::read(&path)?)?;
+                    println!("{}", serde_json::Value::Object(to_json(&evaluator.accuracies(&model)?, wanted)));
+                    Ok(())
+                }
+                None => tvb_zoo::serve::serve(&evaluator, wanted, &mut std::io::stdin().lock(), &mut std::io::stdout()),
+            }
+        }
         Command::Tasks { long } => {
             for task in &TASKS {
                 if long {
@@ -117,8 +147,17 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         }
         Command::Train { out } => train(&out),
         Command::Survey { dir } => survey_folder(&dir),
-        Command::Measure { folders, scenario: n_tasks, zoo, quick } => {
-            for measured in Examiner::new(&zoo, scenario(n_tasks)?, quick)?.folders(&folders)? {
+        Command::Measure { folders, scenario: n_tasks, tasks, zoo, quick, brief } => {
+            let tasks: Vec<&'static TaskSpec> = match n_tasks {
+                Some(n_tasks) => scenario(n_tasks)?.iter().collect(),
+                None => tasks.iter().map(|name| find(name)).collect::<Result<_>>()?,
+            };
+            let extent = match (brief, quick) {
+                (true, _) => Extent::Brief,
+                (false, true) => Extent::Quick,
+                (false, false) => Extent::Full,
+            };
+            for measured in Examiner::new(&zoo, &tasks, extent)?.folders(&folders)? {
                 println!("{}", serde_json::to_string(&measured).map_err(|error| Error::failed(error.to_string()))?);
             }
             Ok(())
@@ -132,7 +171,13 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     }
 }
 
-fn eval(path: &Path, names: &[String], n_tasks: Option<usize>, split: SplitArg) -> Result<()> {
+/// The images that are asked about.
+fn evaluator(
+    names: &[String],
+    n_tasks: Option<usize>,
+    split: SplitArg,
+    shots: Option<(usize, u64)>,
+) -> Result<Evaluator> {
     // The control comes with every evaluation that does not name its tasks.
     let mut with_control = names.is_empty();
     let mut tasks: Vec<&'static TaskSpec> = Vec::new();
@@ -146,17 +191,15 @@ fn eval(path: &Path, names: &[String], n_tasks: Option<usize>, split: SplitArg) 
     if names.is_empty() {
         tasks.extend(scenario(n_tasks.unwrap_or(TASKS.len()))?);
     }
+    if let Some((n_shots, draw)) = shots {
+        return Evaluator::of_few(&tasks, n_shots, draw);
+    }
     let split = match split {
         SplitArg::Val => Split::Val,
         SplitArg::Test => Split::Test,
     };
-    let model = Model::new(&checkpoint::read(path)?)?;
-    let mut evaluator = Evaluator::new(&tasks, split)?;
-    if with_control {
-        evaluator = evaluator.with_control(split);
-    }
-    println!("{}", serde_json::Value::Object(to_json(&evaluator.accuracies(&model)?)));
-    Ok(())
+    let evaluator = Evaluator::new(&tasks, split)?;
+    Ok(if with_control { evaluator.with_control(split) } else { evaluator })
 }
 
 #[cfg(feature = "train")]

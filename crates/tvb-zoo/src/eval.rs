@@ -4,7 +4,7 @@
 //! gets right. An edit that keeps it has not broken the model.
 
 use crate::Result;
-use crate::data::{Set, Split, control_sets, eval_set};
+use crate::data::{Set, Split, control_sets, eval_set, few_shots};
 use crate::model::Model;
 use crate::parallel;
 use crate::tasks::TaskSpec;
@@ -23,6 +23,18 @@ pub struct Accuracy {
     pub n_right: usize,
     /// Share of images in the right class.
     pub value: f64,
+    /// Mean cross-entropy of the right class, in nats: finer than a share where images are few.
+    pub loss: f64,
+}
+
+/// What is told of an evaluation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Metrics {
+    /// Accuracies alone.
+    #[default]
+    Accuracies,
+    /// Losses too.
+    Losses,
 }
 
 /// Tasks with their images at hand, to evaluate many models.
@@ -41,17 +53,36 @@ impl Question {
         Self { set, word_rows: task.word_rows() }
     }
 
-    /// Images in the right class. A cosine that is not a number is never right.
-    fn n_right(&self, model: &Model) -> Result<usize> {
+    /// Images in the right class, and the sum of the losses. A cosine that is not a number is never right.
+    fn ask(&self, model: &Model) -> Result<(usize, f64)> {
         let logits = model.logits(&self.set.pixels, &self.word_rows)?;
         let is_right = |scores: &[f32], label: usize| {
             scores.iter().enumerate().all(|(class, &score)| class == label || scores[label] > score)
         };
-        Ok(logits.iter().zip(&self.set.labels).filter(|(scores, label)| is_right(scores, **label as usize)).count())
+        let answers = || logits.iter().zip(&self.set.labels).map(|(scores, label)| (scores, *label as usize));
+        let n_right = answers().filter(|(scores, label)| is_right(scores, *label)).count();
+        Ok((n_right, answers().map(|(scores, label)| loss(scores, label)).sum()))
     }
 }
 
+/// −log of the share that a softmax gives the right class.
+fn loss(scores: &[f32], label: usize) -> f64 {
+    let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = scores.iter().map(|score| libm::exp(f64::from(score - most))).sum();
+    libm::log(sum) - f64::from(scores[label] - most)
+}
+
 impl Evaluator {
+    /// A few training images of these tasks, drawn by a number.
+    ///
+    /// # Errors
+    /// As [`few_shots`].
+    pub fn of_few(tasks: &[&'static TaskSpec], n_shots: usize, draw: u64) -> Result<Self> {
+        let tasks =
+            parallel::map(tasks, |task| Ok((task.name, vec![Question::new(task, few_shots(task, n_shots, draw)?)])))?;
+        Ok(Self { tasks })
+    }
+
     /// The images of these tasks, without the control.
     ///
     /// # Errors
@@ -75,12 +106,15 @@ impl Evaluator {
     /// Failed, where a thread stopped.
     pub fn accuracies(&self, model: &Model) -> Result<Vec<Accuracy>> {
         parallel::map(&self.tasks, |(task, questions)| {
-            let (mut n_right, mut n_images) = (0, 0);
+            let (mut n_right, mut n_images, mut losses) = (0, 0, 0.0);
             for question in questions {
-                n_right += question.n_right(model)?;
+                let (right, loss) = question.ask(model)?;
+                n_right += right;
+                losses += loss;
                 n_images += question.set.n_images();
             }
-            Ok(Accuracy { task, n_right, value: n_right as f64 / n_images.max(1) as f64 })
+            let share = |sum: f64| sum / n_images.max(1) as f64;
+            Ok(Accuracy { task, n_right, value: share(n_right as f64), loss: share(losses) })
         })
     }
 }
@@ -91,13 +125,23 @@ pub fn mean(accuracies: &[Accuracy]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
-/// One flat JSON object: `mean`, then one number per task, rounded to four places.
-pub fn to_json(accuracies: &[Accuracy]) -> serde_json::Map<String, serde_json::Value> {
+/// One flat JSON object: `mean`, then one number per task, rounded to four places; with losses also `loss`, their mean, and
+/// `loss.TASK`, not rounded.
+pub fn to_json(accuracies: &[Accuracy], wanted: Metrics) -> serde_json::Map<String, serde_json::Value> {
     let rounded = |value: f64| serde_json::Value::from((value * 1e4).round() / 1e4);
     let mut object = serde_json::Map::new();
     object.insert(MEAN.to_owned(), rounded(mean(accuracies)));
     for one in accuracies {
         object.insert(one.task.to_owned(), rounded(one.value));
+    }
+    if wanted == Metrics::Losses {
+        let of_tasks = || accuracies.iter().filter(|one| one.task != CONTROL).map(|one| one.loss);
+        // A model that is no number anywhere is as bad as can be said.
+        let finite = |loss: f64| serde_json::Value::from(if loss.is_finite() { loss } else { f64::MAX });
+        object.insert("loss".to_owned(), finite(of_tasks().sum::<f64>() / of_tasks().count().max(1) as f64));
+        for one in accuracies {
+            object.insert(format!("loss.{}", one.task), finite(one.loss));
+        }
     }
     object
 }

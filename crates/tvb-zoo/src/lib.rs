@@ -20,6 +20,7 @@ pub mod eval;
 pub mod survey;
 pub mod controls;
 pub mod measure;
+pub mod serve;
 pub mod sheet;
 #[cfg(feature = "train")]
 pub mod train;

@@ -29,6 +29,10 @@ pub(crate) struct Args {
     /// Write the extended basis here; it replaces the old one otherwise
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,
+    /// M of a basis of mixtures from now on (default: as many as before); with as many as it has and newcomers, the newcomers are
+    /// added as they are
+    #[arg(short = 'm', long = "atoms", value_name = "M")]
+    pub n_atoms: Option<usize>,
     /// A Gram file of all tasks, old and new, from `tvb gram`: no inner product is estimated then
     #[arg(long, value_name = "FILE")]
     pub gram: Option<PathBuf>,
@@ -67,6 +71,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let options = ExtendOptions::default()
         .output(args.output.clone())
         .existing(if args.overwrite { Existing::Replace } else { Existing::Refuse })
+        .n_atoms(args.n_atoms)
         .gram(args.gram.clone())
         .weight(args.weight)
         .keep_bits(args.keep_sum)

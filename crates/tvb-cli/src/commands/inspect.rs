@@ -123,9 +123,14 @@ pub(crate) fn estimates_text(estimates: &Estimates) -> String {
         Some(bound) => format!(", and no more than {bound:.2} whatever happens"),
         None => String::new(),
     };
-    let bias = if estimates.unbiased { "" } else { "; they are off to one side too" };
+    if !estimates.unbiased {
+        return format!(
+            "inner products of {} pairs of tasks are what the atoms hold of them, more or less than they are{bound}\n",
+            estimates.n_pairs
+        );
+    }
     format!(
-        "inner products of {} pairs of tasks are estimates: their cosines are off by {:.1e} (standard error, the largest){bound}{bias}\n",
+        "inner products of {} pairs of tasks are estimates: their cosines are off by {:.1e} (standard error, the largest){bound}\n",
         estimates.n_pairs, estimates.cosine_error
     )
 }
@@ -273,7 +278,7 @@ fn estimated_pairs(basis: &Basis) -> String {
             names[i].clone(),
             names[j].clone(),
             format!("{:.4}", gram[(i, j)] / scale(i, j)),
-            format!("{:.1e}", error(&(i, j))),
+            if errors.standard[(i, j)] > 0.0 { format!("{:.1e}", error(&(i, j))) } else { "unknown".to_owned() },
             if bound.is_finite() { format!("{bound:.2}") } else { "unknown".to_owned() },
         ]);
     }

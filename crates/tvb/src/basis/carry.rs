@@ -1,10 +1,11 @@
 //! Files of a basis that stay what they are when it changes, brought into the folder that replaces it or stands beside it.
 
-use super::manifest::{self, Manifest};
+use super::manifest::{self, AtomRecord, Manifest};
 use super::open::Basis;
 use crate::checkpoint::{Existing, Inputs, Leftover, StagedOutput, resolve_inside};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// A basis that is being changed: a new folder on its way, in place of the old one or beside it.
@@ -60,6 +61,26 @@ impl<'a> Changing<'a> {
         }
         // Where the file system can, it shares the blocks.
         std::fs::copy(&from, &to).map(drop).map_err(|error| Error::io("copying to", &to, &error))
+    }
+
+    /// Gives new files, written to `folder` in the new one, names that no file of the old basis has: a copy that is half old and half new
+    /// must not look whole. Answers their records under these names.
+    ///
+    /// # Errors
+    /// Failed: the system cannot rename.
+    pub(crate) fn adopt(&self, folder: &Path, records: Vec<AtomRecord>) -> Result<Vec<AtomRecord>> {
+        let used: HashSet<&str> = self.basis.manifest.file_names().collect();
+        let names = (0_usize..).map(|number| format!("atom-{number:02}.safetensors"));
+        let mut free = names.filter(|name| !used.contains(name.as_str()));
+        let mut adopted = Vec::with_capacity(records.len());
+        for record in records {
+            let name = free.next().unwrap_or_default();
+            let to = self.path().join(&name);
+            std::fs::rename(folder.join(&record.file), &to).map_err(|error| Error::io("renaming to", &to, &error))?;
+            adopted.push(AtomRecord { file: name, ..record });
+        }
+        std::fs::remove_dir(folder).map_err(|error| Error::io("removing", folder, &error))?;
+        Ok(adopted)
     }
 
     /// Lets the new folder appear, where the old basis is still what was read.

@@ -18,8 +18,9 @@ mod matrix_file;
 mod open;
 pub mod part_file;
 pub mod records;
+pub(crate) mod regrown;
 pub mod seal;
 
 pub use check_read::check_read;
-pub use edits::edits;
+pub use edits::{OpenAtoms, edits};
 pub use open::Basis;

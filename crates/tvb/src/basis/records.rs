@@ -49,11 +49,15 @@ pub struct TaskRecord {
     pub error_bound: Option<f64>,
 }
 
+/// What is measured in f32 may be this much longer, as a part of it.
+const ROUNDING: f64 = 1e-3;
+
 impl TaskRecord {
     /// The most that ‖τ̂t − τt‖ can be; `None` where that is not known.
     pub fn error_length(&self) -> Option<f64> {
         let norm = self.norm.filter(|norm| *norm > 0.0)?;
-        Some(norm * self.error_bound.or_else(|| self.relative_error.map(|error| error.max(0.0).sqrt()))?)
+        let measured = || Some((1.0 + ROUNDING) * self.relative_error?.max(0.0).sqrt());
+        Some(norm * self.error_bound.or_else(measured)?)
     }
 }
 

@@ -133,7 +133,9 @@ pub(super) fn assemble(path: &Path, layout: Layout, mut rest: Rest, contents: Ve
     let (mut files, mut in_key_order) = (Vec::new(), Vec::new());
     for (number, file) in contents.into_iter().enumerate() {
         for mut tensor in file.tensors {
-            if let Place::Contiguous { file, .. } | Place::Strided { file, .. } = &mut tensor.place {
+            if let Place::Contiguous { file, .. } | Place::Difference { file, .. } | Place::Strided { file, .. } =
+                &mut tensor.place
+            {
                 *file = number;
             }
             in_key_order.push(tensor);

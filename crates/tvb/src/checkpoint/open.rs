@@ -68,7 +68,7 @@ impl Checkpoint {
         let charge = self.budget().charge(self.path(), "its tensors", cost)?;
         for tensor in &tensors {
             let end = match tensor.place {
-                Place::Contiguous { file, offset } => {
+                Place::Contiguous { file, offset } | Place::Difference { file, offset } => {
                     self.files().get(file).zip(offset.checked_add(tensor.n_bytes())).map(|(file, end)| end <= file.len)
                 }
                 Place::LowRank(ref factors) => {

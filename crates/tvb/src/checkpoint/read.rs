@@ -25,7 +25,9 @@ pub(crate) fn read_tensor(files: &[DataFile], tensor: &Tensor, byte_offset: u64,
         files.get(file).ok_or_else(|| Error::failed(format!("tensor {}: in no open file", shown(&tensor.name))))
     };
     match &tensor.place {
-        Place::Contiguous { file: number, offset } => file(*number)?.read_at(offset + byte_offset, out),
+        Place::Contiguous { file: number, offset } | Place::Difference { file: number, offset } => {
+            file(*number)?.read_at(offset + byte_offset, out)
+        }
         Place::Strided { file: number, offset, strides } => {
             let file = file(*number)?;
             let view = View { offset: *offset, shape: &tensor.shape, strides, size: tensor.dtype.size() };

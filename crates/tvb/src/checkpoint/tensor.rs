@@ -45,6 +45,13 @@ pub enum Place {
     LowRank(LowRank),
     /// The difference from the base, which is none: every byte is 0. What an adapter leaves alone.
     Unmoved,
+    /// The difference from the base, as it lies in a file: row-major and contiguous, little-endian.
+    Difference {
+        /// Index into [`Checkpoint::files`](super::Checkpoint::files).
+        file: usize,
+        /// Bytes from the file's start.
+        offset: u64,
+    },
     /// Not here: a plan that was written down says what it was.
     Elsewhere {
         /// Whether it was a difference from the base.
@@ -71,7 +78,8 @@ pub struct NotTensor {
 impl Tensor {
     /// Whether it is a difference from the base rather than a tensor of a checkpoint.
     pub fn is_delta(&self) -> bool {
-        matches!(self.place, Place::LowRank(_) | Place::Unmoved | Place::Elsewhere { is_delta: true })
+        let is_formed = matches!(self.place, Place::LowRank(_) | Place::Unmoved | Place::Elsewhere { is_delta: true });
+        is_formed || matches!(self.place, Place::Difference { .. })
     }
 
     /// Number of elements; validated against overflow when the header was read.
@@ -96,7 +104,9 @@ impl Place {
     /// (file, offset) of the first element; what is in memory comes after every file.
     pub(crate) fn sort_key(&self) -> (usize, u64) {
         match self {
-            Place::Contiguous { file, offset } | Place::Strided { file, offset, .. } => (*file, *offset),
+            Place::Contiguous { file, offset }
+            | Place::Difference { file, offset }
+            | Place::Strided { file, offset, .. } => (*file, *offset),
             Place::Rescaled { base, .. } => base.place.sort_key(),
             Place::Held(_)
             | Place::Lent(_)

@@ -16,7 +16,7 @@ impl<'a> Elements<'a> {
     /// `None` where there are none, or where they are formed when they are read.
     fn of(tensor: &'a Tensor) -> Option<Elements<'a>> {
         let (first, strides): (_, &[usize]) = match &tensor.place {
-            Place::Contiguous { file, offset } => ((*file, *offset), &[]),
+            Place::Contiguous { file, offset } | Place::Difference { file, offset } => ((*file, *offset), &[]),
             Place::Strided { file, offset, strides } => ((*file, *offset), strides),
             Place::Held(bytes) => ((usize::MAX, bytes.as_ptr() as u64), &[]),
             Place::Lent(bytes) => ((usize::MAX, bytes.address() as u64), &[]),

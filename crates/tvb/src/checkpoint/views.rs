@@ -60,6 +60,21 @@ impl Checkpoint {
         self.with_views(self.tensors().iter().map(seen).collect::<Result<_>>()?)
     }
 
+    /// The same checkpoint, whose tensors are differences from a base: an atom among checkpoints. What is known by factors is one
+    /// already.
+    ///
+    /// # Errors
+    /// Rejected: too little memory.
+    pub fn as_differences(&self) -> Result<Checkpoint> {
+        let difference = |tensor: &Tensor| match tensor.place {
+            Place::Contiguous { file, offset } => {
+                Tensor { place: Place::Difference { file, offset }, ..tensor.clone() }
+            }
+            _ => tensor.clone(),
+        };
+        self.with_views(self.tensors().iter().map(difference).collect())
+    }
+
     /// The same files with these tensors, which are this checkpoint's own in other words.
     pub(crate) fn with_views(&self, tensors: Vec<Tensor>) -> Result<Checkpoint> {
         self.viewed(tensors, HashMap::new())

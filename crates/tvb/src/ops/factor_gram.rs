@@ -5,7 +5,7 @@
 //! [`TILE`] columns of the stack, one triangle of them, each over [`SLAB`] rows after another. A tile depends on the factors
 //! alone, and tiles are folded in order, so the bits do not depend on threads or memory.
 
-use crate::checkpoint::{LowRank, Place};
+use crate::checkpoint::{LowRank, Place, Tensor};
 use crate::columns::plan::{Plan, PlannedTensor};
 use crate::digest::{BLOCK_ROWS, Digest, TableOfDigests, TensorDigests, of_factors, of_unmoved, of_unread};
 use crate::error::{Error, Result};
@@ -34,7 +34,8 @@ const QUICK: u128 = 1 << 28;
 pub(super) fn by_factors(plan: &Plan) -> Vec<bool> {
     let n_tasks = plan.tasks.len() as u64;
     let chosen = plan.tensors.iter().map(|planned| {
-        let are_deltas = (1..plan.n_columns()).all(|column| plan.column_tensor(planned, column).is_delta());
+        let is_known = |tensor: &Tensor| tensor.is_delta() && !matches!(tensor.place, Place::Difference { .. });
+        let are_deltas = (1..plan.n_columns()).all(|column| is_known(plan.column_tensor(planned, column)));
         let mut factors = factors_of(plan, planned).map(|(_, factors)| factors);
         let Some(first) = factors.next().filter(|_| are_deltas) else { return are_deltas };
         let sides = |factors: &LowRank| [factors.n_rows(), factors.n_columns()];

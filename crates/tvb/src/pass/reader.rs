@@ -173,7 +173,7 @@ impl ChunkReader {
                 let dtype = tensor.dtype.float().unwrap_or(tvb_kernels::Dtype::F32);
                 let n_bytes = block.n_rows * dtype.size();
                 let file = match &tensor.place {
-                    Place::Contiguous { file, offset } => {
+                    Place::Contiguous { file, offset } | Place::Difference { file, offset } => {
                         Some((*file, offset + (block.first_row * dtype.size()) as u64))
                     }
                     _ => None,

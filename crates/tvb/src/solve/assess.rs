@@ -192,6 +192,24 @@ pub fn assess_recovered(gram: &Gram, recovered: &Matrix, across: &Matrix) -> Res
     Ok(assess_with(gram, &as_they_are(gram.n_tasks()), &products, squared_errors))
 }
 
+/// Everything above for the tasks in `left` of a basis that the others have left: the atoms are mixtures of all of them still.
+///
+/// # Errors
+/// Rejected where the coefficients are for another number of tasks, or a task is none of them.
+pub fn assess_remaining(gram: &Gram, coefficients: &Coefficients, left: &[usize]) -> Result<Assessment> {
+    check(gram, coefficients)?;
+    let products = Products::new(gram, coefficients);
+    let squared_errors = squared_errors(gram, coefficients, &products);
+    let of_left = gram.subset(left)?;
+    let (n_stored, n) = (coefficients.n_stored(), left.len());
+    let decode = Matrix::from_fn(n_stored, n, |m, t| coefficients.decode[(m, left[t])]);
+    let now = Coefficients { decode, encode: Matrix::empty(), ..coefficients.clone() };
+    let atom_task = Mat::from_fn(n_stored, n, |m, t| products.atom_task[(m, left[t])]);
+    let products = Products { atom_task, ..products };
+    let squared_errors = left.iter().map(|&task| squared_errors[task]).collect();
+    Ok(assess_with(&of_left, &now, &products, squared_errors))
+}
+
 /// How true the edit Σ αt·τt comes out of such tasks, where each is the part of the true one in a space that all share, so that
 /// ⟨τ̂i, τj⟩ = ⟨τ̂i, τ̂j⟩.
 ///

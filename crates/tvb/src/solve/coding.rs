@@ -121,6 +121,23 @@ impl Coding {
         lost.iter().enumerate().map(of).collect()
     }
 
+    /// The same without some of the atoms: those in `left`, by number, are the ones that stay. What the others lacked stays in the shared
+    /// columns.
+    #[must_use]
+    pub fn without(&self, sizes: &AtomSizes, left: &[usize]) -> Coding {
+        let mut kept_errors = self.kept_errors(sizes);
+        let all = self.errors(sizes);
+        let gone: Vec<usize> = (0..sizes.coded.len()).filter(|m| !left.contains(m)).collect();
+        for (k, error) in kept_errors.iter_mut().enumerate() {
+            for &i in &gone {
+                *error += gone.iter().map(|&j| self.kept[(i, k)] * all.shared[(i, j)] * self.kept[(j, k)]).sum::<f64>();
+            }
+            *error = error.max(0.0);
+        }
+        let kept = Matrix::from_fn(left.len(), self.n_kept(), |m, k| self.kept[(left[m], k)]);
+        Coding { kept, kept_errors, ..self.clone() }
+    }
+
     fn along(&self, k: usize, weights: &[f64]) -> f64 {
         weights.iter().enumerate().map(|(m, weight)| self.kept[(m, k)] * weight).sum()
     }

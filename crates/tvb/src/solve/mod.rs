@@ -17,6 +17,7 @@
 //! | `assess.rs`, `rounding.rs` | every error, exactly, from G, B and W |
 //! | `assess_coded.rs` | the same with what coding adds |
 //! | `choose.rs`, `ladder.rs`, `mixtures.rs` | which M, which bits, or which of both together is enough |
+//! | `join.rs` | tasks that join mixtures whose originals are gone |
 //! | `recompress.rs`, `cut.rs` | a weighted sum of low-rank matrices as one, and the rank it is cut at |
 //! | `shared.rs`, `shared_stacks.rs`, `shared_cores.rs` | low-rank matrices in one pair of spaces, with a small core each |
 //! | `cmaes.rs` | the least of a function that can only be evaluated |
@@ -47,6 +48,7 @@ mod dispatch;
 mod exact;
 mod gram;
 mod identity;
+mod join;
 mod ladder;
 mod linear;
 mod method;
@@ -68,7 +70,9 @@ mod spectra;
 mod table;
 mod weights;
 
-pub use assess::{Assessment, Fidelity, assess, assess_recovered, edit_fidelity, recovered_edit_fidelity};
+pub use assess::{
+    Assessment, Fidelity, assess, assess_recovered, assess_remaining, edit_fidelity, recovered_edit_fidelity,
+};
 pub use assess_coded::{Parts, coded_edit_fidelity};
 pub use checks::{check_atoms, check_options};
 pub use choose::{MaxError, atoms_for_error};
@@ -79,6 +83,7 @@ pub use cut::{Cut, Cuttable};
 pub use dispatch::solve;
 pub use gram::{Gram, Spectrum};
 pub use identity::as_they_are;
+pub use join::{JoinedAtoms, JoinedError, Joining, Old};
 pub use ladder::{LADDER, Rung, rung_for_bytes, rung_for_error};
 pub use method::{
     Activation, AeOptions, AnchoredOptions, Anneal, ClusterOptions, Coordinates, ExactOptions, Method, NmfOptions,

@@ -7,6 +7,7 @@ mod choice;
 mod coded;
 mod device_faults;
 mod extend_gram;
+mod extend_mixtures;
 mod factors;
 mod faults;
 mod gpu_device;

@@ -39,9 +39,23 @@ impl AtomFiles {
     /// # Errors
     /// Failed: the disk has too little room, or the system refuses.
     pub fn create(folder: &Path, n_atoms: usize, tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Result<AtomFiles> {
+        let stems: Vec<String> = (0..n_atoms).map(|atom| stem(atom, n_atoms)).collect();
+        AtomFiles::create_named(folder, &stems, tensors, dtype)
+    }
+
+    /// The same under other names, one for each atom.
+    ///
+    /// # Errors
+    /// As [`create`](AtomFiles::create).
+    pub fn create_named(
+        folder: &Path,
+        stems: &[String],
+        tensors: &[(String, Vec<usize>)],
+        dtype: Dtype,
+    ) -> Result<AtomFiles> {
         let specs = specs(tensors, dtype);
-        let atoms = (0..n_atoms).map(|atom| {
-            let plan = ShardPlan::greedy(&specs, &stem(atom, n_atoms), SHARD_BYTES)?;
+        let atoms = stems.iter().map(|stem| {
+            let plan = ShardPlan::greedy(&specs, stem, SHARD_BYTES)?;
             let writer = ShardedWriter::create(folder, &plan, &specs, &BTreeMap::new())?;
             Ok((plan, writer))
         });

@@ -83,7 +83,7 @@ pub(super) fn factor_tensor(plan: &Plan, planned: &PlannedTensor, shared: bool) 
 }
 
 /// Elements of a task's difference from the base, where it has a tensor of its own.
-pub(super) fn difference(
+pub(crate) fn difference(
     plan: &Plan,
     planned: &PlannedTensor,
     column: usize,

@@ -50,6 +50,8 @@ pub use coding::{CodingOptions, CodingWords, KeptEdit, parse_rate};
 pub use forecast::{Forecast, check_room, forecast};
 pub use job::{Compressed, compress};
 pub(crate) use make::CLIPPED;
+pub(crate) use make_factors::difference;
+pub(crate) use of_adapter::{first_without_factors, parts_of};
 pub use options::CompressOptions;
 pub use share::{Foretold, foretell};
 pub(crate) use sharing::n_bytes as shared_bytes;

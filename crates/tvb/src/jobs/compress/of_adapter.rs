@@ -5,7 +5,7 @@ use crate::checkpoint::Place;
 use crate::columns::plan::{Plan, PlannedTensor};
 
 /// The first column, from 1 on, that is no adapter.
-pub(super) fn first_without_factors(plan: &Plan) -> Option<usize> {
+pub(crate) fn first_without_factors(plan: &Plan) -> Option<usize> {
     let is_adapter = |column: usize| {
         let mut places = plan.tensors.iter().map(|planned| &plan.column_tensor(planned, column).place);
         places.any(|place| matches!(place, Place::LowRank(_)))
@@ -14,7 +14,7 @@ pub(super) fn first_without_factors(plan: &Plan) -> Option<usize> {
 }
 
 /// What one task has of each of these tensors.
-pub(super) fn parts_of<'a>(
+pub(crate) fn parts_of<'a>(
     plan: &'a Plan,
     tensors: impl IntoIterator<Item = &'a PlannedTensor>,
     column: usize,

@@ -8,11 +8,9 @@ use super::newcomers::Newcomers;
 use super::options::{ExtendOptions, Extended};
 use crate::basis::atoms::{CodeFiles, ColumnRates};
 use crate::basis::carry::Changing;
-use crate::basis::coefficients::{self, Solution, Triangles};
-use crate::basis::describe::{DescribedCodes, diagnostics};
-use crate::basis::grown::{estimates_of, mark_grown};
 use crate::basis::history::Happened;
-use crate::basis::manifest::{AdditionRecord, AtomRecord, Fidelity, Manifest, TaskRecord};
+use crate::basis::manifest::{AtomRecord, Manifest, TaskRecord};
+use crate::basis::regrown::Regrown;
 use crate::basis::{Basis, check_read};
 use crate::columns::plan::Plan;
 use crate::digest::{Digest, TableOfDigests, fingerprint};
@@ -22,7 +20,7 @@ use crate::ops::code::{Growing, Grown, Measured, grow};
 use crate::pass::Runtime;
 use crate::progress::Progress;
 use crate::solve::{Assessment, Coding, Gram, Parts, Solved, as_they_are, assess};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
 use tvb_kernels::Dtype;
 
@@ -72,6 +70,7 @@ pub(super) fn extend_coded(
         kept_rate: kept.coding.kept_rate,
         carried: &kept.carried,
         kept: &of_newcomers,
+        own: None,
     };
     let mut grown = grow(base, &newcomers.tasks, growing, &mut write, runtime, progress)?;
     progress.finish();
@@ -82,7 +81,11 @@ pub(super) fn extend_coded(
     let digests = TableOfDigests { n_columns: rates.n_columns(), digests: written };
     let new_records = files.finish(&stored, &digests, progress)?;
     let written_bytes = new_records.iter().map(|record| record.bytes).sum();
-    let records = name_files(basis, &changing, new_records, n_new, progress)?;
+    let own = &basis.manifest.atoms[..basis.n_atoms()];
+    own.iter().try_for_each(|record| changing.carry(&record.file, &record.file, progress))?;
+    let mut new = changing.adopt(&folder, new_records)?;
+    let shared = new.split_off(n_new);
+    let records = own.iter().cloned().chain(new).chain(shared).collect();
 
     let described = Describing { basis, newcomers, frozen: &frozen, grown: &grown, before: &before, kept: &kept };
     let (manifest, notes) = described.describe(records, options, changing.path())?;
@@ -91,35 +94,6 @@ pub(super) fn extend_coded(
     changing.commit()?;
     let read_bytes = plan.read_bytes().saturating_add(basis.manifest.stored_bytes());
     Ok(Extended { basis: Basis::open_within(&target, basis.budget())?, n_new, read_bytes, written_bytes, notes })
-}
-
-/// Brings the old own columns, gives the new files names that none of those has, and answers the records of all in order.
-fn name_files(
-    basis: &Basis,
-    changing: &Changing<'_>,
-    new: Vec<AtomRecord>,
-    n_new: usize,
-    progress: &dyn Progress,
-) -> Result<Vec<AtomRecord>> {
-    let own = &basis.manifest.atoms[..basis.n_atoms()];
-    // Neither those that stay nor those that go: a copy that is half old and half new must not look whole.
-    let used: HashSet<&str> = basis.manifest.atoms.iter().map(|record| record.file.as_str()).collect();
-    let mut free =
-        (0_usize..).map(|number| format!("atom-{number:02}.safetensors")).filter(|name| !used.contains(name.as_str()));
-    for record in own {
-        changing.carry(&record.file, &record.file, progress)?;
-    }
-    let folder = changing.path().join(NEW);
-    let mut renamed = Vec::with_capacity(new.len());
-    for record in new {
-        let name = free.next().unwrap_or_default();
-        let (from, to) = (folder.join(&record.file), changing.path().join(&name));
-        std::fs::rename(&from, &to).map_err(|error| Error::io("renaming to", &to, &error))?;
-        renamed.push(AtomRecord { file: name, ..record });
-    }
-    std::fs::remove_dir(&folder).map_err(|error| Error::io("removing", &folder, &error))?;
-    let shared = renamed.split_off(n_new);
-    Ok(own.iter().cloned().chain(renamed).chain(shared).collect())
 }
 
 /// Everything that the new manifest follows from.
@@ -163,47 +137,27 @@ impl Describing<'_> {
         let coefficients = as_they_are(n_tasks);
         let sizes = parts.sizes(&coefficients);
         let assessment = assess(&gram, &coefficients)?.coded(&gram, &coefficients, &coding, &sizes)?;
-        let solution = Solution {
-            encode: &coefficients.encode,
-            decode: &coefficients.decode,
-            mix: None,
-            kept: Some(&coding.kept).filter(|kept| kept.n_columns() > 0),
-            recovered: None,
-            eigenvalues: &gram.spectrum().values,
-            gram_errors: all.errors.as_ref(),
-        };
-        let triangles = Triangles { n_tasks, values: &all.triangles };
-        let file = coefficients::write(folder, Some(triangles), &solution)?;
         let mut notes = [kept.notes.clone(), all.notes.clone()].concat();
         notes.extend(much_noise(&coding, &sizes));
         let measured: Vec<Measured> =
             (0..n_old).map(|_| Measured::default()).chain(grown.measured.iter().copied()).collect();
-        let estimates = all.errors.as_ref().and_then(|errors| estimates_of(errors, gram.matrix(), true));
         let solved = Solved { gram, coefficients, assessment };
-        let codes = DescribedCodes { coding: &coding, kept: kept.texts.clone(), measured: &measured, of_tasks: true };
-        let mut now = basis.manifest.clone();
-        now.tasks = self.tasks(&solved.assessment, &names);
-        now.stored.n_atoms = atoms.len();
-        now.atoms = atoms;
-        now.coefficients = file;
-        if let Some(record) = &mut now.coded {
-            record.n_kept = n_kept;
-            record.kept_bits = coding.kept_rate.name().into();
-            record.kept = kept.texts.clone();
-            record.kept_errors = coding.kept_errors.clone();
-        }
-        if let Some(options) = now.method.options.as_object_mut() {
-            options.insert("n_atoms".into(), n_tasks.into());
-            options.insert("n_stored".into(), n_tasks.into());
-        }
-        let Assessment { loss, relative_loss, spectral_bound, projected, sum, .. } = &solved.assessment;
-        let fidelity = |of: &crate::solve::Fidelity| Fidelity { cosine: of.cosine, norm_ratio: of.norm_ratio };
-        (now.loss, now.relative_loss, now.spectral_bound) = (Some(*loss), Some(*relative_loss), Some(*spectral_bound));
-        now.addition = Some(AdditionRecord { projected: fidelity(projected), sum: fidelity(sum) });
-        now.diagnostics = diagnostics(&solved.gram, &solved.assessment, Dtype::F32, Some(&codes));
         let joined = self.newcomers.tasks.iter().map(|task| task.name.clone()).collect();
-        mark_grown(&mut now, &basis.manifest, (Happened::Extended, joined), estimates, notes.clone());
-        Ok((now, notes))
+        let regrown = Regrown {
+            before: basis,
+            solved: &solved,
+            triangles: &all.triangles,
+            errors: all.errors.as_ref(),
+            unbiased: true,
+            tasks: self.tasks(&solved.assessment, &names),
+            atoms,
+            codes: Some((&coding, kept.texts.clone(), measured)),
+            encode: &solved.coefficients.encode,
+            recovered: None,
+            dtype: Dtype::F32,
+        };
+        let manifest = regrown.describe(folder, (Happened::Extended, joined), notes.clone())?;
+        Ok((manifest, notes))
     }
 
     /// Name and fingerprint of each newcomer.
@@ -239,7 +193,7 @@ impl Describing<'_> {
             let t = n_old + new;
             let found = self.grown.measured[new].gain_and_noise();
             let (gain, noise) = found.unwrap_or((assessment.gains[t], assessment.noises[t]));
-            TaskRecord {
+            let measured = TaskRecord {
                 name: name.clone(),
                 source: Some(task.checkpoint.source()),
                 fingerprint: Some(*fingerprint),
@@ -247,8 +201,11 @@ impl Describing<'_> {
                 relative_error: Some((1.0 - gain).powi(2) + noise),
                 gain: Some(gain),
                 noise: Some(noise),
-                error_bound: found.map(|_| ((1.0 - gain).powi(2) + noise).sqrt()),
-            }
+                error_bound: None,
+            };
+            let norm = assessment.norms[t];
+            let bound = found.and_then(|_| Some(measured.error_length()? / norm));
+            TaskRecord { error_bound: bound, ..measured }
         });
         old.chain(new).collect()
     }

@@ -111,7 +111,7 @@ impl AllGrams {
 
     /// Makes the matrix of everything one of inner products again, where noise has made it none: what is estimated is shortened, all of
     /// it by one factor, the largest that does.
-    fn shrink(&mut self, n_old: usize) {
+    pub(super) fn shrink(&mut self, n_old: usize) {
         let is_one = |all: &AllGrams| {
             let total = all.sum_of(|_| true);
             Gram::new(total).is_ok_and(|gram| gram.spectrum().lowest >= -INDEFINITE * gram.trace())
@@ -179,7 +179,15 @@ impl AllGrams {
         }
         let n_tasks = which.len();
         let len = triangle_len(n_tasks);
-        let n_slots = if by_tensor { basis.coefficients.grams.len().max(1) } else { 1 };
+        let numbers: Vec<usize> = match &basis.manifest.coded {
+            Some(record) => record.tensors.iter().map(|tensor| tensor.number as usize).collect(),
+            None => (0..basis.stored_tensors().len()).collect(),
+        };
+        let n_slots = match (&basis.manifest.coded, by_tensor) {
+            (_, false) => 1,
+            (Some(_), true) => basis.coefficients.grams.len().max(1),
+            (None, true) => numbers.len().max(1),
+        };
         let mut triangles = vec![0.0; n_slots * len];
         let mut add = |slot: usize, from: &[f64]| {
             let triangle = &mut triangles[slot.min(n_slots - 1) * len..][..len];
@@ -191,10 +199,9 @@ impl AllGrams {
             }
         };
         if by_tensor {
-            let tensors = basis.manifest.coded.as_ref().map_or(&[][..], |record| &record.tensors);
-            for (name, tensor) in basis.stored_tensors().iter().zip(tensors) {
+            for (name, number) in basis.stored_tensors().iter().zip(&numbers) {
                 let found = grams.tensors.iter().position(|found| found.name == *name);
-                found.iter().for_each(|found| add(tensor.number as usize, grams.triangle(*found)));
+                found.iter().for_each(|found| add(*number, grams.triangle(*found)));
             }
         } else {
             add(0, grams.triangle(0));

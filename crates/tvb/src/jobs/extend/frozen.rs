@@ -13,13 +13,13 @@ use std::collections::HashMap;
 const N_LISTED: usize = 5;
 
 /// Digests of the tensors that do not move, by name: the base's, then each newcomer's.
-pub(super) type FrozenDigests = Vec<HashMap<String, Digest>>;
+pub(crate) type FrozenDigests = Vec<HashMap<String, Digest>>;
 
 /// Reads the frozen tensors of the base and the newcomers once.
 ///
 /// # Errors
 /// Rejected: a newcomer that moves one. Failed: I/O. Interrupted.
-pub(super) fn frozen_digests(
+pub(crate) fn frozen_digests(
     base: &Checkpoint,
     newcomers: &[Task],
     names: &[String],

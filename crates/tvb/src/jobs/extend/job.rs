@@ -1,6 +1,7 @@
 //! An extension, from end to end.
 
 use super::coded::extend_coded;
+use super::mixtures::extend_mixtures;
 use super::newcomers::Newcomers;
 use super::options::{ExtendOptions, Extended};
 use crate::basis::Basis;
@@ -33,12 +34,18 @@ pub fn extend(
     let again = "make the basis again from the originals with `tvb compress`";
     match (&manifest.coded, manifest.method.name.as_str()) {
         (Some(_), "identity") => {
+            if options.n_atoms.is_some() {
+                return Err(Error::usage("a number of atoms for a basis of tasks as they are, which has one for each")
+                    .hint("leave out -m"));
+            }
             let newcomers = Newcomers::of(basis, plan, progress)?;
             extend_coded(basis, plan, &newcomers, options, runtime, progress)
         }
         (Some(_), _) => refused("mixtures that are coded", again),
         (None, _) if manifest.generated.is_some() => refused("a basis whose atoms are made from a seed", again),
-        (None, _) if manifest.factors.is_some() => refused("a basis of adapters' factors", again),
-        (None, _) => refused("a basis of mixtures", again),
+        (None, _) => {
+            let newcomers = Newcomers::of(basis, plan, progress)?;
+            extend_mixtures(basis, plan, &newcomers, options, runtime, progress)
+        }
     }
 }

@@ -57,7 +57,19 @@ impl Kept {
                 "no sum is kept, as before: single tasks come back as well, their sum no better than they do".into(),
             );
         }
-        let kept_rate = rate.unwrap_or(coding.kept_rate);
+        let is_first = basis.manifest.history.is_empty();
+        let kept_rate = match rate {
+            Some(rate) => rate,
+            None if n_kept > 0 && is_first => {
+                let finer = finer(coding.kept_rate);
+                notes.push(format!(
+                    "what is kept is stored at {} bits from now on: it is coded once more each time that tasks join, and finely so that little adds up (--keep-sum sets the bits)",
+                    finer.name()
+                ));
+                finer
+            }
+            None => coding.kept_rate,
+        };
         let now = Coding::new(coding.rate, kept_rate, n_old + n_new, &edits, coding.seed);
         let carried = coding.carried_into(&now).ok_or_else(|| lost(basis, &texts.join(", ")))?;
         Ok(Kept { coding: now, carried, texts, notes })
@@ -68,6 +80,14 @@ impl Kept {
         let n_old = self.coding.kept.n_rows().saturating_sub(n_new);
         Matrix::from_fn(n_new, self.coding.n_kept(), |new, k| self.coding.kept[(n_old + new, k)])
     }
+}
+
+/// The rate that the shared columns of a basis go on at when it begins to grow: each time they are coded once more, and what that loses
+/// adds up. About two bits more lose a tenth.
+fn finer(rate: Rate) -> Rate {
+    let enough = rate.distortion() / 10.0;
+    let finest = Rate::ALL.into_iter().next_back().unwrap_or(rate);
+    Rate::ALL.into_iter().find(|finer| finer.distortion() <= enough).unwrap_or(finest)
 }
 
 fn lost(basis: &Basis, text: &str) -> Error {

@@ -8,15 +8,23 @@
 //! | `kept.rs` | the shared columns carried on: R and Q |
 //! | `estimates.rs` | the Gram matrix of all tasks, with what is estimated |
 //! | `coded.rs` | a basis of coded tasks, extended |
+//! | `mixtures.rs`, `side_by_side.rs` | other bases, extended; their atoms and the newcomers in one plan |
+//! | `remade.rs`, `joined.rs` | how such a basis was made; what is known of its tasks, and what its manifest says |
 //! | `job.rs` | the job from end to end |
 
 mod coded;
 mod estimates;
 mod frozen;
 mod job;
+mod joined;
 mod kept;
+mod mixtures;
 mod newcomers;
 mod options;
+mod remade;
+mod side_by_side;
 
+pub(crate) use frozen::frozen_digests;
 pub use job::extend;
+pub(crate) use newcomers::Newcomers;
 pub use options::{ExtendOptions, Extended};

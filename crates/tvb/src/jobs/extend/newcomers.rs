@@ -8,11 +8,11 @@ use crate::progress::Progress;
 use crate::shown::{shown, shown_path};
 
 /// What joins a basis, opened.
-pub(super) struct Newcomers {
+pub(crate) struct Newcomers {
     /// The base as the columns see it.
-    pub(super) base: Checkpoint,
+    pub(crate) base: Checkpoint,
     /// The newcomers, in the order given.
-    pub(super) tasks: Vec<Task>,
+    pub(crate) tasks: Vec<Task>,
 }
 
 impl Newcomers {
@@ -35,16 +35,29 @@ impl Newcomers {
             let found = known.len() + plan.tasks.len();
             return Err(Error::rejected(format!("at most {most} tasks in a basis expected, {found} found")));
         }
+        let (found, note) = Newcomers::told(basis, plan)?;
+        note.iter().for_each(|note| progress.note(note));
+        Ok(found)
+    }
+
+    /// The same for tasks that are there already.
+    ///
+    /// # Errors
+    /// Rejected: other tensors or shapes.
+    pub(crate) fn matched(basis: &Basis, plan: &Plan) -> Result<Newcomers> {
+        Ok(Newcomers::told(basis, plan)?.0)
+    }
+
+    fn told(basis: &Basis, plan: &Plan) -> Result<(Newcomers, Option<String>)> {
         let fit = &basis.manifest.fit;
         let (base, tasks, note) = basis.columns(plan)?;
-        note.iter().for_each(|note| progress.note(note));
         let base = fit.seen(&base)?;
         let seen = |task: &Task| Ok(Task { checkpoint: fit.seen(&task.checkpoint)?, ..task.clone() });
         let tasks = tasks.iter().map(seen).collect::<Result<Vec<Task>>>()?;
         let names: Vec<String> = basis.stored_tensors().iter().chain(&basis.manifest.frozen).cloned().collect();
         let all = Plan::of_columns(base.clone(), tasks.clone(), &names)?;
         check_shapes(basis, &all)?;
-        Ok(Newcomers { base, tasks })
+        Ok((Newcomers { base, tasks }, note))
     }
 }
 

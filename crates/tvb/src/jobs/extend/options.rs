@@ -17,6 +17,8 @@ pub struct ExtendOptions {
     pub weight: f64,
     /// Bits of the shared columns from now on; `None` for as many as before.
     pub keep_bits: Option<Rate>,
+    /// M of a basis of mixtures from now on; `None` for as many as before.
+    pub n_atoms: Option<usize>,
     /// A Gram file that has all tasks: no entry is estimated then.
     pub gram: Option<PathBuf>,
     /// Take a base that is not the basis's.
@@ -32,6 +34,7 @@ impl Default for ExtendOptions {
             existing: Existing::Refuse,
             weight: 1.0,
             keep_bits: None,
+            n_atoms: None,
             gram: None,
             force: false,
             protected: Inputs::none(),
@@ -62,6 +65,12 @@ impl ExtendOptions {
     #[must_use]
     pub fn keep_bits(self, keep_bits: Option<Rate>) -> ExtendOptions {
         ExtendOptions { keep_bits, ..self }
+    }
+
+    /// Sets how many atoms a basis of mixtures has from now on.
+    #[must_use]
+    pub fn n_atoms(self, n_atoms: Option<usize>) -> ExtendOptions {
+        ExtendOptions { n_atoms, ..self }
     }
 
     /// Takes the inner products from a Gram file.

@@ -210,7 +210,7 @@ fn part(vector: &Tensor, first: usize, n_elements: usize) -> Option<Place> {
             Place::Strided { file: *file, offset, strides: strides.clone() }
         }
         Place::Zeros | Place::Unmoved => vector.place.clone(),
-        Place::LowRank(_) | Place::Rescaled { .. } | Place::Elsewhere { .. } => return None,
+        Place::LowRank(_) | Place::Rescaled { .. } | Place::Elsewhere { .. } | Place::Difference { .. } => return None,
         Place::Lent(bytes) => Place::Lent(bytes.part((first * size) as u64, ((end - first) * size) as u64)?),
         Place::Held(bytes) => Place::Held(bytes.part((first * size) as u64, ((end - first) * size) as u64)?),
     })

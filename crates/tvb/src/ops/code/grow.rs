@@ -39,6 +39,9 @@ pub struct Growing<'a> {
     pub carried: &'a Matrix,
     /// [n_new, K']: the newcomers' rows of Q.
     pub kept: &'a Matrix,
+    /// Which old own column each of the tasks has, where they are no newcomers: they get no other, and what they lack goes into the
+    /// shared columns by their rows of `kept`. So these are made exact again where tasks have left.
+    pub own: Option<&'a [usize]>,
 }
 
 /// Sums over one tensor.
@@ -161,18 +164,21 @@ fn run(
     runtime: &Runtime,
     progress: &dyn Progress,
 ) -> Result<crate::digest::TableOfDigests> {
-    let Growing { atoms, rate, kept_rate, carried, kept } = growing;
+    let Growing { atoms, rate, kept_rate, carried, kept, own } = growing;
     let (n_old, n_kept) = (atoms.columns.len(), kept.n_columns());
-    let n_carried = if is_coded { n_old - atoms.n_own } else { 0 };
+    let n_shared = if is_coded { n_old - atoms.n_own } else { 0 };
+    // Columns that get codes of their own.
+    let n_own = if own.is_some() { 0 } else { n_new };
+    let n_carried = n_shared + n_new - n_own;
     let weights = |matrix: &Matrix, n_rows: usize| -> Vec<f32> {
         (0..n_rows).flat_map(|i| (0..n_kept).map(move |k| matrix[(i, k)] as f32)).collect()
     };
-    let kept = [weights(kept, n_new), weights(carried, n_carried)].concat();
+    let kept = [weights(kept, n_new), weights(carried, n_shared)].concat();
     let name = |task: usize| plan.column_name(task + 1);
     let coder = |name| Coder {
         plan,
         code: Code { rate, kept_rate, kept: kept.clone(), n_kept, n_carried, seed: atoms.seed },
-        n_own: n_new,
+        n_own,
         name,
     };
     let decode = is_coded.then(|| Decode {
@@ -183,11 +189,11 @@ fn run(
         dtype: Some(Dtype::F32),
         seed: atoms.seed,
     });
-    let operation = Grow { coder: coder(&name), n_new, atoms, decode, engine: CpuEngine::new() };
+    let operation = Grow { coder: coder(&name), n_new, atoms, own, decode, engine: CpuEngine::new() };
     let same = coder(&name);
     let n_values = GrownSums::len(n_new, n_old, n_kept);
     let n_digests = plan.n_digests();
-    let (mut inputs, mut written) = (TensorDigests::new(n_digests), TensorDigests::new(n_new + n_kept));
+    let (mut inputs, mut written) = (TensorDigests::new(n_digests), TensorDigests::new(n_own + n_kept));
     let mut passing = TensorSums::new(n_values);
     let mut sums = vec![vec![0.0; n_values]; plan.tensors.len()];
     let fold = |Folded { blocks, digests, part }: Folded<'_, (CodedChunk, Vec<f64>)>| {
@@ -234,6 +240,8 @@ struct Grow<'a> {
     coder: Coder<'a>,
     n_new: usize,
     atoms: &'a CodedAtoms,
+    /// As [`Growing`] has it.
+    own: Option<&'a [usize]>,
     /// Each old column by itself, where they are coded.
     decode: Option<Decode>,
     engine: CpuEngine,
@@ -272,21 +280,25 @@ impl HostOperation for Grow<'_> {
 
     fn n_outputs(&self) -> usize {
         // Two bytes of each row and column together, as in coding, and the rows that are coded.
-        2 * (self.n_new + self.coder.code.n_carried) + self.coder.n_columns()
+        2 * (self.coder.n_own + self.coder.code.n_carried) + self.coder.n_columns()
     }
 
     fn on_chunk(&self, read: ReadChunk<'_>, buffers: &mut Buffers) -> Result<Self::Part> {
         let (n_new, n_old, n_kept) = (self.n_new, self.atoms.columns.len(), self.coder.code.n_kept);
-        let n_columns = n_new + self.coder.code.n_carried;
+        let n_own = self.coder.n_own;
+        let n_columns = n_own + self.coder.code.n_carried;
         let n_rows = read.chunk.layout.n_rows();
         buffers.rows.resize(4 * n_rows * (n_columns + 1), 0);
         let n_values = GrownSums::len(n_new, n_old, n_kept);
         let mut sums = vec![0.0; read.blocks.len() * n_values];
         let (mut before, mut deltas) = (0, Vec::with_capacity(read.blocks.len()));
         for (index, block) in read.blocks.iter().enumerate() {
-            let new = decode_deltas(read.chunk, index, n_new);
+            let mut new = decode_deltas(read.chunk, index, n_new);
             let old = self.old_rows(read, index, buffers)?;
             self.sums_of_block(&new, &old, &mut sums[index * n_values..][..n_values]);
+            for (delta, own) in new.iter_mut().zip(self.own.unwrap_or_default()) {
+                delta.iter_mut().zip(&old[*own]).for_each(|(delta, own)| *delta -= own);
+            }
             let carried = old.iter().skip(self.atoms.n_own).filter(|_| self.decode.is_some());
             for (column, values) in new.iter().chain(carried).enumerate() {
                 let to = &mut buffers.rows[4 * (column * n_rows + before)..][..4 * block.n_rows];
@@ -298,16 +310,25 @@ impl HostOperation for Grow<'_> {
             // Few are asked for again: those of tensors that are not coded.
             deltas.push(if self.coder.is_coded(block) { Vec::new() } else { new });
         }
+        if self.decode.is_none() && n_own == 0 {
+            // Shared columns have nothing of tensors that are not coded.
+            let all_blocks: usize = read.blocks.iter().map(|block| n_blocks(block.n_rows)).sum();
+            let (words, scales) =
+                (vec![0; n_kept * all_blocks * self.coder.code.kept_rate.words()], vec![0; n_kept * all_blocks]);
+            let codes = Codes { words, scales, ..Codes::default() };
+            return Ok((self.coder.part(read.blocks, codes, Vec::new(), |_| Ok(Vec::new()))?, sums));
+        }
         let layout = deltas_chunk(read.chunk.layout.segments.clone(), n_columns, &mut buffers.rows);
         let chunk = Chunk { layout: &layout, bytes: &buffers.rows };
         self.engine.run(&self.coder.code, chunk, &mut buffers.scratch, &mut buffers.codes).map_err(device_error)?;
         let codes = std::mem::take(&mut buffers.codes);
         let lost = if self.decode.is_some() { codes.lost.clone() } else { Vec::new() };
         let part = self.coder.part(read.blocks, codes, Vec::new(), |index| Ok(deltas[index].clone()))?;
-        let n_lost = n_new + n_kept;
+        let n_lost = n_own + n_kept;
         for (index, sums) in sums.chunks_exact_mut(n_values).enumerate() {
             let (sums, measured) = sums.split_at_mut(n_values - N_MEASURED * n_new);
-            measured.copy_from_slice(&part.measured[index * N_MEASURED * n_new..][..N_MEASURED * n_new]);
+            let found = &part.measured[index * N_MEASURED * n_own..][..N_MEASURED * n_own];
+            measured.iter_mut().zip(found).for_each(|(sum, found)| *sum = *found);
             let at = sums.len() - n_lost;
             let of_block = lost.chunks_exact(n_lost).nth(index).unwrap_or_default();
             sums[at..].iter_mut().zip(of_block).for_each(|(sum, lost)| *sum = lost / ROTATED);
