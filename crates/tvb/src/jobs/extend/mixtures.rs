@@ -84,8 +84,8 @@ fn check(basis: &Basis, newcomers: &Newcomers, options: &ExtendOptions) -> Resul
     }
     if basis.coefficients.grams.is_empty() || basis.coefficients.encode.n_columns() == 0 {
         return refused(
-            "a basis that does not know its tasks' inner products, or what its atoms are made of,",
-            "one that was imported does not; make it from the originals with `tvb compress`",
+            "a basis that does not know its tasks' inner products, or of what its atoms are mixed,",
+            "one that was imported does not, nor one of mixtures that a task has left: make it from the originals with `tvb compress`",
         );
     }
     if basis.manifest.method.options.get(CLIPPED).is_some() {
