@@ -11,10 +11,10 @@ mod compressed;
 mod found;
 mod results;
 mod rows;
-mod side_by_side;
+pub(crate) mod side_by_side;
 mod stored;
 mod tables;
-mod zoo;
+pub(crate) mod zoo;
 
 use self::found::{Found, Measured};
 use self::rows::Row;
@@ -70,7 +70,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// Builds both binaries and returns the folder they are in.
-fn build(is_dev: bool) -> Result<PathBuf> {
+pub(crate) fn build(is_dev: bool) -> Result<PathBuf> {
     // The tests' build holds both binaries; with any other choice of packages the dependencies have other features and
     // are compiled once more.
     let words: &[&str] = match is_dev {

@@ -12,6 +12,7 @@ mod process;
 mod python;
 mod release;
 mod setup;
+mod study;
 mod test;
 mod tint;
 mod zoo;
@@ -31,6 +32,7 @@ struct Cli {
 enum Command {
     Setup(setup::Args),
     Demo(demo::Args),
+    Study(study::Args),
     Test(test::Args),
     Tint(tint::Args),
     Ci(ci::Args),
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Setup(args) => setup::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Study(args) => study::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Tint(args) => tint::run(&args),
         Command::Ci(args) => ci::run(&args),

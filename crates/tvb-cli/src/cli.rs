@@ -5,8 +5,8 @@
 
 use crate::args::{CommonArgs, Context};
 use crate::commands::{
-    batch, bench, check, completions, compress, devices, drop, edit, export, extend, gram, import, inspect, join, plan,
-    recover, report, sweep, verify,
+    apply, batch, bench, check, completions, compress, devices, drop, edit, export, extend, fit, gram, import, inspect,
+    join, plan, recover, report, sweep, verify,
 };
 use crate::output::{self, Answer};
 use crate::{interrupt, logging};
@@ -49,11 +49,12 @@ pub(crate) enum Command {
     Add(Box<edit::AddArgs>),
     Negate(Box<edit::NegateArgs>),
     Analogy(Box<edit::AnalogyArgs>),
-    Apply(Box<edit::ApplyArgs>),
     Extend(extend::Args),
     Drop(drop::Args),
+    Apply(Box<apply::ApplyArgs>),
     Recover(recover::Args),
     Sweep(sweep::Args),
+    Fit(Box<fit::Args>),
     Batch(batch::Args),
     Bench(bench::Args),
     Inspect(inspect::Args),
@@ -76,11 +77,12 @@ impl Command {
             Command::Add(args) => edit::add(&args, context),
             Command::Negate(args) => edit::negate(&args, context),
             Command::Analogy(args) => edit::analogy(&args, context),
-            Command::Apply(args) => edit::apply(&args, context),
             Command::Drop(args) => drop::run(&args, context),
             Command::Extend(args) => extend::run(&args, context),
+            Command::Apply(args) => apply::apply(&args, context),
             Command::Recover(args) => recover::run(&args, context),
             Command::Sweep(args) => sweep::run(&args, context),
+            Command::Fit(args) => fit::run(&args, context),
             Command::Batch(args) => batch::run(&args, context),
             Command::Bench(args) => bench::run(&args, context),
             Command::Inspect(args) => inspect::run(&args, context),

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use tvb_zoo::controls::{self, Control};
 use tvb_zoo::data::Split;
 use tvb_zoo::eval::{CONTROL, Evaluator, Metrics, to_json};
-use tvb_zoo::measure::Examiner;
+use tvb_zoo::measure::{Examiner, Extent};
 use tvb_zoo::model::{Model, Tensors};
 use tvb_zoo::tasks::{TASKS, TaskSpec, find, scenario};
 use tvb_zoo::{Error, Result, checkpoint, sheet, survey};
@@ -73,14 +73,20 @@ enum Command {
         #[arg(required = true)]
         folders: Vec<PathBuf>,
         /// The first 8, 14 or 20 tasks
-        #[arg(long, value_name = "N")]
-        scenario: usize,
+        #[arg(long, value_name = "N", required_unless_present = "tasks")]
+        scenario: Option<usize>,
+        /// These tasks
+        #[arg(long, value_delimiter = ',', value_name = "NAMES", conflicts_with = "scenario")]
+        tasks: Vec<String>,
         /// Folder of base.safetensors and the fine-tunes
         #[arg(long)]
         zoo: PathBuf,
         /// Fewer subsets, scales and targets
         #[arg(long)]
         quick: bool,
+        /// Each task alone and all added, and nothing else
+        #[arg(long, conflicts_with = "quick")]
+        brief: bool,
     },
     /// Stores the fine-tunes in a published way, writes them as they come back, and prints the bytes as JSON
     Control {
@@ -141,8 +147,17 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         }
         Command::Train { out } => train(&out),
         Command::Survey { dir } => survey_folder(&dir),
-        Command::Measure { folders, scenario: n_tasks, zoo, quick } => {
-            for measured in Examiner::new(&zoo, scenario(n_tasks)?, quick)?.folders(&folders)? {
+        Command::Measure { folders, scenario: n_tasks, tasks, zoo, quick, brief } => {
+            let tasks: Vec<&'static TaskSpec> = match n_tasks {
+                Some(n_tasks) => scenario(n_tasks)?.iter().collect(),
+                None => tasks.iter().map(|name| find(name)).collect::<Result<_>>()?,
+            };
+            let extent = match (brief, quick) {
+                (true, _) => Extent::Brief,
+                (false, true) => Extent::Quick,
+                (false, false) => Extent::Full,
+            };
+            for measured in Examiner::new(&zoo, &tasks, extent)?.folders(&folders)? {
                 println!("{}", serde_json::to_string(&measured).map_err(|error| Error::failed(error.to_string()))?);
             }
             Ok(())

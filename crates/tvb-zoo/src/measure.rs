@@ -58,6 +58,17 @@ pub struct Added {
     pub normalised: f64,
 }
 
+/// How much is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Each task alone, and all added.
+    Brief,
+    /// Few subsets, scales and targets too.
+    Quick,
+    /// Everything.
+    Full,
+}
+
 /// Asks about one task.
 struct Question {
     val: Evaluator,
@@ -81,7 +92,7 @@ impl Question {
 /// Holds the images and the yardstick.
 pub struct Examiner {
     base: Tensors,
-    tasks: &'static [TaskSpec],
+    tasks: Vec<&'static TaskSpec>,
     questions: Vec<Question>,
     control: Question,
     /// Sizes, and the sets of that size.
@@ -91,13 +102,13 @@ pub struct Examiner {
 }
 
 impl Examiner {
-    /// For these tasks, whose fine-tunes are in the folder `zoo` beside the base. A quick one asks less.
+    /// For these tasks, whose fine-tunes are in the folder `zoo` beside the base.
     ///
     /// # Errors
     /// Where a checkpoint cannot be read or is not of this model.
-    pub fn new(zoo: &Path, tasks: &'static [TaskSpec], is_quick: bool) -> Result<Self> {
+    pub fn new(zoo: &Path, tasks: &[&'static TaskSpec], extent: Extent) -> Result<Self> {
         let base = checkpoint::read(&file_of(zoo, "base"))?;
-        let questions = parallel::map(&tasks.iter().collect::<Vec<_>>(), |task| {
+        let questions = parallel::map(tasks, |task| {
             let (val, test) = (Evaluator::new(&[task], Split::Val)?, Evaluator::new(&[task], Split::Test)?);
             let mut question = Question { val, test, own_val: 1.0, own_test: 1.0 };
             let own = Model::new(&checkpoint::read(&file_of(zoo, task.name))?)?;
@@ -111,12 +122,22 @@ impl Examiner {
         let untouched = Model::new(&base)?;
         control.own_val = control.ask(&untouched, Split::Val)?;
         control.own_test = control.ask(&untouched, Split::Test)?;
-        let n_subsets = if is_quick { N_SUBSETS_QUICK } else { N_SUBSETS };
+        let n_subsets = match extent {
+            Extent::Brief => [0, 0],
+            Extent::Quick => N_SUBSETS_QUICK,
+            Extent::Full => N_SUBSETS,
+        };
         let sizes = [2, tasks.len() / 2];
-        let subsets = sizes.iter().zip(n_subsets).map(|(size, n)| drawn(tasks.len(), *size, n)).collect();
-        let n_targets = if is_quick { N_TARGETS_QUICK } else { N_TARGETS }.min(tasks.len());
-        let negation_scales = if is_quick { NEGATION_SCALES_QUICK } else { NEGATION_SCALES };
-        Ok(Self { base, tasks, questions, control, subsets, n_targets, negation_scales })
+        let sizes = sizes.iter().zip(n_subsets).filter(|(_, n)| *n > 0);
+        let subsets = sizes.map(|(size, n)| drawn(tasks.len(), *size, n)).collect();
+        let n_targets = match extent {
+            Extent::Brief => 0,
+            Extent::Quick => N_TARGETS_QUICK,
+            Extent::Full => N_TARGETS,
+        };
+        let n_targets = n_targets.min(tasks.len());
+        let negation_scales = if extent == Extent::Full { NEGATION_SCALES } else { NEGATION_SCALES_QUICK };
+        Ok(Self { base, tasks: tasks.to_vec(), questions, control, subsets, n_targets, negation_scales })
     }
 
     /// Measures folders of recovered tasks, each a checkpoint `TASK.safetensors`, several at once.
@@ -125,7 +146,7 @@ impl Examiner {
     /// Where a checkpoint cannot be read or is not of this model.
     pub fn folders(&self, folders: &[PathBuf]) -> Result<Vec<Measured>> {
         parallel::map(folders, |folder| {
-            let read = |task: &TaskSpec| checkpoint::read(&file_of(folder, task.name));
+            let read = |task: &&TaskSpec| checkpoint::read(&file_of(folder, task.name));
             self.measure(&self.tasks.iter().map(read).collect::<Result<Vec<_>>>()?)
         })
     }
@@ -240,7 +261,8 @@ mod tests {
     #[test]
     fn the_fine_tunes_themselves_are_what_everything_is_measured_by() {
         let zoo = Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoints");
-        let examiner = Examiner::new(&zoo, scenario(8).unwrap(), true).unwrap();
+        let tasks: Vec<_> = scenario(8).unwrap().iter().collect();
+        let examiner = Examiner::new(&zoo, &tasks, Extent::Quick).unwrap();
         let folders = vec![zoo.clone()];
         let measured = examiner.folders(&folders).unwrap().remove(0);
         let own: Vec<f64> = examiner.questions.iter().map(|question| question.own_test).collect();

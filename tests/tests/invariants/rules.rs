@@ -164,6 +164,9 @@ const MAY_TOUCH_FILES: &[&str] = &[
     "crates/tvb/src/jobs/bookmarks.rs",
     "crates/tvb/src/jobs/interop/",
     "crates/tvb/src/jobs/sweep/",
+    "crates/tvb/src/jobs/fit/",
+    "crates/tvb/src/jobs/point_log.rs",
+    "crates/tvb/src/jobs/trying.rs",
 ];
 
 /// A file of two lines too many.

@@ -1,4 +1,4 @@
-//! `tvb add`, `negate`, `analogy` and `apply`: an edit from a basis, or from the originals to compare with.
+//! `tvb add`, `negate` and `analogy`: an edit from a basis, or from the originals to compare with.
 
 use crate::args::Context;
 use crate::coding::parse_rate;
@@ -130,16 +130,6 @@ pub(crate) struct AnalogyArgs {
     pub edit: EditArgs,
 }
 
-/// Apply a linear expression in task names, such as 'a + 0.5*b - c'
-#[derive(Clone, Debug, clap::Args)]
-pub(crate) struct ApplyArgs {
-    /// The basis folder, then the expression; the expression alone with --from-checkpoints
-    #[arg(value_name = "BASIS EXPRESSION", num_args = 1.., required = true)]
-    pub words: Vec<OsString>,
-    #[command(flatten)]
-    pub edit: EditArgs,
-}
-
 pub(crate) fn add(args: &AddArgs, context: &Context) -> Result<Answer> {
     check_alone(args.basis.as_deref(), &args.more)?;
     let (chosen, rule) = addition(&args.tasks, args.rule, args.basis.is_some())?;
@@ -184,11 +174,6 @@ pub(crate) fn analogy(args: &AnalogyArgs, context: &Context) -> Result<Answer> {
     run(basis, &args.edit, Rule::Projected, context, |names| arithmetic::analogy(names, &a, &b, &c))
 }
 
-pub(crate) fn apply(args: &ApplyArgs, context: &Context) -> Result<Answer> {
-    let (basis, [expression]) = split(&args.words, &args.edit.originals)?;
-    run(basis, &args.edit, Rule::Projected, context, |names| arithmetic::expression(names, &expression))
-}
-
 /// The basis folder, where there is one, and the `N` words behind it: names and expressions, which are Unicode, as a path
 /// need not be.
 pub(crate) fn split<const N: usize>(
@@ -221,7 +206,7 @@ fn text_of(word: &OsString) -> Result<String> {
 }
 
 /// The tensors of `--head-from`, where it is given.
-fn own_head(args: &EditArgs, base: &Checkpoint, context: &Context) -> Result<Option<OwnHead>> {
+pub(crate) fn own_head(args: &EditArgs, base: &Checkpoint, context: &Context) -> Result<Option<OwnHead>> {
     let [task, pattern] = args.head_from.as_slice() else { return Ok(None) };
     let (named, _) = TaskSource::parse_all_in(Path::new(""), &args.originals.from_checkpoints)?;
     let source = match named.into_iter().find(|source| task.to_str() == Some(&source.name)) {
@@ -293,7 +278,7 @@ impl Opened {
         }
     }
 
-    fn left_out(&self) -> &LeftOut {
+    pub(crate) fn left_out(&self) -> &LeftOut {
         match self {
             Opened::Basis(basis) => &basis.manifest.left_out,
             Opened::Originals(plan) => &plan.left_out,
@@ -325,7 +310,8 @@ pub(crate) fn read_basis(folder: &Path, context: &Context) -> Result<Basis> {
     })
 }
 
-fn run(
+/// Forms an edit of `weights` over the tasks, whose names it is given, and writes it.
+pub(crate) fn run(
     basis: Option<PathBuf>,
     args: &EditArgs,
     rule: Rule,

@@ -1,5 +1,6 @@
 //! One file per command: flags become options of the library, its answer becomes text or JSON.
 
+pub(crate) mod apply;
 pub(crate) mod batch;
 pub(crate) mod bench;
 pub(crate) mod check;
@@ -10,6 +11,7 @@ pub(crate) mod drop;
 pub(crate) mod edit;
 pub(crate) mod export;
 pub(crate) mod extend;
+pub(crate) mod fit;
 pub(crate) mod gram;
 pub(crate) mod import;
 pub(crate) mod inspect;

@@ -22,5 +22,5 @@ pub(crate) mod regrown;
 pub mod seal;
 
 pub use check_read::check_read;
-pub use edits::edits;
+pub use edits::{OpenAtoms, edits};
 pub use open::Basis;

@@ -22,4 +22,7 @@ mod child_output;
 pub mod evaluate;
 pub mod extend;
 pub mod report;
+mod point_log;
+mod trying;
 pub mod sweep;
+pub mod fit;

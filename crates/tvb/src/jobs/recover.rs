@@ -8,7 +8,7 @@ use crate::checkpoint::{
 use crate::columns::tasks::check_name;
 use crate::cost::Work;
 use crate::error::{Error, Result};
-use crate::jobs::card::model_card;
+use crate::jobs::card::{model_card, weights_in_words};
 use crate::jobs::edit::{COSINE_MIN, Edit, EditOutput, Source, edit_work, writer_for};
 use crate::ops::outputs::{Format, Outputs};
 use crate::ops::range::Clipped;
@@ -291,7 +291,9 @@ impl Recovery<'_> {
             for (writer, &task) in writers.into_iter().zip(tasks) {
                 if let Some(base) = base {
                     let (edit, id) = (self.single(task)?, options.base_model.as_deref());
-                    writer.add_card(&model_card(base, Source::Basis(basis), &edit, &options.command, id))?;
+                    let source = Source::Basis(basis);
+                    let made_of = weights_in_words(source, &edit);
+                    writer.add_card(&model_card(base, source, &made_of, &options.command, id))?;
                 }
                 // Its files are closed; only its lock stays open.
                 staged.push(writer.finish()?);

@@ -3,6 +3,7 @@
 pub mod code;
 pub mod decode;
 pub mod dtype_name;
+pub mod edits;
 mod exact_gram;
 mod factor_gram;
 pub mod generate;

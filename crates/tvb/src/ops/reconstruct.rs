@@ -6,137 +6,22 @@
 //! them before anything is kept. Whether the files are still those that were opened is asked here, and whether every value
 //! that was written is finite.
 
-use super::decode::{CodedAtoms, CodesRead, Decoding, digests_by_name};
+use super::decode::{Decoding, digests_by_name};
+pub use super::edits::{EditBlock, Edits, Read, Source};
 use super::generate::GeneratedEdits;
-use super::generated::RawColumns;
 use super::in_f32::weight_in_f32;
 use super::outputs::{Format, Outputs};
-use super::range::{Clipped, Input, Origin, RangeCheck, Rows};
+use super::range::{Input, Origin, RangeCheck, Rows};
 use crate::checkpoint::{Checkpoint, values_of};
-use crate::columns::fit::{Fit, Rest};
+use crate::columns::fit::Rest;
 use crate::columns::plan::{Plan, Task};
 use crate::digest::{BLOCK_ROWS, Digest, TableOfDigests, TensorDigests};
 use crate::error::{Error, Result};
+use crate::ops::range::Clipped;
 use crate::pass::{Block, ChunkReader, Done, Folded, Operation, Pass, Reads, Runtime, check_memory};
 use crate::progress::Progress;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use tvb_kernels::{Base, Columns, Reconstruct};
-
-/// What edits are formed from.
-#[derive(Clone, Debug)]
-pub enum Source {
-    /// Original fine-tunes, each differenced against `origin` on the way, even where the output is the bare edit.
-    Checkpoints {
-        /// What the fine-tunes started from.
-        origin: Checkpoint,
-        /// The fine-tunes.
-        tasks: Vec<Task>,
-    },
-    /// Deltas as they are: atoms, or an edit that was written before.
-    Deltas(Vec<Task>),
-    /// Columns that are made on the way from a seed.
-    Generated(RawColumns),
-    /// Coded atoms: weights are over their own columns and the shared ones.
-    Coded(CodedAtoms),
-}
-
-/// Edits to be formed in one pass, and what they are formed from.
-#[derive(Clone, Debug)]
-pub struct Edits {
-    /// The columns beside the base.
-    pub source: Source,
-    /// \[n_outputs\]\[n_columns\]: output k is [base +] Σ_c weights\[k\]\[c\]·column_c.
-    pub weights: Vec<Vec<f64>>,
-    /// Names of the tensors that the columns edit.
-    pub tensors: Vec<String>,
-    /// How they fit the base.
-    pub fit: Fit,
-}
-
-impl Edits {
-    /// Edits Σ_t alpha\[t\]·τt from the originals of a plan, one for each of `alphas` (each of length T).
-    pub fn from_checkpoints(plan: &Plan, alphas: &[Vec<f64>]) -> Edits {
-        Edits {
-            source: Source::Checkpoints { origin: plan.column_checkpoint(0).clone(), tasks: plan.tasks.clone() },
-            weights: alphas.to_vec(),
-            tensors: plan.tensors.iter().map(|tensor| tensor.name.clone()).collect(),
-            fit: plan.fit.clone(),
-        }
-    }
-
-    /// λ times a bare edit that was written before.
-    pub fn from_delta(delta: Checkpoint, scale: f64, fit: Fit) -> Edits {
-        Edits {
-            tensors: delta.tensors().iter().map(|tensor| tensor.name.clone()).collect(),
-            source: Source::Deltas(vec![Task { name: "edit".into(), checkpoint: delta }]),
-            weights: vec![vec![scale]],
-            fit,
-        }
-    }
-}
-
-impl Edits {
-    /// The same edits of some of the tensors: those that `keep` answers true for.
-    #[must_use]
-    pub fn only(&self, keep: &dyn Fn(&str) -> bool) -> Edits {
-        let source = match &self.source {
-            Source::Generated(raw) => Source::Generated(raw.only(keep)),
-            Source::Coded(atoms) => Source::Coded(atoms.only(keep)),
-            Source::Checkpoints { .. } | Source::Deltas(_) => self.source.clone(),
-        };
-        let tensors = self.tensors.iter().filter(|name| keep(name)).cloned().collect();
-        Edits { source, tensors, weights: self.weights.clone(), fit: self.fit.clone() }
-    }
-
-    /// The tensors that are edited and their shapes, in order; without those that the first column lacks.
-    pub fn shapes(&self) -> Vec<(String, Vec<usize>)> {
-        let in_checkpoint = |like: Option<&Checkpoint>| {
-            let shape = |name: &String| Some((name.clone(), like?.get(name)?.shape.clone()));
-            self.tensors.iter().filter_map(shape).collect()
-        };
-        match &self.source {
-            Source::Generated(raw) => raw.tensors.clone(),
-            Source::Coded(atoms) => {
-                atoms.tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect()
-            }
-            Source::Checkpoints { origin, .. } => in_checkpoint(Some(origin)),
-            Source::Deltas(columns) => in_checkpoint(columns.first().map(|column| &column.checkpoint)),
-        }
-    }
-}
-
-/// Digests of what was read while edits were formed, to be checked before they are kept.
-#[derive(Clone, Debug, Default)]
-pub struct Read {
-    /// Of every tensor of the base that was read, by name.
-    pub base: HashMap<String, Digest>,
-    /// For each column that was read, of its tensors in its own file order; `None` for one that was not read.
-    pub columns: Vec<(Task, Vec<Option<Digest>>)>,
-    /// Of the codes that were read.
-    pub codes: Vec<CodesRead>,
-    /// What was written as the largest finite value of its type.
-    pub clipped: Clipped,
-}
-
-impl Read {
-    /// Adds what was read of other tensors of the same columns.
-    pub fn add(&mut self, other: Read) {
-        self.base.extend(other.base);
-        for (task, digests) in other.columns {
-            match self.columns.iter_mut().find(|(known, _)| known.name == task.name) {
-                Some((_, known)) => known.iter_mut().zip(digests).for_each(|(known, digest)| *known = known.or(digest)),
-                None => self.columns.push((task, digests)),
-            }
-        }
-        for codes in other.codes {
-            match self.codes.iter_mut().find(|known| known.column == codes.column) {
-                Some(known) => known.digests.extend(codes.digests),
-                None => self.codes.push(codes),
-            }
-        }
-        self.clipped = self.clipped.and(other.clipped);
-    }
-}
 
 /// Forms the edits and writes them, one output for each; with `base` the outputs are edited checkpoints, without it the
 /// bare edits. Nothing is committed here.
@@ -158,27 +43,22 @@ pub fn reconstruct(
     let rest = whole.map(|base| edits.fit.rest(base, &edited)).unwrap_or_default();
     let rest_bytes = rest.iter().map(Rest::n_bytes).sum::<u64>();
     let seen = base.map(|base| edits.fit.seen(base)).transpose()?;
-    let seen = seen.as_ref();
-    let mut read = match &edits.source {
-        Source::Generated(raw) => {
-            progress.begin("reconstruct", raw.n_bytes() + rest_bytes);
-            let generated = GeneratedEdits { raw, weights: &edits.weights };
-            let base = generated.form(seen, outputs, &range, runtime, progress)?;
-            Read { base, ..Read::default() }
+    let parts = edits.uniform();
+    let mut steps = Vec::new();
+    for part in &parts {
+        steps.extend(steps_of(part, seen.as_ref(), outputs.format.dtype)?);
+    }
+    // Before anything is written.
+    for step in &steps {
+        if let Step::Decode(decoding) = step {
+            check_memory(&decoding.plan, outputs.len(), runtime)?;
         }
-        Source::Coded(atoms) => {
-            let coded = Coded { atoms, edits: &edits };
-            coded.form(seen, rest_bytes, outputs, &range, runtime, progress)?
-        }
-        Source::Checkpoints { origin, tasks } => {
-            let stored = Stored { kind: Columns::Checkpoints, origin: Some(origin), tasks, edits: &edits };
-            stored.form(seen, rest_bytes, outputs, &range, runtime, progress)?
-        }
-        Source::Deltas(tasks) => {
-            let stored = Stored { kind: Columns::Deltas, origin: None, tasks, edits: &edits };
-            stored.form(seen, rest_bytes, outputs, &range, runtime, progress)?
-        }
-    };
+    }
+    progress.begin("reconstruct", steps.iter().map(Step::n_bytes).sum::<u64>() + rest_bytes);
+    let mut read = Read::default();
+    for step in steps {
+        read.add(step.run(seen.as_ref(), outputs, &range, runtime, progress)?);
+    }
     if let Some(base) = base {
         for part in rest {
             let digest = copy_part(base, &part, outputs, &range, progress)?;
@@ -186,7 +66,7 @@ pub fn reconstruct(
                 read.base.insert(part.name, digest);
             }
         }
-        // The pass has asked before the rest was read.
+        // The passes have asked before the rest was read.
         base.check_unchanged()?;
     }
     progress.finish();
@@ -194,26 +74,98 @@ pub fn reconstruct(
     Ok(read)
 }
 
-/// Edits whose columns are read.
-struct Stored<'a> {
-    kind: Columns,
-    origin: Option<&'a Checkpoint>,
-    tasks: &'a [Task],
-    edits: &'a Edits,
+/// One pass, ready to be run.
+enum Step<'a> {
+    /// Columns that are made on the way.
+    Generate(GeneratedEdits<'a>),
+    /// Columns of values.
+    Add(Box<(Plan, Reconstruct)>),
+    /// Columns of codes.
+    Decode(Box<Decoding<'a>>),
 }
 
-impl Stored<'_> {
-    /// Streams the columns; `rest_bytes` are still to come after it.
-    fn form(
-        &self,
+impl Step<'_> {
+    /// What it reads.
+    fn n_bytes(&self) -> u64 {
+        match self {
+            Step::Generate(generated) => generated.raw.n_bytes(),
+            Step::Add(ready) => ready.0.n_bytes(),
+            Step::Decode(decoding) => decoding.plan.n_bytes(),
+        }
+    }
+
+    fn run(
+        self,
         base: Option<&Checkpoint>,
-        rest_bytes: u64,
         outputs: Outputs<'_>,
         range: &RangeCheck,
         runtime: &Runtime,
         progress: &dyn Progress,
     ) -> Result<Read> {
-        let weights = &self.edits.weights;
+        match self {
+            Step::Generate(generated) => {
+                Ok(Read { base: generated.form(base, outputs, range, runtime, progress)?, ..Read::default() })
+            }
+            Step::Add(ready) => {
+                let (plan, work) = *ready;
+                let outputs = Outputs { format: Format { dtype: work.dtype, ..outputs.format }, ..outputs };
+                run(&plan, work, outputs, range, runtime, progress)
+            }
+            Step::Decode(decoding) => {
+                let decoded = decoding.run(outputs, range, runtime, progress)?;
+                Ok(Read { base: decoded.base, codes: decoded.codes, ..Read::default() })
+            }
+        }
+    }
+}
+
+/// The passes for edits of the same weights everywhere, onto the base as the columns see it.
+fn steps_of<'a>(
+    edits: &'a Edits,
+    base: Option<&Checkpoint>,
+    dtype: Option<tvb_kernels::Dtype>,
+) -> Result<Vec<Step<'a>>> {
+    let add = |kind, origin, tasks: &[Task], weights: &[Vec<f64>], tensors: &[String], dtype| {
+        let stored = Stored { kind, origin, tasks, weights, tensors };
+        stored.ready(base, dtype).map(|ready| Step::Add(Box::new(ready)))
+    };
+    match &edits.source {
+        Source::Generated(raw) => Ok(vec![Step::Generate(GeneratedEdits { raw, weights: &edits.weights })]),
+        Source::Checkpoints { origin, tasks } => {
+            Ok(vec![add(Columns::Checkpoints, Some(origin), tasks, &edits.weights, &edits.tensors, dtype)?])
+        }
+        Source::Deltas(tasks) => Ok(vec![add(Columns::Deltas, None, tasks, &edits.weights, &edits.tensors, dtype)?]),
+        Source::Coded(atoms) => {
+            // The few tensors that are not coded, then the others.
+            let mut steps = Vec::new();
+            let raw = atoms.names(false);
+            if !raw.is_empty() {
+                let own = &atoms.columns[..atoms.n_own];
+                let weights: Vec<Vec<f64>> =
+                    edits.weights.iter().map(|output| output[..atoms.n_own].to_vec()).collect();
+                // A column in bf16 stands in for a base that is not there; what comes out is in f32, as of codes.
+                let own_dtype = if base.is_some() { None } else { Some(tvb_kernels::Dtype::F32) };
+                steps.push(add(Columns::Deltas, None, own, &weights, &raw, dtype.or(own_dtype))?);
+            }
+            steps.push(Step::Decode(Box::new(Decoding::new(atoms, &edits.weights, base, dtype)?)));
+            Ok(steps)
+        }
+    }
+}
+
+/// Columns that are read as values.
+struct Stored<'a> {
+    kind: Columns,
+    origin: Option<&'a Checkpoint>,
+    tasks: &'a [Task],
+    weights: &'a [Vec<f64>],
+    tensors: &'a [String],
+}
+
+impl Stored<'_> {
+    /// What is streamed, and what is done with it.
+    fn ready(&self, base: Option<&Checkpoint>, dtype: Option<tvb_kernels::Dtype>) -> Result<(Plan, Reconstruct)> {
+        let weights = self.weights;
         // Columns that no output gives a weight to need not be read, but for one to say what is zero: the engines make no
         // bare edit of nothing, and a task that did not move is one.
         let mut used: Vec<usize> =
@@ -228,7 +180,7 @@ impl Stored<'_> {
             Some(checkpoint) => checkpoint.clone(),
             None => return Err(Error::usage("an edit of nothing and no base: nothing to write")),
         };
-        let plan = Plan::of_columns(stand_in, tasks, &self.edits.tensors)?;
+        let plan = Plan::of_columns(stand_in, tasks, self.tensors)?;
         let weights_of = |&column: &usize| weights.iter().map(move |output| (column, output[column]));
         let work = Reconstruct {
             weights: used
@@ -239,61 +191,15 @@ impl Stored<'_> {
             n_outputs: weights.len(),
             columns: self.kind,
             base: if base.is_some() { Base::Added } else { Base::Left },
-            dtype: outputs.format.dtype,
+            dtype,
         };
-        progress.begin("reconstruct", plan.n_bytes() + rest_bytes);
-        run(&plan, work, outputs, range, runtime, progress)
+        Ok((plan, work))
     }
 
     /// A column's weight as the engines take it.
     fn in_f32(&self, column: usize, weight: f64) -> Result<f32> {
         let Task { name, checkpoint } = &self.tasks[column];
         weight_in_f32(weight, || format!("{}: the weight of {name}", checkpoint.path().display()))
-    }
-}
-
-/// Edits whose columns are codes.
-struct Coded<'a> {
-    atoms: &'a CodedAtoms,
-    edits: &'a Edits,
-}
-
-impl Coded<'_> {
-    /// The few tensors that are not coded, then the others; `rest_bytes` are still to come after them.
-    fn form(
-        &self,
-        base: Option<&Checkpoint>,
-        rest_bytes: u64,
-        outputs: Outputs<'_>,
-        range: &RangeCheck,
-        runtime: &Runtime,
-        progress: &dyn Progress,
-    ) -> Result<Read> {
-        let Coded { atoms, edits } = *self;
-        let raw_names = atoms.names(false);
-        let own: Vec<Task> = atoms.columns.iter().take(atoms.n_own).cloned().collect();
-        let own_weights = edits.weights.iter().map(|output| output[..atoms.n_own].to_vec()).collect();
-        let (source, fit) = (Source::Deltas(own.clone()), Fit::default());
-        let raw = Edits { source, weights: own_weights, tensors: raw_names, fit };
-        let decoding = Decoding::new(atoms, &edits.weights, base, outputs.format.dtype)?;
-        // Before anything of the others is written.
-        check_memory(&decoding.plan, edits.weights.len(), runtime)?;
-        let coded_bytes = decoding.plan.n_bytes();
-        let mut read = Read::default();
-        if !raw.tensors.is_empty() {
-            let stored = Stored { kind: Columns::Deltas, origin: None, tasks: &own, edits: &raw };
-            // A column in bf16 stands in for a base that is not there; what comes out is in f32, as of codes.
-            let own_dtype = if base.is_some() { None } else { Some(tvb_kernels::Dtype::F32) };
-            let format = Format { dtype: outputs.format.dtype.or(own_dtype), ..outputs.format };
-            let outputs = Outputs { format, ..outputs };
-            read = stored.form(base, coded_bytes + rest_bytes, outputs, range, runtime, progress)?;
-        } else {
-            progress.begin("reconstruct", coded_bytes + rest_bytes);
-        }
-        let decoded = decoding.run(outputs, range, runtime, progress)?;
-        read.base.extend(decoded.base);
-        read.codes = decoded.codes;
-        Ok(read)
     }
 }
 

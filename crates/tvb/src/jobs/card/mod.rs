@@ -6,4 +6,4 @@ mod origin;
 mod text;
 
 pub use origin::check_model_id;
-pub use text::{adapter_card, model_card};
+pub use text::{adapter_card, combination_in_words, model_card, weights_in_words};

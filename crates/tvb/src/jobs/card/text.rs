@@ -7,17 +7,18 @@ use super::front_matter::Value;
 use super::origin::Origin;
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::names::CARD_BEGINS;
-use crate::jobs::edit::{Edit, Source};
+use crate::jobs::edit::{Combination, Edit, Over, Source};
 use crate::shown::{escaped, escaped_lines};
 use crate::solve::Rule;
 use std::fmt::Write;
 
 /// README.md of an edited checkpoint, in the form the Hugging Face hub reads. `base_model` is the base's name on the hub, where the
-/// user says it; see [`check_model_id`](super::check_model_id).
+/// user says it; see [`check_model_id`](super::check_model_id). `made_of` is what [`weights_in_words`] or
+/// [`combination_in_words`] says.
 pub fn model_card(
     base: &Checkpoint,
     source: Source<'_>,
-    edit: &Edit,
+    made_of: &str,
     command: &str,
     base_model: Option<&str>,
 ) -> String {
@@ -34,7 +35,8 @@ pub fn model_card(
         // The hub takes no local path for `base_model`.
         None => card.push_str("The base's name on the hub is not known here, so this card names no `base_model`.\n\n"),
     }
-    card.push_str(&made_of(source, edit, command));
+    card.push_str(made_of);
+    card.push_str(&made_with(command));
     card
 }
 
@@ -61,7 +63,8 @@ pub fn adapter_card(
     let _ = writeln!(card, "This LoRA adapter is an edit of the base formed from {from} by {}.\n", crate::TOOL);
     let _ = writeln!(card, "Load it with `peft.PeftModel.from_pretrained(base, FOLDER)`; its scale is 1.\n");
     let _ = writeln!(card, "Recompressed: {}\n", code(loss));
-    card.push_str(&made_of(source, edit, command));
+    card.push_str(&weights_in_words(source, edit));
+    card.push_str(&made_with(command));
     card
 }
 
@@ -78,8 +81,8 @@ fn formed_from(source: Source<'_>) -> String {
     }
 }
 
-/// The weights of the tasks, the command and the method.
-fn made_of(source: Source<'_>, edit: &Edit, command: &str) -> String {
+/// The weights of the tasks, as a table of Markdown.
+pub fn weights_in_words(source: Source<'_>, edit: &Edit) -> String {
     let names: Vec<String> = match source {
         Source::Basis(basis) => basis.task_names(),
         Source::Checkpoints(plan) => plan.tasks.iter().map(|task| task.name.clone()).collect(),
@@ -98,6 +101,40 @@ fn made_of(source: Source<'_>, edit: &Edit, command: &str) -> String {
                 writeln!(card, "The edit is {} times the plain sum of the atoms of: {}.", edit.scale, names.join(", "));
         }
     }
+    card
+}
+
+/// The coefficients of a combination times `scale`, as a table of Markdown with a row for each task or atom and a column for each
+/// block of tensors.
+pub fn combination_in_words(combination: &Combination, scale: f64) -> String {
+    let what = match combination.over {
+        Over::Tasks => "task",
+        Over::Atoms => "atom",
+    };
+    let blocks = combination.blocks.as_deref().unwrap_or_default();
+    let headings: Vec<String> = match blocks {
+        [] => vec!["weight".to_owned()],
+        blocks => blocks.iter().map(|block| code_in_table(&block.name)).collect(),
+    };
+    let mut card = format!("| {what} | {} |\n|---|{}\n", headings.join(" | "), "---|".repeat(headings.len()));
+    for (column, name) in combination.names.iter().enumerate() {
+        let row: Vec<f64> =
+            combination.values.iter().filter_map(|row| row.get(column)).map(|value| value * scale).collect();
+        if row.iter().any(|value| *value != 0.0) {
+            let row: Vec<String> = row.iter().map(f64::to_string).collect();
+            let _ = writeln!(card, "| {} | {} |", code_in_table(name), row.join(" | "));
+        }
+    }
+    for block in blocks {
+        let names: Vec<String> = block.tensors.iter().map(|name| code(name)).collect();
+        let _ = writeln!(card, "\n{}: {}.", code(&block.name), names.join(", "));
+    }
+    card
+}
+
+/// The command and the method.
+fn made_with(command: &str) -> String {
+    let mut card = String::new();
     let command = escaped_lines(command);
     // No line of the command ends a fence that is longer than any in it.
     let fence = "`".repeat(longest_ticks(&command).max(2) + 1);

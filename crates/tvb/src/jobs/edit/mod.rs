@@ -1,16 +1,21 @@
 //! One edit from end to end: weights over tasks, what they become over atoms, how true the result will be, and the
 //! edited checkpoint itself.
 
+mod coefficients_file;
+mod combination;
 mod head;
 mod job;
+mod layers;
 mod lora;
 mod output;
 mod patch;
 mod weights;
 mod work;
 
+pub use combination::{Block, Combination, Mixer, Over};
 pub use head::OwnHead;
-pub use job::EditJob;
+pub use job::{CombinationJob, EditJob};
+pub use layers::blocks_by_layer;
 pub use lora::{AdapterReport, ModuleReport, write_adapter};
 pub use output::{EditOutput, writer_for};
 pub use patch::write_patch;

@@ -30,6 +30,14 @@ pub(super) enum Look {
     Dashed,
     /// A ring around each point, and no line.
     Rings,
+    /// A pale dot at each point, and no line.
+    Dots,
+}
+
+impl Look {
+    fn has_line(self) -> bool {
+        !matches!(self, Look::Rings | Look::Dots)
+    }
 }
 
 /// Points that belong together.
@@ -158,7 +166,7 @@ impl Chart<'_> {
         for (index, line) in named().enumerate() {
             let y = TOP + 8.0 + 18.0 * index as f64;
             let sample = match line.look {
-                Look::Rings => vec![((legend + 9.0, y), String::new())],
+                look if !look.has_line() => vec![((legend + 9.0, y), String::new())],
                 _ => [0.0, 18.0].map(|x| ((legend + x, y), String::new())).to_vec(),
             };
             line.draw(&mut svg, &sample);
@@ -177,15 +185,17 @@ impl Line<'_> {
             Look::Faint => "stroke-opacity=\"0.4\"",
             Look::Dashed => "stroke-dasharray=\"4 4\"",
             Look::Rings => "stroke-width=\"2\" fill=\"none\" pointer-events=\"all\"",
+            Look::Dots => "",
         };
         let style = format!("stroke=\"{color}\" {style}");
-        if self.look != Look::Rings {
+        if self.look.has_line() {
             polyline(svg, &points.iter().map(|(at, _)| *at).collect::<Vec<_>>(), &style);
         }
         for (at, tip) in points {
             match self.look {
                 Look::Solid => circle(svg, *at, 3.0, &format!("fill=\"{color}\""), tip),
                 Look::Rings => circle(svg, *at, 7.0, &style, tip),
+                Look::Dots => circle(svg, *at, 2.5, &format!("fill=\"{color}\" fill-opacity=\"0.45\""), tip),
                 Look::Faint | Look::Dashed => {}
             }
         }

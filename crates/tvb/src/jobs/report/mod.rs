@@ -12,4 +12,4 @@ mod sweep_plot;
 pub use page::basis_report;
 pub use pareto::{Pareto, pareto_svg};
 pub use spectrum::spectrum_svg;
-pub use sweep_plot::{Series, sweep_svg};
+pub use sweep_plot::{Series, fit_svg, sweep_svg};

@@ -1,4 +1,5 @@
-//! A metric against the scale of an edit, with the control that must be kept and the point that was chosen.
+//! Plots of candidates: a metric against the scale of an edit, with the control that must be kept and the point that was chosen, and
+//! the points of a search.
 
 use super::chart::{Axis, COLORS, Chart, Line, Look};
 use crate::error::Result;
@@ -40,6 +41,36 @@ pub fn sweep_svg(
     Ok(chart.svg())
 }
 
+/// A plot of a search: what every point is worth (dots) and the best so far (a line), over the number of evaluations, with a ring
+/// around the best point. `is_least` says that less is better.
+pub fn fit_svg(values: &Series, is_least: bool) -> String {
+    let mut best_so_far: Vec<(f64, f64)> = Vec::new();
+    for &(x, y) in &values.values {
+        let is_better = |best: f64| if is_least { y < best } else { y > best };
+        match best_so_far.last() {
+            Some(&(_, best)) if !is_better(best) => best_so_far.push((x, best)),
+            _ => best_so_far.push((x, y)),
+        }
+    }
+    let best = best_so_far.last().and_then(|&(_, best)| values.values.iter().find(|at| at.1 == best)).copied();
+    let (x_min, x_max) = padded(values.values.iter().map(|point| point.0));
+    let (y_min, y_max) = padded(values.values.iter().map(|point| point.1));
+    let line = |name, color, look, points| Line { name, color, look, points };
+    let mut lines = vec![
+        line("every point", COLORS[0], Look::Dots, values.values.clone()),
+        line("the best so far", COLORS[1], Look::Dashed, best_so_far),
+    ];
+    lines.extend(best.map(|at| line("the best point", COLORS[2], Look::Rings, vec![at])));
+    let title = format!("{} over the evaluations", values.name);
+    let chart = Chart {
+        title: &title,
+        x: Axis { label: "evaluations", from: x_min, to: x_max, is_log: false },
+        y: Axis { label: &values.name, from: y_min, to: y_max, is_log: false },
+        lines,
+    };
+    chart.svg()
+}
+
 /// The range of some values, a little wider; never empty.
 fn padded(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (min, max) =
@@ -54,6 +85,19 @@ fn padded(values: impl Iterator<Item = f64>) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_search_shows_every_point_and_the_best_so_far() {
+        let values: Vec<(f64, f64)> =
+            [0.5, 0.7, 0.2, 0.9].into_iter().enumerate().map(|(x, y)| (x as f64, y)).collect();
+        let series = Series { name: "accuracy".into(), values };
+        // Four points, the best one, and the legend's dot and ring.
+        for (is_least, best) in [(false, "the best point: 3.0000, 0.9000"), (true, "the best point: 2.0000, 0.2000")] {
+            let svg = fit_svg(&series, is_least);
+            assert!(svg.contains(best) && svg.matches("<circle").count() == 7, "{svg}");
+        }
+        assert!(fit_svg(&Series { name: "x".into(), values: Vec::new() }, false).ends_with("</svg>"));
+    }
 
     #[test]
     fn both_series_and_the_best_point_are_in_the_picture() {

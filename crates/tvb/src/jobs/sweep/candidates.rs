@@ -2,10 +2,11 @@
 
 use super::options::SweepOptions;
 use crate::checkpoint::{Checkpoint, Existing, OpenOptions};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::jobs::edit::{Edit, EditJob, EditOutput, Source};
 use crate::jobs::evaluate::{Metrics, Session};
 use crate::jobs::recover;
+use crate::jobs::trying::remove;
 use crate::ops::reconstruct::Edits;
 use crate::pass::Runtime;
 use crate::progress::Progress;
@@ -103,15 +104,4 @@ impl Drop for Candidates<'_> {
         // Only when it is empty.
         let _ = std::fs::remove_dir(self.folder());
     }
-}
-
-/// Removes a file or a folder that the sweep wrote.
-pub(super) fn remove(path: &Path) -> Result<()> {
-    let removed = match std::fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => std::fs::remove_dir_all(path),
-        Ok(_) => std::fs::remove_file(path),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => Err(error),
-    };
-    removed.map_err(|error| Error::io("removing", path, &error))
 }

@@ -1,8 +1,8 @@
 //! The sweep: candidates formed and evaluated, several at once, every finished point kept.
 
-use super::candidates::{Candidates, remove};
+use super::candidates::Candidates;
 use super::choose::{choose, metric, with_normalized};
-use super::log::{Identity, Point, PointLog, check_folder};
+use super::log::{Point, find, identity};
 use super::options::{SweepOptions, Swept};
 use super::results;
 use super::scales::is_same_scale;
@@ -10,11 +10,13 @@ use crate::checkpoint::{Budget, Checkpoint, CheckpointWriter, Existing, check_ou
 use crate::error::{Error, Result};
 use crate::jobs::edit::{Edit, Source};
 use crate::jobs::evaluate::{Metrics, Session, parse_metrics};
+use crate::jobs::point_log::{Kind, PointLog, check_folder};
+use crate::jobs::trying::{Watched, remove};
 use crate::pass::Runtime;
 use crate::progress::Progress;
 use crate::units;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -36,12 +38,12 @@ pub fn sweep(
     progress: &dyn Progress,
 ) -> Result<Swept> {
     let inputs = source.inputs().with(&base.inputs()).with(&options.protect);
-    check_folder(&options.output)?;
+    check_folder(Kind::Sweep, &options.output)?;
     // The sweep writes, replaces and removes files of several names in its folder.
     inputs.check_outside(&options.output)?;
     options.scales.iter().try_for_each(|&scale| Edit { scale, ..edit.clone() }.check(source))?;
-    let identity = Identity::of(source, edit, base, options.dtype, &options.evaluator.command);
-    let log = PointLog::open(&options.output, &identity, options.existing)?;
+    let identity = identity(source, edit, base, options.dtype, &options.evaluator.command);
+    let log = PointLog::<Point>::open(&options.output, &identity, options.existing)?;
     let needs_base =
         options.zero_shot || options.goal.control.as_ref().is_some_and(|control| control.reference.is_none());
     let mut wanted = options.scales.clone();
@@ -50,7 +52,7 @@ pub fn sweep(
     }
     // Points that a finished run left may lack what is asked for now.
     log.points().iter().try_for_each(|point| check_metrics(point, options))?;
-    let todo: Vec<f64> = wanted.into_iter().filter(|scale| log.find(*scale).is_none()).collect();
+    let todo: Vec<f64> = wanted.into_iter().filter(|scale| find(log.points(), *scale).is_none()).collect();
     let candidates = Candidates::new(source, edit, base, options, runtime);
     let log = evaluate_all(&candidates, &todo, log, progress)?;
 
@@ -58,8 +60,9 @@ pub fn sweep(
         metrics: with_normalized(&point.metrics, options.fine_tuned.as_ref()),
         ..point.clone()
     };
-    let points: Vec<Point> = options.scales.iter().filter_map(|scale| log.find(*scale)).map(extended).collect();
-    let zero_shot = needs_base.then(|| log.find(0.0)).flatten().map(|point| extended(point).metrics);
+    let points: Vec<Point> =
+        options.scales.iter().filter_map(|scale| find(log.points(), *scale)).map(extended).collect();
+    let zero_shot = needs_base.then(|| find(log.points(), 0.0)).flatten().map(|point| extended(point).metrics);
     let given = options.goal.control.as_ref().and_then(|control| control.reference.as_ref());
     let given = given.map(|reference| with_normalized(reference, options.fine_tuned.as_ref()));
     let choice = choose(&points, &options.goal, given.as_ref().or(zero_shot.as_ref()))?;
@@ -83,7 +86,12 @@ pub fn sweep(
 }
 
 /// Evaluates what is left to do, several candidates at once; the first failure stops the others.
-fn evaluate_all(candidates: &Candidates<'_>, todo: &[f64], log: PointLog, progress: &dyn Progress) -> Result<PointLog> {
+fn evaluate_all(
+    candidates: &Candidates<'_>,
+    todo: &[f64],
+    log: PointLog<Point>,
+    progress: &dyn Progress,
+) -> Result<PointLog<Point>> {
     let (watched, started) = (Watched::new(progress), Instant::now());
     let (next, n_done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let log = Mutex::new(log);
@@ -117,7 +125,7 @@ fn evaluate_all(candidates: &Candidates<'_>, todo: &[f64], log: PointLog, progre
     let work = || {
         if let Err(error) = all() {
             failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-            watched.is_stopped.store(true, Ordering::Relaxed);
+            watched.stop();
         }
     };
     std::thread::scope(|scope| {
@@ -154,31 +162,4 @@ pub fn read_metrics(path: &Path, budget: &Budget) -> Result<Metrics> {
     parse_metrics(&String::from_utf8_lossy(&text)).map_err(|what| {
         Error::rejected(format!("{}: {what}", path.display())).hint("save what the evaluator prints on its last line")
     })
-}
-
-/// Hears of the first failure as well as of the user, and keeps the many short passes off the display.
-struct Watched<'a> {
-    progress: &'a dyn Progress,
-    is_stopped: AtomicBool,
-}
-
-impl<'a> Watched<'a> {
-    fn new(progress: &'a dyn Progress) -> Watched<'a> {
-        Watched { progress, is_stopped: AtomicBool::new(false) }
-    }
-}
-
-impl Progress for Watched<'_> {
-    fn begin(&self, _stage: &'static str, _total_bytes: u64) {}
-    fn advance(&self, _n_bytes: u64) {}
-    fn finish(&self) {}
-    fn note(&self, line: &str) {
-        self.progress.note(line);
-    }
-    fn warn(&self, line: &str) {
-        self.progress.warn(line);
-    }
-    fn cancelled(&self) -> bool {
-        self.is_stopped.load(Ordering::Relaxed) || self.progress.cancelled()
-    }
 }
