@@ -262,7 +262,12 @@ fn estimated_pairs(basis: &Basis) -> String {
     let mut pairs: Vec<(usize, usize)> =
         (0..n).flat_map(|i| (0..i).map(move |j| (j, i))).filter(|&(i, j)| errors.is_estimate(i, j)).collect();
     let error = |&(i, j): &(usize, usize)| errors.standard[(i, j)] / scale(i, j);
-    pairs.sort_by(|a, b| error(b).total_cmp(&error(a)));
+    // Where no standard error is known, the bound says how little is known.
+    let uncertain = |at: &(usize, usize)| (error(at), errors.bound[*at] / scale(at.0, at.1));
+    pairs.sort_by(|a, b| {
+        let (a, b) = (uncertain(a), uncertain(b));
+        b.0.total_cmp(&a.0).then(b.1.total_cmp(&a.1))
+    });
     let right = |name| (name, Align::Right);
     let mut table = Table::new([
         ("estimated", Align::Left),

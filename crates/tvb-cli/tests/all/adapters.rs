@@ -196,3 +196,36 @@ fn what_is_damaged_is_refused() {
     std::fs::write(&path, &whole).unwrap();
     run(here, &edit, 0);
 }
+
+#[test]
+fn an_adapter_joins_a_basis_of_adapters() {
+    let models = models();
+    let here = models.path();
+    run(here, &COMPRESS, 0);
+    run(here, &["compress", "--base", "base.safetensors", "-o", "grown", "a", "b"], 0);
+    let old = std::fs::read(here.join("grown/atom-01.safetensors")).unwrap();
+    let (_, said) = run(here, &["extend", "grown", "c", "--base", "base.safetensors"], 0);
+    assert!(said.contains("new, measured") && !said.contains("estimates"), "{said}");
+    assert_eq!(std::fs::read(here.join("grown/atom-01.safetensors")).unwrap(), old);
+    let manifest = |folder: &str| -> Value {
+        serde_json::from_slice(&std::fs::read(here.join(folder).join("basis.json")).unwrap()).unwrap()
+    };
+    let (whole, grown) = (manifest("basis"), manifest("grown"));
+    assert_eq!(grown["version"], json!(4));
+    assert_eq!(grown["atoms"][2], whole["atoms"][2], "the same file as in a basis of all three");
+    for task in 0..3 {
+        assert_eq!(grown["tasks"][task]["fingerprint"], whole["tasks"][task]["fingerprint"]);
+        let [a, b] = [&grown, &whole].map(|manifest| manifest["tasks"][task]["norm"].as_f64().unwrap());
+        assert!((a / b - 1.0).abs() < 1e-6, "{a} and {b}");
+    }
+    let cosine = |manifest: &Value| manifest["diagnostics"]["cosines"][0][2].as_f64().unwrap();
+    assert!((cosine(&grown) - cosine(&whole)).abs() < 1e-6);
+    run(here, &["verify", "grown", "--base", "base.safetensors", "a", "b", "c"], 0);
+    run(here, &["inspect", "grown"], 0);
+    // A whole checkpoint has no factors.
+    let before = std::fs::read(here.join("grown/basis.json")).unwrap();
+    run(here, &["apply", "--base", "base.safetensors", "-o", "whole.safetensors", "grown", "--", "a + c"], 0);
+    let (_, said) = run(here, &["extend", "grown", "whole.safetensors", "--base", "base.safetensors"], 1);
+    assert!(said.contains("an adapter expected"), "{said}");
+    assert_eq!(std::fs::read(here.join("grown/basis.json")).unwrap(), before);
+}

@@ -173,7 +173,7 @@ fn digest_of_factors(factors: &LowRank, n_elements: usize) -> Digest {
     Digest::of_digests(first.map(|first| of_factors(factors, first, BLOCK_ROWS.min(n_elements - first))))
 }
 
-fn digest_of_unmoved(n_elements: usize) -> Digest {
+pub(crate) fn digest_of_unmoved(n_elements: usize) -> Digest {
     let first = (0..n_elements).step_by(BLOCK_ROWS);
     Digest::of_digests(first.map(|first| of_unmoved(BLOCK_ROWS.min(n_elements - first))))
 }

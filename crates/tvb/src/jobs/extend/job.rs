@@ -41,7 +41,10 @@ pub fn extend(
             let newcomers = Newcomers::of(basis, plan, progress)?;
             extend_coded(basis, plan, &newcomers, options, runtime, progress)
         }
-        (Some(_), _) => refused("mixtures that are coded", again),
+        (Some(_), _) => refused(
+            "mixtures that are coded",
+            "each time their codes would lose more: keep a basis that grows in floats (--dtype f32), or code tasks as they are",
+        ),
         (None, _) if manifest.generated.is_some() => refused("a basis whose atoms are made from a seed", again),
         (None, _) => {
             let newcomers = Newcomers::of(basis, plan, progress)?;

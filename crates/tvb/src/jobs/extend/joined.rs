@@ -7,18 +7,17 @@ use super::options::ExtendOptions;
 use super::remade::Remade;
 use super::side_by_side::SideBySide;
 use crate::basis::Basis;
-use crate::basis::coefficients::{self, GramErrors, Solution, Triangles};
-use crate::basis::describe::diagnostics;
-use crate::basis::grown::{estimates_of, mark_grown};
+use crate::basis::coefficients::GramErrors;
 use crate::basis::history::Happened;
-use crate::basis::manifest::{AdditionRecord, AtomRecord, Fidelity, Manifest, TaskRecord};
+use crate::basis::manifest::{AtomRecord, Manifest, TaskRecord};
+use crate::basis::regrown::Regrown;
 use crate::digest::{Digest, fingerprint};
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
 use crate::ops::gram::PER_TENSOR_BYTES;
 use crate::ops::{Per, unpack_triangle};
 use crate::shown::shown_path;
-use crate::solve::{Assessment, Gram, JoinedAtoms, JoinedError, Joining, assess};
+use crate::solve::{Assessment, Gram, JoinedAtoms, JoinedError, Joining, Solved, assess};
 use std::collections::HashMap;
 use std::path::Path;
 use tvb_kernels::{Dtype as Float, triangle_len};
@@ -52,19 +51,24 @@ pub(super) fn known(
         let all = AllGrams::of_file(basis, path, &fingerprints(newcomers, beside, frozen))?;
         return Ok((Joining::of_all(columns, old, &all.sum_of(|_| true))?, all));
     }
+    // What storing each atom has lost of it, at most.
+    let lost = |m: usize| rounding(dtype_of(basis), columns[(m, m)].max(0.0).sqrt(), beside.n_rows());
+    let lost: Vec<f64> = (0..basis.n_atoms()).map(lost).collect();
     let joining = if basis.manifest.history.is_empty() {
-        let lost = |m: usize| rounding(dtype_of(basis), columns[(m, m)].max(0.0).sqrt(), beside.n_rows());
-        let lost: Vec<f64> = (0..basis.n_atoms()).map(lost).collect();
         Joining::exact(columns, old, &lost)?
     } else {
-        let lengths = |record: &TaskRecord| {
+        let lengths = |(task, record): (usize, &TaskRecord)| {
             let most = record.error_length().or_else(|| record.norm.filter(|norm| *norm == 0.0));
             let expected = record.relative_error.zip(record.norm).map(|(error, norm)| error.max(0.0).sqrt() * norm);
             let unknown = || Error::rejected(format!("{}: errors of all tasks expected", shown_path(&basis.folder)));
             let most = most.ok_or_else(unknown)?;
-            Ok((expected.unwrap_or(most).min(most), most))
+            // A bound has it already; an error is that before rounding.
+            let is_error = record.error_bound.is_none();
+            let weights = old.decode.column(task).iter().zip(&lost);
+            let rounded: f64 = if is_error { weights.map(|(weight, lost)| weight.abs() * lost).sum() } else { 0.0 };
+            Ok((expected.unwrap_or(most).min(most), most + rounded))
         };
-        let off: Vec<(f64, f64)> = basis.manifest.tasks.iter().map(lengths).collect::<Result<_>>()?;
+        let off: Vec<(f64, f64)> = basis.manifest.tasks.iter().enumerate().map(lengths).collect::<Result<_>>()?;
         Joining::estimated(columns, old, &off)?
     };
     let all = estimated(basis, beside, &joining)?;
@@ -166,24 +170,13 @@ pub(super) fn describe(
     mut notes: Vec<String>,
     folder: &Path,
 ) -> Result<(Manifest, Vec<String>)> {
-    let Joined { basis, newcomers, joining, remade, .. } = *joined;
-    let coefficients = &made.coefficients;
+    let Joined { basis, newcomers, remade, .. } = *joined;
+    let coefficients = made.coefficients.clone();
     let gram = Gram::new(all.sum_of(|_| true))?.over(joined.beside.n_rows());
-    let assessment = assess(&gram, coefficients)?;
-    let solution = Solution {
-        encode: &coefficients.encode,
-        decode: &coefficients.decode,
-        mix: None,
-        kept: None,
-        recovered: None,
-        eigenvalues: &gram.spectrum().values,
-        gram_errors: all.errors.as_ref(),
-    };
-    let file =
-        coefficients::write(folder, Some(Triangles { n_tasks: all.n_tasks, values: &all.triangles }), &solution)?;
+    let solved = Solved { assessment: assess(&gram, &coefficients)?, gram, coefficients };
     notes.extend(all.notes.iter().cloned());
     if !joined.appends {
-        notes.extend(coefficients.notes.iter().cloned());
+        notes.extend(solved.coefficients.notes.iter().cloned());
     }
     if all.errors.is_some() {
         notes.push(
@@ -198,30 +191,29 @@ pub(super) fn describe(
             crate::checkpoint::Dtype::from(dtype_of(basis)).to_string().to_lowercase()
         ));
     }
-    let mut now = basis.manifest.clone();
-    now.tasks = tasks(joined, made, &assessment, all.errors.is_none());
-    now.stored.n_atoms = atoms.len();
-    now.atoms = atoms;
-    now.coefficients = file;
+    let names = newcomers.tasks.iter().map(|task| task.name.clone()).collect();
+    let regrown = Regrown {
+        before: basis,
+        solved: &solved,
+        triangles: &all.triangles,
+        errors: all.errors.as_ref(),
+        unbiased: false,
+        tasks: tasks(joined, made, &solved.assessment, all.errors.is_none()),
+        atoms,
+        codes: None,
+        encode: &solved.coefficients.encode,
+        recovered: None,
+        dtype: dtype_of(basis),
+    };
+    let mut now = regrown.describe(folder, (Happened::Extended, names), notes.clone())?;
     if let Some(options) = now.method.options.as_object_mut() {
-        options.insert("n_atoms".into(), coefficients.n_atoms.into());
-        options.insert("n_stored".into(), coefficients.n_stored().into());
         let method = serde_json::to_value(&remade.method);
         options
             .insert("options".into(), method.map_err(|error| Error::failed(format!("a method's options: {error}")))?);
     }
-    let Assessment { loss, relative_loss, spectral_bound, projected, sum, .. } = &assessment;
-    let fidelity = |of: &crate::solve::Fidelity| Fidelity { cosine: of.cosine, norm_ratio: of.norm_ratio };
-    (now.loss, now.relative_loss, now.spectral_bound) = (Some(*loss), Some(*relative_loss), Some(*spectral_bound));
-    now.addition = Some(AdditionRecord { projected: fidelity(projected), sum: fidelity(sum) });
-    now.diagnostics = diagnostics(&gram, &assessment, dtype_of(basis), None);
     if !joined.appends {
-        now.notes = coefficients.notes.clone();
+        now.notes = solved.coefficients.notes.clone();
     }
-    let estimates = all.errors.as_ref().and_then(|errors| estimates_of(errors, gram.matrix(), false));
-    let names = newcomers.tasks.iter().map(|task| task.name.clone()).collect();
-    debug_assert_eq!(joining.n_new(), newcomers.tasks.len());
-    mark_grown(&mut now, &basis.manifest, (Happened::Extended, names), estimates, notes.clone());
     Ok((now, notes))
 }
 

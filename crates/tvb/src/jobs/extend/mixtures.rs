@@ -1,6 +1,7 @@
 //! A basis of mixtures, of tasks as they are, or of adapters, extended: solved again in the span of its atoms and the newcomers, or with
 //! the newcomers as atoms of their own where there is room for them.
 
+use super::frozen::{FrozenDigests, frozen_digests};
 use super::joined::{Joined, describe};
 use super::newcomers::Newcomers;
 use super::options::{ExtendOptions, Extended};
@@ -10,11 +11,11 @@ use crate::basis::Basis;
 use crate::basis::atoms::{AtomFiles, factors, plain};
 use crate::basis::carry::Changing;
 use crate::basis::manifest::AtomRecord;
-use crate::checkpoint::Dtype;
-use crate::columns::plan::Plan;
+use crate::checkpoint::{Dtype, Place};
+use crate::columns::plan::{Plan, Task};
+use crate::digest::of_unread;
 use crate::error::{Error, Result};
 use crate::jobs::compress::{CLIPPED, check_room, difference, first_without_factors, parts_of};
-use crate::jobs::extend::frozen::frozen_digests;
 use crate::matrix::Matrix;
 use crate::ops::Grams;
 use crate::ops::project::{Projection, project_from};
@@ -46,10 +47,11 @@ pub(super) fn extend_mixtures(
     let changing = Changing::new(basis, options.output.as_deref(), options.existing, &inputs)?;
 
     let reads = Reads::new();
-    let frozen = frozen_digests(&newcomers.base, &newcomers.tasks, &basis.manifest.frozen, runtime, progress)?;
+    let frozen = frozen(basis, newcomers, runtime, progress)?;
     let beside = SideBySide::read(basis, newcomers, &reads, runtime, progress)?;
     let mut notes = remade.notes.clone();
-    if !beside.check(basis, (!options.force).then_some(&newcomers.base), &frozen[0])? && !options.force {
+    let is_compared = beside.check(basis, (!options.force).then_some(&newcomers.base), &frozen[0])?;
+    if !is_compared && !options.force && basis.manifest.base.fingerprint.is_some() {
         notes.push("the base was not read, since adapters say by themselves what they change, and not compared".into());
     }
     let (joining, all) = super::joined::known(basis, newcomers, &beside, &frozen, options)?;
@@ -84,8 +86,8 @@ fn check(basis: &Basis, newcomers: &Newcomers, options: &ExtendOptions) -> Resul
     }
     if basis.coefficients.grams.is_empty() || basis.coefficients.encode.n_columns() == 0 {
         return refused(
-            "a basis that does not know its tasks' inner products, or what its atoms are made of,",
-            "one that was imported does not; make it from the originals with `tvb compress`",
+            "a basis that does not know its tasks' inner products, or of what its atoms are mixed,",
+            "one that was imported does not, nor one of mixtures that a task has left: make it from the originals with `tvb compress`",
         );
     }
     if basis.manifest.method.options.get(CLIPPED).is_some() {
@@ -103,6 +105,27 @@ fn check(basis: &Basis, newcomers: &Newcomers, options: &ExtendOptions) -> Resul
         );
     }
     Ok(())
+}
+
+/// Digests of the tensors that no task of the basis moved. Of a base that was not read then, those that all newcomers leave alone need
+/// not be read now either.
+fn frozen(basis: &Basis, newcomers: &Newcomers, runtime: &Runtime, progress: &dyn Progress) -> Result<FrozenDigests> {
+    let is_unread = basis.manifest.base.fingerprint.is_none();
+    let unmoved = |task: &Task, name: &str| {
+        let tensor = task.checkpoint.get(name).filter(|tensor| tensor.place == Place::Unmoved)?;
+        Some(factors::digest_of_unmoved(tensor.n_elements()))
+    };
+    let is_left = |name: &&String| is_unread && newcomers.tasks.iter().all(|task| unmoved(task, name).is_some());
+    let (left, read): (Vec<&String>, Vec<&String>) = basis.manifest.frozen.iter().partition(is_left);
+    let read: Vec<String> = read.into_iter().cloned().collect();
+    let mut frozen = frozen_digests(&newcomers.base, &newcomers.tasks, &read, runtime, progress)?;
+    if let Some((base, tasks)) = frozen.split_first_mut() {
+        base.extend(left.iter().map(|name| ((*name).clone(), of_unread())));
+        for (digests, task) in tasks.iter_mut().zip(&newcomers.tasks) {
+            digests.extend(left.iter().filter_map(|name| Some(((*name).clone(), unmoved(task, name)?))));
+        }
+    }
+    Ok(frozen)
 }
 
 /// The first newcomer that is no adapter.
