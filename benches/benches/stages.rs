@@ -30,7 +30,7 @@ fn weights(n: usize) -> Vec<f32> {
 }
 
 fn stages(criterion: &mut Criterion) {
-    stage(criterion, "gram", |_| Gram);
+    stage(criterion, "gram", |_| Gram::ALL);
     stage(criterion, "code", code);
     stage(criterion, "project", |n_tasks| {
         let n_atoms = n_tasks.div_ceil(2);

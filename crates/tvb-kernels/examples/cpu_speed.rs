@@ -48,7 +48,7 @@ fn one_row(engine: &CpuEngine, dtype: Dtype, n_tasks: usize) {
         }
         black_box(sums);
     });
-    let (gram, project) = (time_of(engine, &Gram, chunk), time_of(engine, &project, chunk));
+    let (gram, project) = (time_of(engine, &Gram::ALL, chunk), time_of(engine, &project, chunk));
     let speed = |seconds: f64| layout.n_bytes as f64 / seconds / 1e9;
     let flops = |per_row: usize, seconds: f64| (n_rows * per_row) as f64 / seconds / 1e9;
     println!(

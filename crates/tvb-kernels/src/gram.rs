@@ -12,7 +12,17 @@ use crate::work::Work;
 /// segment's triangle depend on that segment's rows, their formats and T, and on nothing else: not on the segments beside
 /// it, nor on where in the chunk it lies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Gram;
+pub struct Gram {
+    /// The first task whose row is asked for: of the tasks before it only the diagonal is, and what stands beside it there has no
+    /// meaning. The entries that are asked for have the bits that they have where all are, as long as T is not so large that
+    /// the CPU multiplies by a library's product; a GPU forms all.
+    pub first: usize,
+}
+
+impl Gram {
+    /// All rows.
+    pub const ALL: Gram = Gram { first: 0 };
+}
 
 impl Work for Gram {
     type Output = Triangles;
@@ -26,6 +36,6 @@ impl Work for Gram {
     }
 
     fn check(&self, n_tasks: usize) -> Result<(), KernelError> {
-        check_columns(1, n_tasks)
+        check_columns(self.first.saturating_add(1), n_tasks)
     }
 }

@@ -32,7 +32,7 @@
 //!     n_bytes: bytes.len(),
 //! };
 //! let (engine, mut gram) = (CpuEngine::new(), Triangles::default());
-//! engine.run(&Gram, Chunk { layout: &layout, bytes: &bytes }, &mut engine.scratch(), &mut gram)?;
+//! engine.run(&Gram::ALL, Chunk { layout: &layout, bytes: &bytes }, &mut engine.scratch(), &mut gram)?;
 //! assert_eq!(gram.values, [0.25, 0.0, 5.0]);
 //! # Ok::<(), tvb_kernels::KernelError>(())
 //! ```

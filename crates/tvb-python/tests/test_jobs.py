@@ -72,6 +72,18 @@ def test_gram_plan_and_a_solve_from_it(base: pathlib.Path, tasks: dict[str, path
         assert rows == its["rows"]
 
 
+def test_tasks_join_a_gram_file(base: pathlib.Path, tasks: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
+    first = dict(list(tasks.items())[:3])
+    known = tvb.gram(base, first, tmp_path / "first.gram")
+    for extend in (known, tmp_path / "first.gram"):
+        grown = tvb.gram(base, tasks, tmp_path / "all.gram", extend=extend, overwrite=True)
+        assert grown.tasks == NAMES
+    tvb.gram(base, tasks, tmp_path / "fresh.gram")
+    assert (tmp_path / "all.gram").read_bytes() == (tmp_path / "fresh.gram").read_bytes()
+    with pytest.raises(tvb.UsageError, match="no new task"):
+        tvb.gram(base, first, tmp_path / "more.gram", extend=known)
+
+
 def test_plan_is_a_data_frame_where_pandas_is(
     base: pathlib.Path, tasks: dict[str, pathlib.Path], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,7 +109,7 @@ impl Upload {
         n_threads: usize,
         budget: Budget,
     ) -> Result<(std::result::Result<(), String>, Timed)> {
-        let mut stream = engine.stream(&Gram, self.slot_bytes, self.n_slots).map_err(device_error)?;
+        let mut stream = engine.stream(&Gram::ALL, self.slot_bytes, self.n_slots).map_err(device_error)?;
         let (to_writers, jobs) = channel::<StagingSlot>();
         let (done, filled) = channel::<Result<StagingSlot>>();
         let jobs = Mutex::new(jobs);

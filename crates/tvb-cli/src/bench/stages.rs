@@ -233,7 +233,7 @@ impl Bench<'_> {
 
         let mut triangle = None;
         let n_threads = self.runtime.n_threads;
-        let gram = self.work(&Gram, &data, |results| {
+        let gram = self.work(&Gram::ALL, &data, |results| {
             let total = total_gram(results);
             let verdict = check::gram(&data.values, n_tasks, data.n_rows, &total, n_threads);
             triangle = Some(total).filter(|_| verdict.is_ok());

@@ -4,14 +4,17 @@ use crate::args::Context;
 use crate::inputs::{InputArgs, left_out_json};
 use crate::output::Answer;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tvb::basis::gram_file;
 use tvb::checkpoint::Existing;
 use tvb::columns::plan::Plan;
 use tvb::cost::Choice;
-use tvb::jobs::gram::{gram_work, make_gram_file};
+use tvb::jobs::gram::{extend_gram_file, gram_work, make_gram_file};
 use tvb::jobs::parts::gram_part;
+use tvb::ops::Grams;
 use tvb::ops::gram_part::{GramShape, factored};
+use tvb::ops::same_inputs::check_extends;
 use tvb::pass::{Part, Runtime};
 use tvb::shown::{path_json, shown_path};
 use tvb::{Result, units};
@@ -27,6 +30,10 @@ pub(crate) struct Args {
     /// Read one part of the rows only, such as 3/8; `tvb join` makes the Gram file of all parts
     #[arg(long, value_name = "K/N", value_parser = parse_part)]
     pub part: Option<Part>,
+    /// A Gram file of the first of these tasks: its entries are taken as they are, and only those of the new tasks are formed.
+    /// It may be the output itself, with --overwrite
+    #[arg(long, value_name = "FILE", conflicts_with = "part")]
+    pub extend: Option<PathBuf>,
     /// Replace an existing output
     #[arg(long)]
     pub overwrite: bool,
@@ -37,8 +44,14 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let plan = args.inputs.plan(context)?;
+    let known = args.extend.as_ref().map(|path| known(path, &plan, context)).transpose()?;
+    let n_new = known.as_ref().map(|known| plan.tasks.len().saturating_sub(known.n_tasks()));
     if args.dry_run {
         let mut answer = crate::commands::check::run_on(&plan);
+        if let Some(n_new) = n_new {
+            let text = format!("{n_new} new beside {} of the Gram file\n", plan.tasks.len() - n_new);
+            answer.extend(&text, "n_new", json!(n_new));
+        }
         if let Some(part) = args.part {
             say_share(&mut answer, &plan, part);
         }
@@ -52,13 +65,17 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         gram_part(&plan, part, &args.output, existing, &runtime, &context.progress)?;
         return Ok(of_part(args, part, &plan, &runtime, started.elapsed()));
     }
-    let grams = make_gram_file(&plan, &args.output, existing, &runtime, &context.progress)?;
+    let grams = match &known {
+        Some(known) => extend_gram_file(&plan, known, &args.output, existing, &runtime, &context.progress)?,
+        None => make_gram_file(&plan, &args.output, existing, &runtime, &context.progress)?,
+    };
     let seconds = started.elapsed();
     let n_frozen = grams.tensors.iter().filter(|tensor| tensor.frozen).count();
     let text = format!(
-        "{}: Gram of {} tasks over {} parameters, {} tensors ({n_frozen} frozen), in {} ({})\n",
+        "{}: Gram of {} tasks{} over {} parameters, {} tensors ({n_frozen} frozen), in {} ({})\n",
         shown_path(&args.output),
         grams.n_tasks(),
+        n_new.map_or(String::new(), |n_new| format!(" ({n_new} new)")),
         units::count(plan.n_rows()),
         grams.tensors.len(),
         units::duration(seconds),
@@ -69,6 +86,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         json!({
             "output": path_json(&args.output),
             "n_tasks": grams.n_tasks(),
+            "n_new": n_new,
             "n_parameters": plan.n_rows(),
             "n_tensors": grams.tensors.len(),
             "frozen": grams.tensors.iter().filter(|tensor| tensor.frozen).map(|tensor| &tensor.name).collect::<Vec<_>>(),
@@ -79,6 +97,14 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
             "device_choice": runtime.choice.as_ref().map(Choice::to_json),
         }),
     ))
+}
+
+/// The Gram file to be extended, if the tasks of a plan are its tasks and more.
+fn known(path: &Path, plan: &Plan, context: &Context) -> Result<Grams> {
+    let (owned, budget) = (path.to_owned(), context.budget.clone());
+    let grams = context.unless_stopped(move |_| gram_file::read_within(&owned, &budget))?;
+    check_extends(plan, &grams).map_err(|error| error.context(shown_path(path)))?;
+    Ok(grams)
 }
 
 /// `3/8`; the error names no file or line, since clap says which flag it is of.

@@ -133,13 +133,20 @@ fn a_gram_file_and_an_edit_killed_anywhere_are_whole_in_the_end() {
         command.env("TVB_BOOKMARK_SECONDS", "0");
         command
     };
+    let known = top.path().join("known.gram");
+    succeed(tvb().args(["gram", "-q", "--base"]).arg(&run.base).args(&run.tasks[..3]).arg("-o").arg(&known));
+    let extend = |output: &Path| {
+        let mut command = gram(output);
+        command.arg("--extend").arg(&known);
+        command
+    };
     let add = |output: &Path| {
         let mut command = tvb();
         command.args(["add", "-q", "--overwrite"]).arg(&basis).arg("--base").arg(&run.base).arg("-o").arg(output);
         command
     };
     let mut random = Random(number("TVB_KILL_SEED", 8));
-    let commands: [&dyn Fn(&Path) -> Command; 2] = [&gram, &add];
+    let commands: [&dyn Fn(&Path) -> Command; 3] = [&gram, &extend, &add];
     for (index, command) in commands.iter().enumerate() {
         let reference = top.path().join(format!("reference{index}.safetensors"));
         let length = succeed(&mut command(&reference));

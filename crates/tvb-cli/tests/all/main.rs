@@ -11,6 +11,7 @@ mod cli;
 mod cluster;
 mod coded;
 mod fit;
+mod extend_gram;
 mod inputs;
 mod kills;
 mod left_behind;

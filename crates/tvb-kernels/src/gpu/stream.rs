@@ -73,7 +73,7 @@ impl FirstUse {
 ///     Ok(results)
 /// }
 ///
-/// // run_all(&engine, &Gram, &chunks)? is a Vec<Triangles>.
+/// // run_all(&engine, &Gram::ALL, &chunks)? is a Vec<Triangles>.
 /// ```
 pub struct GpuStream<W: Work> {
     context: Arc<Context>,

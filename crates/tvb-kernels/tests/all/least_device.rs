@@ -14,7 +14,7 @@ const MIB: u64 = 1 << 20;
 macro_rules! each_work {
     ($n_tasks:expr, |$work:ident| $body:block) => {{
         {
-            let $work = &Gram;
+            let $work = &Gram::ALL;
             $body
         }
         for $work in &projections($n_tasks) $body
@@ -118,7 +118,7 @@ fn chunks_are_copied_where_they_cannot_be_bound() {
             seed: seed as u64,
         };
         let chunks: Vec<_> = (0..10).map(|seed| make(&case(seed))).collect();
-        let mut stream = engine.stream(&Gram, 64 << 10, 2).expect("a stream");
+        let mut stream = engine.stream(&Gram::ALL, 64 << 10, 2).expect("a stream");
         let mut found = Vec::new();
         for made in &chunks {
             let staged = staged_layout(&made.layout).expect("sound");
@@ -130,7 +130,7 @@ fn chunks_are_copied_where_they_cannot_be_bound() {
             found.push(output);
         }
         for (found, made) in found.iter().zip(&chunks) {
-            Gram.assert_close(found, &on_cpu(&Gram, made));
+            Gram::ALL.assert_close(found, &on_cpu(&Gram::ALL, made));
         }
         assert_eq!(found.len(), chunks.len());
     }
@@ -187,7 +187,7 @@ fn the_least_limits_suffice() {
         work.assert_close(&engine.run(work, made.chunk()).expect("a sound chunk"), &on_cpu(work, &made));
     });
     // Beyond a binding: refused in words, before wgpu has to.
-    let too_large = engine.stream(&Gram, 129 << 20, 1).err();
+    let too_large = engine.stream(&Gram::ALL, 129 << 20, 1).err();
     assert!(matches!(too_large, Some(KernelError::Limit { most, .. }) if most == 128 * MIB), "{too_large:?}");
     // A small chunk whose result is too large is not taken: 600,000 rows of 64 outputs are 154 MB.
     let wide = Case { n_tasks: 1, segments: vec![600_000], ..tiny };
@@ -220,7 +220,7 @@ fn data_that_stays_on_the_device() {
         }
         let misaligned =
             make(&Case { n_tasks: 1, segments: vec![7], formats: Formats::All(Dtype::F64), misaligned: true, seed: 4 });
-        assert_eq!(engine.resident(&Gram, misaligned.chunk()).err(), Some(KernelError::NotOnGpu));
+        assert_eq!(engine.resident(&Gram::ALL, misaligned.chunk()).err(), Some(KernelError::NotOnGpu));
         let copy = engine.device_copy(1000).expect("two buffers");
         copy.run(3).expect("three copies");
         assert_eq!((copy.n_bytes(), copy.copied().expect("bytes")), (1008, vec![0x5a; 1008]));

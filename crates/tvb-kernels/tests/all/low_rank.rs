@@ -75,19 +75,19 @@ fn factors_in_a_chunk_are_the_rows_that_they_form() {
             engine.run(work, made.chunk(), &mut engine.scratch(), &mut out).unwrap();
             out
         }
-        let gram = on_cpu(&cpu, &Gram, &formed).values;
+        let gram = on_cpu(&cpu, &Gram::ALL, &formed).values;
         let atoms = on_cpu(&cpu, &project, &formed);
         let edits = on_cpu(&cpu, &edit, &formed);
         let codes = on_cpu(&cpu, &code, &formed);
         // The CPU forms the same bits, whoever asks.
-        assert_eq!(on_cpu(&cpu, &Gram, &factored).values, gram);
+        assert_eq!(on_cpu(&cpu, &Gram::ALL, &factored).values, gram);
         assert_eq!(on_cpu(&cpu, &project, &factored), atoms);
         assert_eq!(on_cpu(&cpu, &edit, &factored), edits);
         let found = on_cpu(&cpu, &code, &factored);
         assert_eq!((&found.words, &found.scales), (&codes.words, &codes.scales));
         let Some((engine, _turn)) = &gpu else { continue };
         let name = format!("{formats:?}");
-        close(&name, &engine.run(&Gram, factored.chunk()).unwrap().values, &gram, 1e-5);
+        close(&name, &engine.run(&Gram::ALL, factored.chunk()).unwrap().values, &gram, 1e-5);
         let found = engine.run(&project, factored.chunk()).unwrap();
         close(&name, &load(&found, Dtype::F32), &load(&atoms, Dtype::F32), 1e-6);
         let found = engine.run(&many, factored.chunk()).unwrap();
@@ -118,14 +118,14 @@ fn factors_outside_their_chunk_are_refused() {
         let last = made.layout.factors.iter_mut().flatten().last().unwrap();
         break_it(last);
         let mut out = <Gram as Work>::Output::default();
-        let refused = cpu.run(&Gram, made.chunk(), &mut cpu.scratch(), &mut out);
+        let refused = cpu.run(&Gram::ALL, made.chunk(), &mut cpu.scratch(), &mut out);
         assert!(matches!(refused, Err(KernelError::FactorsOutside { .. })), "{refused:?}");
         if let Some((engine, _turn)) = gpu() {
-            assert!(matches!(engine.run(&Gram, made.chunk()), Err(KernelError::FactorsOutside { .. })));
+            assert!(matches!(engine.run(&Gram::ALL, made.chunk()), Err(KernelError::FactorsOutside { .. })));
         }
     }
     let [mut made, _] = chunks(Formats::All(Dtype::F32));
     made.layout.factors.pop();
     let mut out = <Gram as Work>::Output::default();
-    assert!(cpu.run(&Gram, made.chunk(), &mut cpu.scratch(), &mut out).is_err());
+    assert!(cpu.run(&Gram::ALL, made.chunk(), &mut cpu.scratch(), &mut out).is_err());
 }

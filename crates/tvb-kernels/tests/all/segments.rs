@@ -110,7 +110,7 @@ fn on_the_cpu_neighbours_do_not_show() {
         for (n_tasks, part) in cases() {
             check(engine.instruction_set(), n_tasks, part, &|made| {
                 let mut out = Triangles::default();
-                engine.run(&Gram, made.chunk(), &mut engine.scratch(), &mut out).expect("a sound chunk");
+                engine.run(&Gram::ALL, made.chunk(), &mut engine.scratch(), &mut out).expect("a sound chunk");
                 out
             });
         }
@@ -132,7 +132,7 @@ fn on_a_gpu_neighbours_do_not_show() {
 
 /// The chunk's Gram, of its bytes as they lie.
 fn on_gpu(engine: &GpuEngine, made: &Made) -> Triangles {
-    let mut stream = engine.stream(&Gram, made.layout.n_bytes, 1).expect("a stream");
+    let mut stream = engine.stream(&Gram::ALL, made.layout.n_bytes, 1).expect("a stream");
     let mut slot = stream.acquire().expect("a slot");
     slot.write(0, &made.bytes).expect("a slot large enough");
     stream.submit(slot, &made.layout).expect("a sound chunk");

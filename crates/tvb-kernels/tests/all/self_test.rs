@@ -37,7 +37,7 @@ fn run(engine: &GpuEngine, of: Of, dtype: Dtype) -> Result<(), KernelError> {
         engine.run(work, made.chunk()).map(|_| ())
     }
     match of {
-        Of::Gram(_) => done(engine, &Gram, &made),
+        Of::Gram(_) => done(engine, &Gram::ALL, &made),
         Of::Project(n_atoms) => {
             let weights = (0..3 * n_atoms).map(|at| 1.0 + at as f32).collect();
             done(engine, &Project { encode: weights, n_atoms, dtype: Dtype::Bf16 }, &made)

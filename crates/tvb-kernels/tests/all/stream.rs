@@ -16,7 +16,7 @@ fn results_come_in_the_order_of_submits() {
     let Some((engine, _turn)) = gpu() else { return };
     // More chunks than slots, of different sizes, an empty one among them.
     let chunks: Vec<_> = (0..9).map(|at| make(&case(3, vec![at * 700 % 3000, at], at as u64))).collect();
-    in_order(&engine, &Gram, &chunks);
+    in_order(&engine, &Gram::ALL, &chunks);
     in_order(&engine, &Project { encode: vec![0.5; 6], n_atoms: 2, dtype: Dtype::Bf16 }, &chunks);
 }
 
@@ -54,7 +54,7 @@ fn slots_and_layouts_that_do_not_fit_are_refused() {
     let Some((engine, _turn)) = gpu() else { return };
     let made = make(&case(2, vec![100], 1));
     let staged = staged_layout(&made.layout).expect("sound");
-    let mut stream = engine.stream(&Gram, 400, 1).expect("a stream");
+    let mut stream = engine.stream(&Gram::ALL, 400, 1).expect("a stream");
     let mut slot = stream.acquire().expect("a slot");
     assert_eq!(slot.capacity(), 400);
     assert_eq!(stream.acquire().err(), Some(KernelError::NoFreeSlot));
@@ -72,7 +72,7 @@ fn slots_and_layouts_that_do_not_fit_are_refused() {
     let f64_layout = make(&Case { formats: Formats::All(Dtype::F64), ..case(1, vec![2], 1) }).layout;
     assert!(stream.takes(&f64_layout), "it is staged as f32");
     assert_eq!(stream.submit(slot, &f64_layout), Err(KernelError::NotOnGpu));
-    let too_large = engine.stream(&Gram, 1 << 40, 1).err();
+    let too_large = engine.stream(&Gram::ALL, 1 << 40, 1).err();
     assert!(matches!(too_large, Some(KernelError::Limit { .. })), "{too_large:?}");
 }
 
@@ -132,7 +132,7 @@ fn what_belongs_to_another_stream_is_refused() {
     let Some(engine) = device(DeviceSetup { copies: true, ..DeviceSetup::default() }) else { return };
     let made = make(&Case { formats: Formats::All(Dtype::F32), ..case(2, vec![100], 1) });
     let staged = staged_layout(&made.layout).expect("sound");
-    let mut streams = [(); 2].map(|()| engine.stream(&Gram, staged.n_bytes, 1).expect("a stream"));
+    let mut streams = [(); 2].map(|()| engine.stream(&Gram::ALL, staged.n_bytes, 1).expect("a stream"));
     let mut slot = streams[0].acquire().expect("a slot");
     slot.pack(made.chunk(), &staged).expect("a slot large enough");
     let kept = streams[0].submit_keeping(slot, &staged).expect("a sound chunk").expect("memory of its own");
@@ -141,7 +141,7 @@ fn what_belongs_to_another_stream_is_refused() {
     let slot = streams[0].acquire().expect("a slot");
     assert_eq!(streams[1].submit(slot, &staged), Err(KernelError::ForeignSlot));
     engine.rebuild().expect("the adapter is still there");
-    let mut reopened = engine.stream(&Gram, staged.n_bytes, 1).expect("a stream");
+    let mut reopened = engine.stream(&Gram::ALL, staged.n_bytes, 1).expect("a stream");
     assert_eq!(reopened.submit_kept(&kept, &staged), Err(KernelError::KeptElsewhere));
 }
 
@@ -151,15 +151,15 @@ fn a_device_that_hangs_is_given_up() {
     let _turn = turn();
     let Some(engine) = device(DeviceSetup::default()) else { return };
     let made = make(&case(20, vec![9000], 1));
-    let expected = engine.run(&Gram, made.chunk()).expect("a sound chunk");
+    let expected = engine.run(&Gram::ALL, made.chunk()).expect("a sound chunk");
     engine.inject_fault(1, InjectedFault::Hang);
-    let found = engine.run(&Gram, made.chunk());
+    let found = engine.run(&Gram::ALL, made.chunk());
     assert!(matches!(&found, Err(KernelError::DeviceTimeout { seconds }) if *seconds >= 60), "{found:?}");
     let error = found.expect_err("a fault");
     assert!(error.is_device_fault() && error.hint().is_some() && error.to_string().contains("hangs"), "{error}");
     assert_eq!(engine.check(), Err(error));
     engine.rebuild().expect("the adapter is still there");
-    assert_eq!(engine.run(&Gram, made.chunk()), Ok(expected));
+    assert_eq!(engine.run(&Gram::ALL, made.chunk()), Ok(expected));
 }
 
 #[test]
@@ -180,8 +180,8 @@ fn more_runs_than_one_dispatch_takes() {
 fn assert_grams_agree(engine: &GpuEngine, made: &Made) {
     let cpu = CpuEngine::new();
     let mut expected = Triangles::default();
-    cpu.run(&Gram, made.chunk(), &mut cpu.scratch(), &mut expected).expect("a sound chunk");
-    let found = engine.run(&Gram, made.chunk()).expect("a sound chunk");
+    cpu.run(&Gram::ALL, made.chunk(), &mut cpu.scratch(), &mut expected).expect("a sound chunk");
+    let found = engine.run(&Gram::ALL, made.chunk()).expect("a sound chunk");
     assert_eq!(found.values.len(), expected.values.len());
     for (at, (f, e)) in found.values.iter().zip(&expected.values).enumerate() {
         // Entries are at most n_rows · 0.06² · a few rows.
@@ -196,7 +196,7 @@ fn long_runs_stay_accurate() {
         let n_rows = 200_000 / n_tasks;
         let made = make(&Case { formats: Formats::All(Dtype::F32), ..case(n_tasks, vec![n_rows], 7) });
         let expected = reference_gram(&made);
-        let gram = engine.run(&Gram, made.chunk()).expect("sound");
+        let gram = engine.run(&Gram::ALL, made.chunk()).expect("sound");
         let norm = expected.iter().fold(0.0f64, |most, value| most.max(*value));
         let worst = gram.values.iter().zip(&expected).map(|(f, e)| (f - e).abs() / norm).fold(0.0f64, f64::max);
         assert!(worst <= 5e-7, "{n_tasks} tasks: {worst:e}");
@@ -212,7 +212,7 @@ fn layouts_that_lead_out_of_the_chunk_never_reach_the_device() {
         let made = make(&case);
         let staged = staged_layout(&made.layout).expect("sound");
         assert!(staged.slices.iter().all(|slice| slice.offset.is_multiple_of(16)));
-        let mut stream = engine.stream(&Gram, staged.n_bytes, 1).expect("a stream");
+        let mut stream = engine.stream(&Gram::ALL, staged.n_bytes, 1).expect("a stream");
         let last = staged.slices.len() - 1;
         type Break<'a> = &'a dyn Fn(&mut ChunkLayout);
         let breaks: [Break<'_>; 11] = [
@@ -243,6 +243,6 @@ fn layouts_that_lead_out_of_the_chunk_never_reach_the_device() {
         let mut slot = stream.acquire().expect("a slot");
         slot.pack(made.chunk(), &staged).expect("a slot large enough");
         stream.submit(slot, &staged).expect("a sound chunk");
-        assert_eq!(stream.next(), Ok(Some(engine.run(&Gram, made.chunk()).expect("a sound chunk"))));
+        assert_eq!(stream.next(), Ok(Some(engine.run(&Gram::ALL, made.chunk()).expect("a sound chunk"))));
     }
 }

@@ -136,6 +136,7 @@ def gram(
     vocab: str = "whole",
     rename: str | Iterable[str] = (),
     key: str | None = None,
+    extend: Path | Gram | None = None,
     device: str | int | None = None,
     threads: int | None = None,
     memory: int | str | None = None,
@@ -145,14 +146,19 @@ def gram(
 ) -> Gram | Any:
     """Reads the inputs once and keeps their Gram matrices in the small file ``out``, so that later solves cost milliseconds.
 
-    The arguments are those of :func:`compress`. Returns the Gram file, read; with ``part``: the path of the part.
+    The arguments are those of :func:`compress`. ``extend`` is a Gram file of the first of these tasks, in their order: its entries are
+    taken as they are, and only those of the new tasks are formed. Returns the Gram file, read; with ``part``: the path of the part.
 
     >>> g = tvb.gram("base.safetensors", {"cars": "cars.safetensors", "mnist": "mnist.pt"}, "run.gram")
     >>> g.matrix.shape
     (2, 2)
+    >>> more = {"cars": "cars.safetensors", "mnist": "mnist.pt", "svhn": "svhn.safetensors"}
+    >>> tvb.gram("base.safetensors", more, "more.gram", extend=g).matrix.shape
+    (3, 3)
     """
     words = _selected(include, exclude, skip_mismatched, vocab, rename, key)
-    words += flags(device=device, threads=threads, memory=memory, overwrite=overwrite, part=part_of(part))
+    known = extend.path if isinstance(extend, Gram) else extend
+    words += flags(extend=known, device=device, threads=threads, memory=memory, overwrite=overwrite, part=part_of(part))
     _over_inputs("gram", base, tasks, out, words, progress)
     return read_gram(out) if part is None else pathlib.Path(out)
 

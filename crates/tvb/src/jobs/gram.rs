@@ -7,7 +7,9 @@ use crate::columns::plan::Plan;
 use crate::cost::{Stage, Work};
 use crate::error::{ErrorKind, Result};
 use crate::ops::Grams;
+use crate::ops::extend_gram::extend_gram;
 use crate::ops::gram::{gram_from, reads_rows};
+use crate::ops::same_inputs::check_extends;
 use crate::pass::{Reads, Runtime, check_memory};
 use crate::progress::Progress;
 use std::path::Path;
@@ -24,6 +26,33 @@ pub fn make_gram_file(
     runtime: &Runtime,
     progress: &dyn Progress,
 ) -> Result<Grams> {
+    write_gram_file(plan, None, output, existing, runtime, progress)
+}
+
+/// The same, with the entries of the plan's first tasks taken from `known`, which may have been read from `output` itself.
+///
+/// # Errors
+/// As [`make_gram_file`] and [`extend_gram`].
+pub fn extend_gram_file(
+    plan: &Plan,
+    known: &Grams,
+    output: &Path,
+    existing: Existing,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+) -> Result<Grams> {
+    check_extends(plan, known)?;
+    write_gram_file(plan, Some(known), output, existing, runtime, progress)
+}
+
+fn write_gram_file(
+    plan: &Plan,
+    known: Option<&Grams>,
+    output: &Path,
+    existing: Existing,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+) -> Result<Grams> {
     if reads_rows(plan) {
         check_memory(plan, 0, runtime)?;
     }
@@ -31,7 +60,11 @@ pub fn make_gram_file(
     let mut folder = staged.path().as_os_str().to_owned();
     folder.push(".bookmarks");
     let mut bookmarks = BookmarkFolder::new(folder.into(), plan, runtime);
-    let grams = match resumed_gram(plan, &Reads::new(), &mut bookmarks, runtime, progress) {
+    let found = match known {
+        Some(known) => extend_gram(plan, known, runtime, progress, &mut bookmarks),
+        None => resumed_gram(plan, &Reads::new(), &mut bookmarks, runtime, progress),
+    };
+    let grams = match found {
         Ok(grams) => grams,
         Err(error) if error.kind() == ErrorKind::Interrupted && bookmarks.holds_any() => {
             staged.keep();

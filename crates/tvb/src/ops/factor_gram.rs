@@ -249,12 +249,14 @@ struct Folding<'a> {
 }
 
 /// Hands out the Gram matrices of the tensors for which `chosen` is true, \[T(T+1)/2\], in order; not those that nobody moves.
+/// Rows of tasks before `first` are zeros: only the tiles in which a later task is are formed, and these are cut as those of all.
 ///
 /// # Errors
 /// Usage: a memory cap that leaves no room for a tile. Interrupted.
 pub(super) fn factor_grams(
     plan: &Plan,
     chosen: &[bool],
+    first: usize,
     runtime: &Runtime,
     progress: &dyn Progress,
     mut each: impl FnMut(usize, &[f64]) + Send,
@@ -267,10 +269,14 @@ pub(super) fn factor_grams(
         .collect();
     let mut tiles = Vec::new();
     let mut widest = [0, 0];
+    let mut n_tiles = Vec::with_capacity(stacks.len());
     for (tensor, groups) in stacks.iter().enumerate() {
-        let pairs = groups.len() * (groups.len() + 1) / 2;
+        let is_asked = |group: &Group<'_>| group.pieces.last().is_some_and(|piece| piece.task >= first);
+        let first_rows = groups.iter().position(is_asked).unwrap_or(groups.len());
+        let pairs: usize = (first_rows..groups.len()).map(|rows| rows + 1).sum();
+        n_tiles.push(pairs);
         let n_bytes = factor_bytes(groups) / pairs.max(1) as u64;
-        for rows in 0..groups.len() {
+        for rows in first_rows..groups.len() {
             tiles.extend((0..=rows).map(|columns| Tile { tensor, rows, columns, n_bytes }));
         }
         for group in groups {
@@ -288,9 +294,10 @@ pub(super) fn factor_grams(
     let mut add = |tensor: usize, found: &[PairSum]| {
         if n_left == 0 {
             triangle.fill(0.0);
-            n_left = stacks[tensor].len() * (stacks[tensor].len() + 1) / 2;
+            n_left = n_tiles[tensor];
         }
-        found.iter().for_each(|&(row, column, sum)| triangle[triangle_len(row) + column] += sum);
+        let asked = found.iter().filter(|(row, ..)| *row >= first);
+        asked.for_each(|&(row, column, sum)| triangle[triangle_len(row) + column] += sum);
         n_left -= 1;
         if n_left == 0 {
             each(tensor, &triangle);

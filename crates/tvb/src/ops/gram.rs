@@ -17,6 +17,8 @@ pub const PER_TENSOR_BYTES: usize = 256 << 20;
 
 /// The operation: the Gram matrix of every block.
 pub(super) struct GramOfBlocks<'a> {
+    /// Which rows; those before come out as zeros.
+    pub(super) work: tvb_kernels::Gram,
     pub(super) plan: &'a Plan,
     pub(super) reads: &'a Reads,
 }
@@ -27,7 +29,7 @@ impl Operation for GramOfBlocks<'_> {
     type Part = Vec<f64>;
 
     fn work(&self) -> &tvb_kernels::Gram {
-        &tvb_kernels::Gram
+        &self.work
     }
 
     fn finish(&self, done: Done<'_>, output: &mut Triangles) -> Result<Vec<f64>> {
@@ -43,6 +45,7 @@ impl Operation for GramOfBlocks<'_> {
                     SecondLook::NotFinite => return Err(self.not_finite(done.blocks[index], reader.chunk())),
                 }
             }
+            triangle[..triangle_len(self.work.first)].fill(0.0);
         }
         Ok(std::mem::take(&mut output.values))
     }
@@ -101,22 +104,35 @@ pub fn gram_from(
     bookmarks: &mut dyn Bookmarks,
 ) -> Result<Grams> {
     let per = per(plan);
+    let (sums, digests) = sums_from(plan, 0, per, reads, runtime, progress, bookmarks)?;
+    Ok(assemble(plan, per, sums, digests))
+}
+
+/// The matrices, [n_slots, T(T+1)/2], and the digests of everything. Rows of tasks before `first` are zeros.
+pub(super) fn sums_from(
+    plan: &Plan,
+    first: usize,
+    per: Per,
+    reads: &Reads,
+    runtime: &Runtime,
+    progress: &dyn Progress,
+    bookmarks: &mut dyn Bookmarks,
+) -> Result<(Vec<f64>, TableOfDigests)> {
     let factored = by_factors(plan);
     if !factored.contains(&true) {
-        let (sums, digests) = sums_of_rows(plan, &factored, per, reads, runtime, progress, bookmarks)?;
-        return Ok(assemble(plan, per, sums, digests));
+        return sums_of_rows(plan, &factored, first, per, reads, runtime, progress, bookmarks);
     }
     let rows = plan.only(|tensor| !factored[tensor]);
     let (of_rows, digests) = match rows.tensors.is_empty() {
         true => (vec![0.0; slots(&rows, per).0 * triangle_len(plan.tasks.len())], no_digests(plan)),
-        false => sums_of_rows(plan, &factored, per, reads, runtime, progress, bookmarks)?,
+        false => sums_of_rows(plan, &factored, first, per, reads, runtime, progress, bookmarks)?,
     };
     let mut sums = with_rows(plan, &factored, per, of_rows);
     let slot_of = slots(plan, per).1;
     let add = |tensor: usize, triangle: &[f64]| add_triangle(&mut sums, slot_of(tensor), triangle);
-    factor_grams(plan, &factored, runtime, progress, add)?;
+    factor_grams(plan, &factored, first, runtime, progress, add)?;
     let digests = with_digests(plan.n_columns(), &factored, &digests, |tensor| digests_of(plan, tensor));
-    Ok(assemble(plan, per, sums, digests))
+    Ok((sums, digests))
 }
 
 /// Of no tensor.
@@ -152,9 +168,11 @@ pub fn reads_rows(plan: &Plan) -> bool {
 }
 
 /// The matrices of the tensors that are not `factored`, [n_slots, T(T+1)/2], and the digests of what was read.
+#[expect(clippy::too_many_arguments, reason = "what the pass is over, what of it is asked for, and who runs it")]
 fn sums_of_rows(
     plan: &Plan,
     factored: &[bool],
+    first: usize,
     per: Per,
     reads: &Reads,
     runtime: &Runtime,
@@ -162,10 +180,11 @@ fn sums_of_rows(
     bookmarks: &mut dyn Bookmarks,
 ) -> Result<(Vec<f64>, TableOfDigests)> {
     let n_values = triangle_len(plan.tasks.len());
-    let recipe = if factored.contains(&true) {
-        Digest::of(&factored.iter().map(|factored| u8::from(*factored)).collect::<Vec<u8>>())
-    } else {
-        Digest::default()
+    let recipe = match (first, factored.contains(&true)) {
+        (0, false) => Digest::default(),
+        (0, true) => of_flags(factored),
+        // What is added to the sums later is not in them, so the recipe says nothing of it.
+        (first, _) => Digest::of_digests([of_flags(factored), Digest::of(&first.to_le_bytes())]),
     };
     // The chunks are those of the whole plan, so that a later pass finds what was kept of them.
     let whole = Pass::over(plan, runtime, reads);
@@ -191,11 +210,16 @@ fn sums_of_rows(
         state.n_folded += 1;
         if bookmarks.is_due() { bookmarks.put(PassName::Gram, recipe, &state) } else { Ok(()) }
     };
-    pass.run(&GramOfBlocks { plan, reads }, runtime, progress, fold)?;
+    let work = tvb_kernels::Gram { first };
+    pass.run(&GramOfBlocks { work, plan, reads }, runtime, progress, fold)?;
     progress.finish();
     let Bookmark { mut sums, mut passing, mut digests, .. } = state;
     passing.close(|tensor, values| add_tensor(&mut sums, tensor, values));
     Ok((sums, digests.swap_remove(0).finish(plan.tensors.len())))
+}
+
+fn of_flags(flags: &[bool]) -> Digest {
+    Digest::of(&flags.iter().map(|flag| u8::from(*flag)).collect::<Vec<u8>>())
 }
 
 /// The Gram matrices from their sums, and what was frozen.

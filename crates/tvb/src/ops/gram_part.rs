@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::pass::part::{JoinedDigests, JoinedSums, PartDigests, PartSums, Piece, n_kept, pieces_of};
 use crate::pass::{ChunkSize, Folded, Grid, Part, Pass, Reads, Runtime};
 use crate::progress::Progress;
-use tvb_kernels::triangle_len;
+use tvb_kernels::{Gram, triangle_len};
 
 /// What a part of the Gram pass leaves: of the rows that were read, then of the tensors that were not.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,7 +92,7 @@ pub fn gram_of_part(plan: &Plan, part: Part, runtime: &Runtime, progress: &dyn P
             }
             Ok(())
         };
-        pass.run(&GramOfBlocks { plan: &rows, reads: &reads }, runtime, progress, fold)?;
+        pass.run(&GramOfBlocks { work: Gram::ALL, plan: &rows, reads: &reads }, runtime, progress, fold)?;
         progress.finish();
     }
     let mut sums = sums.finish();
@@ -101,7 +101,7 @@ pub fn gram_of_part(plan: &Plan, part: Part, runtime: &Runtime, progress: &dyn P
         let first = sums.len();
         sums.resize(first + shape.factored.len() * n_values, 0.0);
         let own: Vec<bool> = (0..plan.tensors.len()).map(|tensor| shape.factored.contains(&tensor)).collect();
-        factor_grams(plan, &own, runtime, progress, |tensor, triangle| {
+        factor_grams(plan, &own, 0, runtime, progress, |tensor, triangle| {
             if let Ok(at) = shape.factored.binary_search(&tensor) {
                 sums[first + at * n_values..][..n_values].copy_from_slice(triangle);
             }

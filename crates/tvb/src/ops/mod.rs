@@ -5,6 +5,7 @@ pub mod decode;
 pub mod dtype_name;
 pub mod edits;
 mod exact_gram;
+pub mod extend_gram;
 mod factor_gram;
 pub mod generate;
 pub mod generated;

@@ -104,7 +104,7 @@ fn a_full_device_gives_up_its_last_chunks() {
         ..ChunkLayout::default()
     };
     let kept = KeptOnDevice::new(2500);
-    let mut stream = engine.stream(&Gram, 2000, 2).expect("a stream");
+    let mut stream = engine.stream(&Gram::ALL, 2000, 2).expect("a stream");
     for number in 0..3u32 {
         let layout = layout(50);
         assert!(kept.has_room(layout.n_bytes));

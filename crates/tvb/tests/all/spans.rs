@@ -78,7 +78,7 @@ impl Operation for OfBlocks {
     type Part = Vec<f64>;
 
     fn work(&self) -> &Gram {
-        &Gram
+        &Gram::ALL
     }
 
     fn finish(&self, _: Done<'_>, output: &mut Triangles) -> tvb::Result<Vec<f64>> {

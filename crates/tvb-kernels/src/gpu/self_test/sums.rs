@@ -35,7 +35,7 @@ const FOLDED_ROWS: usize = 8 * RUN_ROWS + 1299;
 /// The least and the largest T that a variant is for, as far as it is tested: up to three tiles.
 pub(super) fn gram_tasks(kernel: Kernel, shape: Shape) -> Result<[usize; 2], KernelError> {
     let has = |n_tasks: usize| {
-        runs(Gram.plan(&case(n_tasks + 1, &[Rows::Plain(8)], format_of(kernel)).layout, shape, 1), kernel)
+        runs(Gram::ALL.plan(&case(n_tasks + 1, &[Rows::Plain(8)], format_of(kernel)).layout, shape, 1), kernel)
     };
     ends(kernel, 1..=132, has)
 }
@@ -44,11 +44,11 @@ pub(super) fn gram(context: &Arc<Context>, kernel: Kernel) -> Result<(), KernelE
     for n_tasks in gram_tasks(kernel, context.shape)? {
         let format = format_of(kernel);
         let mut rows = GRAM_ROWS;
-        if runs(Gram.plan(&case(n_tasks + 1, &rows, format).layout, context.shape, 1), Kernel::GramFold) {
+        if runs(Gram::ALL.plan(&case(n_tasks + 1, &rows, format).layout, context.shape, 1), Kernel::GramFold) {
             rows[0] = Rows::Plain(FOLDED_ROWS);
         }
         let case = case(n_tasks + 1, &rows, format);
-        let [found, expected] = both(context, &Gram, &case)?;
+        let [found, expected] = both(context, &Gram::ALL, &case)?;
         same(
             kernel,
             [&found.values, &expected.values],

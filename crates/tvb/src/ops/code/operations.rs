@@ -53,10 +53,11 @@ impl HostOperation for GramAndCode<'_> {
     }
 
     fn on_chunk(&self, read: ReadChunk<'_>, (scratch, triangles, codes): &mut Self::Buffers) -> Result<CodedChunk> {
-        self.engine.run(&Gram, read.chunk, scratch, triangles).map_err(device_error)?;
+        self.engine.run(&Gram::ALL, read.chunk, scratch, triangles).map_err(device_error)?;
         self.engine.run(&self.coder.code, read.chunk, scratch, codes).map_err(device_error)?;
         let done = Done { blocks: read.blocks, layout: read.chunk.layout, digests: read.digests };
-        let triangles = GramOfBlocks { plan: self.coder.plan, reads: self.reads }.finish(done, triangles)?;
+        let triangles =
+            GramOfBlocks { work: Gram::ALL, plan: self.coder.plan, reads: self.reads }.finish(done, triangles)?;
         let deltas = |index| Ok(decode_deltas(read.chunk, index, self.coder.n_own));
         self.coder.part(read.blocks, std::mem::take(codes), triangles, deltas)
     }
