@@ -103,7 +103,8 @@ fn tasks_come_and_go_and_the_others_keep_their_bytes() {
     let originals: Vec<String> = [0, 1, 2, 3, 5].map(original).into();
     let args = ["verify", "basis", "--base", "base.safetensors"];
     run(folder, 0, &args.into_iter().chain(originals.iter().map(String::as_str)).collect::<Vec<_>>());
-    assert_eq!(contents(folder).keys().filter(|name| name.starts_with("basis.partial")).count(), 0);
+    let left = contents(folder).into_keys().find(|name| name.to_string_lossy().contains(".partial"));
+    assert_eq!(left, None);
 }
 
 /// The inner products of the tasks of `basis`, and the true ones.
@@ -194,10 +195,10 @@ fn what_does_not_fit_is_one_line_and_nothing_is_lost() {
     let base = ["--base", "base.safetensors"];
     let extend = |more: &[&'static str]| -> Vec<&'static str> { [&["extend", "basis"], more].concat() };
     refused(3, &extend(&[base[0], base[1], "task1.safetensors"]), "a task of the name");
-    refused(3, &extend(&[base[0], base[1], "wide.safetensors"]), "shape");
+    refused(3, &extend(&[base[0], base[1], "wide.safetensors"]), "1 mismatch");
     refused(3, &extend(&["--base", "task4.safetensors", "task3.safetensors"]), "another base expected");
     refused(2, &extend(&[base[0], base[1], "task3.safetensors", "-m", "2"]), "a number of atoms");
-    refused(2, &["drop", "basis", "task7"], "unknown task");
+    refused(3, &["drop", "basis", "task7"], "unknown task");
     refused(2, &["drop", "basis", "task1", "task1"], "twice found");
     refused(3, &["drop", "basis", "task0", "task1", "task2"], "at least one task that stays expected");
 
@@ -238,15 +239,16 @@ fn killed_anywhere_the_basis_is_the_old_or_the_new_one() {
         for _ in 0..number("TVB_KILLS", 12_u64).div_ceil(2) {
             std::fs::remove_dir_all(folder.join("basis")).expect("removed");
             std::fs::create_dir(folder.join("basis")).expect("a folder");
-            old.iter().for_each(|(name, bytes)| std::fs::write(folder.join("basis").join(name), bytes).expect("written"));
+            old.iter()
+                .for_each(|(name, bytes)| std::fs::write(folder.join("basis").join(name), bytes).expect("written"));
             kill(&mut command(folder, change), length, &mut random);
             let found = read();
             if folder.join("basis").exists() {
                 assert!(found == old || found == new, "{change:?}: neither the old nor the new one");
             } else {
                 assert!(contents(&folder.join("basis.partial.old")) == old, "{change:?}: the old one is lost");
-                // The next run brings it to its place again.
-                let _ = command(folder, change).output().expect("tvb runs");
+                // A file system that cannot exchange two folders: it is beside its place.
+                std::fs::rename(folder.join("basis.partial.old"), folder.join("basis")).expect("renamed");
             }
             if read() == old {
                 run(folder, 0, change);
