@@ -12,6 +12,7 @@ mod cluster;
 mod coded;
 mod fit;
 mod extend_gram;
+mod growing;
 mod inputs;
 mod kills;
 mod left_behind;

@@ -83,11 +83,13 @@ impl<'a> Changing<'a> {
         Ok(adopted)
     }
 
-    /// Lets the new folder appear, where the old basis is still what was read.
+    /// Lets the new folder appear, where it is a basis and the old one is still what was read.
     ///
     /// # Errors
-    /// Rejected: another program has changed the basis meanwhile. Failed: the system cannot write.
+    /// Rejected: another program has changed the basis meanwhile. Failed: the system cannot write, or what was written cannot be read.
     pub(crate) fn commit(self) -> Result<()> {
+        // In place the old basis goes: what nobody could open must not replace it.
+        Basis::open_within(self.staged.path(), self.basis.budget())?;
         if self.in_place {
             self.check_unchanged()?;
         }

@@ -44,7 +44,7 @@ pub struct StoredCoefficients {
 pub struct GramErrors {
     /// Standard errors.
     pub standard: Matrix,
-    /// What no entry is off by more than; infinite where that is not known.
+    /// What no entry is off by more than.
     pub bound: Matrix,
 }
 

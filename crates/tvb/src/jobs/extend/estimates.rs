@@ -3,6 +3,7 @@
 
 use crate::basis::Basis;
 use crate::basis::coefficients::GramErrors;
+use crate::basis::manifest::TaskRecord;
 use crate::columns::coded::is_coded;
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
@@ -72,12 +73,14 @@ impl AllGrams {
         }
         let estimator = Estimator::new(basis, before, grown);
         let mut variance = Matrix::zeros(n_new, n_old);
+        // A task that moves nothing has no product with any, whatever the shared columns give it back as.
+        let moving: Vec<usize> = (0..n_old).filter(|&t| old.iter().any(|gram| gram[(t, t)] > 0.0)).collect();
         for (name, tensor) in basis.stored_tensors().iter().zip(tensors) {
             let Some(sums) = grown.sums.get(name) else { continue };
             let triangle = &mut triangles[slot_of(tensor.number as usize).min(n_slots - 1) * len..][..len];
             for new in 0..n_new {
                 let row = triangle_len(n_old + new);
-                for task in 0..n_old {
+                for &task in &moving {
                     triangle[row + task] += estimator.product(sums, new, task);
                     variance[(new, task)] += estimator.variance(sums, new, task, tensor.coded);
                 }
@@ -85,6 +88,7 @@ impl AllGrams {
             }
         }
         let mut all = AllGrams { n_tasks, triangles, errors: None, notes: Vec::new() };
+        let measured = all.sum_of(|_| true);
         all.shrink(n_old);
         let total = all.sum_of(|_| true);
         let mut errors = GramErrors::none(n_tasks);
@@ -96,9 +100,13 @@ impl AllGrams {
         }
         for new in 0..n_new {
             let length = total[(n_old + new, n_old + new)].max(0.0).sqrt();
-            for (task, record) in basis.manifest.tasks.iter().enumerate() {
-                // Cauchy–Schwarz: ⟨x, τ⟩ − ⟨x, τ̂⟩ = ⟨x, τ − τ̂⟩.
-                let bound = record.error_length().map_or(f64::INFINITY, |off| length * off);
+            for &task in &moving {
+                // Cauchy–Schwarz: ⟨x, τ⟩ − ⟨x, τ̂⟩ = ⟨x, τ − τ̂⟩, and |⟨x, τ⟩| ≤ ‖x‖·‖τ‖ where no more is known.
+                let found = total[(n_old + new, task)];
+                let shrunk = (measured[(n_old + new, task)] - found).abs();
+                let most = found.abs() + length * total[(task, task)].max(0.0).sqrt();
+                let off = basis.manifest.tasks.get(task).and_then(TaskRecord::error_length);
+                let bound = off.map_or(most, |off| most.min(length * off + shrunk));
                 for at in [(n_old + new, task), (task, n_old + new)] {
                     errors.standard[at] = variance[(new, task)].max(0.0).sqrt();
                     errors.bound[at] = bound;
