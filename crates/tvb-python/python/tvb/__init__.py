@@ -14,6 +14,7 @@ from __future__ import annotations
 from ._basis import Basis, open
 from ._errors import Error, FailedError, InputError, UsageError
 from ._gram import Gram, GramTensor
+from ._growing import drop, extend
 from ._jobs import compress, gram, join, merge, plan, verify
 from ._tvb import VERSION as __version__
 
@@ -27,6 +28,8 @@ __all__ = [
     "UsageError",
     "__version__",
     "compress",
+    "drop",
+    "extend",
     "gram",
     "join",
     "merge",
