@@ -54,7 +54,7 @@
 //! | know what would be done, before it is done | [`forecast`] |
 //! | know what every method and size would lose | [`solve::plan_table`] |
 //! | keep Gram matrices for later | [`jobs::gram::make_gram_file`], [`Grams`] |
-//! | form other edits | [`jobs::edit`], [`jobs::recover`], [`jobs::sweep`] |
+//! | form other edits | [`jobs::edit`], [`jobs::recover`], [`jobs::sweep`], [`jobs::fit`] |
 //! | check a basis | [`jobs::verify`] |
 //! | show progress, or stop | [`Progress`] |
 //! | handle errors | [`Error`]: whose fault it was, one line, a hint, [`source`](std::error::Error::source) |
