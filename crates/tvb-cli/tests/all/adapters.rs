@@ -225,7 +225,7 @@ fn an_adapter_joins_a_basis_of_adapters() {
     // A whole checkpoint has no factors.
     let before = std::fs::read(here.join("grown/basis.json")).unwrap();
     run(here, &["apply", "--base", "base.safetensors", "-o", "whole.safetensors", "grown", "--", "a + c"], 0);
-    let (_, said) = run(here, &["extend", "grown", "whole.safetensors", "--base", "base.safetensors"], 1);
+    let (_, said) = run(here, &["extend", "grown", "whole.safetensors", "--base", "base.safetensors"], 3);
     assert!(said.contains("an adapter expected"), "{said}");
     assert_eq!(std::fs::read(here.join("grown/basis.json")).unwrap(), before);
 }

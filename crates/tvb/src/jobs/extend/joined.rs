@@ -1,7 +1,6 @@
 //! What is known of all tasks of a basis that was not coded, and what its manifest says of them after an extension.
 
 use super::estimates::AllGrams;
-use super::mixtures::{dtype_of, old};
 use super::newcomers::Newcomers;
 use super::options::ExtendOptions;
 use super::remade::Remade;
@@ -17,7 +16,7 @@ use crate::matrix::Matrix;
 use crate::ops::gram::PER_TENSOR_BYTES;
 use crate::ops::{Per, unpack_triangle};
 use crate::shown::shown_path;
-use crate::solve::{Assessment, Gram, JoinedAtoms, JoinedError, Joining, Solved, assess};
+use crate::solve::{Assessment, Gram, JoinedAtoms, JoinedError, Joining, Old, Solved, assess};
 use std::collections::HashMap;
 use std::path::Path;
 use tvb_kernels::{Dtype as Float, triangle_len};
@@ -46,7 +45,7 @@ pub(super) fn known(
 ) -> Result<(Joining, AllGrams)> {
     let columns = beside.grams.total();
     let gram = basis.total_gram().ok_or_else(|| Error::failed("a basis without its Gram matrix"))?;
-    let old = old(basis, &gram);
+    let old = Old { gram: &gram, encode: &basis.coefficients.encode, decode: &basis.coefficients.decode };
     if let Some(path) = &options.gram {
         let all = AllGrams::of_file(basis, path, &fingerprints(newcomers, beside, frozen))?;
         return Ok((Joining::of_all(columns, old, &all.sum_of(|_| true))?, all));
@@ -124,6 +123,11 @@ fn estimated(basis: &Basis, beside: &SideBySide, joining: &Joining) -> Result<Al
     }
     all.errors = (errors.n_pairs() > 0).then_some(errors);
     Ok(all)
+}
+
+/// How atoms are stored.
+pub(super) fn dtype_of(basis: &Basis) -> Float {
+    basis.manifest.atoms.first().and_then(|atom| atom.dtype.float()).unwrap_or(Float::F32)
 }
 
 /// The most that storing a vector of this length and so many rows loses of it; nothing that matters in f32.

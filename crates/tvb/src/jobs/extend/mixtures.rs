@@ -2,7 +2,7 @@
 //! the newcomers as atoms of their own where there is room for them.
 
 use super::frozen::{FrozenDigests, frozen_digests};
-use super::joined::{Joined, describe};
+use super::joined::{Joined, describe, dtype_of, known};
 use super::newcomers::Newcomers;
 use super::options::{ExtendOptions, Extended};
 use super::remade::Remade;
@@ -23,14 +23,14 @@ use crate::pass::bookmark::NoBookmarks;
 use crate::pass::{Reads, Runtime, check_memory};
 use crate::progress::{Progress, unless_cancelled};
 use crate::shown::{shown, shown_path};
-use crate::solve::{self, Gram, JoinedAtoms, Joining, Method, Old};
+use crate::solve::{self, Gram, JoinedAtoms, Joining, Method};
 use std::collections::HashSet;
-use tvb_kernels::{Dtype as Float, MAX_TASKS};
+use tvb_kernels::MAX_TASKS;
 
 /// Extends a basis whose atoms are stored and not coded. Everything is read before anything is written, and then once more.
 ///
 /// # Errors
-/// As [`extend`](super::extend).
+/// As of every extension.
 pub(super) fn extend_mixtures(
     basis: &Basis,
     plan: &Plan,
@@ -50,11 +50,12 @@ pub(super) fn extend_mixtures(
     let frozen = frozen(basis, newcomers, runtime, progress)?;
     let beside = SideBySide::read(basis, newcomers, &reads, runtime, progress)?;
     let mut notes = remade.notes.clone();
-    let is_compared = beside.check(basis, (!options.force).then_some(&newcomers.base), &frozen[0])?;
+    let of_base = frozen.first().ok_or_else(|| Error::failed("a base that was not read"))?;
+    let is_compared = beside.check(basis, (!options.force).then_some(&newcomers.base), of_base)?;
     if !is_compared && !options.force && basis.manifest.base.fingerprint.is_some() {
         notes.push("the base was not read, since adapters say by themselves what they change, and not compared".into());
     }
-    let (joining, all) = super::joined::known(basis, newcomers, &beside, &frozen, options)?;
+    let (joining, all) = known(basis, newcomers, &beside, &frozen, options)?;
     let atoms = match appends {
         true => joining.appended(&basis.solved()?),
         false => solved(&joining, &remade, beside.n_rows(), progress)?,
@@ -159,16 +160,6 @@ fn solved(joining: &Joining, remade: &Remade, n_rows: u64, progress: &dyn Progre
     let (method, options) = (remade.method.clone(), remade.options);
     let found = unless_cancelled(progress, move |go_on| solve::solve(&gram, &method, &options, go_on))?;
     Ok(joining.solved(&found))
-}
-
-/// What the exact part of a basis is, for [`Joining`].
-pub(super) fn old<'a>(basis: &'a Basis, gram: &'a Matrix) -> Old<'a> {
-    Old { gram, encode: &basis.coefficients.encode, decode: &basis.coefficients.decode }
-}
-
-/// How atoms are stored.
-pub(super) fn dtype_of(basis: &Basis) -> Float {
-    basis.manifest.atoms.first().and_then(|atom| atom.dtype.float()).unwrap_or(Float::F32)
 }
 
 /// What atoms' files are made from.

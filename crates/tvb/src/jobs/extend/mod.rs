@@ -16,6 +16,8 @@ mod coded;
 mod estimates;
 mod frozen;
 mod job;
+#[allow(clippy::indexing_slicing, reason = "rows of tasks of which the Gram matrix of all has as many")]
+#[allow(clippy::indexing_slicing, reason = "rows of tasks of which the Gram matrix of all has as many")]
 mod joined;
 mod kept;
 mod mixtures;

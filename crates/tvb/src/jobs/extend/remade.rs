@@ -43,12 +43,10 @@ impl Remade {
         let mut notes = Vec::new();
         let n_old = basis.n_tasks();
         match &mut method {
-            Method::Anchored(AnchoredOptions { weights }) => {
-                if weights.is_some() || weight != 1.0 {
-                    let mut all = weights.take().unwrap_or_else(|| vec![1.0; n_old]);
-                    all.extend(vec![weight; n_new]);
-                    *weights = Some(all);
-                }
+            Method::Anchored(AnchoredOptions { weights }) if weights.is_some() || weight != 1.0 => {
+                let mut all = weights.take().unwrap_or_else(|| vec![1.0; n_old]);
+                all.extend(vec![weight; n_new]);
+                *weights = Some(all);
             }
             _ if weight != 1.0 => {
                 return Err(Error::usage(format!(
@@ -57,10 +55,9 @@ impl Remade {
                 ))
                 .hint("leave out --weight"));
             }
-            Method::Ae(options) => {
-                if options.init.take().is_some() {
-                    notes.push("the training began at random: the start that was given was of fewer tasks".into());
-                }
+            Method::Ae(options) if options.init.is_some() => {
+                options.init = None;
+                notes.push("the training began at random: the start that was given was of fewer tasks".into());
             }
             Method::Identity if n_atoms.is_some() => {
                 return Err(Error::usage("a number of atoms for a basis of tasks as they are, which has one for each")

@@ -6,11 +6,11 @@ use crate::checkpoint::Checkpoint;
 use crate::columns::plan::{Plan, Task};
 use crate::digest::{Digest, TableOfDigests, of_unread};
 use crate::error::{Error, Result};
-use crate::ops::gram::gram_from;
+use crate::ops::gram::{gram_from, reads_rows};
 use crate::ops::reconstruct::Read;
 use crate::ops::{Grams, Origin};
 use crate::pass::bookmark::NoBookmarks;
-use crate::pass::{Reads, Runtime};
+use crate::pass::{Reads, Runtime, check_memory};
 use crate::progress::Progress;
 use std::collections::HashMap;
 
@@ -27,7 +27,7 @@ impl SideBySide {
     /// Opens the atoms and reads everything once.
     ///
     /// # Errors
-    /// Rejected: damaged atoms, tensors that do not fit, a delta that is not finite. Failed: I/O, device. Interrupted.
+    /// Usage: a memory cap that is too low. Rejected: damaged atoms, tensors that do not fit, a delta that is not finite. Failed: I/O, device. Interrupted.
     pub(super) fn read(
         basis: &Basis,
         newcomers: &Newcomers,
@@ -44,6 +44,9 @@ impl SideBySide {
         let beside = |atom: &Task| Ok(Task { checkpoint: atom.checkpoint.as_differences()?, ..atom.clone() });
         let columns = atoms.iter().map(beside).chain(newcomers.tasks.iter().cloned().map(Ok));
         let plan = in_order(newcomers.base.clone(), columns.collect::<Result<_>>()?, basis.stored_tensors())?;
+        if reads_rows(&plan) {
+            check_memory(&plan, 0, runtime)?;
+        }
         let mut grams = gram_from(&plan, reads, runtime, progress, &mut NoBookmarks)?;
         grams.tensors.iter_mut().for_each(|tensor| tensor.frozen = false);
         Ok(SideBySide { plan, grams, atoms })
