@@ -277,11 +277,12 @@ fn estimated_pairs(basis: &Basis) -> String {
         right("bound"),
     ]);
     let names = basis.task_names();
+    let name = |task: usize| names.get(task).cloned().unwrap_or_default();
     for &(i, j) in pairs.iter().take(PAIRS_SHOWN) {
         let bound = errors.bound[(i, j)] / scale(i, j);
         table.row([
-            names[i].clone(),
-            names[j].clone(),
+            name(i),
+            name(j),
             format!("{:.4}", gram[(i, j)] / scale(i, j)),
             if errors.standard[(i, j)] > 0.0 { format!("{:.1e}", error(&(i, j))) } else { "unknown".to_owned() },
             if bound.is_finite() { format!("{bound:.2}") } else { "unknown".to_owned() },

@@ -8,6 +8,9 @@ use crate::progress::Progress;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+/// Where new files are written before they get their names.
+const NEW: &str = "new";
+
 /// A basis that is being changed: a new folder on its way, in place of the old one or beside it.
 #[derive(Debug)]
 pub(crate) struct Changing<'a> {
@@ -61,6 +64,16 @@ impl<'a> Changing<'a> {
         }
         // Where the file system can, it shares the blocks.
         std::fs::copy(&from, &to).map(drop).map_err(|error| Error::io("copying to", &to, &error))
+    }
+
+    /// A folder in the new one for files that have no names yet; see [`adopt`](Self::adopt).
+    ///
+    /// # Errors
+    /// Failed: the system cannot make it.
+    pub(crate) fn room(&self) -> Result<PathBuf> {
+        let folder = self.path().join(NEW);
+        std::fs::create_dir(&folder).map_err(|error| Error::io("creating", &folder, &error))?;
+        Ok(folder)
     }
 
     /// Gives new files, written to `folder` in the new one, names that no file of the old basis has: a copy that is half old and half new

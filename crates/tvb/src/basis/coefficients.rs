@@ -67,6 +67,7 @@ impl GramErrors {
 
     /// The same of some of the tasks, in the order given.
     #[must_use]
+    #[allow(clippy::indexing_slicing, reason = "as many rows as tasks were asked for")]
     pub fn subset(&self, tasks: &[usize]) -> GramErrors {
         let n = tasks.len();
         let of = |matrix: &Matrix| Matrix::from_fn(n, n, |i, j| matrix[(tasks[i], tasks[j])]);

@@ -108,6 +108,24 @@ impl Basis {
         self.manifest.tasks.iter().map(|task| task.name.clone()).collect()
     }
 
+    /// Whether each atom is the code of one task, as `compress` makes them: what tasks can join and leave one by one.
+    ///
+    /// # Errors
+    /// Rejected: a basis that says so and is another.
+    pub(crate) fn check_coded_tasks(&self) -> Result<()> {
+        let n_tasks = self.n_tasks();
+        let StoredCoefficients { encode, decode, .. } = &self.coefficients;
+        let single = Matrix::identity(n_tasks);
+        if self.manifest.coded.is_some() && self.n_atoms() == n_tasks && *encode == single && *decode == single {
+            return Ok(());
+        }
+        Err(Error::rejected(format!(
+            "{}: a coded atom for each of the {n_tasks} tasks expected, another basis found",
+            self.folder.display()
+        ))
+        .hint("make the basis again from the originals with `tvb compress`"))
+    }
+
     /// What its atoms are charged to.
     pub(crate) fn budget(&self) -> &Budget {
         &self.budget

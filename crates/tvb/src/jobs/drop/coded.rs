@@ -26,9 +26,6 @@ use crate::solve::{AtomSizes, Coding, Gram, Parts, Rule, Solved, as_they_are, as
 use std::collections::HashMap;
 use tvb_kernels::Dtype;
 
-/// Where new files are written before they get their names.
-const NEW: &str = "new";
-
 pub(super) fn drop_coded(
     basis: &Basis,
     stays: &Stays,
@@ -37,6 +34,7 @@ pub(super) fn drop_coded(
     runtime: &Runtime,
     progress: &dyn Progress,
 ) -> Result<Dropped> {
+    basis.check_coded_tasks()?;
     let before = basis.coding().ok_or_else(|| Error::failed("coded atoms without their coding"))?;
     let parts = basis.parts().ok_or_else(|| {
         Error::rejected(format!("{}: a basis that knows its Gram matrix expected", shown_path(&basis.folder)))
@@ -246,8 +244,7 @@ impl<'a> Remaking<'a> {
         let n_kept = self.coding.n_kept();
         let rates = ColumnRates { rate: before.rate, n_own: 0, kept_rate: self.coding.kept_rate, n_kept };
         check_room(&changing.target(), CodeFiles::n_bytes(rates, &stored)?)?;
-        let folder = changing.path().join(NEW);
-        std::fs::create_dir(&folder).map_err(|error| Error::io("creating", &folder, &error))?;
+        let folder = changing.room()?;
         let files = CodeFiles::create_settled(&folder, rates, &stored, |_| true)?;
         let number: HashMap<&str, usize> =
             stored.iter().enumerate().map(|(at, (name, _))| (name.as_str(), at)).collect();

@@ -8,10 +8,13 @@
 //! | `plain.rs` | every other basis: files of single tasks go, mixtures stay as they are |
 //! | `job.rs` | the job from end to end |
 
+#[allow(clippy::indexing_slicing, reason = "tasks and columns of a basis whose own sizes have been checked")]
 mod coded;
 mod job;
 mod options;
+#[allow(clippy::indexing_slicing, reason = "tasks and columns of a basis whose own sizes have been checked")]
 mod plain;
+#[allow(clippy::indexing_slicing, reason = "tasks and columns of a basis whose own sizes have been checked")]
 mod stays;
 
 pub use job::drop_tasks;

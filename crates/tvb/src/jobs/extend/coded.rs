@@ -24,8 +24,6 @@ use std::collections::HashMap;
 use std::path::Path;
 use tvb_kernels::Dtype;
 
-/// Where new files are written before they get their names.
-const NEW: &str = "new";
 /// A kept sum with this many times the noise that the same sum would have in a fresh basis is worth saying.
 const MUCH_NOISE: f64 = 2.0;
 
@@ -37,6 +35,7 @@ pub(super) fn extend_coded(
     runtime: &Runtime,
     progress: &dyn Progress,
 ) -> Result<Extended> {
+    basis.check_coded_tasks()?;
     let before = basis.coding().ok_or_else(|| Error::failed("coded atoms without their coding"))?;
     let n_new = newcomers.tasks.len();
     let kept = Kept::of(basis, &before, n_new, options.weight, options.keep_bits)?;
@@ -48,8 +47,7 @@ pub(super) fn extend_coded(
     let rates =
         ColumnRates { rate: before.rate, n_own: n_new, kept_rate: kept.coding.kept_rate, n_kept: kept.coding.n_kept() };
     check_room(&changing.target(), CodeFiles::n_bytes(rates, &stored)?)?;
-    let folder = changing.path().join(NEW);
-    std::fs::create_dir(&folder).map_err(|error| Error::io("creating", &folder, &error))?;
+    let folder = changing.room()?;
     let files = CodeFiles::create_settled(&folder, rates, &stored, |_| true)?;
     let number: HashMap<&str, usize> = stored.iter().enumerate().map(|(at, (name, _))| (name.as_str(), at)).collect();
     let mut write = |column: usize, tensor: &str, first_row: usize, pieces: &[&[u8]]| {

@@ -12,13 +12,16 @@
 //! | `remade.rs`, `joined.rs` | how such a basis was made; what is known of its tasks, and what its manifest says |
 //! | `job.rs` | the job from end to end |
 
+#[allow(clippy::indexing_slicing, reason = "tasks and columns of a basis whose own sizes have been checked")]
 mod coded;
+#[allow(clippy::indexing_slicing, reason = "tasks and columns of a basis whose own sizes have been checked")]
 mod estimates;
+#[allow(clippy::indexing_slicing, reason = "digests of a pass that has as many for each block")]
 mod frozen;
 mod job;
 #[allow(clippy::indexing_slicing, reason = "rows of tasks of which the Gram matrix of all has as many")]
-#[allow(clippy::indexing_slicing, reason = "rows of tasks of which the Gram matrix of all has as many")]
 mod joined;
+#[allow(clippy::indexing_slicing, reason = "rows of Q, of which the basis has one for each task")]
 mod kept;
 mod mixtures;
 mod newcomers;
