@@ -205,7 +205,7 @@ fn basis_text(basis: &Basis) -> String {
             (None, None) => "files: made from a seed".to_owned(),
         },
     );
-    if !manifest.history.is_empty() {
+    if manifest.tasks.iter().any(|task| task.error_bound.is_some()) {
         text.push_str("errors of tasks are what is expected since the basis has grown, but for the newest\n");
     }
     if let Some(relative) = manifest.relative_loss {

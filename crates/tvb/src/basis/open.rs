@@ -68,9 +68,15 @@ impl Basis {
         }
         if !folder.exists() {
             let shown = folder.display();
-            return Err(
-                Error::rejected(format!("{shown}: a basis folder expected, nothing found")).hint("check the path")
-            );
+            let missing = Error::rejected(format!("{shown}: a basis folder expected, nothing found"));
+            let mut old = folder.as_os_str().to_owned();
+            old.push(".partial.old");
+            return Err(match Path::new(&old).exists() {
+                true => missing.hint(format!(
+                    "{shown}.partial.old is what a run that was killed had just put aside: rename it to {shown}"
+                )),
+                false => missing.hint("check the path"),
+            });
         }
         // A basis may come from others: not even its manifest may be a link out of its folder.
         let path = resolve_inside(folder, manifest::FILE_NAME)?;

@@ -55,7 +55,12 @@ impl Newcomers {
         let seen = |task: &Task| Ok(Task { checkpoint: fit.seen(&task.checkpoint)?, ..task.clone() });
         let tasks = tasks.iter().map(seen).collect::<Result<Vec<Task>>>()?;
         let names: Vec<String> = basis.stored_tensors().iter().chain(&basis.manifest.frozen).cloned().collect();
-        let all = Plan::of_columns(base.clone(), tasks.clone(), &names)?;
+        let other = |error: Error| {
+            error.hint(
+                "the tensors are those of the basis: give its base, and fine-tunes of it; --rename matches other names",
+            )
+        };
+        let all = Plan::of_columns(base.clone(), tasks.clone(), &names).map_err(other)?;
         check_shapes(basis, &all)?;
         Ok((Newcomers { base, tasks }, note))
     }
