@@ -10,11 +10,12 @@ mod continual;
 mod few_shot;
 mod lines;
 mod page;
+mod shared;
 
+use self::shared::{Study, make_folder};
 use crate::demo::build;
 use crate::demo::zoo::Zoo;
 use crate::process::{Result, root};
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Fit coefficients for tasks that no basis has seen, and let tasks arrive one at a time; print what that reaches
@@ -26,13 +27,6 @@ pub(crate) struct Args {
     /// Everything, with the binaries of the dev profile, which the tests have built
     #[arg(long)]
     dev: bool,
-}
-
-/// What is measured with, and where.
-struct Study {
-    zoo: Zoo,
-    is_quick: bool,
-    folder: PathBuf,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -69,13 +63,4 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         println!("written to {}, with its charts", page::PAGE);
     }
     Ok(())
-}
-
-fn make_folder(path: &Path) -> Result<()> {
-    std::fs::create_dir_all(path).map_err(|error| format!("{}: {error}", path.display()))
-}
-
-fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
-    let values: Vec<f64> = values.into_iter().collect();
-    values.iter().sum::<f64>() / values.len().max(1) as f64
 }

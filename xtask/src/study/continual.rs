@@ -4,11 +4,10 @@
 //! After every arrival: how well all tasks so far do when they are recovered one by one (percent of their fine-tunes' own accuracy), and
 //! what their sum reaches (the scale chosen on validation images, accuracy on test images). Orders: the zoo's, and two drawn ones.
 
-use super::few_shot::said_values;
 use super::lines::{Frame, Line};
-use super::{Study, make_folder, mean};
+use super::shared::{Study, full_bytes, make_folder, mean};
 use crate::demo::side_by_side::side_by_side;
-use crate::demo::zoo::checkpoint;
+use crate::demo::zoo::{checkpoint, said};
 use crate::process::{Result, capture, root};
 use crate::zoo::CHECKPOINTS;
 use serde::Serialize;
@@ -167,10 +166,10 @@ fn one_order(study: &Study, order: usize, names: &[String]) -> Result<OfOrder> {
                 recovered.push((row, out, bytes_of(study, &basis)?));
             }
         }
-        recovered.push((2 * WAYS.len(), root().join(CHECKPOINTS), full_bytes(study, so_far)?));
+        recovered.push((2 * WAYS.len(), root().join(CHECKPOINTS), full_bytes(so_far.len())?));
         let mut command =
             study.zoo.command(&["measure", "--brief", "--zoo", CHECKPOINTS, "--tasks", &so_far.join(",")]);
-        let measured = said_values(command.args(recovered.iter().map(|(_, folder, _)| folder)))?;
+        let measured = said::<Value>(command.args(recovered.iter().map(|(_, folder, _)| folder)))?;
         let own = measured.last().map(individual).unwrap_or_default();
         for ((row, _, bytes), measured) in recovered.iter().zip(&measured) {
             let kept: Vec<f64> =
@@ -215,11 +214,6 @@ fn bytes_of(study: &Study, basis: &Path) -> Result<u64> {
     Ok(atoms.iter().filter_map(|atom| atom.get("bytes").and_then(Value::as_u64)).sum())
 }
 
-/// Bytes of task vectors in float32: of the tensors that fine-tuning moves.
-pub(super) fn full_bytes(_: &Study, names: &[String]) -> Result<u64> {
-    Ok(crate::demo::stored::f32_bytes()? * names.len() as u64)
-}
-
 /// Sets the estimated inner products of a basis against those of the originals.
 fn check(study: &Study, name: &str, basis: &Path, names: &[String], folder: &Path) -> Result<Checked> {
     let file = folder.join("gram.safetensors");
@@ -233,6 +227,8 @@ fn check(study: &Study, name: &str, basis: &Path, names: &[String], folder: &Pat
         rows.iter().map(numbers).collect()
     };
     let (gram, errors, truth) = (matrix(&estimated, "gram"), matrix(&estimated, "gram_error"), matrix(&exact, "gram"));
+    let bounds = matrix(&estimated, "gram_bound");
+    let at = |matrix: &[Vec<f64>], i: usize, j: usize| matrix.get(i).and_then(|row| row.get(j)).copied().unwrap_or(0.0);
     if gram.len() != truth.len() || gram.len() != names.len() {
         return Err(format!("{}: a Gram matrix of {} tasks expected", basis.display(), names.len()));
     }
@@ -270,7 +266,7 @@ pub(super) fn markdown(found: &Growth) -> String {
         None => Vec::new(),
     };
     let mut text = format!(
-        "## Tasks that arrive one at a time\n\nMeans over {} order{}. *Extended*: every task after the first ones arrived by `tvb extend`, without the originals of the others. *In one go*: `tvb compress` of all so far.\n",
+        "## Tasks that arrive one at a time\n\nMeans over {} order{}. *Extended*: every task after the first ones arrived by `tvb extend`, without the originals of the others. *In one go*: `tvb compress` of all so far.\n\n![Accuracy of recovered tasks as tasks arrive](arrivals-recovered.svg)\n\n![Accuracy of the sum as tasks arrive](arrivals-added.svg)\n",
         found.n_orders,
         if found.n_orders == 1 { "" } else { "s" }
     );

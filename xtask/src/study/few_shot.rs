@@ -5,9 +5,9 @@
 //! known tasks that are held out: three of the fourteen, with the other eleven known.
 
 use super::lines::{Frame, Line};
-use super::{Study, make_folder, mean};
+use super::shared::{Study, full_bytes, make_folder, mean};
 use crate::demo::side_by_side::side_by_side;
-use crate::demo::zoo::{checkpoint, said};
+use crate::demo::zoo::checkpoint;
 use crate::process::{Result, capture, root};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -218,7 +218,7 @@ fn f32_bytes(folder: &Path, study: &Study, known: &[String]) -> Result<u64> {
         command.arg("--base").arg(checkpoint("base")).arg("-o").arg(sum_path(folder, scale));
         capture(command.arg("--from-checkpoints").args(known.iter().map(|name| checkpoint(name))))?;
     }
-    super::continual::full_bytes(study, known)
+    full_bytes(known.len())
 }
 
 fn compress(study: &Study, folder: &Path, name: &str, known: &[String], words: &[&str]) -> Result<u64> {
@@ -237,11 +237,6 @@ fn said_json(text: &str) -> Result<Vec<Value>> {
         .collect()
 }
 
-/// What a command of the zoo says, for neighbours.
-pub(super) fn said_values(command: &mut std::process::Command) -> Result<Vec<Value>> {
-    said(command)
-}
-
 /// The tables.
 pub(super) fn markdown(found: &FewShot) -> String {
     let mut text = format!(
@@ -256,7 +251,7 @@ pub(super) fn markdown(found: &FewShot) -> String {
         found.l2,
         found.tried.iter().map(|(l2, accuracy)| format!("{l2}: {accuracy:.1}")).collect::<Vec<_>>().join(", "),
     );
-    text.push_str("| | kept |");
+    text.push_str("![Accuracy on new tasks from a few examples](few-shot.svg)\n\n| | kept |");
     found.shots.iter().for_each(|shots| text.push_str(&format!(" {shots} a class |")));
     text.push_str("\n|---|--:|");
     found.shots.iter().for_each(|_| text.push_str("--:|"));
