@@ -105,7 +105,7 @@ fn a_manifest_is_looked_at_before_it_is_read() {
         (r#"{"format": [[["x"]]]}"#.to_owned(), r#""format": "tvb-basis" expected, another value found"#),
         (format!(r#"{{"format": "{}"}}"#, "x".repeat(5000)), "expected, \"xxx"),
         ("{}".to_owned(), "nothing found"),
-        (r#"{"format": "tvb-basis", "version": 4}"#.to_owned(), "\"version\": 1 to 3 expected, 4 found"),
+        (r#"{"format": "tvb-basis", "version": 5}"#.to_owned(), "\"version\": 1 to 4 expected, 5 found"),
         (r#"{"format": "tvb-basis", "version": 1}"#.to_owned(), "\"checksum\": a digest expected, nothing found"),
         ("[".repeat(100_000), "not a basis manifest"),
     ] {

@@ -143,7 +143,7 @@ fn manifests_that_do_not_fit_their_codes_are_refused() {
     let folder = &basis.folder;
     let good = manifest(folder);
     type Change<'a> = &'a dyn Fn(&mut Value);
-    let cases: [(Change<'_>, &str); 28] = [
+    let cases: [(Change<'_>, &str); 33] = [
         (
             &|m| m["coded"]["bits"] = "7".into(),
             "bits of a code: one of 0.25, 0.5, 1, 1.6, 2, 3, 4, 5, 6, 8 expected, \"7\" found",
@@ -192,7 +192,21 @@ fn manifests_that_do_not_fit_their_codes_are_refused() {
             &|m| m["fit"]["common_rows"] = json!([{ "name": m["groups"][0]["tensors"][0], "n_rows": -1 }]),
             "invalid value",
         ),
-        (&|m| m["version"] = 4.into(), "\"version\": 1 to 3 expected, 4 found"),
+        (&|m| m["coded"]["kept_errors"] = json!([1.0, 2.0]), "errors of 1 shared columns expected, of 2 found"),
+        (&|m| m["coded"]["kept_errors"] = json!([-1.0]), "squared lengths expected"),
+        (
+            &|m| m["estimates"] = json!({"n_pairs": 7000, "cosine_error": 0.1, "unbiased": true}),
+            "estimates of at most",
+        ),
+        (
+            &|m| m["estimates"] = json!({"n_pairs": 1, "cosine_error": -0.1, "unbiased": true}),
+            "numbers from 0 on expected",
+        ),
+        (
+            &|m| m["estimates"] = json!({"n_pairs": 1, "cosine_error": 0.1, "unbiased": true}),
+            "tensor gram_error.model expected, none found",
+        ),
+        (&|m| m["version"] = 5.into(), "\"version\": 1 to 4 expected, 5 found"),
     ];
     for (change, expected) in cases {
         let mut changed = good.clone();
