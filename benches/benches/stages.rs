@@ -48,7 +48,7 @@ fn stages(criterion: &mut Criterion) {
 /// Signs, and one shared column of 16 levels.
 fn code(n_tasks: usize) -> Code {
     let kept = vec![1.0 / (n_tasks as f32).sqrt(); n_tasks];
-    Code { rate: Rate::Signs, kept_rate: Rate::Sixteen, kept, n_kept: 1, seed: 1 }
+    Code { rate: Rate::Signs, kept_rate: Rate::Sixteen, kept, n_kept: 1, n_carried: 0, seed: 1 }
 }
 
 /// All tasks added up from their codes, by number of tasks; bytes of the codes, the base and the result.

@@ -96,7 +96,7 @@ fn divide(args: &Args, known: &[String]) -> Result<(Vec<String>, Vec<OsString>)>
             .hint("--base PATH; or names of tasks alone")),
         (Some(_), true) => Err(Error::usage("--base without originals: nothing would be read of it")
             .hint("NAME=PATH for each of all tasks that go, or of all that stay")),
-        // `tvb drop B a=a.pt --base …`: the name of the original says what goes.
+        // Originals may be of those that stay: what goes is named by itself.
         (Some(_), false) if names.is_empty() => {
             Err(Error::usage("names of the tasks that go expected, originals alone found")
                 .hint("tvb drop BASIS NAME NAME=PATH --base PATH"))
@@ -133,6 +133,9 @@ fn summary(dropped: &Dropped) -> String {
         escaped(&basis.in_words()),
         units::bytes(basis.manifest.stored_bytes())
     );
+    if basis.manifest.estimates.is_some() {
+        text.push_str("these are predicted from inner products some of which are estimates: `tvb inspect` says how far they may be off\n");
+    }
     for note in &dropped.notes {
         text.push_str(&format!("note: {}\n", escaped(note)));
     }

@@ -98,6 +98,11 @@ pub(super) fn drop_coded(
             stays.names.join(", ")
         ));
     }
+    if let Some(record) = basis.manifest.coded.as_ref().filter(|_| before.n_kept() > 0) {
+        for (old, now) in record.kept.iter().zip(&texts).filter(|(old, now)| old != now) {
+            notes.push(format!("the kept edit {old} named a task that goes: {now} is kept from now on"));
+        }
+    }
     if originals.is_some() && before.n_kept() == 0 {
         notes.push("nothing is shared in this basis: the originals were not needed".into());
     }

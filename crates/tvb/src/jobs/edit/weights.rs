@@ -117,6 +117,11 @@ impl Edit {
     /// As [`predict`](Self::predict).
     pub fn warn_if_far(&self, source: Source<'_>, progress: &dyn Progress) -> Result<()> {
         let Source::Basis(basis) = source else { return Ok(()) };
+        if self.rests_on_estimates(basis) {
+            progress.note(
+                "what is predicted of this edit rests on inner products that are estimates; `tvb inspect` says how far they may be off",
+            );
+        }
         if let Some(fidelity) = self.predict(basis)?.filter(|fidelity| fidelity.cosine < COSINE_MIN) {
             let more = match basis.manifest.coded {
                 None if basis.manifest.shared().is_some() => {
@@ -132,6 +137,16 @@ impl Edit {
             ));
         }
         Ok(())
+    }
+
+    /// Whether any two tasks of the edit have an inner product that is an estimate.
+    fn rests_on_estimates(&self, basis: &Basis) -> bool {
+        let Some(errors) = &basis.coefficients.gram_errors else { return false };
+        let used: Vec<usize> =
+            self.alpha.iter().enumerate().filter(|(_, alpha)| **alpha != 0.0).map(|(task, _)| task).collect();
+        let n_tasks = errors.standard.n_rows();
+        used.iter().all(|task| *task < n_tasks)
+            && used.iter().any(|&i| used.iter().any(|&j| i != j && errors.is_estimate(i, j)))
     }
 
     /// How true the edit from a basis is to the same edit from the originals; `None` where the basis does not know its Gram

@@ -194,10 +194,7 @@ fn manifests_that_do_not_fit_their_codes_are_refused() {
         ),
         (&|m| m["coded"]["kept_errors"] = json!([1.0, 2.0]), "errors of 1 shared columns expected, of 2 found"),
         (&|m| m["coded"]["kept_errors"] = json!([-1.0]), "squared lengths expected"),
-        (
-            &|m| m["estimates"] = json!({"n_pairs": 7000, "cosine_error": 0.1, "unbiased": true}),
-            "estimates of at most",
-        ),
+        (&|m| m["estimates"] = json!({"n_pairs": 7000, "cosine_error": 0.1, "unbiased": true}), "estimates of at most"),
         (
             &|m| m["estimates"] = json!({"n_pairs": 1, "cosine_error": -0.1, "unbiased": true}),
             "numbers from 0 on expected",
