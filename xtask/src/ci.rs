@@ -5,7 +5,7 @@
 
 use crate::process::{Result, cargo, run as run_command};
 use crate::setup::{self, InstallArgs};
-use crate::{demo, deny, drivers, isa, python, release, test, tint};
+use crate::{demo, deny, drivers, isa, python, release, study, test, tint};
 use std::time::Instant;
 
 /// Run what a pull request must pass: format, packages, dependencies, lints, docs, shaders, tests on every driver, the Python package, a short demo
@@ -49,6 +49,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     summary.step("python", "cargo xtask python", || python::run(&python::Args::of_ci()))?;
     summary.step("layers", "cargo xtask drivers --only validation", || drivers::run(&drivers::Args::validation()))?;
     summary.step("demo", "cargo xtask demo --quick", || demo::run(&demo::Args { quick: true, dev: false }))?;
+    summary.step("study", "cargo xtask study --quick", || study::run(&study::Args { quick: true, dev: false }))?;
     summary.print();
     Ok(())
 }

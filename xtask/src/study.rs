@@ -23,10 +23,10 @@ use std::time::Instant;
 pub(crate) struct Args {
     /// One new task and one order, with the binaries of the dev profile: what CI runs
     #[arg(long)]
-    quick: bool,
+    pub quick: bool,
     /// Everything, with the binaries of the dev profile, which the tests have built
     #[arg(long)]
-    dev: bool,
+    pub dev: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
