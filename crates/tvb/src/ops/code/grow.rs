@@ -20,8 +20,11 @@ use crate::pass::{
     Folded, HostOperation, Pass, ReadChunk, Reads, Runtime, TensorSums, decode_deltas, decode_rows, device_error,
 };
 use crate::progress::Progress;
+use std::borrow::Cow;
 use std::collections::HashMap;
-use tvb_kernels::{Base, Chunk, Code, Codes, CpuEngine, Decode, Dtype, PANEL, Rate, Scratch, n_blocks, triangle_len};
+use tvb_kernels::{
+    Base, Chunk, ChunkLayout, Code, Codes, CpuEngine, Decode, Dtype, PANEL, Rate, Scratch, n_blocks, triangle_len,
+};
 
 /// Blocks of a panel at most.
 const BLOCKS: usize = 16;
@@ -181,14 +184,16 @@ fn run(
         n_own,
         name,
     };
-    let decode = is_coded.then(|| Decode {
-        rates: atoms.rates.clone(),
-        weights: (0..n_old * n_old).map(|at| if at % (n_old + 1) == 0 { 1.0 } else { 0.0 }).collect(),
-        n_outputs: n_old,
+    // Each by itself: with all at once a decoder would weigh every column for every output.
+    let of_column = |rate: &Rate| Decode {
+        rates: vec![*rate],
+        weights: vec![1.0],
+        n_outputs: 1,
         base: Base::Left,
         dtype: Some(Dtype::F32),
         seed: atoms.seed,
-    });
+    };
+    let decode = is_coded.then(|| atoms.rates.iter().map(of_column).collect());
     let operation = Grow { coder: coder(&name), n_new, atoms, own, decode, engine: CpuEngine::new() };
     let same = coder(&name);
     let n_values = GrownSums::len(n_new, n_old, n_kept);
@@ -243,7 +248,7 @@ struct Grow<'a> {
     /// As [`Growing`] has it.
     own: Option<&'a [usize]>,
     /// Each old column by itself, where they are coded.
-    decode: Option<Decode>,
+    decode: Option<Vec<Decode>>,
     engine: CpuEngine,
 }
 
@@ -251,25 +256,48 @@ struct Grow<'a> {
 #[derive(Default)]
 struct Buffers {
     scratch: Scratch,
-    /// Rows of all old columns over one block, in f32.
-    decoded: Vec<u8>,
+    /// Rows of each old column over one block, in f32.
+    decoded: Vec<Vec<u8>>,
     /// Rows of the newcomers and of what is carried, over the chunk.
     rows: Vec<u8>,
     codes: Codes,
 }
 
 impl Grow<'_> {
+    /// Decodes the old columns over one block into `decoded`, one after another, where they are coded.
+    fn decode(
+        &self,
+        read: ReadChunk<'_>,
+        index: usize,
+        scratch: &mut Scratch,
+        decoded: &mut Vec<Vec<u8>>,
+    ) -> Result<()> {
+        let all = codes_of_segment(read.chunk, index);
+        let columns = self.decode.as_deref().unwrap_or_default();
+        decoded.resize_with(columns.len(), Vec::new);
+        for ((decode, slice), rows) in columns.iter().zip(&all.codes).zip(decoded) {
+            let layout = ChunkLayout { codes: vec![*slice], ..all.clone() };
+            let codes = Chunk { layout: &layout, bytes: read.chunk.bytes };
+            self.engine.run(decode, codes, scratch, rows).map_err(device_error)?;
+        }
+        Ok(())
+    }
+
     /// Rows of the old columns over one block: own ones, then the shared ones where they have any.
-    fn old_rows(&self, read: ReadChunk<'_>, index: usize, buffers: &mut Buffers) -> Result<Vec<Vec<f32>>> {
-        let Some(decode) = &self.decode else {
+    fn old_rows<'a>(&self, read: ReadChunk<'_>, index: usize, decoded: &'a [Vec<u8>]) -> Vec<Cow<'a, [f32]>> {
+        if self.decode.is_none() {
             let own = 0..self.atoms.n_own;
-            return Ok(own.map(|own| decode_rows(read.chunk, index, 1 + self.n_new + own)).collect());
-        };
-        let layout = codes_of_segment(read.chunk, index);
-        let codes = Chunk { layout: &layout, bytes: read.chunk.bytes };
-        self.engine.run(decode, codes, &mut buffers.scratch, &mut buffers.decoded).map_err(device_error)?;
-        let n_bytes = 4 * read.blocks[index].n_rows;
-        Ok(buffers.decoded.chunks_exact(n_bytes.max(1)).map(|rows| tvb_kernels::decode(rows, Dtype::F32)).collect())
+            return own.map(|own| Cow::Owned(decode_rows(read.chunk, index, 1 + self.n_new + own))).collect();
+        }
+        decoded.iter().map(|rows| floats(rows)).collect()
+    }
+}
+
+/// Numbers in f32 as they lie, where they lie as such.
+fn floats(bytes: &[u8]) -> Cow<'_, [f32]> {
+    match bytemuck::try_cast_slice(bytes) {
+        Ok(floats) if cfg!(target_endian = "little") => Cow::Borrowed(floats),
+        _ => Cow::Owned(tvb_kernels::decode(bytes, Dtype::F32)),
     }
 }
 
@@ -294,14 +322,17 @@ impl HostOperation for Grow<'_> {
         let (mut before, mut deltas) = (0, Vec::with_capacity(read.blocks.len()));
         for (index, block) in read.blocks.iter().enumerate() {
             let mut new = decode_deltas(read.chunk, index, n_new);
-            let old = self.old_rows(read, index, buffers)?;
+            let Buffers { scratch, decoded, rows, .. } = &mut *buffers;
+            self.decode(read, index, scratch, decoded)?;
+            let old = self.old_rows(read, index, decoded);
             self.sums_of_block(&new, &old, &mut sums[index * n_values..][..n_values]);
             for (delta, own) in new.iter_mut().zip(self.own.unwrap_or_default()) {
-                delta.iter_mut().zip(&old[*own]).for_each(|(delta, own)| *delta -= own);
+                delta.iter_mut().zip(&*old[*own]).for_each(|(delta, own)| *delta -= own);
             }
             let carried = old.iter().skip(self.atoms.n_own).filter(|_| self.decode.is_some());
-            for (column, values) in new.iter().chain(carried).enumerate() {
-                let to = &mut buffers.rows[4 * (column * n_rows + before)..][..4 * block.n_rows];
+            let carried = carried.map(|rows| &**rows);
+            for (column, values) in new.iter().map(Vec::as_slice).chain(carried).enumerate() {
+                let to = &mut rows[4 * (column * n_rows + before)..][..4 * block.n_rows];
                 for (to, value) in to.as_chunks_mut::<4>().0.iter_mut().zip(values) {
                     *to = value.to_le_bytes();
                 }
@@ -339,7 +370,7 @@ impl HostOperation for Grow<'_> {
 
 impl Grow<'_> {
     /// Inner products over one block of the grid, code block by code block.
-    fn sums_of_block(&self, new: &[Vec<f32>], old: &[Vec<f32>], sums: &mut [f64]) {
+    fn sums_of_block(&self, new: &[Vec<f32>], old: &[Cow<'_, [f32]>], sums: &mut [f64]) {
         let (n_new, n_old) = (self.n_new, self.atoms.columns.len());
         let (triangle, rest) = sums.split_at_mut(triangle_len(n_new));
         let (products, rest) = rest.split_at_mut(n_new * n_old);
