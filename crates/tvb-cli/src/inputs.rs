@@ -96,7 +96,14 @@ impl SelectionArgs {
     pub(crate) fn plan_quietly(&self, base: &Path, sources: Vec<TaskSource>, context: &Context) -> Result<Plan> {
         let (selection, base, budget) = (self.clone(), base.to_owned(), context.budget.clone());
         let given = context.given.clone();
-        let plan = context.unless_stopped(move |_| selection.open(&base, &sources, &given, &budget))?;
+        let plan = context.unless_stopped(move |_| selection.open(&base, &sources, &given, &budget));
+        // There is nothing to choose: the tensors are the basis's.
+        let plan = plan.map_err(|error| match error.hint_text() {
+            Some(hint) if hint.contains("--skip-mismatched") || hint.contains("--exclude") => error.hint(
+                "the tensors are those of the basis: give its base, and fine-tunes of it; --rename matches other names",
+            ),
+            _ => error,
+        })?;
         plan.notes.iter().for_each(|note| context.progress.note(note));
         Ok(plan)
     }

@@ -56,7 +56,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
                 rename: args.rename.clone(),
                 key: args.key.clone(),
                 vocab,
-                skip_mismatched: true,
+                // Of what the basis left out it does not matter what a task has.
+                skip_mismatched: !basis.manifest.skipped.is_empty(),
                 ..SelectionArgs::default()
             };
             Some(selection.plan_quietly(base, parse_tasks(&originals, context)?, context)?)

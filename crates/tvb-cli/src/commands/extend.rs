@@ -64,7 +64,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
         rename: args.rename.clone(),
         key: args.key.clone(),
         vocab,
-        skip_mismatched: true,
+        // Of what the basis left out it does not matter what a task has.
+        skip_mismatched: !basis.manifest.skipped.is_empty(),
         ..SelectionArgs::default()
     };
     let plan = selection.plan_quietly(&args.base, parse_tasks(&args.tasks, context)?, context)?;

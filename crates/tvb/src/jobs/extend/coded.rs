@@ -3,7 +3,7 @@
 
 use super::estimates::{AllGrams, is_raw_slot};
 use super::frozen::frozen_digests;
-use super::kept::Kept;
+use super::kept::{Kept, coarser};
 use super::newcomers::Newcomers;
 use super::options::{ExtendOptions, Extended};
 use crate::basis::atoms::{CodeFiles, ColumnRates};
@@ -235,7 +235,8 @@ impl Describing<'_> {
 
 /// Says so where the kept edits have much more noise than they would have in a basis made in one go.
 fn much_noise(coding: &Coding, sizes: &crate::solve::AtomSizes) -> Option<String> {
-    let fresh = Coding { kept_errors: Vec::new(), ..coding.clone() };
+    // As coarsely as it is likely to have been made: growth begins with a finer rate.
+    let fresh = Coding { kept_errors: Vec::new(), kept_rate: coarser(coding.kept_rate), ..coding.clone() };
     let (found, fresh): (f64, f64) = (coding.kept_errors.iter().sum(), fresh.kept_errors(sizes).iter().sum());
     (fresh > 0.0 && found > MUCH_NOISE * fresh).then(|| {
         format!(

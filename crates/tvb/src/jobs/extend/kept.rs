@@ -90,6 +90,11 @@ fn finer(rate: Rate) -> Rate {
     Rate::ALL.into_iter().find(|finer| finer.distortion() <= enough).unwrap_or(finest)
 }
 
+/// The coarsest rate that goes on at this one when its basis begins to grow; this one where none does.
+pub(super) fn coarser(rate: Rate) -> Rate {
+    Rate::ALL.into_iter().find(|coarse| finer(*coarse) == rate).unwrap_or(rate)
+}
+
 fn lost(basis: &Basis, text: &str) -> Error {
     Error::rejected(format!(
         "{}: the kept edit {}: what its weights are cannot be told any more",
