@@ -6,6 +6,7 @@ mod checkpoint;
 mod choice;
 mod coded;
 mod device_faults;
+mod extend_coded;
 mod extend_gram;
 mod extend_mixtures;
 mod factors;
