@@ -192,6 +192,8 @@ fn odd_blocks_are_coded_too() {
             }
             let back = all_decoded(&code, &made, &found).swap_remove(0);
             if energy == 0.0 {
+                // A device does not say what its codes lose.
+                let expected = Codes { lost: Vec::new(), ..expected };
                 assert_eq!(found, expected, "{name}, {rate:?}");
                 continue;
             }
