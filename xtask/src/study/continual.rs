@@ -293,7 +293,7 @@ pub(super) fn markdown(found: &Growth) -> String {
         }
         text.push('\n');
     }
-    text.push_str("\nEstimated inner products at the end of the chains, against those of the originals (bytes, times and figures of every step: `target/study/figures.json`):\n\n| | pairs | error over its standard error: rms | largest | error of a cosine: rms | largest |\n|---|--:|--:|--:|--:|--:|");
+    text.push_str("\nEstimated inner products at the end of the chains, against those of the originals (the study prints where it leaves the figures of every step):\n\n| | pairs | error over its standard error: rms | largest | error of a cosine: rms | largest |\n|---|--:|--:|--:|--:|--:|");
     for one in &found.checked {
         // Mixtures are off to one side, by what their atoms do not span: there is no standard error.
         let shown = |value: f64| if value > 0.0 { format!("{value:.2}") } else { "–".to_owned() };
