@@ -9,7 +9,6 @@ mod bar;
 mod chart;
 mod compressed;
 mod found;
-mod results;
 mod rows;
 pub(crate) mod side_by_side;
 pub(crate) mod stored;
@@ -22,10 +21,15 @@ use self::side_by_side::side_by_side;
 use self::stored::Stored;
 use self::tables::Scenario;
 use self::zoo::{Zoo, said};
+use crate::page::{Page, write_picture};
 use crate::process::{Result, cargo, root, run as run_command, target};
 use crate::zoo::CHECKPOINTS;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+
+/// The tables of the last full demo.
+pub(crate) const PAGE: Page = Page { path: "docs/results.md", command: "cargo xtask demo" };
+const CHART: &str = "docs/accuracy-over-bytes.svg";
 
 /// Points by which an edit straight from a basis may differ from the same edit of the recovered tasks: rounding may move
 /// an image across a border.
@@ -64,7 +68,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     // The numbers that are published are those of the binaries that are.
     if !args.quick && !args.dev {
         let chart = done.last().map(|scenario| chart::svg(scenario.n_tasks, &scenario.rows));
-        println!("written to {} and {}", results::write(&text)?, results::write_chart(&chart.unwrap_or_default())?);
+        PAGE.write(&text)?;
+        write_picture(CHART, &chart.unwrap_or_default())?;
+        println!("written to {} and {CHART}", PAGE.path);
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ mod drivers;
 mod fuzz;
 mod interop;
 mod isa;
+mod page;
 mod process;
 mod python;
 mod release;

@@ -9,14 +9,17 @@
 mod continual;
 mod few_shot;
 mod lines;
-mod page;
 mod shared;
 
 use self::shared::{Study, make_folder};
 use crate::demo::build;
 use crate::demo::zoo::Zoo;
+use crate::page::{Page, write_picture};
 use crate::process::{Result, root};
 use std::time::Instant;
+
+/// The tables of the last full study.
+pub(crate) const PAGE: Page = Page { path: "docs/growing-results.md", command: "cargo xtask study" };
 
 /// Fit coefficients for tasks that no basis has seen, and let tasks arrive one at a time; print what that reaches
 #[derive(Debug, clap::Args)]
@@ -56,11 +59,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     println!("all figures: target/study/figures.json");
     // The numbers that are published are those of the binaries that are.
     if !args.quick && !args.dev {
-        page::write(&text)?;
-        page::write_chart("few-shot.svg", &few_shot::chart(&few))?;
-        page::write_chart("arrivals-recovered.svg", &continual::chart_recovered(&growth))?;
-        page::write_chart("arrivals-added.svg", &continual::chart_added(&growth))?;
-        println!("written to {}, with its charts", page::PAGE);
+        PAGE.write(&text)?;
+        write_picture("docs/few-shot.svg", &few_shot::chart(&few))?;
+        write_picture("docs/arrivals-recovered.svg", &continual::chart_recovered(&growth))?;
+        write_picture("docs/arrivals-added.svg", &continual::chart_added(&growth))?;
+        println!("written to {}, with its charts", PAGE.path);
     }
     Ok(())
 }

@@ -83,6 +83,19 @@ impl InputArgs {
 }
 
 impl SelectionArgs {
+    /// The tensors that a basis has, for checkpoints that are matched against it.
+    pub(crate) fn of_basis(basis: &Basis, rename: &[String], key: Option<&str>) -> SelectionArgs {
+        let manifest = &basis.manifest;
+        SelectionArgs {
+            rename: rename.to_vec(),
+            key: key.map(str::to_owned),
+            vocab: if manifest.fit.common_rows.is_empty() { VocabName::Whole } else { VocabName::Common },
+            // Of what the basis left out it does not matter what a task has.
+            skip_mismatched: !manifest.skipped.is_empty(),
+            ..SelectionArgs::default()
+        }
+    }
+
     /// Opens `base` and every source and matches them.
     pub(crate) fn plan(&self, base: &Path, sources: Vec<TaskSource>, context: &Context) -> Result<Plan> {
         let (selection, base, budget) = (self.clone(), base.to_owned(), context.budget.clone());

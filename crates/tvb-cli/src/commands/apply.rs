@@ -2,7 +2,7 @@
 
 use crate::args::Context;
 use crate::commands::compress::DtypeName;
-use crate::commands::edit::{EditArgs, Opened, own_head, run, split};
+use crate::commands::edit::{EditArgs, Opened, own_head, run, split, written};
 use crate::inputs::left_out_json;
 use crate::output::Answer;
 use serde_json::{Value, json};
@@ -10,11 +10,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tvb::checkpoint::{Existing, Inputs};
-use tvb::cost::Choice;
 use tvb::jobs::edit::{Combination, CombinationJob, EditOutput, Over, edit_work};
 use tvb::shown::{path_json, shown_path};
 use tvb::solve::Rule;
-use tvb::{Error, Result, arithmetic, units};
+use tvb::{Error, Result, arithmetic};
 
 /// Apply a linear expression in task names, such as 'a + 0.5*b - c'
 #[derive(Clone, Debug, clap::Args)]
@@ -63,7 +62,7 @@ fn apply_coefficients(words: &[OsString], path: &Path, args: &EditArgs, context:
     let mut text =
         "how close this is to the same edit from the originals is not predicted for weights over atoms or by blocks\n"
             .to_owned();
-    let mut json = json!({
+    let json = json!({
         "output": path_json(target), "coefficients": path_json(path), "scale": args.scale, "predicted": Value::Null,
         "left_out": left_out_json(from.left_out()), "dry_run": args.dry_run,
     });
@@ -92,15 +91,5 @@ fn apply_coefficients(words: &[OsString], path: &Path, args: &EditArgs, context:
     let job = CombinationJob { source, combination, scale, base: base.as_ref(), output: &output };
     let clipped = job.write_formed(edits, &runtime, &context.progress)?;
     let elapsed = started.elapsed();
-    text.push_str(&format!(
-        "{}: written in {} on {}\n",
-        shown_path(target),
-        units::duration(elapsed),
-        runtime.device_name()
-    ));
-    Answer::add(&mut json, "clipped", json!(clipped));
-    Answer::add(&mut json, "seconds", elapsed.as_secs_f64());
-    Answer::add(&mut json, "device", runtime.device_name());
-    Answer::add(&mut json, "device_choice", runtime.choice.as_ref().map(Choice::to_json));
-    Ok(Answer::new(text, json))
+    Ok(written((text, json), target, &clipped, elapsed, &runtime))
 }

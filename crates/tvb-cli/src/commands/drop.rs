@@ -2,7 +2,7 @@
 
 use crate::args::Context;
 use crate::commands::edit::open_basis;
-use crate::inputs::{SelectionArgs, VocabName, parse_tasks};
+use crate::inputs::{SelectionArgs, parse_tasks};
 use crate::output::{Align, Answer, Table};
 use serde_json::json;
 use std::ffi::OsString;
@@ -51,15 +51,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Answer> {
     let plan = match &args.base {
         None => None,
         Some(base) => {
-            let vocab = if basis.manifest.fit.common_rows.is_empty() { VocabName::Whole } else { VocabName::Common };
-            let selection = SelectionArgs {
-                rename: args.rename.clone(),
-                key: args.key.clone(),
-                vocab,
-                // Of what the basis left out it does not matter what a task has.
-                skip_mismatched: !basis.manifest.skipped.is_empty(),
-                ..SelectionArgs::default()
-            };
+            let selection = SelectionArgs::of_basis(&basis, &args.rename, args.key.as_deref());
             Some(selection.plan_quietly(base, parse_tasks(&originals, context)?, context)?)
         }
     };

@@ -12,7 +12,7 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tvb::basis::{Basis, part_file};
 use tvb::checkpoint::{Checkpoint, Existing, OpenOptions};
 use tvb::columns::plan::{LeftOut, Plan};
@@ -20,6 +20,8 @@ use tvb::columns::tasks::TaskSource;
 use tvb::cost::{Choice, Work};
 use tvb::jobs::card::check_model_id;
 use tvb::jobs::edit::{Edit, EditJob, EditOutput, OwnHead, Source, edit_work, patch_work, write_adapter, write_patch};
+use tvb::ops::range::Clipped;
+use tvb::pass::Runtime;
 use tvb::shown::{path_json, shown_path};
 use tvb::solve::{Fidelity, Rule};
 use tvb::{Error, Rate, Result, arithmetic, units};
@@ -427,6 +429,17 @@ pub(crate) fn run(
     let clipped = job.write(&runtime, &context.progress)?;
     let elapsed = started.elapsed();
     text.push_str(&head_words);
+    Ok(written((text, json), target, &clipped, elapsed, &runtime))
+}
+
+/// The answer of an edit that was written to `target`.
+pub(crate) fn written(
+    (mut text, mut json): (String, Value),
+    target: &Path,
+    clipped: &Clipped,
+    elapsed: Duration,
+    runtime: &Runtime,
+) -> Answer {
     text.push_str(&format!(
         "{}: written in {} on {}\n",
         shown_path(target),
@@ -437,7 +450,7 @@ pub(crate) fn run(
     Answer::add(&mut json, "seconds", elapsed.as_secs_f64());
     Answer::add(&mut json, "device", runtime.device_name());
     Answer::add(&mut json, "device_choice", runtime.choice.as_ref().map(Choice::to_json));
-    Ok(Answer::new(text, json))
+    Answer::new(text, json)
 }
 
 /// The part of the edit's squared norm that rounding the atoms to their stored type adds; `None` where they are coded.

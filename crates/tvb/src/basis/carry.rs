@@ -5,7 +5,6 @@ use super::open::Basis;
 use crate::checkpoint::{Existing, Inputs, Leftover, StagedOutput, resolve_inside};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// Where new files are written before they get their names.
@@ -50,20 +49,35 @@ impl<'a> Changing<'a> {
         self.staged.target().to_owned()
     }
 
-    /// Brings a file of the old basis under `name`, its bytes as they are. In place it is the same file under another name, so that
+    /// Brings a file of the old basis, its bytes as they are. In place it is the same file under another name, so that
     /// nothing is written; beside it a copy, since either basis may go.
     ///
     /// # Errors
     /// Rejected: a link that leads out of the folder. Failed: the system cannot copy. Interrupted.
-    pub(crate) fn carry(&self, file: &str, name: &str, progress: &dyn Progress) -> Result<()> {
+    pub(crate) fn carry(&self, file: &str, progress: &dyn Progress) -> Result<()> {
         progress.check()?;
         let from = resolve_inside(&self.basis.folder, file)?;
-        let to = self.staged.path().join(name);
+        let to = self.staged.path().join(file);
         if self.in_place && std::fs::hard_link(&from, &to).is_ok() {
             return Ok(());
         }
         // Where the file system can, it shares the blocks.
         std::fs::copy(&from, &to).map(drop).map_err(|error| Error::io("copying to", &to, &error))
+    }
+
+    /// Brings every file of an atom.
+    ///
+    /// # Errors
+    /// As [`carry`](Self::carry).
+    pub(crate) fn carry_atom(&self, atom: &AtomRecord, progress: &dyn Progress) -> Result<()> {
+        std::iter::once(&atom.file).chain(&atom.shards).try_for_each(|file| self.carry(file, progress))
+    }
+
+    /// Stems of atoms' files that no file of the old basis begins with: a copy that is half old and half new must not look whole.
+    pub(crate) fn free_stems(&self) -> impl Iterator<Item = String> {
+        let used: Vec<&str> = self.basis.manifest.file_names().collect();
+        let stems = (0_usize..).map(|number| format!("atom-{number:02}"));
+        stems.filter(move |stem| !used.iter().any(|name| name.starts_with(stem.as_str())))
     }
 
     /// A folder in the new one for files that have no names yet; see [`adopt`](Self::adopt).
@@ -76,18 +90,15 @@ impl<'a> Changing<'a> {
         Ok(folder)
     }
 
-    /// Gives new files, written to `folder` in the new one, names that no file of the old basis has: a copy that is half old and half new
-    /// must not look whole. Answers their records under these names.
+    /// Gives new files, written to `folder` in the new one, names that no file of the old basis has, and answers their records
+    /// under these.
     ///
     /// # Errors
     /// Failed: the system cannot rename.
     pub(crate) fn adopt(&self, folder: &Path, records: Vec<AtomRecord>) -> Result<Vec<AtomRecord>> {
-        let used: HashSet<&str> = self.basis.manifest.file_names().collect();
-        let names = (0_usize..).map(|number| format!("atom-{number:02}.safetensors"));
-        let mut free = names.filter(|name| !used.contains(name.as_str()));
         let mut adopted = Vec::with_capacity(records.len());
-        for record in records {
-            let name = free.next().unwrap_or_default();
+        for (record, stem) in records.into_iter().zip(self.free_stems()) {
+            let name = format!("{stem}.safetensors");
             let to = self.path().join(&name);
             std::fs::rename(folder.join(&record.file), &to).map_err(|error| Error::io("renaming to", &to, &error))?;
             adopted.push(AtomRecord { file: name, ..record });

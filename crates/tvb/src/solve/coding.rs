@@ -32,7 +32,7 @@ use crate::matrix::Matrix;
 use tvb_kernels::Rate;
 
 /// Mean square of bf16's relative rounding error: 2^-18/3 for mantissas of 1, less for larger ones.
-const BF16_NOISE: f64 = 6.9e-7;
+pub(crate) const BF16_NOISE: f64 = 6.9e-7;
 /// A direction whose rest is below this part of its length is one of those before it.
 const DEPENDENT: f64 = 1e-9;
 

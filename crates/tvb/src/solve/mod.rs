@@ -77,6 +77,7 @@ pub use assess_coded::{Parts, coded_edit_fidelity};
 pub use checks::{check_atoms, check_options};
 pub use choose::{MaxError, atoms_for_error};
 pub use cmaes::{CmaEs, DIMENSIONS_MAX};
+pub(crate) use coding::BF16_NOISE;
 pub use coding::{AtomSizes, Coding};
 pub use coefficients::{Coefficients, Generated, Rule};
 pub use cut::{Cut, Cuttable};

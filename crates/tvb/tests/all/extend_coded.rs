@@ -75,6 +75,11 @@ fn newcomers_are_coded_as_a_basis_of_all_codes_them_whatever_the_formats() {
     let basis = made(&paths, 3, &top.path().join("basis"));
     let one = extend(&basis, &plan(&paths, 3..4), &ExtendOptions::default(), &runtime(), &Silent).expect("extended");
     let both = extend(&one.basis, &plan(&paths, 4..6), &ExtendOptions::default(), &runtime(), &Silent).expect("again");
+    // The same again, to the last byte.
+    let twice = made(&paths, 3, &top.path().join("twice"));
+    let twice = extend(&twice, &plan(&paths, 3..4), &ExtendOptions::default(), &runtime(), &Silent).expect("extended");
+    extend(&twice.basis, &plan(&paths, 4..6), &ExtendOptions::default(), &runtime(), &Silent).expect("again");
+    assert_eq!(contents(&top.path().join("twice")), contents(&top.path().join("basis")));
     let fresh = made(&paths, 6, &top.path().join("fresh"));
     assert_eq!(own_columns(&both.basis), own_columns(&fresh));
     let records = |basis: &Basis| -> Vec<_> {

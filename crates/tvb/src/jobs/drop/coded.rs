@@ -5,25 +5,22 @@ use super::options::{DropOptions, Dropped, Promise};
 use super::plain::triangles_of;
 use super::stays::Stays;
 use crate::arithmetic::expression;
-use crate::basis::atoms::{CodeFiles, ColumnRates};
+use crate::basis::Basis;
 use crate::basis::carry::Changing;
 use crate::basis::history::Happened;
 use crate::basis::manifest::{AtomRecord, Fidelity, TaskRecord};
 use crate::basis::regrown::Regrown;
-use crate::basis::{Basis, check_read};
 use crate::checkpoint::Inputs;
 use crate::columns::plan::Plan;
-use crate::digest::{Digest, TableOfDigests, fingerprint};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::jobs::compress::check_room;
-use crate::jobs::extend::{Newcomers, frozen_digests};
+use crate::jobs::extend::{Newcomers, Recoded, Recoding};
 use crate::matrix::Matrix;
-use crate::ops::code::{Growing, Measured, grow};
+use crate::ops::code::Measured;
 use crate::pass::Runtime;
 use crate::progress::Progress;
 use crate::shown::{shown, shown_path};
 use crate::solve::{AtomSizes, Coding, Gram, Parts, Rule, Solved, as_they_are, assess, coded_edit_fidelity};
-use std::collections::HashMap;
 use tvb_kernels::Dtype;
 
 pub(super) fn drop_coded(
@@ -60,7 +57,7 @@ pub(super) fn drop_coded(
     let mut atoms: Vec<AtomRecord> = Vec::new();
     for &task in &stays.left {
         let record = basis.manifest.atoms.get(task).ok_or_else(|| Error::failed("a task without a column"))?;
-        changing.carry(&record.file, &record.file, progress)?;
+        changing.carry_atom(record, progress)?;
         atoms.push(record.clone());
     }
     let remade = match originals {
@@ -77,7 +74,7 @@ pub(super) fn drop_coded(
         }
         None => {
             for record in &basis.manifest.atoms[basis.n_atoms()..] {
-                changing.carry(&record.file, &record.file, progress)?;
+                changing.carry_atom(record, progress)?;
                 atoms.push(record.clone());
             }
             before.without(&old_sizes, &stays.left)
@@ -243,55 +240,28 @@ impl<'a> Remaking<'a> {
         runtime: &Runtime,
         progress: &dyn Progress,
     ) -> Result<(Coding, Vec<AtomRecord>)> {
-        let Remaking { basis, before, originals, .. } = &self;
-        let atoms = basis.coded_atoms(0..basis.manifest.atoms.len())?;
-        let stored: Vec<_> = atoms.tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
-        let n_kept = self.coding.n_kept();
-        let rates = ColumnRates { rate: before.rate, n_own: 0, kept_rate: self.coding.kept_rate, n_kept };
-        check_room(&changing.target(), CodeFiles::n_bytes(rates, &stored)?)?;
-        let folder = changing.room()?;
-        let files = CodeFiles::create_settled(&folder, rates, &stored, |_| true)?;
-        let number: HashMap<&str, usize> =
-            stored.iter().enumerate().map(|(at, (name, _))| (name.as_str(), at)).collect();
-        let mut write = |column: usize, tensor: &str, first_row: usize, pieces: &[&[u8]]| {
-            let tensor = number.get(tensor).ok_or_else(|| Error::failed("codes of a tensor that is not stored"))?;
-            files.write_rows(column, *tensor, first_row, &pieces.concat())
-        };
-        progress.begin("drop", self.plan.read_bytes().saturating_add(basis.manifest.stored_bytes()));
-        let frozen = frozen_digests(&originals.base, &originals.tasks, &basis.manifest.frozen, runtime, progress)?;
-        let growing = Growing {
-            atoms: &atoms,
-            rate: before.rate,
-            kept_rate: self.coding.kept_rate,
+        let recoding = Recoding {
+            basis: self.basis,
+            columns: &self.originals,
+            coding: &self.coding,
             carried: &self.carried,
             kept: &self.kept,
             own: Some(&self.own),
+            force: self.force,
         };
-        let mut grown = grow(&originals.base, &originals.tasks, growing, &mut write, runtime, progress)?;
-        progress.finish();
-        grown.read.base.extend(frozen[0].iter().map(|(name, digest)| (name.clone(), *digest)));
-        check_read(&grown.read, basis, (!self.force).then_some(&originals.base))?;
-        self.check_originals(&grown.newcomers, &frozen[1..])?;
-        let written: Vec<Digest> = stored.iter().flat_map(|(name, _)| grown.written[name].clone()).collect();
-        let digests = TableOfDigests { n_columns: n_kept, digests: written };
-        let records = files.finish(&stored, &digests, progress)?;
-        let records = changing.adopt(&folder, records)?;
-        let lost: Vec<f64> =
-            (0..n_kept).map(|k| grown.sums.values().map(|sums| sums.lost(self.own.len() + k)).sum()).collect();
-        let kept_errors = before.carried_errors(sizes, &self.carried, &lost);
-        Ok((Coding { kept_errors, ..self.coding.clone() }, records))
+        let n_bytes = self.plan.read_bytes().saturating_add(self.basis.manifest.stored_bytes());
+        let Recoded { fingerprints, records, lost, .. } =
+            recoding.run(changing, ("drop", n_bytes), runtime, progress)?;
+        self.check_originals(&fingerprints)?;
+        let kept_errors = self.before.carried_errors(sizes, &self.carried, &lost);
+        Ok((Coding { kept_errors, ..self.coding }, records))
     }
 
     /// Whether the originals are those that the basis was made from.
-    fn check_originals(&self, read: &[HashMap<String, Digest>], frozen: &[HashMap<String, Digest>]) -> Result<()> {
-        for (((task, moved), frozen), &own) in self.originals.tasks.iter().zip(read).zip(frozen).zip(&self.own) {
-            let parts = moved.iter().chain(frozen).filter_map(|(name, digest)| {
-                let tensor = task.checkpoint.get(name)?;
-                Some((name.as_str(), tensor.dtype, tensor.shape.as_slice(), *digest))
-            });
-            let found = fingerprint(parts);
+    fn check_originals(&self, fingerprints: &[Digest]) -> Result<()> {
+        for ((task, found), &own) in self.originals.tasks.iter().zip(fingerprints).zip(&self.own) {
             let record = &self.basis.manifest.tasks[own];
-            if let Some(expected) = record.fingerprint.filter(|expected| *expected != found) {
+            if let Some(expected) = record.fingerprint.filter(|expected| expected != found) {
                 return Err(Error::rejected(format!(
                     "{}: the original of task {} expected, another checkpoint found: fingerprint {expected} expected, {found} found",
                     shown_path(task.checkpoint.path()),

@@ -8,7 +8,7 @@ use crate::basis::carry::Changing;
 use crate::basis::history::Happened;
 use crate::basis::manifest::{AtomRecord, Fidelity, TaskRecord};
 use crate::basis::regrown::Regrown;
-use crate::checkpoint::{Dtype, Inputs};
+use crate::checkpoint::Inputs;
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
 use crate::progress::Progress;
@@ -42,13 +42,11 @@ pub(super) fn drop_plain(
         if of_single_tasks && !stays.left.contains(&number) {
             continue;
         }
-        for file in std::iter::once(&record.file).chain(&record.shards) {
-            changing.carry(file, file, progress)?;
-        }
+        changing.carry_atom(record, progress)?;
         atoms.push(record.clone());
     }
     if let Some(shared) = manifest.shared() {
-        changing.carry(&shared.file, &shared.file, progress)?;
+        changing.carry(&shared.file, progress)?;
     }
     let (coefficients, assessment, recovered) = left(basis, stays, &whole, &solved, of_single_tasks)?;
     let gram = whole.subset(&stays.left)?;
@@ -93,7 +91,6 @@ pub(super) fn drop_plain(
         recovered: recovered.as_ref(),
         dtype,
     };
-    debug_assert!(manifest.atoms.iter().all(|atom| atom.dtype != Dtype::U8), "coded atoms are dropped elsewhere");
     let now = regrown.describe(changing.path(), (Happened::Dropped, stays.names.clone()), notes.clone())?;
     now.write(changing.path())?;
     let target = changing.target();

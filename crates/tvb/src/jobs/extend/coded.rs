@@ -2,25 +2,22 @@
 //! anew from what they decode to.
 
 use super::estimates::{AllGrams, is_raw_slot};
-use super::frozen::frozen_digests;
 use super::kept::{Kept, coarser};
 use super::newcomers::Newcomers;
 use super::options::{ExtendOptions, Extended};
-use crate::basis::atoms::{CodeFiles, ColumnRates};
+use super::recode::{Recoded, Recoding};
+use crate::basis::Basis;
 use crate::basis::carry::Changing;
 use crate::basis::history::Happened;
 use crate::basis::manifest::{AtomRecord, Manifest, TaskRecord};
 use crate::basis::regrown::Regrown;
-use crate::basis::{Basis, check_read};
 use crate::columns::plan::Plan;
-use crate::digest::{Digest, TableOfDigests, fingerprint};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::jobs::compress::check_room;
-use crate::ops::code::{Growing, Grown, Measured, grow};
+use crate::ops::code::{GrownSums, Measured};
 use crate::pass::Runtime;
 use crate::progress::Progress;
-use crate::solve::{Assessment, Coding, Gram, Parts, Solved, as_they_are, assess};
-use std::collections::HashMap;
+use crate::solve::{Assessment, AtomSizes, Coding, Gram, Parts, Solved, as_they_are, assess};
 use std::path::Path;
 use tvb_kernels::Dtype;
 
@@ -39,58 +36,29 @@ pub(super) fn extend_coded(
     let before = basis.coding().ok_or_else(|| Error::failed("coded atoms without their coding"))?;
     let n_new = newcomers.tasks.len();
     let kept = Kept::of(basis, &before, n_new, options.weight, options.keep_bits)?;
-    let atoms = basis.coded_atoms(0..basis.manifest.atoms.len())?;
-    let inputs = plan.inputs().with(&options.protected);
-    let changing = Changing::new(basis, options.output.as_deref(), options.existing, &inputs)?;
-
-    let stored: Vec<_> = atoms.tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
-    let rates =
-        ColumnRates { rate: before.rate, n_own: n_new, kept_rate: kept.coding.kept_rate, n_kept: kept.coding.n_kept() };
-    check_room(&changing.target(), CodeFiles::n_bytes(rates, &stored)?)?;
-    let folder = changing.room()?;
-    let files = CodeFiles::create_settled(&folder, rates, &stored, |_| true)?;
-    let number: HashMap<&str, usize> = stored.iter().enumerate().map(|(at, (name, _))| (name.as_str(), at)).collect();
-    let mut write = |column: usize, tensor: &str, first_row: usize, pieces: &[&[u8]]| {
-        let tensor = number.get(tensor).ok_or_else(|| Error::failed("codes of a tensor that is not stored"))?;
-        match pieces {
-            [bytes] => files.write_rows(column, *tensor, first_row, bytes),
-            pieces => files.write_rows(column, *tensor, first_row, &pieces.concat()),
-        }
-    };
-
-    let base = &newcomers.base;
-    progress.begin("extend", plan.read_bytes().saturating_add(basis.manifest.stored_bytes()));
-    let frozen = frozen_digests(base, &newcomers.tasks, &basis.manifest.frozen, runtime, progress)?;
-    let of_newcomers = kept.of_newcomers(n_new);
-    let growing = Growing {
-        atoms: &atoms,
-        rate: before.rate,
-        kept_rate: kept.coding.kept_rate,
+    let changing = Changing::new(basis, options.output.as_deref(), options.existing, &options.inputs(plan))?;
+    let recoding = Recoding {
+        basis,
+        columns: newcomers,
+        coding: &kept.coding,
         carried: &kept.carried,
-        kept: &of_newcomers,
+        kept: &kept.of_newcomers(n_new),
         own: None,
+        force: options.force,
     };
-    let mut grown = grow(base, &newcomers.tasks, growing, &mut write, runtime, progress)?;
-    progress.finish();
-    grown.read.base.extend(frozen[0].iter().map(|(name, digest)| (name.clone(), *digest)));
-    check_read(&grown.read, basis, (!options.force).then_some(base))?;
-
-    let written: Vec<Digest> = stored.iter().flat_map(|(name, _)| grown.written[name].clone()).collect();
-    let digests = TableOfDigests { n_columns: rates.n_columns(), digests: written };
-    let new_records = files.finish(&stored, &digests, progress)?;
-    let written_bytes = new_records.iter().map(|record| record.bytes).sum();
+    let read_bytes = plan.read_bytes().saturating_add(basis.manifest.stored_bytes());
+    let mut recoded = recoding.run(&changing, ("extend", read_bytes), runtime, progress)?;
+    let written_bytes = recoded.records.iter().map(|record| record.bytes).sum();
     let own = &basis.manifest.atoms[..basis.n_atoms()];
-    own.iter().try_for_each(|record| changing.carry(&record.file, &record.file, progress))?;
-    let mut new = changing.adopt(&folder, new_records)?;
-    let shared = new.split_off(n_new);
-    let records = own.iter().cloned().chain(new).chain(shared).collect();
+    own.iter().try_for_each(|record| changing.carry_atom(record, progress))?;
+    let shared = recoded.records.split_off(n_new);
+    let records = own.iter().cloned().chain(std::mem::take(&mut recoded.records)).chain(shared).collect();
 
-    let described = Describing { basis, newcomers, frozen: &frozen, grown: &grown, before: &before, kept: &kept };
+    let described = Describing { basis, newcomers, recoded: &recoded, before: &before, kept: &kept };
     let (manifest, notes) = described.describe(records, options, changing.path())?;
     manifest.write(changing.path())?;
     let target = changing.target();
     changing.commit()?;
-    let read_bytes = plan.read_bytes().saturating_add(basis.manifest.stored_bytes());
     Ok(Extended { basis: Basis::open_within(&target, basis.budget())?, n_new, read_bytes, written_bytes, notes })
 }
 
@@ -98,8 +66,7 @@ pub(super) fn extend_coded(
 struct Describing<'a> {
     basis: &'a Basis,
     newcomers: &'a Newcomers,
-    frozen: &'a [HashMap<String, Digest>],
-    grown: &'a Grown,
+    recoded: &'a Recoded,
     before: &'a Coding,
     kept: &'a Kept,
 }
@@ -112,21 +79,21 @@ impl Describing<'_> {
         options: &ExtendOptions,
         folder: &Path,
     ) -> Result<(Manifest, Vec<String>)> {
-        let Describing { basis, grown, before, kept, .. } = *self;
+        let Describing { basis, recoded: Recoded { grown, lost, .. }, before, kept, .. } = *self;
         let n_new = self.newcomers.tasks.len();
         let n_old = basis.n_tasks();
         let old_parts = basis.parts().ok_or_else(|| Error::rejected("a basis that knows its Gram matrix expected"))?;
         let old_sizes = old_parts.sizes(&as_they_are(n_old));
         let old_errors = before.kept_errors(&old_sizes);
-        let names = self.fingerprints();
+        let fingerprints = &self.recoded.fingerprints;
+        let names = self.newcomers.tasks.iter().map(|task| task.name.clone());
+        let names: Vec<(String, Digest)> = names.zip(fingerprints.iter().copied()).collect();
         let all = match &options.gram {
             Some(path) => AllGrams::of_file(basis, path, &names)?,
             None => AllGrams::estimated(basis, (before, &old_errors), grown, n_new)?,
         };
-        let n_kept = kept.coding.n_kept();
-        let lost: Vec<f64> = (0..n_kept).map(|k| grown.sums.values().map(|sums| sums.lost(n_new + k)).sum()).collect();
         let coding =
-            Coding { kept_errors: before.carried_errors(&old_sizes, &kept.carried, &lost), ..kept.coding.clone() };
+            Coding { kept_errors: before.carried_errors(&old_sizes, &kept.carried, lost), ..kept.coding.clone() };
         let n_tasks = n_old + n_new;
         let n_slots = all.triangles.len() / tvb_kernels::triangle_len(n_tasks);
         let is_raw = is_raw_slot(basis, n_slots);
@@ -158,20 +125,6 @@ impl Describing<'_> {
         Ok((manifest, notes))
     }
 
-    /// Name and fingerprint of each newcomer.
-    fn fingerprints(&self) -> Vec<(String, Digest)> {
-        let tasks = self.newcomers.tasks.iter().zip(&self.grown.newcomers).zip(&self.frozen[1..]);
-        tasks
-            .map(|((task, moved), frozen)| {
-                let parts = moved.iter().chain(frozen).filter_map(|(name, digest)| {
-                    let tensor = task.checkpoint.get(name)?;
-                    Some((name.as_str(), tensor.dtype, tensor.shape.as_slice(), *digest))
-                });
-                (task.name.clone(), fingerprint(parts))
-            })
-            .collect()
-    }
-
     /// The records of all tasks: old ones as they are to be expected now, new ones as measured.
     fn tasks(&self, assessment: &Assessment, names: &[(String, Digest)]) -> Vec<TaskRecord> {
         let shifts = self.shifts();
@@ -189,7 +142,7 @@ impl Describing<'_> {
         let n_old = self.basis.n_tasks();
         let new = self.newcomers.tasks.iter().zip(names).enumerate().map(|(new, (task, (name, fingerprint)))| {
             let t = n_old + new;
-            let found = self.grown.measured[new].gain_and_noise();
+            let found = self.recoded.grown.measured[new].gain_and_noise();
             let (gain, noise) = found.unwrap_or((assessment.gains[t], assessment.noises[t]));
             let measured = TaskRecord {
                 name: name.clone(),
@@ -211,9 +164,9 @@ impl Describing<'_> {
     /// \[T\]: the most that what an old task comes back as has moved: by R and Q' in place of Q in what the shared columns decode to, by
     /// what newcomers put into them, and by what their new codes lose.
     fn shifts(&self) -> Vec<f64> {
-        let Describing { basis, grown, before, kept, .. } = *self;
+        let Describing { basis, recoded: Recoded { grown, .. }, before, kept, .. } = *self;
         let (n_old, n_new) = (basis.n_tasks(), self.newcomers.tasks.len());
-        let total = |of: &dyn Fn(&crate::ops::code::GrownSums) -> f64| grown.sums.values().map(of).sum::<f64>();
+        let total = |of: &dyn Fn(&GrownSums) -> f64| grown.sums.values().map(of).sum::<f64>();
         let lengths: Vec<f64> = (0..before.n_kept()).map(|k| total(&|sums| sums.decoded(n_old + k)).sqrt()).collect();
         let now = &kept.coding.kept;
         let put_in: Vec<f64> = (0..now.n_columns())
@@ -234,7 +187,7 @@ impl Describing<'_> {
 }
 
 /// Says so where the kept edits have much more noise than they would have in a basis made in one go.
-fn much_noise(coding: &Coding, sizes: &crate::solve::AtomSizes) -> Option<String> {
+fn much_noise(coding: &Coding, sizes: &AtomSizes) -> Option<String> {
     // As coarsely as it is likely to have been made: growth begins with a finer rate.
     let fresh = Coding { kept_errors: Vec::new(), kept_rate: coarser(coding.kept_rate), ..coding.clone() };
     let (found, fresh): (f64, f64) = (coding.kept_errors.iter().sum(), fresh.kept_errors(sizes).iter().sum());

@@ -11,12 +11,10 @@ use crate::ops::code::{Grown, GrownSums};
 use crate::ops::gram::PER_TENSOR_BYTES;
 use crate::ops::{Grams, Per};
 use crate::shown::{shown, shown_path};
-use crate::solve::{Coding, Gram};
+use crate::solve::{BF16_NOISE, Coding, Gram};
 use std::path::Path;
 use tvb_kernels::triangle_len;
 
-/// Mean square of bf16's relative rounding error.
-const BF16_NOISE: f64 = 6.9e-7;
 /// A lowest eigenvalue below this part of the trace is more than rounding.
 const INDEFINITE: f64 = 1e-9;
 

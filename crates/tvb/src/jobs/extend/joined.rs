@@ -1,7 +1,7 @@
 //! What is known of all tasks of a basis that was not coded, and what its manifest says of them after an extension.
 
 use super::estimates::AllGrams;
-use super::newcomers::Newcomers;
+use super::newcomers::{Newcomers, fingerprint_of};
 use super::options::ExtendOptions;
 use super::remade::Remade;
 use super::side_by_side::SideBySide;
@@ -10,7 +10,7 @@ use crate::basis::coefficients::GramErrors;
 use crate::basis::history::Happened;
 use crate::basis::manifest::{AtomRecord, Manifest, TaskRecord};
 use crate::basis::regrown::Regrown;
-use crate::digest::{Digest, fingerprint};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
 use crate::ops::gram::PER_TENSOR_BYTES;
@@ -153,11 +153,7 @@ fn fingerprints(
     tasks
         .map(|(new, (task, frozen))| {
             let frozen = frozen.iter().map(|(name, digest)| (name.as_str(), *digest));
-            let parts = beside.of_newcomer(new).chain(frozen).filter_map(|(name, digest)| {
-                let tensor = task.checkpoint.get(name)?;
-                Some((name, tensor.dtype, tensor.shape.as_slice(), digest))
-            });
-            (task.name.clone(), fingerprint(parts))
+            (task.name.clone(), fingerprint_of(task, beside.of_newcomer(new).chain(frozen)))
         })
         .collect()
 }

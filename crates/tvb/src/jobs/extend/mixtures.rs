@@ -43,8 +43,7 @@ pub(super) fn extend_mixtures(
     check(basis, newcomers, options)?;
     let remade = Remade::of(basis, n_new, options.weight, options.n_atoms)?;
     let appends = appends(basis, &remade, n_new)?;
-    let inputs = options.gram.iter().fold(plan.inputs().with(&options.protected), |inputs, path| inputs.and(path));
-    let changing = Changing::new(basis, options.output.as_deref(), options.existing, &inputs)?;
+    let changing = Changing::new(basis, options.output.as_deref(), options.existing, &options.inputs(plan))?;
 
     let reads = Reads::new();
     let frozen = frozen(basis, newcomers, runtime, progress)?;
@@ -185,10 +184,7 @@ impl Writing<'_> {
     /// The newcomers beside the old atoms.
     fn append(&self, n_new: usize) -> Result<(Vec<AtomRecord>, u64)> {
         self.carry()?;
-        let used = self.used();
-        let free = (0_usize..).map(|number| format!("atom-{number:02}"));
-        let is_free = |stem: &String| !used.iter().any(|name| name.starts_with(stem.as_str()));
-        let stems: Vec<String> = free.filter(is_free).take(n_new).collect();
+        let stems: Vec<String> = self.changing.free_stems().take(n_new).collect();
         let (plan, grams) = self.beside.newcomers()?;
         let records = self.project(&plan, &grams, &Matrix::identity(n_new), &stems)?;
         Ok(self.with_old(records))
@@ -230,11 +226,9 @@ impl Writing<'_> {
         sink.finish(&projected.digests, self.progress)
     }
 
-    /// Brings every file of the old atoms.
+    /// Brings the old atoms.
     fn carry(&self) -> Result<()> {
-        let files = self.basis.manifest.atoms.iter().flat_map(|atom| std::iter::once(&atom.file).chain(&atom.shards));
-        let mut files = files;
-        files.try_for_each(|file| self.changing.carry(file, file, self.progress))
+        self.basis.manifest.atoms.iter().try_for_each(|atom| self.changing.carry_atom(atom, self.progress))
     }
 
     /// Names that are taken.

@@ -7,6 +7,7 @@
 //! | `frozen.rs` | whether newcomers move what no task of the basis did |
 //! | `kept.rs` | the shared columns carried on: R and Q |
 //! | `estimates.rs` | the Gram matrix of all tasks, with what is estimated |
+//! | `recode.rs` | new columns of coded tasks, and shared ones made anew: `drop` has it too |
 //! | `coded.rs` | a basis of coded tasks, extended |
 //! | `mixtures.rs`, `side_by_side.rs` | other bases, extended; their atoms and the newcomers in one plan |
 //! | `remade.rs`, `joined.rs` | how such a basis was made; what is known of its tasks, and what its manifest says |
@@ -26,10 +27,11 @@ mod kept;
 mod mixtures;
 mod newcomers;
 mod options;
+mod recode;
 mod remade;
 mod side_by_side;
 
-pub(crate) use frozen::frozen_digests;
 pub use job::extend;
 pub(crate) use newcomers::Newcomers;
 pub use options::{ExtendOptions, Extended};
+pub(crate) use recode::{Recoded, Recoding};

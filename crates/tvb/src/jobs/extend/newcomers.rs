@@ -3,6 +3,7 @@
 use crate::basis::Basis;
 use crate::checkpoint::Checkpoint;
 use crate::columns::plan::{Plan, Task};
+use crate::digest::{Digest, fingerprint};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::shown::{shown, shown_path};
@@ -64,6 +65,14 @@ impl Newcomers {
         check_shapes(basis, &all)?;
         Ok((Newcomers { base, tasks }, note))
     }
+}
+
+/// The fingerprint of a checkpoint, from digests of all tensors that the basis has or knows to be still.
+pub(super) fn fingerprint_of<'a>(task: &Task, digests: impl Iterator<Item = (&'a str, Digest)>) -> Digest {
+    fingerprint(digests.filter_map(|(name, digest)| {
+        let tensor = task.checkpoint.get(name)?;
+        Some((name, tensor.dtype, tensor.shape.as_slice(), digest))
+    }))
 }
 
 /// Whether the base's tensors are as large as the basis has them.

@@ -2,6 +2,7 @@
 
 use crate::basis::Basis;
 use crate::checkpoint::{Existing, Inputs};
+use crate::columns::plan::Plan;
 use std::path::PathBuf;
 use tvb_kernels::Rate;
 
@@ -43,6 +44,12 @@ impl Default for ExtendOptions {
 }
 
 impl ExtendOptions {
+    /// What an output must leave alone beside the basis.
+    pub(super) fn inputs(&self, plan: &Plan) -> Inputs {
+        let gram = self.gram.iter();
+        gram.fold(plan.inputs().with(&self.protected), |inputs, path| inputs.and(path))
+    }
+
     /// Writes the extended basis beside the old one.
     #[must_use]
     pub fn output(self, output: Option<PathBuf>) -> ExtendOptions {

@@ -21,7 +21,7 @@ use crate::pass::{
 };
 use crate::progress::Progress;
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use tvb_kernels::{
     Base, Chunk, ChunkLayout, Code, Codes, CpuEngine, Decode, Dtype, PANEL, Rate, Scratch, n_blocks, triangle_len,
 };
@@ -99,8 +99,8 @@ impl GrownSums {
 /// What came of it.
 #[derive(Clone, Debug, Default)]
 pub struct Grown {
-    /// Of each stored tensor, by name.
-    pub sums: HashMap<String, GrownSums>,
+    /// Of each stored tensor, by name; in order, so that what is added up over them has the same bits every time.
+    pub sums: BTreeMap<String, GrownSums>,
     /// What came out of each newcomer.
     pub measured: Vec<Measured>,
     /// Digests of what was written, of each tensor and new column.
