@@ -66,10 +66,13 @@ impl Combination {
     /// As [`read`](Combination::read).
     pub fn from_json(text: &[u8], path: &Path) -> Result<Combination> {
         let rejected = |what: String| Error::rejected(format!("{}: {what}", shown_path(path)));
-        let other = |error: serde_json::Error| rejected(format!("a file of coefficients expected: {error}"));
+        const MADE_BY: &str =
+            "`tvb fit` and tvb.torch write files of coefficients: coefficients.json in the folder of a fit";
+        let other =
+            |error: serde_json::Error| rejected(format!("a file of coefficients expected: {error}")).hint(MADE_BY);
         let head: Head = serde_json::from_slice(text).map_err(other)?;
         if head.format != FORMAT {
-            return Err(rejected(format!("format {FORMAT:?} expected, {} found", shown(&head.format))));
+            return Err(rejected(format!("format {FORMAT:?} expected, {} found", shown(&head.format))).hint(MADE_BY));
         }
         if head.version != VERSION {
             return Err(

@@ -59,7 +59,9 @@ pub fn metric(metrics: &Metrics, name: &str) -> Result<f64> {
         let error = Error::failed(format!("no metric {name:?} among those printed: {}", names.join(", ")));
         match nearest(name, names) {
             Some(known) => error.hint(format!("did you mean {known:?}?")),
-            None => error.hint("--metric and --control name keys of the JSON object on the evaluator's last line"),
+            None => error.hint(
+                "a metric is a key of the JSON object that the evaluator prints, on its last line or as its answer",
+            ),
         }
     })
 }
