@@ -12,6 +12,7 @@ pub mod edit;
 pub mod apply;
 pub mod in_memory;
 pub mod recover;
+pub mod merge;
 mod values;
 mod matrix_file;
 pub mod method_options;
