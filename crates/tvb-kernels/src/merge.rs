@@ -5,10 +5,9 @@ use crate::chunk::{ChunkLayout, Dtype};
 use crate::error::KernelError;
 use crate::signs::{GOLDEN, mix};
 use crate::work::Work;
-use std::sync::Arc;
 
 /// Merged rows of a chunk whose segments are all of one tensor: out(x) = base·θ0(x) + λ·m(x), where m(x) is formed from the values
-/// τ1(x) … τT(x) of all tasks.
+/// τ1(x) … τT(x) of all tasks. Where one of them is not finite, the output is not a number, whatever the rule would make of it.
 ///
 /// Output: bytes, the chunk's segments in order, tightly packed, each in its output format.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,8 +56,6 @@ pub enum Keep {
         /// The chance to stay, times 2³².
         chance: u32,
     },
-    /// Those whose bit is set: bit x mod 64 of word ⌊x / 64⌋, x counted through the tensor.
-    Mask(Arc<Vec<u64>>),
 }
 
 /// A magnitude that values are compared with, as the bits of a positive f32, and which of the values that equal it stay: those

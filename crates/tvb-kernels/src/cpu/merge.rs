@@ -56,9 +56,11 @@ impl WithSimd for MergeChunk<'_> {
             for range in row_ranges(at, segment.n_rows, block_rows(chunk.layout.n_tasks())) {
                 let n_rows = range.n_rows;
                 let mut block = scratch.block.decode_mut(chunk, range, Columns::Checkpoints);
+                let (merged, faults) = scratch.merged.at_least(4 * n_rows).split_at_mut(3 * n_rows);
+                find_faults(&block, faults);
                 keep(merge, &mut block, first_row(chunk, range), n_rows, &mut scratch.rows);
-                let merged = scratch.merged.at_least(3 * n_rows);
                 reduce(merge, &block, n_rows, merged);
+                merged.iter_mut().zip(&*faults).for_each(|(merged, fault)| *merged += fault);
                 let start = segment_start + range.start * dtype.size();
                 let out = &mut rows[start..start + n_rows * dtype.size()];
                 if dtype == Dtype::F64 || base_dtype == Dtype::F64 {
@@ -80,6 +82,15 @@ impl WithSimd for MergeChunk<'_> {
             }
             segment_start += segment.n_rows * dtype.size();
         }
+    }
+}
+
+/// Zero for each row where all values are finite, else not a number.
+#[inline(always)]
+fn find_faults(block: &DecodedMut<'_>, faults: &mut [f32]) {
+    faults.fill(0.0);
+    for column in block.columns.chunks_exact(block.stride) {
+        faults.iter_mut().zip(column).for_each(|(fault, value)| *fault += value * 0.0);
     }
 }
 
@@ -141,13 +152,6 @@ fn keep_of_task(task: &MergeTask, rows: &mut [f32], first: u64) {
                     let word = random_word(*key, first + at as u64);
                     *row = if word < *chance { *row * factor } else { 0.0 };
                 }
-            }
-        }
-        Keep::Mask(words) => {
-            for (at, row) in rows.iter_mut().enumerate() {
-                let x = first + at as u64;
-                let word = usize::try_from(x / 64).ok().and_then(|at| words.get(at)).copied().unwrap_or(0);
-                *row = if word >> (x % 64) & 1 == 1 { *row * factor } else { 0.0 };
             }
         }
     }
@@ -330,7 +334,6 @@ mod tests {
     use crate::chunk::{ChunkLayout, Segment, Slice};
     use crate::cpu::CpuEngine;
     use crate::signs::Place;
-    use std::sync::Arc;
 
     /// Runs a merge over rows of a base and of tasks, in f32.
     fn run(merge: &Merge, base: &[f32], tasks: &[Vec<f32>], first_row: u64) -> Vec<f32> {
@@ -424,14 +427,25 @@ mod tests {
     }
 
     #[test]
-    fn masks_variances_and_weights_of_the_base() {
-        let words = Arc::new(vec![0b10110]);
-        let masked = Merge { base: 2.0, lambda: 0.5, ..merge(vec![task(Keep::Mask(words))], Consensus::Sum) };
-        let tuned = [2.0f32, 3.0, 5.0, 1.0, 9.0];
-        assert_eq!(run(&masked, &[1.0; 5], &[tuned.to_vec()], 0), [2.0, 3.0, 4.0, 2.0, 6.0]);
+    fn variances_and_weights_of_the_base() {
+        let weighed = Merge { base: 2.0, lambda: 0.5, ..merge(vec![task(Keep::All)], Consensus::Sum) };
+        assert_eq!(run(&weighed, &[1.0; 3], &[vec![2.0, 3.0, 5.0]], 0), [2.5, 3.0, 4.0]);
         // Variances of A and B: 0.0625, 5.0625, 1, 2.25, 0.
         let edge = Some(Edge { bits: 1.0f32.to_bits(), ties: 0..0 });
         let varied = Merge { variance: edge, ..merge(vec![task(Keep::All), task(Keep::All)], Consensus::Sum) };
         assert_eq!(run(&varied, &[0.0; 5], &[A.to_vec(), B.to_vec()], 0), [0.0, 0.5, 0.0, -5.0, 0.0]);
+    }
+
+    /// A rule that would pass over it, or drop it, must not hide it.
+    #[test]
+    fn what_is_not_finite_is_never_dropped() {
+        let none = Keep::Random { key: 1, chance: 0 };
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for keep in [Keep::All, none.clone()] {
+                let work = merge(vec![task(keep), task(Keep::All)], Consensus::Elected { divides: true });
+                let out = run(&work, &[0.0; 3], &[vec![1.0, bad, 1.0], vec![1.0; 3]], 0);
+                assert!(out[0].is_finite() && out[1].is_nan() && out[2].is_finite(), "{out:?}");
+            }
+        }
     }
 }
