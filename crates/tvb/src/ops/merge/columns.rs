@@ -94,6 +94,11 @@ impl MergePart {
         MergePart { plan: self.plan.only(|at| at == index), ..self.clone() }
     }
 
+    /// T.
+    pub fn n_tasks(&self) -> usize {
+        self.n_tasks
+    }
+
     /// Whether a device can merge what is read without the host forming task vectors first.
     pub(super) fn is_as_read(&self) -> bool {
         matches!(self.former, Former::Read)
