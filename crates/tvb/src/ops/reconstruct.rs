@@ -331,7 +331,7 @@ pub fn copy_tensors(
 }
 
 /// Copies a part of the base to every output, converted where it is a float and another type was asked for.
-pub(super) fn copy_part(
+pub(crate) fn copy_part(
     base: &Checkpoint,
     part: &Rest<'_>,
     outputs: Outputs<'_>,

@@ -8,7 +8,7 @@ use crate::solve::merge::{Mix, Of, Products, karcher, linear, model_stock, multi
 use tvb_kernels::{Consensus, Keep, Merge, MergeTask};
 
 /// What the vectors of the method are: of whole models where there is no base to take off.
-pub fn vectors_of(of_models: bool) -> Of {
+pub(super) fn vectors_of(of_models: bool) -> Of {
     if of_models { Of::Models } else { Of::Tasks }
 }
 
@@ -17,7 +17,7 @@ pub fn vectors_of(of_models: bool) -> Of {
 /// # Errors
 /// Usage: another number of tasks than the method takes. Rejected: values that are not finite, directions that cancel out. Else as
 /// [`Stream::sums`].
-pub fn mix_of_tensor(
+pub(super) fn mix_of_tensor(
     stream: &Stream<'_>,
     method: Method,
     of_models: bool,
@@ -57,7 +57,7 @@ pub fn mix_of_tensor(
 ///
 /// # Errors
 /// Rejected: values that are not finite. Else as [`Stream::sums`].
-pub fn products(stream: &Stream<'_>) -> Result<Products> {
+pub(super) fn products(stream: &Stream<'_>) -> Result<Products> {
     let task = MergeTask { factor: 1.0, weight: 1.0, keep: Keep::All };
     let tasks = vec![task; stream.part.n_tasks()];
     let all = Merge { tasks, variance: None, consensus: Consensus::Sum, base: 1.0, lambda: 1.0, dtype: None };

@@ -23,7 +23,7 @@ struct Chances<'a> {
 ///
 /// # Errors
 /// As [`Stream::for_rows`].
-pub fn merge(
+pub(super) fn merge(
     stream: &Stream<'_>,
     rules: &Rules<'_>,
     (tensor, shape): (&str, &[usize]),

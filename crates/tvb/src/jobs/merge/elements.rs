@@ -18,21 +18,21 @@ pub enum Ties {
 
 /// What all tensors of a merge share.
 #[derive(Clone, Debug)]
-pub struct Rules<'a> {
+pub(super) struct Rules<'a> {
     /// The merger.
-    pub method: Method,
+    pub(super) method: Method,
     /// How equal values are dealt with.
-    pub ties: Ties,
+    pub(super) ties: Ties,
     /// Seed of what is random.
-    pub seed: u64,
+    pub(super) seed: u64,
     /// The tasks' names, by which randomness is told apart.
-    pub names: &'a [String],
+    pub(super) names: &'a [String],
     /// The task that the result is for (tall, emr).
-    pub only_for: Option<usize>,
+    pub(super) only_for: Option<usize>,
     /// Format of the output.
-    pub dtype: Option<Dtype>,
+    pub(super) dtype: Option<Dtype>,
     /// Guards of mergekit against division by little, in place of none.
-    pub with_guards: bool,
+    pub(super) with_guards: bool,
 }
 
 /// The least sum of mergekit's that is divided by.
@@ -43,7 +43,7 @@ const LEAST_SQUARE: f64 = 1e-6;
 
 impl Rules<'_> {
     /// A rule that keeps everything.
-    pub fn plain(&self, settings: &TensorSettings, consensus: Consensus) -> Merge {
+    pub(super) fn plain(&self, settings: &TensorSettings, consensus: Consensus) -> Merge {
         let task = |weight: &f64| MergeTask { factor: *weight as f32, weight: *weight as f32, keep: Keep::All };
         Merge {
             tasks: settings.weight.iter().map(task).collect(),
@@ -84,7 +84,7 @@ impl Rules<'_> {
     ///
     /// # Errors
     /// As [`Stream::count`].
-    pub fn of_tensor(
+    pub(super) fn of_tensor(
         &self,
         stream: &Stream<'_>,
         name: &str,
@@ -184,7 +184,7 @@ impl Rules<'_> {
     }
 
     /// The key of one task's randomness in one tensor: of their names, so that it does not depend on what else is merged.
-    pub fn key(&self, task: usize, tensor: &str) -> u32 {
+    pub(super) fn key(&self, task: usize, tensor: &str) -> u32 {
         let name = self.names.get(task).map_or("", String::as_str);
         Digest::of_parts([&self.seed.to_le_bytes()[..], name.as_bytes(), b"\0", tensor.as_bytes()]).0 as u32
     }
@@ -252,12 +252,12 @@ struct Cut {
 }
 
 /// A share of all 32-bit words.
-pub fn chance(share: f64) -> u32 {
+pub(super) fn chance(share: f64) -> u32 {
     (share.clamp(0.0, 1.0) * 4_294_967_296.0) as u32
 }
 
 /// What gives back the L1 norm; 1 where there is next to nothing.
-pub fn l1_factor(all: f64, kept: f64) -> f64 {
+pub(super) fn l1_factor(all: f64, kept: f64) -> f64 {
     if all < LEAST_NORM || kept < LEAST_NORM { 1.0 } else { all / kept }
 }
 
@@ -285,7 +285,7 @@ fn equals(score: Score, at: Threshold) -> Bracket {
 ///
 /// # Errors
 /// As [`Stream::count`].
-pub fn whole_bands(streams: &[Stream<'_>], density: &[f64]) -> Result<Vec<Keep>> {
+pub(super) fn whole_bands(streams: &[Stream<'_>], density: &[f64]) -> Result<Vec<Keep>> {
     let n: u64 = streams.iter().map(Stream::n_rows).sum();
     let wanted: Vec<Wanted> = density
         .iter()
@@ -306,6 +306,6 @@ pub fn whole_bands(streams: &[Stream<'_>], density: &[f64]) -> Result<Vec<Keep>>
 }
 
 /// Whether thresholds of whole task vectors are asked for.
-pub fn is_whole(method: Method, settings: &TensorSettings) -> bool {
+pub(super) fn is_whole(method: Method, settings: &TensorSettings) -> bool {
     settings.over == Over::Model && matches!(method, Method::Ties | Method::Magnitude)
 }

@@ -13,7 +13,7 @@ const COPIES: u64 = 3;
 ///
 /// # Errors
 /// Usage: a memory cap that the matrices do not fit in. Rejected: values that are not finite. Else as [`Stream::gather`].
-pub fn merged_matrix(
+pub(super) fn merged_matrix(
     stream: &Stream<'_>,
     method: Method,
     shape: &[usize],

@@ -13,7 +13,7 @@ use crate::solve::merge::{Interpolated, Of, model_stock};
 ///
 /// # Errors
 /// Usage: a method that has no such form. Else as [`Stream::for_rows`].
-pub fn merge(
+pub(super) fn merge(
     stream: &Stream<'_>,
     method: Method,
     of_models: bool,

@@ -5,14 +5,17 @@
 
 mod karcher;
 mod linear;
+mod matrices;
 mod model_stock;
 mod orthogonalise;
 mod products;
 mod scales;
 mod slerp;
+mod spectral;
 
 pub use karcher::karcher;
 pub use linear::{linear, task_sum};
+pub use matrices::{iso_c, iso_cts, tsv_m};
 pub use model_stock::model_stock;
 pub use orthogonalise::orthogonalise;
 pub use products::{Mix, Of, Products};
