@@ -7,9 +7,7 @@ use crate::ops::merge::{RowGroup, Rows, Stream};
 use crate::ops::outputs::Outputs;
 use crate::ops::range::RangeCheck;
 use crate::pass::device_error;
-use tvb_kernels::{
-    Chunk, ChunkLayout, Consensus, CpuEngine, Dtype, Merge, Segment, Slice, random_word,
-};
+use tvb_kernels::{Chunk, ChunkLayout, Consensus, CpuEngine, Dtype, Merge, Segment, Slice, random_word};
 
 /// Chances to stay in one tensor.
 struct Chances<'a> {
@@ -51,7 +49,10 @@ pub(super) fn merge(
                 Ok(())
             },
         )?;
-        factors.iter_mut().zip(all.iter().zip(&kept)).for_each(|(factor, (all, kept))| *factor = l1_factor(*all, *kept));
+        factors
+            .iter_mut()
+            .zip(all.iter().zip(&kept))
+            .for_each(|(factor, (all, kept))| *factor = l1_factor(*all, *kept));
     }
     let whole = rules.of_kept(settings);
     stream.for_rows(

@@ -70,9 +70,7 @@ impl Rules<'_> {
                 Consensus::Elected { divides: settings.normalize }
             }
             (Method::Sce, _) => Consensus::Erased { floor: if self.with_guards { LEAST_SQUARE as f32 } else { 0.0 } },
-            (Method::Consensus, _) => {
-                Consensus::Needed { k: u32::try_from(settings.k).unwrap_or(u32::MAX), lambda }
-            }
+            (Method::Consensus, _) => Consensus::Needed { k: u32::try_from(settings.k).unwrap_or(u32::MAX), lambda },
             (Method::Tall, Some(task)) => Consensus::NeededBy { task, lambda },
             (Method::Emr, Some(task)) => Consensus::LargestFor { task },
             (Method::Emr, None) => Consensus::Largest,
@@ -114,14 +112,20 @@ impl Rules<'_> {
     /// Each task's values by size.
     fn bands(&self, stream: &Stream<'_>, settings: &TensorSettings) -> Result<Vec<Keep>> {
         let n = stream.n_rows();
-        let cuts: Vec<Option<Cut>> =
-            settings.density.iter().zip(&settings.gamma).map(|(density, gamma)| self.cut(n, *density, *gamma)).collect();
+        let cuts: Vec<Option<Cut>> = settings
+            .density
+            .iter()
+            .zip(&settings.gamma)
+            .map(|(density, gamma)| self.cut(n, *density, *gamma))
+            .collect();
         // The smallest that goes at the top, and the smallest that stays.
         let wanted: Vec<Wanted> = cuts
             .iter()
             .enumerate()
             .filter_map(|(task, cut)| Some((task, (*cut)?)))
-            .flat_map(|(task, cut)| [cut.n_top, cut.n_top + cut.n_kept].map(|k| Wanted { score: Score::Magnitude { task }, k }))
+            .flat_map(|(task, cut)| {
+                [cut.n_top, cut.n_top + cut.n_kept].map(|k| Wanted { score: Score::Magnitude { task }, k })
+            })
             .filter(|wanted| wanted.k > 0)
             .collect();
         let found: Vec<Threshold> = thresholds(&[*stream], &wanted)?;

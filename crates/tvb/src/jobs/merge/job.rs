@@ -21,8 +21,8 @@ use crate::ops::reconstruct::copy_part;
 use crate::pass::Runtime;
 use crate::progress::Progress;
 use crate::shown::shown_path;
-use crate::solve::merge::{Mix, meta_gpt, orthogonalise};
 use crate::solve::Rule;
+use crate::solve::merge::{Mix, meta_gpt, orthogonalise};
 use std::collections::HashSet;
 use tvb_kernels::{Consensus, Keep};
 
@@ -250,8 +250,7 @@ impl MergeJob<'_> {
         runtime: &Runtime,
         progress: &dyn Progress,
     ) -> Result<Whole> {
-        let streams: Vec<Stream<'_>> =
-            columns.parts.iter().map(|part| Stream { part, runtime, progress }).collect();
+        let streams: Vec<Stream<'_>> = columns.parts.iter().map(|part| Stream { part, runtime, progress }).collect();
         let mut whole = Whole::default();
         let Some(first) = tensors.first().map(|tensor| &tensor.settings) else { return Ok(whole) };
         if is_whole(self.method, first) {

@@ -7,7 +7,7 @@
 
 use super::spectral::{Triplets, polar, times, triplets};
 use crate::error::{Error, Result};
-use faer::{Mat, MatRef};
+use faer::Mat;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -102,7 +102,8 @@ fn side_by_side(parts: &[Triplets], m: usize, n: usize, rank: usize) -> (Mat<f64
 /// Polar factors of left and right vectors.
 fn both_polar(left: Mat<f64>, right: Mat<f64>, n_threads: usize) -> Result<[Mat<f64>; 2]> {
     let sides = [left, right];
-    let made = on_threads(2, n_threads, |side| polar(sides.get(side).map_or(Mat::<f64>::zeros(1, 1).as_ref(), Mat::as_ref)))?;
+    let made =
+        on_threads(2, n_threads, |side| polar(sides.get(side).map_or(Mat::<f64>::zeros(1, 1).as_ref(), Mat::as_ref)))?;
     made.try_into().map_err(|_| Error::failed("two sides expected"))
 }
 
@@ -143,6 +144,7 @@ fn on_threads<T: Send>(n: usize, n_threads: usize, each: impl Fn(usize) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use faer::MatRef;
 
     fn tasks(n_tasks: usize, m: usize, n: usize) -> Vec<Vec<f32>> {
         let value = |task: usize, at: usize| ((at * at % 97 * (task + 3)) as f32 * 0.61 + task as f32).sin();
@@ -178,7 +180,8 @@ mod tests {
                 let (u, _, v) = svd(a.as_ref());
                 u * v.transpose()
             };
-            let values = Mat::from_fn(3 * rank, 3 * rank, |a, b| if a == b { parts[a / rank].1[a % rank] } else { 0.0 });
+            let values =
+                Mat::from_fn(3 * rank, 3 * rank, |a, b| if a == b { parts[a / rank].1[a % rank] } else { 0.0 });
             let expected = whole(&left) * values * whole(&right).transpose();
             let found = tsv_m(&all, m, n, 1).unwrap();
             close(&found, &expected);

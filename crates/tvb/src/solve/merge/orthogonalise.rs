@@ -29,8 +29,10 @@ pub fn orthogonalise(gram: &Mat<f64>) -> Result<Mat<f64>> {
     let (values, vectors) = (eigen.S().column_vector(), eigen.U());
     let largest = (0..n).map(|at| values[at]).fold(0.0, f64::max);
     if (0..n).any(|at| values[at] <= LEAST_SHARE * largest) {
-        return Err(Error::rejected("orthogonalise: task vectors that differ expected, one that is a sum of others found")
-            .hint("leave a task out that is there twice"));
+        return Err(Error::rejected(
+            "orthogonalise: task vectors that differ expected, one that is a sum of others found",
+        )
+        .hint("leave a task out that is there twice"));
     }
     let root = Mat::from_fn(n, n, |a, b| {
         (0..n).map(|at| vectors[(a, at)] * vectors[(b, at)] / values[at].sqrt()).sum::<f64>()

@@ -33,7 +33,11 @@ impl Products {
     pub fn of_triangle(triangle: &[f64], n_tasks: usize) -> Result<Products> {
         let n = n_tasks + 1;
         if triangle.len() != n * (n + 1) / 2 {
-            return Err(Error::failed(format!("{} inner products expected, {} found", n * (n + 1) / 2, triangle.len())));
+            return Err(Error::failed(format!(
+                "{} inner products expected, {} found",
+                n * (n + 1) / 2,
+                triangle.len()
+            )));
         }
         if triangle.iter().any(|value| !value.is_finite()) {
             return Err(Error::rejected("inner products of finite values expected, others found")

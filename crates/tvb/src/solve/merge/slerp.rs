@@ -161,7 +161,10 @@ mod tests {
     fn task_vectors_turn_on_the_base() {
         let all: [&[f64]; 3] = [&[5.0, 5.0], &[1.0, 0.0], &[0.0, 1.0]];
         let third = (std::f64::consts::PI / 6.0).sin_cos();
-        close(&formed(&nuslerp(&products(&all), &[2.0, 1.0], Of::Tasks).unwrap(), &all), &[5.0 + third.1, 5.0 + third.0]);
+        close(
+            &formed(&nuslerp(&products(&all), &[2.0, 1.0], Of::Tasks).unwrap(), &all),
+            &[5.0 + third.1, 5.0 + third.0],
+        );
         assert_eq!(Interpolated::t(&[0.0, 0.0]), 0.5);
         let models = formed(&nuslerp(&products(&all), &[1.0, 0.0], Of::Models).unwrap(), &all);
         close(&models, &[6.0, 5.0]);
