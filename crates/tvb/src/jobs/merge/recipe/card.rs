@@ -4,6 +4,8 @@ use super::recipe::Recipe;
 use super::yaml::MAX_BYTES;
 use crate::checkpoint::{Budget, read_capped_or_pipe};
 use crate::error::{Error, Result};
+use crate::jobs::merge::method::Method;
+use crate::jobs::merge::parameters::{Manner, is_of_mergekit};
 use crate::shown::shown_path;
 use std::path::Path;
 
@@ -17,6 +19,47 @@ impl Recipe {
     pub fn in_card(&self) -> String {
         // Every line of it begins with a key or a dash, so none ends the fence.
         format!("```{MARK}\n{}```\n", self.to_yaml())
+    }
+
+    /// What a model card says of the merge: the method, whose meaning of it counts, and the recipe.
+    pub fn in_words(&self) -> String {
+        let (title, address) = paper_of(self.method);
+        let manner = match (self.manner, is_of_mergekit(self.method)) {
+            (Manner::Mergekit, true) => "as mergekit 0.1.5 does it",
+            (Manner::Paper, true) => "as its paper has it, which is not what mergekit does everywhere",
+            (_, false) => "as its paper has it",
+        };
+        let paper = match address {
+            Some(address) => format!("*{title}*, [{address}](https://arxiv.org/abs/{address})"),
+            None => title.to_owned(),
+        };
+        format!(
+            "Merged by `{}` ({paper}), {manner}.\n\nThe recipe; `tvb merge --recipe-from README.md -o OUT` repeats it:\n\n{}",
+            self.method,
+            self.in_card()
+        )
+    }
+}
+
+/// Where a method was published: a title, and its address on arXiv where it has one.
+pub const fn paper_of(method: Method) -> (&'static str, Option<&'static str>) {
+    match method {
+        Method::Linear => ("Model soups", Some("2203.05482")),
+        Method::TaskArithmetic => ("Editing models with task arithmetic", Some("2212.04089")),
+        Method::Slerp | Method::NuSlerp => ("Animating rotation with quaternion curves, SIGGRAPH 1985", None),
+        Method::MultiSlerp => ("barycentric interpolation on a sphere", None),
+        Method::Karcher => ("Karcher mean", Some("2603.04972")),
+        Method::ModelStock => ("Model Stock", Some("2403.19522")),
+        Method::MetaGpt => ("MetaGPT", Some("2406.11385")),
+        Method::Ties | Method::SignConsensus | Method::Magnitude => ("TIES-Merging", Some("2306.01708")),
+        Method::DareLinear | Method::DareTies => ("Language models are Super Mario", Some("2311.03099")),
+        Method::Breadcrumbs | Method::BreadcrumbsTies => ("Model Breadcrumbs", Some("2312.06795")),
+        Method::Della | Method::DellaLinear => ("DELLA-Merging", Some("2406.11617")),
+        Method::Sce => ("FuseChat", Some("2408.07990")),
+        Method::Consensus | Method::Tall => ("Localizing task information for improved model merging", Some("2405.07813")),
+        Method::Emr => ("EMR-Merging", Some("2405.17461")),
+        Method::TsvM => ("Task singular vectors", Some("2412.00081")),
+        Method::IsoC | Method::IsoCts => ("No task left behind: isotropic model merging", Some("2502.04959")),
     }
 }
 

@@ -11,7 +11,7 @@ mod words;
 mod write;
 mod yaml;
 
-pub use card::of_card;
+pub use card::{of_card, paper_of};
 pub use layers::Layers;
 pub use recipe::{BaseRole, Found, Model, Own, Recipe, Slice};
 pub use reference::{Places, Reference};

@@ -107,7 +107,7 @@ pub struct Own {
 pub struct Found {
     /// The base.
     pub base: PathBuf,
-    /// The tasks, in the recipe's order.
+    /// The tasks, in the recipe's order; the base before them where it is one of those that [`Recipe::of_models`] turns.
     pub tasks: Vec<TaskSource>,
     /// How tasks were told apart that have no names.
     pub notes: Vec<String>,
@@ -116,20 +116,25 @@ pub struct Found {
 }
 
 impl Recipe {
-    /// Whether whole models are merged, of which the base is the first, and not task vectors.
-    pub fn of_models(&self) -> bool {
+    /// Whether no base is named, and the first of the models stands for it.
+    pub fn is_baseless(&self) -> bool {
         self.role == BaseRole::First
     }
 
-    /// Whether the base is one of the models that are merged, where the method merges models.
+    /// Whether it is whole models that are turned into each other, and not task vectors. The first of them is one of the tasks then.
+    pub fn of_models(&self) -> bool {
+        self.is_baseless() && matches!(self.method, Method::NuSlerp | Method::MultiSlerp)
+    }
+
+    /// Whether the base is one of the models that are merged, beside the tasks.
     pub fn with_base(&self) -> bool {
         let merges_models = matches!(self.method, Method::Linear | Method::Karcher);
-        match self.role {
-            BaseRole::First => true,
-            BaseRole::Listed => merges_models,
-            // mergekit adds it to the models.
-            BaseRole::Origin => merges_models && self.manner == Manner::Mergekit,
-        }
+        merges_models
+            && match self.role {
+                BaseRole::First | BaseRole::Listed => true,
+                // mergekit adds it to the models.
+                BaseRole::Origin => self.manner == Manner::Mergekit,
+            }
     }
 
     /// Type of the output's float tensors; `None` for the base's own.
@@ -152,13 +157,13 @@ impl Recipe {
 
     fn wrong(&self) -> Option<Wrong> {
         let method = self.method;
-        let n_models = self.tasks.len() + usize::from(self.of_models());
-        let (one, many) = match self.of_models() {
+        let n_models = self.tasks.len() + usize::from(self.is_baseless());
+        let (one, many) = match self.is_baseless() {
             true => ("model", "models"),
             false => ("model beside the base", "models beside the base"),
         };
         let needs_base = !matches!(method, Method::Linear | Method::Karcher | Method::NuSlerp | Method::MultiSlerp);
-        if needs_base && self.of_models() {
+        if needs_base && self.is_baseless() {
             let wrong = Wrong::new(format!("{method}: a base expected, none found"));
             return Some(wrong.hint(if self.is_file { "base_model: …" } else { "--base PATH" }));
         }
@@ -166,7 +171,7 @@ impl Recipe {
             Method::Slerp => (1, 1),
             Method::NuSlerp => (2, 2),
             Method::ModelStock => (2, MAX_TASKS),
-            _ if self.of_models() => (2, MAX_TASKS),
+            _ if self.is_baseless() => (2, MAX_TASKS),
             _ => (1, MAX_TASKS),
         };
         if !(least..=most).contains(&n_models) {
@@ -199,8 +204,12 @@ impl Recipe {
             let hint = if self.is_file { "tvb: {for: TASK}" } else { "--for TASK" };
             return Some(Wrong::new("tall: the task expected that the model is for, none found").hint(hint));
         }
-        if *orthogonalise && self.of_models() {
+        if *orthogonalise && self.is_baseless() {
             return Some(Wrong::new("orthogonalise: task vectors expected, and so a base; none found"));
+        }
+        if self.own.basis.is_some() && self.is_baseless() {
+            let wrong = Wrong::new("a basis holds what moved: the base expected that it moved from, none found");
+            return Some(wrong.hint(if self.is_file { "base_model: …" } else { "--base PATH" }));
         }
         None
     }
@@ -211,7 +220,10 @@ impl Recipe {
     /// As [`Reference::find`], and [`TaskSource::parse_all_in`].
     pub fn find(&self, places: &Places) -> Result<Found> {
         let base = self.base.find(places)?;
-        let mut texts = Vec::with_capacity(self.tasks.len());
+        let mut texts = Vec::with_capacity(self.tasks.len() + 1);
+        if self.of_models() {
+            texts.push(with_separator(base.clone()).into_os_string());
+        }
         for task in &self.tasks {
             let reference = match &task.reference.adapter {
                 None => &task.reference,
@@ -229,13 +241,24 @@ impl Recipe {
         let (tasks, notes) = TaskSource::parse_all_in(Path::new(""), &texts)?;
         let mut recipe = self.clone();
         settle(&mut recipe.base, places);
-        for (model, source) in recipe.tasks.iter_mut().zip(&tasks) {
+        let sources = tasks.iter().skip(usize::from(self.of_models()));
+        for (model, source) in recipe.tasks.iter_mut().zip(sources) {
             model.name = Some(source.name.clone());
             let reference = model.reference.adapter.take().map_or(model.reference.clone(), |adapter| *adapter);
             model.reference = reference;
             settle(&mut model.reference, places);
         }
         Ok(Found { base, tasks, notes, recipe })
+    }
+
+    /// Where the base is, of a recipe whose tasks are in a basis; it is written so as it is from the current folder.
+    ///
+    /// # Errors
+    /// As [`Reference::find`].
+    pub fn find_base(&mut self, places: &Places) -> Result<PathBuf> {
+        let base = self.base.find(places)?;
+        settle(&mut self.base, places);
+        Ok(base)
     }
 
     /// The names of the tasks, given or by their paths; nothing is opened. Of a recipe over a basis these are the basis's.

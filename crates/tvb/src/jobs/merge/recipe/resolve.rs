@@ -37,12 +37,8 @@ struct Spot<'a> {
 
 impl<'a> ByTensor<'a> {
     /// Over tensors of these names; with what their owner should know: filters that are about none of them.
-    ///
-    /// # Errors
-    /// As [`Recipe::settings`], for any of the tensors.
-    pub fn new(recipe: &'a Recipe, names: &[&str]) -> Result<(ByTensor<'a>, Vec<String>)> {
+    pub fn new(recipe: &'a Recipe, names: &[&str]) -> (ByTensor<'a>, Vec<String>) {
         let by_tensor = ByTensor { recipe, layers: Layers::of(names.iter().copied()) };
-        names.iter().try_for_each(|name| by_tensor.settings(name).map(|_| ()))?;
         let mut idle: Vec<String> = Vec::new();
         for (parameter, setting) in recipe.all_settings() {
             let super::setting::Setting::Filtered(list) = setting else { continue };
@@ -53,7 +49,7 @@ impl<'a> ByTensor<'a> {
                 }
             }
         }
-        Ok((by_tensor, idle))
+        (by_tensor, idle)
     }
 
     /// The numbers of one tensor.
@@ -122,12 +118,19 @@ impl Recipe {
                 _ => {}
             }
         }
-        if parameters_of(method).contains(&Parameter::Weight) && self.with_base() {
+        let has_weight = parameters_of(method).contains(&Parameter::Weight);
+        if has_weight && self.with_base() {
             settings.base_weight = self.value(Parameter::Weight, spot, Whose::Base)?;
+        }
+        if self.of_models() {
+            let weight = std::mem::take(&mut settings.weight);
+            let first = self.value(Parameter::Weight, spot, Whose::Base)?;
+            let weight = std::iter::once(first).chain(weight).collect();
+            settings = TensorSettings { weight, normalize: settings.normalize, rows: settings.rows, eps: settings.eps, ..TensorSettings::new(n_tasks + 1) };
         }
         settings.over = match (self.own.trim, method) {
             (Some(over), _) => over,
-            (None, Method::Ties | Method::Magnitude) if self.manner == Manner::Paper => Over::Model,
+            (None, Method::Ties) if self.manner == Manner::Paper => Over::Model,
             (None, _) => Over::Tensor,
         };
         self.fits(&settings, spot)?;

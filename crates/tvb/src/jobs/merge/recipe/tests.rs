@@ -122,7 +122,7 @@ fn models_without_a_base_are_merged_whole() {
     let recipe = parse(
         "merge_method: linear\nmodels:\n- {model: a, parameters: {weight: 1}}\n- {model: b, parameters: {weight: 3}}\ndtype: torch.bfloat16",
     );
-    assert!(recipe.of_models() && recipe.with_base());
+    assert!(recipe.is_baseless() && recipe.with_base() && !recipe.of_models());
     assert_eq!((recipe.base.written.as_str(), recipe.tasks.len(), recipe.output_dtype()), ("a", 1, Some(Dtype::Bf16)));
     let settings = recipe.settings("w", None).unwrap();
     assert_eq!((settings.base_weight, settings.weight, settings.normalize), (1.0, vec![3.0], true));
@@ -130,7 +130,8 @@ fn models_without_a_base_are_merged_whole() {
         "merge_method: nuslerp\nmodels:\n- {model: a, parameters: {weight: 0.5}}\n- {model: b, parameters: {weight: 0.25}}\nparameters: {nuslerp_flatten: false, nuslerp_row_wise: true}",
     );
     let settings = recipe.settings("w", None).unwrap();
-    assert_eq!((settings.base_weight, settings.rows), (0.5, RowWise::Columns));
+    assert!(recipe.of_models() && !recipe.with_base());
+    assert_eq!((settings.weight, settings.rows, settings.density.len()), (vec![0.5, 0.25], RowWise::Columns, 2));
     // mergekit adds a base that is not listed to the models of `linear`, which then needs a weight.
     let base = two("linear", "parameters: {weight: 1}");
     assert_eq!(parse(&base).settings("w", None).unwrap().base_weight, 1.0);
@@ -164,7 +165,7 @@ fn what_means_nothing_is_noted() {
     }
     assert!(!notes.contains("int8_mask"));
     let recipe = parse(&two("ties", "parameters: {weight: [{filter: mlpp, value: 2}, {value: 1}]}"));
-    let (_, idle) = ByTensor::new(&recipe, &["l.0.mlp", "head"]).unwrap();
+    let (_, idle) = ByTensor::new(&recipe, &["l.0.mlp", "head"]);
     assert_eq!(idle, ["weight: no tensor's name holds \"mlpp\""]);
 }
 
@@ -232,6 +233,7 @@ fn what_cannot_be_done_is_refused_by_name() {
         (SLICES.replace("[5, 6]", "[6, 5]"), "[FIRST, END] expected, [6, 5] found", ""),
         (SLICES.replacen("    parameters: {t: [0, 1]}", "    residual_weight: 0.5", 1), "residual_weight", ""),
         (two("tall", ""), "tall: the task expected that the model is for", "for"),
+        ("merge_method: linear\nmodels: [{model: a}, {model: b}]\ntvb: {basis: c}".into(), "the base expected", "base_model"),
         ("x".into(), "recipe: a map expected, \"x\" found", ""),
     ];
     for (text, message, hint) in cases {
@@ -324,7 +326,7 @@ fn words_say_the_same_as_a_file() {
     );
     let linear = words(Method::Linear, None, &[(Parameter::Weight, "a=3")]).unwrap();
     let settings = linear.settings("w", None).unwrap();
-    assert_eq!((linear.of_models(), settings.base_weight, settings.weight), (true, 3.0, vec![1.0]));
+    assert_eq!((linear.is_baseless(), settings.base_weight, settings.weight), (true, 3.0, vec![1.0]));
     assert!(!words(Method::Linear, Some("base"), &[]).unwrap().with_base());
     let dare = words(Method::DareLinear, Some("base"), &[]).unwrap();
     let error = dare.settings("w", None).unwrap_err();
