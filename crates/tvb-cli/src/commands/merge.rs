@@ -21,7 +21,7 @@ use tvb::columns::tasks::TaskSource;
 use tvb::cost::Work;
 use tvb::jobs::edit::{EditOutput, Source, edit_work};
 use tvb::jobs::merge::recipe::{ByTensor, Own, Places, Recipe, Reference, Words, of_card};
-use tvb::jobs::merge::{Family, Manner, MergeJob, Method, Over, Ties};
+use tvb::jobs::merge::{Family, Manner, MergeJob, Method, Over, Ties, other_tokenizers};
 use tvb::nearest::nearest;
 use tvb::progress::Progress;
 use tvb::shown::{shown, shown_path};
@@ -163,6 +163,10 @@ pub(crate) fn merge(args: &MergeArgs, context: &Context) -> Result<Answer> {
     };
     recipe.notes.iter().for_each(|note| context.progress.warn(note));
     let (source, base) = (opened.source(), opened.base());
+    if let Opened::Originals(plan) = &opened {
+        let tasks = plan.tasks.iter().map(|task| (task.name.as_str(), &task.checkpoint));
+        other_tokenizers(base, tasks).iter().for_each(|note| context.progress.warn(note));
+    }
     let names = opened.names();
     let chosen: Vec<String> = tasks.iter().filter_map(|&task| names.get(task).cloned()).collect();
     let tensor_names: Vec<&str> = base.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
@@ -196,7 +200,8 @@ pub(crate) fn merge(args: &MergeArgs, context: &Context) -> Result<Answer> {
         recipe: recipe.in_words(),
     };
     let prepared = job.prepare()?;
-    let plan = told::Told { recipe: &recipe, names: &chosen, job: &job, prepared: &prepared, layers: by_tensor.layers() };
+    let plan =
+        told::Told { recipe: &recipe, names: &chosen, job: &job, prepared: &prepared, layers: by_tensor.layers() };
     if args.dry_run {
         let mut answer = plan.answer(context.memory_bytes);
         answer.extend(&format!("would write {}\n", shown_path(&args.output)), "dry_run", json!(true));
@@ -218,7 +223,8 @@ pub(crate) fn merge(args: &MergeArgs, context: &Context) -> Result<Answer> {
     if let Opened::Originals(plan) = &opened {
         Answer::add(&mut json, "left_out", left_out_json(&plan.left_out));
     }
-    let text = format!("{}: {} tensors merged, {} as the base has them\n", recipe.method, report.n_merged, report.n_copied);
+    let text =
+        format!("{}: {} tensors merged, {} as the base has them\n", recipe.method, report.n_merged, report.n_copied);
     Ok(written((text, json), &args.output, &report.clipped, elapsed, &runtime))
 }
 
@@ -232,7 +238,12 @@ fn recipe_file(args: &MergeArgs) -> Option<&Path> {
 }
 
 /// A recipe from a file or a card, its models opened.
-fn of_recipe(mut recipe: Recipe, folder: &Path, args: &MergeArgs, context: &Context) -> Result<(Recipe, Opened, Vec<usize>)> {
+fn of_recipe(
+    mut recipe: Recipe,
+    folder: &Path,
+    args: &MergeArgs,
+    context: &Context,
+) -> Result<(Recipe, Opened, Vec<usize>)> {
     match () {
         () if args.like_paper => recipe.manner = Manner::Paper,
         () if args.like_mergekit => recipe.manner = Manner::Mergekit,
@@ -286,7 +297,9 @@ fn of_words(method: Method, args: &MergeArgs, context: &Context) -> Result<(Reci
         let (base, sources) = match (&args.base, recipe.of_models()) {
             (Some(base), _) => (base.clone(), sources),
             (None, of_models) => {
-                let Some(first) = sources.first() else { return Err(Error::usage("no base given").hint("--base PATH")) };
+                let Some(first) = sources.first() else {
+                    return Err(Error::usage("no base given").hint("--base PATH"));
+                };
                 let base = first.key.as_ref().map_or(first.path.clone(), |_| PathBuf::from(&recipe.base.written));
                 (base, sources.into_iter().skip(usize::from(!of_models)).collect())
             }

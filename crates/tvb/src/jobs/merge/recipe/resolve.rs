@@ -6,7 +6,7 @@ use super::setting::Settings;
 use crate::error::Result;
 use crate::jobs::merge::method::Method;
 use crate::jobs::merge::parameters::{Manner, Parameter, Wrong, drops_at_random, parameters_of};
-use crate::jobs::merge::settings::{Over, Rescale, RowWise, TensorSettings};
+use crate::jobs::merge::settings::{Rescale, RowWise, TensorSettings};
 
 /// What marks a tensor that stands before the layers.
 const BEFORE_LAYERS: [&str; 4] = ["embed", "wte", "wpe", "patch"];
@@ -126,13 +126,15 @@ impl Recipe {
             let weight = std::mem::take(&mut settings.weight);
             let first = self.value(Parameter::Weight, spot, Whose::Base)?;
             let weight = std::iter::once(first).chain(weight).collect();
-            settings = TensorSettings { weight, normalize: settings.normalize, rows: settings.rows, eps: settings.eps, ..TensorSettings::new(n_tasks + 1) };
+            settings = TensorSettings {
+                weight,
+                normalize: settings.normalize,
+                rows: settings.rows,
+                eps: settings.eps,
+                ..TensorSettings::new(n_tasks + 1)
+            };
         }
-        settings.over = match (self.own.trim, method) {
-            (Some(over), _) => over,
-            (None, Method::Ties) if self.manner == Manner::Paper => Over::Model,
-            (None, _) => Over::Tensor,
-        };
+        settings.over = self.own.trim.or(self.default_trim()).unwrap_or_default();
         self.fits(&settings, spot)?;
         Ok(settings)
     }

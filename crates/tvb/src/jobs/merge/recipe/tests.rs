@@ -233,7 +233,11 @@ fn what_cannot_be_done_is_refused_by_name() {
         (SLICES.replace("[5, 6]", "[6, 5]"), "[FIRST, END] expected, [6, 5] found", ""),
         (SLICES.replacen("    parameters: {t: [0, 1]}", "    residual_weight: 0.5", 1), "residual_weight", ""),
         (two("tall", ""), "tall: the task expected that the model is for", "for"),
-        ("merge_method: linear\nmodels: [{model: a}, {model: b}]\ntvb: {basis: c}".into(), "the base expected", "base_model"),
+        (
+            "merge_method: linear\nmodels: [{model: a}, {model: b}]\ntvb: {basis: c}".into(),
+            "the base expected",
+            "base_model",
+        ),
         ("x".into(), "recipe: a map expected, \"x\" found", ""),
     ];
     for (text, message, hint) in cases {
@@ -280,7 +284,12 @@ fn cards_hold_their_recipe() {
     let card = format!("---\ntags:\n- merge\n---\n\nText.\n\n{}\nMore ``` text\n```sh\nx\n```\n", recipe.in_card());
     std::fs::write(&path, &card).unwrap();
     let budget = crate::checkpoint::Budget::default();
-    assert_eq!(of_card(&path, &budget).unwrap().to_yaml(), recipe.to_yaml());
+    let again = of_card(&path, &budget).unwrap();
+    for (tensor, layer) in [("embed", None), ("layers.1.mlp.w", Some((1, 3)))] {
+        assert_eq!(again.settings(tensor, layer).unwrap(), recipe.settings(tensor, layer).unwrap());
+    }
+    assert_eq!(again.in_card(), recipe.in_card());
+    assert!(recipe.in_card().contains("  rescale: false\n") && recipe.in_card().contains("  trim: tensor\n"));
     let cases = [
         ("no recipe\n".to_owned(), "none found in it"),
         (format!("{card}{}", recipe.in_card()), "one recipe expected, 2 found"),
