@@ -195,7 +195,7 @@ impl<'a> Job<'a> {
 
     fn edit(&self, source: Source<'_>) -> Result<()> {
         let output = EditOutput::new(self.files.beside("edited.safetensors")).existing(Existing::Replace);
-        let edit = Edit { alpha: vec![1.0; self.n_tasks], scale: 0.3, rule: Rule::Projected };
+        let edit = Edit::new(vec![1.0; self.n_tasks], 0.3);
         let job = EditJob { source, edit: &edit, base: Some(&self.plan.base), output: &output };
         job.write(self.passes.runtime, &Quiet(self.passes.progress)).map(drop)
     }

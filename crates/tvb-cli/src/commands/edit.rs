@@ -330,7 +330,7 @@ pub(crate) fn run(
     originals.selection.apart = args.head_from.get(1).map(text_of).transpose()?;
     let from = Opened::new(basis.as_deref(), args.base.as_deref(), &originals, context)?;
     let (source, names) = (from.source(), from.names());
-    let edit = Edit { alpha: weights(&names)?, scale: args.scale, rule };
+    let edit = Edit { alpha: weights(&names)?, scale: args.scale, rule, by_tensor: None };
     edit.check(source)?;
     let base = args
         .base

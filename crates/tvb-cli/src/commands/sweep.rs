@@ -161,7 +161,7 @@ fn run_sweep(
 ) -> Result<Answer> {
     let options = options(args, context)?;
     let from = Opened::new(basis, Some(&args.base), &args.originals, context)?;
-    let edit = Edit { alpha: alpha(&from.names())?, scale: 1.0, rule };
+    let edit = Edit { alpha: alpha(&from.names())?, scale: 1.0, rule, by_tensor: None };
     let base = from.open_base(&args.base, args.originals.selection.key.as_deref(), context)?;
     let n_tasks = edit.alpha.iter().filter(|weight| **weight != 0.0).count();
     let runtime =

@@ -59,6 +59,11 @@ impl Identity {
         Identity { kind, members }
     }
 
+    /// One more member, of what most runs do not say.
+    pub(super) fn add(&mut self, name: &str, value: Value) {
+        self.members.insert(name.to_owned(), value);
+    }
+
     /// Of the edit, the base, the evaluator and whatever else there is.
     pub(super) fn fingerprint(&self) -> Digest {
         Digest::of(Value::Object(self.members.clone()).to_string().as_bytes())

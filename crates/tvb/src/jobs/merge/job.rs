@@ -219,8 +219,8 @@ impl MergeJob<'_> {
         Ok(report)
     }
 
-    /// Passes over every tensor, about: for the progress bar.
-    fn n_passes(&self, tensors: &[Planned]) -> u64 {
+    /// Passes over every tensor, about: for the progress bar, and for who asks before.
+    pub fn n_passes(&self, tensors: &[Planned]) -> u64 {
         let settings = tensors.first().map(|tensor| &tensor.settings);
         let rescales = settings.is_some_and(|settings| settings.rescale == super::settings::Rescale::L1);
         let of_method = match self.method {

@@ -11,8 +11,11 @@ mod matrices;
 mod method;
 mod row_wise;
 mod settings;
+mod parameters;
+pub mod recipe;
 
 pub use elements::Ties;
 pub use job::{MergeJob, MergeReport, Planned, Prepared, SettingsOf};
 pub use method::{Family, Method};
+pub use parameters::{Kind, Manner, Parameter, Wrong, drops_at_random, is_of_mergekit, parameters_of};
 pub use settings::{Over, Rescale, RowWise, TensorSettings};
