@@ -71,8 +71,8 @@ mod work;
 pub use chunk::{Chunk, ChunkLayout, CodeSlice, Columns, Dtype, FactorSlice, Segment, Slice};
 pub use code::{Code, Codes, Measured};
 pub use cpu::{
-    Bracket, CpuEngine, Factors, Found, MergeSums, Score, Scratch, convert, count_non_finite, decode, form_low_rank,
-    largest_finite, locate_non_finite,
+    Bin, Bracket, CpuEngine, Factors, Found, MergeSums, Score, Scratch, convert, count_non_finite, decode,
+    form_low_rank, largest_finite, locate_non_finite,
 };
 pub use decode::Decode;
 pub use device::{AdapterFacts, AdapterKind, Backend, DeviceChoice, Twin, choose, list_adapters};

@@ -34,4 +34,4 @@ pub use finite::{count_non_finite, largest_finite};
 pub use locate::locate_non_finite;
 pub use low_rank::{Factors, form_low_rank};
 pub use scratch::Scratch;
-pub use survey::{Bracket, Found, MergeSums, Score};
+pub use survey::{Bin, Bracket, Found, MergeSums, Score};

@@ -18,6 +18,9 @@ use crate::progress::Progress;
 use std::sync::{Mutex, PoisonError};
 use tvb_kernels::{Bracket, Chunk, CpuEngine, Dtype, Found, Merge, MergeSums, Scratch};
 
+/// Rows of a run of a sample.
+const RUN_ROWS: usize = 2048;
+
 /// One tensor of a merge, or all of a part, ready to be passed over.
 #[derive(Clone, Copy)]
 pub struct Stream<'a> {
@@ -195,32 +198,27 @@ impl Stream<'_> {
         Ok(all)
     }
 
-    /// Values of each score in a few blocks over all tensors, at most `n_blocks`: the magnitudes' bits \[n_scores\], in order of
-    /// size.
+    /// Values of each score in at most `n_runs` short runs of rows, spread over all tensors: the magnitudes' bits \[n_scores\].
     ///
     /// # Errors
-    /// Failed: I/O.
-    pub fn sample(&self, brackets: &[Bracket], n_blocks: usize) -> Result<Vec<Vec<u32>>> {
+    /// Failed: I/O. Interrupted.
+    pub fn sample(&self, brackets: &[Bracket], n_runs: usize) -> Result<Vec<Vec<u32>>> {
         let engine = CpuEngine::new();
-        let pass = Pass::over(self.plan(), &Runtime::on_cpu(1, self.runtime.memory_bytes), &Reads::new()).grid.clone();
-        let n_chunks = pass.n_chunks();
-        let step = n_chunks.div_ceil(n_blocks.max(1)).max(1);
+        let grid = Pass::over(self.plan(), &Runtime::on_cpu(1, self.runtime.memory_bytes), &Reads::new()).grid;
+        let n_chunks = grid.n_chunks();
+        let step = n_chunks.div_ceil(n_runs.max(1)).max(1);
         let mut found = vec![Found::default(); brackets.len()];
         let (mut reader, mut formed) = (ChunkReader::default(), Formed::default());
-        // From the middle of each run, so that neither a tensor's beginning nor its end is favoured.
+        // From the middle of each stretch, so that neither a tensor's beginning nor its end is favoured.
         for chunk in (step / 2..n_chunks).step_by(step) {
             self.progress.check()?;
-            let blocks = pass.blocks(chunk);
+            let run = |block: Block| Block { n_rows: block.n_rows.min(RUN_ROWS), ..block };
+            let blocks: Vec<Block> = grid.blocks(chunk).into_iter().take(1).map(run).collect();
             reader.read(self.plan(), &Reads::new(), &blocks)?;
             let (chunk, scratch) = formed.form(self.part, engine, reader.chunk())?;
             engine.count(chunk, brackets, scratch, &mut found).map_err(device_error)?;
         }
-        let sorted = |found: Found| {
-            let mut listed = found.listed;
-            listed.sort_unstable();
-            listed
-        };
-        Ok(found.into_iter().map(sorted).collect())
+        Ok(found.into_iter().map(|found| found.listed).collect())
     }
 
     /// Merges every row and writes it; answers the digests of what was read.

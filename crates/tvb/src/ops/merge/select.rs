@@ -2,7 +2,8 @@
 //!
 //! A sample says between which two magnitudes it must be; a pass counts those above and lists those between. Where the sample
 //! was wrong the search goes on beside the bracket, and where there are too many to list (in low formats many values are equal)
-//! they are counted in bins, which become finer with every pass. Most thresholds take one pass over the values.
+//! they are counted in bins, which become finer with every pass, unless the one that counts holds a single magnitude. Most thresholds
+//! take one pass over the values.
 //!
 //! Tried: one histogram of the upper 16 bits for all values and a second one of the rest. It costs an increment for every value
 //! in place of a comparison, and always a second pass.
@@ -34,11 +35,11 @@ pub struct Threshold {
 /// One more than the largest magnitude's bits, NaN among them.
 const END: u32 = 1 << 31;
 /// Bins of one count, at most.
-const N_BINS: u32 = 1 << 16;
+const N_BINS: u32 = 1 << 17;
 /// Bytes of all lists of one count.
 const LIST_BYTES: usize = 16 << 20;
-/// Blocks of a sample for every tensor, and for all of a model.
-const SAMPLED: usize = 24;
+/// Runs of values in a sample, at least.
+const SAMPLED: u64 = 48;
 /// Standard errors of a sample's share that the bracket is wide, on each side: rows of a matrix differ, so more than for
 /// independent values.
 const WIDTH: f64 = 8.0;
@@ -49,8 +50,8 @@ struct Search {
     wanted: Wanted,
     low: u32,
     high: u32,
-    /// Values between, where they have been counted.
-    n_inside: Option<u64>,
+    /// Values between: counted, or guessed.
+    n_inside: u64,
     done: Option<Threshold>,
 }
 
@@ -64,7 +65,7 @@ pub fn thresholds(streams: &[Stream<'_>], wanted: &[Wanted]) -> Result<Vec<Thres
     let most_listed = (LIST_BYTES / 4 / wanted.len().max(1) / n_threads).max(1 << 12);
     let mut searches: Vec<Search> = wanted
         .iter()
-        .map(|wanted| Search { wanted: *wanted, low: 0, high: END, n_inside: Some(n_values), done: None })
+        .map(|wanted| Search { wanted: *wanted, low: 0, high: END, n_inside: n_values, done: None })
         .collect();
     if n_values > most_listed as u64 {
         guess(streams, &mut searches, n_values)?;
@@ -104,22 +105,23 @@ fn guess(streams: &[Stream<'_>], searches: &mut [Search], n_values: u64) -> Resu
     let mut samples = vec![Vec::new(); brackets.len()];
     for stream in streams {
         // A model's streams are large or few; each gives its share.
-        let n_blocks = ((4 * SAMPLED) as u64 * stream.n_rows() / n_values.max(1)).max(SAMPLED as u64);
-        for (all, more) in samples.iter_mut().zip(stream.sample(&brackets, n_blocks as usize)?) {
+        let n_runs = (4 * SAMPLED * stream.n_rows() / n_values.max(1)).max(SAMPLED);
+        for (all, more) in samples.iter_mut().zip(stream.sample(&brackets, n_runs as usize)?) {
             all.extend(more);
         }
     }
     for (search, mut sample) in searches.iter_mut().zip(samples) {
-        sample.sort_unstable();
         let n = sample.len() as f64;
         let share = 1.0 - search.wanted.k as f64 / n_values as f64;
         let error = WIDTH * (share * (1.0 - share) / n.max(1.0)).sqrt() + 4.0 / n.max(1.0);
-        let at = |share: f64| sample.get((share * n).clamp(0.0, n - 1.0) as usize).copied();
-        if let (true, Some(low), Some(high)) = (sample.len() > 64, at(share - error), at(share + error)) {
-            search.low = if share > error { low } else { 0 };
-            search.high = if share + error < 1.0 { high.saturating_add(1).min(END) } else { END };
-            search.n_inside = None;
+        if sample.len() < 64 {
+            continue;
         }
+        let mut at = |share: f64| *sample.select_nth_unstable((share * n).clamp(0.0, n - 1.0) as usize).1;
+        let (low, high) = (at(share - error), at(share + error));
+        search.low = if share > error { low } else { 0 };
+        search.high = if share + error < 1.0 { high.saturating_add(1).min(END) } else { END };
+        search.n_inside = (2.0 * error * n_values as f64) as u64;
     }
     Ok(())
 }
@@ -128,8 +130,7 @@ impl Search {
     fn bracket(&self, most_listed: usize) -> Bracket {
         let Search { wanted, low, high, n_inside, .. } = *self;
         let width = high - low;
-        // What has not been counted is a guess, and mostly small.
-        let is_listed = n_inside.is_none_or(|n| n <= most_listed as u64);
+        let is_listed = n_inside <= most_listed as u64;
         let shift = (width.div_ceil(N_BINS)).next_power_of_two().trailing_zeros();
         Bracket { score: wanted.score, low, high, shift: (!is_listed).then_some(shift), most_listed }
     }
@@ -139,29 +140,29 @@ impl Search {
         let k = self.wanted.k;
         let Bracket { low, high, shift, most_listed, .. } = *bracket;
         if found.n_above >= k {
-            (self.low, self.high, self.n_inside) = (high, END, Some(found.n_above));
+            (self.low, self.high, self.n_inside) = (high, END, found.n_above);
         } else if found.n_above + found.n_inside < k {
             // Fewer values than k: only where k is wrong.
             if low == 0 {
                 return Err(Error::failed(format!("value number {k} expected, fewer found")));
             }
-            (self.low, self.high, self.n_inside) = (0, low, None);
+            (self.low, self.high, self.n_inside) = (0, low, self.n_inside.saturating_mul(2));
         } else if let Some(shift) = shift {
             let mut n_above = found.n_above;
-            for (bin, &n) in found.bins.iter().enumerate().rev() {
-                if n_above + n < k {
-                    n_above += n;
+            for (at, bin) in found.bins.iter().enumerate().rev() {
+                if n_above + bin.n < k {
+                    n_above += bin.n;
                     continue;
                 }
-                let start = low + ((bin as u32) << shift);
-                (self.low, self.high, self.n_inside) = (start, (start + (1 << shift)).min(high), Some(n));
-                if shift == 0 {
-                    self.done = Some(Threshold { bits: start, n_above, n_equal: n });
+                let start = low + ((at as u32) << shift);
+                (self.low, self.high, self.n_inside) = (start, (start + (1 << shift)).min(high), bin.n);
+                if !bin.is_mixed {
+                    self.done = Some(Threshold { bits: bin.bits, n_above, n_equal: bin.n });
                 }
                 break;
             }
         } else if found.n_inside > most_listed as u64 {
-            (self.low, self.high, self.n_inside) = (low, high, Some(found.n_inside));
+            (self.low, self.high, self.n_inside) = (low, high, found.n_inside);
         } else {
             let mut listed = found.listed;
             let rank = (k - found.n_above - 1) as usize;

@@ -108,7 +108,8 @@ pub fn multislerp(products: &Products, weights: &[f64], normalize: bool, eps: f6
     units.iter().zip(&weights).for_each(|(unit, weight)| mean.add(*weight, unit));
     let norm = products.norm(&mean);
     let mut mix = if norm < eps {
-        if n != 2 {
+        // What nothing moves stays as it is.
+        if n != 2 && norms.iter().any(|norm| *norm > 0.0) {
             return Err(Error::rejected("multislerp: directions with a mean expected, ones that cancel out found")
                 .hint("give them other weights"));
         }
