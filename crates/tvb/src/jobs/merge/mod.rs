@@ -13,11 +13,9 @@ mod row_wise;
 mod settings;
 mod parameters;
 pub mod recipe;
-mod tokenizers;
 
 pub use elements::Ties;
 pub use job::{MergeJob, MergeReport, Planned, Prepared, SettingsOf};
 pub use method::{Family, Method};
 pub use parameters::{Kind, Manner, Parameter, Wrong, drops_at_random, is_of_mergekit, parameters_of};
 pub use settings::{Over, Rescale, RowWise, TensorSettings};
-pub use tokenizers::other_tokenizers;

@@ -1,6 +1,6 @@
 //! The recipe inside a model card: a block of YAML with a mark, from which the merge is repeated.
 
-use super::recipe::Recipe;
+use super::definition::Recipe;
 use super::setting::Setting;
 use super::yaml::MAX_BYTES;
 use crate::checkpoint::{Budget, read_capped_or_pipe};

@@ -1,7 +1,7 @@
 //! From a recipe to the numbers of one tensor, with mergekit's precedence: a model's own, its slice's, everybody's, the default.
 
+use super::definition::{BaseRole, Recipe, Slice};
 use super::layers::Layers;
-use super::recipe::{BaseRole, Recipe, Slice};
 use super::setting::Settings;
 use crate::error::Result;
 use crate::jobs::merge::method::Method;
@@ -43,7 +43,8 @@ impl<'a> ByTensor<'a> {
         for (parameter, setting) in recipe.all_settings() {
             let super::setting::Setting::Filtered(list) = setting else { continue };
             for one in list.iter().filter(|one| !names.iter().any(|name| one.holds_for(name))) {
-                let note = format!("{parameter}: no tensor's name holds {:?}", one.filter.as_deref().unwrap_or("*"));
+                let word = crate::shown::shown(one.filter.as_deref().unwrap_or("*"));
+                let note = format!("{parameter}: no tensor's name holds {word}");
                 if !idle.contains(&note) {
                     idle.push(note);
                 }

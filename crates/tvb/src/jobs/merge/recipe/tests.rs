@@ -166,7 +166,7 @@ fn what_means_nothing_is_noted() {
     assert!(!notes.contains("int8_mask"));
     let recipe = parse(&two("ties", "parameters: {weight: [{filter: mlpp, value: 2}, {value: 1}]}"));
     let (_, idle) = ByTensor::new(&recipe, &["l.0.mlp", "head"]);
-    assert_eq!(idle, ["weight: no tensor's name holds \"mlpp\""]);
+    assert_eq!(idle, ["weight: no tensor's name holds `mlpp`"]);
 }
 
 #[test]
