@@ -196,7 +196,8 @@ pub(crate) fn merge(args: &MergeArgs, context: &Context) -> Result<Answer> {
         recipe: recipe.in_words(),
     };
     let prepared = job.prepare()?;
-    let plan = told::Told { recipe: &recipe, names: &chosen, job: &job, prepared: &prepared, layers: by_tensor.layers() };
+    let plan =
+        told::Told { recipe: &recipe, names: &chosen, job: &job, prepared: &prepared, layers: by_tensor.layers() };
     if args.dry_run {
         let mut answer = plan.answer(context.memory_bytes);
         answer.extend(&format!("would write {}\n", shown_path(&args.output)), "dry_run", json!(true));
@@ -218,7 +219,8 @@ pub(crate) fn merge(args: &MergeArgs, context: &Context) -> Result<Answer> {
     if let Opened::Originals(plan) = &opened {
         Answer::add(&mut json, "left_out", left_out_json(&plan.left_out));
     }
-    let text = format!("{}: {} tensors merged, {} as the base has them\n", recipe.method, report.n_merged, report.n_copied);
+    let text =
+        format!("{}: {} tensors merged, {} as the base has them\n", recipe.method, report.n_merged, report.n_copied);
     Ok(written((text, json), &args.output, &report.clipped, elapsed, &runtime))
 }
 
@@ -232,7 +234,12 @@ fn recipe_file(args: &MergeArgs) -> Option<&Path> {
 }
 
 /// A recipe from a file or a card, its models opened.
-fn of_recipe(mut recipe: Recipe, folder: &Path, args: &MergeArgs, context: &Context) -> Result<(Recipe, Opened, Vec<usize>)> {
+fn of_recipe(
+    mut recipe: Recipe,
+    folder: &Path,
+    args: &MergeArgs,
+    context: &Context,
+) -> Result<(Recipe, Opened, Vec<usize>)> {
     match () {
         () if args.like_paper => recipe.manner = Manner::Paper,
         () if args.like_mergekit => recipe.manner = Manner::Mergekit,
@@ -286,7 +293,9 @@ fn of_words(method: Method, args: &MergeArgs, context: &Context) -> Result<(Reci
         let (base, sources) = match (&args.base, recipe.of_models()) {
             (Some(base), _) => (base.clone(), sources),
             (None, of_models) => {
-                let Some(first) = sources.first() else { return Err(Error::usage("no base given").hint("--base PATH")) };
+                let Some(first) = sources.first() else {
+                    return Err(Error::usage("no base given").hint("--base PATH"));
+                };
                 let base = first.key.as_ref().map_or(first.path.clone(), |_| PathBuf::from(&recipe.base.written));
                 (base, sources.into_iter().skip(usize::from(!of_models)).collect())
             }

@@ -93,7 +93,8 @@ impl ParameterArgs {
             (Parameter::Tol, &self.tol),
             (Parameter::Eps, &self.eps),
         ];
-        let several = several.into_iter().flat_map(|(parameter, texts)| texts.iter().map(move |text| (parameter, text)));
+        let several =
+            several.into_iter().flat_map(|(parameter, texts)| texts.iter().map(move |text| (parameter, text)));
         let single = single.into_iter().filter_map(|(parameter, text)| Some((parameter, text.as_ref()?)));
         several.chain(single).map(|(parameter, text)| Typed { parameter, text: text.clone() }).collect()
     }

@@ -4,7 +4,9 @@ use crate::output::Answer;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use tvb::jobs::merge::recipe::{Layers, Recipe};
-use tvb::jobs::merge::{Family, Manner, MergeJob, Parameter, Prepared, Rescale, RowWise, TensorSettings, parameters_of};
+use tvb::jobs::merge::{
+    Family, Manner, MergeJob, Parameter, Prepared, Rescale, RowWise, TensorSettings, parameters_of,
+};
 use tvb::shown::shown;
 use tvb::units;
 
@@ -66,9 +68,9 @@ impl Told<'_> {
             }
         );
         let mut json = self.json();
-        let all = groups.iter().map(|group| {
-            json!({ "tensors": group.names, "settings": self.settings_json(group.settings) })
-        });
+        let all = groups
+            .iter()
+            .map(|group| json!({ "tensors": group.names, "settings": self.settings_json(group.settings) }));
         Answer::add(&mut json, "settings", all.collect::<Vec<Value>>());
         Answer::add(&mut json, "n_merged", self.prepared.tensors.len());
         Answer::add(&mut json, "n_copied", self.prepared.n_copied);

@@ -56,7 +56,9 @@ pub const fn paper_of(method: Method) -> (&'static str, Option<&'static str>) {
         Method::Breadcrumbs | Method::BreadcrumbsTies => ("Model Breadcrumbs", Some("2312.06795")),
         Method::Della | Method::DellaLinear => ("DELLA-Merging", Some("2406.11617")),
         Method::Sce => ("FuseChat", Some("2408.07990")),
-        Method::Consensus | Method::Tall => ("Localizing task information for improved model merging", Some("2405.07813")),
+        Method::Consensus | Method::Tall => {
+            ("Localizing task information for improved model merging", Some("2405.07813"))
+        }
         Method::Emr => ("EMR-Merging", Some("2405.17461")),
         Method::TsvM => ("Task singular vectors", Some("2412.00081")),
         Method::IsoC | Method::IsoCts => ("No task left behind: isotropic model merging", Some("2502.04959")),

@@ -126,7 +126,13 @@ impl Recipe {
             let weight = std::mem::take(&mut settings.weight);
             let first = self.value(Parameter::Weight, spot, Whose::Base)?;
             let weight = std::iter::once(first).chain(weight).collect();
-            settings = TensorSettings { weight, normalize: settings.normalize, rows: settings.rows, eps: settings.eps, ..TensorSettings::new(n_tasks + 1) };
+            settings = TensorSettings {
+                weight,
+                normalize: settings.normalize,
+                rows: settings.rows,
+                eps: settings.eps,
+                ..TensorSettings::new(n_tasks + 1)
+            };
         }
         settings.over = match (self.own.trim, method) {
             (Some(over), _) => over,

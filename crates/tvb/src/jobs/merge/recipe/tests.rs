@@ -233,7 +233,11 @@ fn what_cannot_be_done_is_refused_by_name() {
         (SLICES.replace("[5, 6]", "[6, 5]"), "[FIRST, END] expected, [6, 5] found", ""),
         (SLICES.replacen("    parameters: {t: [0, 1]}", "    residual_weight: 0.5", 1), "residual_weight", ""),
         (two("tall", ""), "tall: the task expected that the model is for", "for"),
-        ("merge_method: linear\nmodels: [{model: a}, {model: b}]\ntvb: {basis: c}".into(), "the base expected", "base_model"),
+        (
+            "merge_method: linear\nmodels: [{model: a}, {model: b}]\ntvb: {basis: c}".into(),
+            "the base expected",
+            "base_model",
+        ),
         ("x".into(), "recipe: a map expected, \"x\" found", ""),
     ];
     for (text, message, hint) in cases {
