@@ -153,7 +153,8 @@ pub(crate) fn merge(args: &MergeArgs, context: &Context) -> Result<Answer> {
         (None, None, [path]) => {
             args.parameters.check_none()?;
             let path = Path::new(path);
-            let folder = path.parent().unwrap_or(Path::new(""));
+            // A pipe of the shell lies in no folder of models.
+            let folder = path.parent().filter(|_| path.is_file()).unwrap_or(Path::new(""));
             of_recipe(Recipe::open(path, &context.budget)?, folder, args, context)?
         }
         (None, None, words) => {
@@ -161,7 +162,7 @@ pub(crate) fn merge(args: &MergeArgs, context: &Context) -> Result<Answer> {
             return Err(error.hint("--method NAME --base PATH merges models without a recipe"));
         }
     };
-    recipe.notes.iter().for_each(|note| context.progress.warn(note));
+    warn(&recipe.notes, context);
     let (source, base) = (opened.source(), opened.base());
     if let Opened::Originals(plan) = &opened {
         for (task, file) in plan.tasks.iter().filter_map(|task| Some((task, base.other_tokenizer(&task.checkpoint)?))) {
@@ -175,7 +176,7 @@ pub(crate) fn merge(args: &MergeArgs, context: &Context) -> Result<Answer> {
     let chosen: Vec<String> = tasks.iter().filter_map(|&task| names.get(task).cloned()).collect();
     let tensor_names: Vec<&str> = base.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
     let (by_tensor, idle) = ByTensor::new(&recipe, &tensor_names);
-    idle.iter().for_each(|note| context.progress.warn(note));
+    warn(&idle, context);
     let settings = |tensor: &str| by_tensor.settings(tensor);
     let is_mergekit = recipe.manner == Manner::Mergekit;
     let dtype = recipe.output_dtype();
@@ -230,6 +231,15 @@ pub(crate) fn merge(args: &MergeArgs, context: &Context) -> Result<Answer> {
     let text =
         format!("{}: {} tensors merged, {} as the base has them\n", recipe.method, report.n_merged, report.n_copied);
     Ok(written((text, json), &args.output, &report.clipped, elapsed, &runtime))
+}
+
+/// Says the first of what there is to say of a recipe, and how much more there is.
+fn warn(notes: &[String], context: &Context) {
+    const N_TOLD: usize = 20;
+    notes.iter().take(N_TOLD).for_each(|note| context.progress.warn(note));
+    if notes.len() > N_TOLD {
+        context.progress.warn(&format!("and {} more of this recipe", notes.len() - N_TOLD));
+    }
 }
 
 /// The file that the recipe is read from.

@@ -252,7 +252,7 @@ fn what_does_not_fit_is_refused_in_one_line_and_nothing_is_written() {
         (&["r.yml", "-o", "out", "--density", "0.5"], 2, "--density goes with --method", ""),
         (&["r.yml", "-o", "out", "--task", "a", "--basis", "x"], 2, "a recipe names its models", ""),
         (&["r.yml", "-o", "out", "--seed", "1"], 3, "a seed is for what is random", ""),
-        (&["r.yml", "-o", "r.yml", "--overwrite"], 2, "", ""),
+        (&["r.yml", "-o", "r.yml", "--overwrite"], 3, "the output is a folder", ""),
         (&["none.yml", "-o", "out"], 1, "none.yml", "check the path"),
         (&["--recipe-from", "r.yml", "-o", "out"], 3, "a model card with a recipe", ""),
         (&["--method", "tise", "a.safetensors", "-o", "out"], 2, "unknown merge method", ""),
