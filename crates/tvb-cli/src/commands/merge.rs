@@ -163,6 +163,14 @@ pub(crate) fn merge(args: &MergeArgs, context: &Context) -> Result<Answer> {
     };
     recipe.notes.iter().for_each(|note| context.progress.warn(note));
     let (source, base) = (opened.source(), opened.base());
+    if let Opened::Originals(plan) = &opened {
+        for (task, file) in plan.tasks.iter().filter_map(|task| Some((task, base.other_tokenizer(&task.checkpoint)?))) {
+            context.progress.warn(&format!(
+                "task {}: its {file} is not the base's: rows of embeddings are merged by their numbers, and the output has the base's tokenizer",
+                shown(&task.name)
+            ));
+        }
+    }
     let names = opened.names();
     let chosen: Vec<String> = tasks.iter().filter_map(|&task| names.get(task).cloned()).collect();
     let tensor_names: Vec<&str> = base.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
@@ -256,7 +264,7 @@ fn of_recipe(
         (None, Some(written)) => Some(Reference::new(written).find(&places)?),
         (None, None) => None,
     };
-    recipe.own.basis = basis.as_deref().map(|folder| text_of(folder)).transpose()?;
+    recipe.own.basis = basis.as_deref().map(text_of).transpose()?;
     recipe.check()?;
     let selection = selection_of(&recipe);
     let Some(folder) = basis else {

@@ -433,7 +433,7 @@ fn a_basis_merges_what_it_recovers() {
                 let target = folder.path().join(format!("{name}-{task}.safetensors"));
                 let mut alpha = vec![0.0; 3];
                 alpha[task] = 1.0;
-                let edit = tvb::jobs::edit::Edit { alpha, scale: 1.0, rule: tvb::solve::Rule::Projected };
+                let edit = tvb::jobs::edit::Edit { alpha, scale: 1.0, rule: tvb::solve::Rule::Projected, by_tensor: None };
                 let output = EditOutput::new(&target);
                 let source = Source::Basis(&basis);
                 let job = tvb::jobs::edit::EditJob { source, edit: &edit, base: Some(&base), output: &output };

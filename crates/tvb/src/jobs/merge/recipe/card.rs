@@ -1,11 +1,12 @@
 //! The recipe inside a model card: a block of YAML with a mark, from which the merge is repeated.
 
-use super::recipe::Recipe;
+use super::definition::Recipe;
+use super::setting::Setting;
 use super::yaml::MAX_BYTES;
 use crate::checkpoint::{Budget, read_capped_or_pipe};
 use crate::error::{Error, Result};
 use crate::jobs::merge::method::Method;
-use crate::jobs::merge::parameters::{Manner, is_of_mergekit};
+use crate::jobs::merge::parameters::{Manner, is_of_mergekit, parameters_of};
 use crate::shown::shown_path;
 use std::path::Path;
 
@@ -15,10 +16,18 @@ const MARK: &str = "yaml tvb-recipe";
 const CARD_BYTES_MAX: u64 = MAX_BYTES * 4;
 
 impl Recipe {
-    /// The recipe as a block of Markdown.
+    /// The recipe as a block of Markdown, with every default spelled out: it says the same whatever defaults become.
     pub fn in_card(&self) -> String {
+        let mut whole = self.clone();
+        for &parameter in parameters_of(self.method) {
+            let is_said = self.parameters.iter().any(|(said, _)| *said == parameter);
+            if let (false, Some(value)) = (is_said, parameter.default_of(self.method, self.manner)) {
+                whole.parameters.push((parameter, Setting::of(value)));
+            }
+        }
+        whole.own.trim = whole.own.trim.or(self.default_trim());
         // Every line of it begins with a key or a dash, so none ends the fence.
-        format!("```{MARK}\n{}```\n", self.to_yaml())
+        format!("```{MARK}\n{}```\n", whole.to_yaml())
     }
 
     /// What a model card says of the merge: the method, whose meaning of it counts, and the recipe.

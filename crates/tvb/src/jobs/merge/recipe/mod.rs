@@ -1,9 +1,9 @@
 //! Recipes of merges: mergekit's YAML, or words of a command line, as settings of each tensor.
 
 mod card;
+mod definition;
 mod layers;
 mod read;
-mod recipe;
 mod reference;
 mod resolve;
 mod setting;
@@ -12,8 +12,8 @@ mod write;
 mod yaml;
 
 pub use card::{of_card, paper_of};
+pub use definition::{BaseRole, Found, Model, Own, Recipe, Slice};
 pub use layers::Layers;
-pub use recipe::{BaseRole, Found, Model, Own, Recipe, Slice};
 pub use reference::{Places, Reference};
 pub use resolve::ByTensor;
 pub use setting::{Filtered, Setting, Settings};

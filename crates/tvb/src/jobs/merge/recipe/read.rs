@@ -1,6 +1,6 @@
 //! mergekit's YAML as a recipe. What cannot be done is refused by name, what means nothing is noted.
 
-use super::recipe::{BaseRole, Model, Own, Recipe, Slice};
+use super::definition::{BaseRole, Model, Own, Recipe, Slice};
 use super::reference::Reference;
 use super::setting::{Setting, Settings, cut};
 use super::yaml::{MAX_BYTES, Node, number_of, parse};

@@ -2,7 +2,7 @@
 
 use super::setting::cut;
 use super::yaml::{Node, Value};
-use crate::checkpoint::read_capped;
+use crate::checkpoint::{names, read_capped};
 use crate::error::{Error, Result};
 use crate::jobs::merge::parameters::Wrong;
 use crate::shown::{shown, shown_path};
@@ -190,7 +190,8 @@ fn is_hub_id(text: &str) -> bool {
             && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
             && !part.contains("--")
     };
-    text.len() <= 200 && text.split('/').count() <= 2 && text.split('/').all(is_name)
+    let is_file = names::WEIGHT_ENDINGS.iter().any(|ending| text.ends_with(ending));
+    text.len() <= 200 && !is_file && text.split('/').count() <= 2 && text.split('/').all(is_name)
 }
 
 /// A revision's folder in the cache: by its own name, or by that of a branch.

@@ -1,12 +1,12 @@
 //! From a recipe to the numbers of one tensor, with mergekit's precedence: a model's own, its slice's, everybody's, the default.
 
+use super::definition::{BaseRole, Recipe, Slice};
 use super::layers::Layers;
-use super::recipe::{BaseRole, Recipe, Slice};
 use super::setting::Settings;
 use crate::error::Result;
 use crate::jobs::merge::method::Method;
 use crate::jobs::merge::parameters::{Manner, Parameter, Wrong, drops_at_random, parameters_of};
-use crate::jobs::merge::settings::{Over, Rescale, RowWise, TensorSettings};
+use crate::jobs::merge::settings::{Rescale, RowWise, TensorSettings};
 
 /// What marks a tensor that stands before the layers.
 const BEFORE_LAYERS: [&str; 4] = ["embed", "wte", "wpe", "patch"];
@@ -43,7 +43,8 @@ impl<'a> ByTensor<'a> {
         for (parameter, setting) in recipe.all_settings() {
             let super::setting::Setting::Filtered(list) = setting else { continue };
             for one in list.iter().filter(|one| !names.iter().any(|name| one.holds_for(name))) {
-                let note = format!("{parameter}: no tensor's name holds {:?}", one.filter.as_deref().unwrap_or("*"));
+                let word = crate::shown::shown(one.filter.as_deref().unwrap_or("*"));
+                let note = format!("{parameter}: no tensor's name holds {word}");
                 if !idle.contains(&note) {
                     idle.push(note);
                 }
@@ -134,11 +135,7 @@ impl Recipe {
                 ..TensorSettings::new(n_tasks + 1)
             };
         }
-        settings.over = match (self.own.trim, method) {
-            (Some(over), _) => over,
-            (None, Method::Ties) if self.manner == Manner::Paper => Over::Model,
-            (None, _) => Over::Tensor,
-        };
+        settings.over = self.own.trim.or(self.default_trim()).unwrap_or_default();
         self.fits(&settings, spot)?;
         Ok(settings)
     }

@@ -166,7 +166,7 @@ fn what_means_nothing_is_noted() {
     assert!(!notes.contains("int8_mask"));
     let recipe = parse(&two("ties", "parameters: {weight: [{filter: mlpp, value: 2}, {value: 1}]}"));
     let (_, idle) = ByTensor::new(&recipe, &["l.0.mlp", "head"]);
-    assert_eq!(idle, ["weight: no tensor's name holds \"mlpp\""]);
+    assert_eq!(idle, ["weight: no tensor's name holds `mlpp`"]);
 }
 
 #[test]
@@ -284,7 +284,12 @@ fn cards_hold_their_recipe() {
     let card = format!("---\ntags:\n- merge\n---\n\nText.\n\n{}\nMore ``` text\n```sh\nx\n```\n", recipe.in_card());
     std::fs::write(&path, &card).unwrap();
     let budget = crate::checkpoint::Budget::default();
-    assert_eq!(of_card(&path, &budget).unwrap().to_yaml(), recipe.to_yaml());
+    let again = of_card(&path, &budget).unwrap();
+    for (tensor, layer) in [("embed", None), ("layers.1.mlp.w", Some((1, 3)))] {
+        assert_eq!(again.settings(tensor, layer).unwrap(), recipe.settings(tensor, layer).unwrap());
+    }
+    assert_eq!(again.in_card(), recipe.in_card());
+    assert!(recipe.in_card().contains("  rescale: false\n") && recipe.in_card().contains("  trim: tensor\n"));
     let cases = [
         ("no recipe\n".to_owned(), "none found in it"),
         (format!("{card}{}", recipe.in_card()), "one recipe expected, 2 found"),

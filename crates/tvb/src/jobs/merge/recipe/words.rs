@@ -1,6 +1,6 @@
 //! A recipe from the words of a command line.
 
-use super::recipe::{BaseRole, Model, Own, Recipe, Slice};
+use super::definition::{BaseRole, Model, Own, Recipe, Slice};
 use super::reference::Reference;
 use super::setting::{Setting, Settings, cut};
 use crate::error::Result;

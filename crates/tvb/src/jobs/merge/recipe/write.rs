@@ -1,7 +1,7 @@
 //! A recipe as YAML that mergekit reads too, as far as it does the same, and that makes the same recipe again.
 
+use super::definition::{BaseRole, Own, Recipe, Slice};
 use super::read::words_of;
-use super::recipe::{BaseRole, Own, Recipe, Slice};
 use super::reference::Reference;
 use super::setting::{Filtered, Setting, Settings};
 use crate::jobs::merge::parameters::{Manner, Parameter};

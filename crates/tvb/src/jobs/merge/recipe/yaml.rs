@@ -4,6 +4,7 @@
 //! merge keys and keys that stand twice are refused.
 
 use crate::jobs::merge::parameters::Wrong;
+use crate::shown::escaped;
 use saphyr_parser::{Event, Parser, ScalarStyle};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -189,7 +190,7 @@ impl Node {
     pub(super) fn found(&self) -> String {
         match &self.value {
             _ if self.is_null() => "nothing".to_owned(),
-            Value::Word { text, .. } => format!("{:?}", text.chars().take(60).collect::<String>()),
+            Value::Word { text, .. } => format!("\"{}\"", escaped(&text.chars().take(60).collect::<String>())),
             Value::List(items) => format!("a list of {}", items.len()),
             Value::Map(_) => "a map".to_owned(),
         }

@@ -137,6 +137,15 @@ impl Recipe {
             }
     }
 
+    /// What thresholds are asked over where that is not said; `None` where the method asks for none of whole models.
+    pub(super) fn default_trim(&self) -> Option<Over> {
+        match (self.method, self.manner) {
+            (Method::Ties, Manner::Paper) => Some(Over::Model),
+            (Method::Ties | Method::Magnitude, _) => Some(Over::Tensor),
+            _ => None,
+        }
+    }
+
     /// Type of the output's float tensors; `None` for the base's own.
     pub fn output_dtype(&self) -> Option<Dtype> {
         self.out_dtype.or(self.dtype)
