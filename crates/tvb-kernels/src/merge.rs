@@ -138,8 +138,15 @@ impl Work for Merge {
         1
     }
 
-    fn runs_on_gpu(&self, _: &ChunkLayout) -> bool {
-        false
+    fn runs_on_gpu(&self, layout: &ChunkLayout) -> bool {
+        // Places in a tensor are words there.
+        let is_near = |at: usize| {
+            let segment = layout.segments[at];
+            segment.place.first_row.saturating_add(segment.n_rows as u64) < u64::from(u32::MAX)
+        };
+        (0..layout.segments.len()).all(|at| {
+            layout.slice(at, 0).dtype != Dtype::F64 && self.row_dtype(layout, at) != Dtype::F64 && is_near(at)
+        })
     }
 
     fn check(&self, n_tasks: usize) -> Result<(), KernelError> {
