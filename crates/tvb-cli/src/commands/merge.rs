@@ -18,10 +18,9 @@ use tvb::basis::Basis;
 use tvb::checkpoint::{Checkpoint, Existing, Inputs};
 use tvb::columns::plan::Plan;
 use tvb::columns::tasks::TaskSource;
-use tvb::cost::Work;
-use tvb::jobs::edit::{EditOutput, Source, edit_work};
+use tvb::jobs::edit::{EditOutput, Lines, Source};
 use tvb::jobs::merge::recipe::{ByTensor, Own, Places, Recipe, Reference, Words, of_card};
-use tvb::jobs::merge::{Family, Manner, MergeJob, Method, Over, Ties};
+use tvb::jobs::merge::{Manner, MergeJob, Method, Over, Ties, merge_work};
 use tvb::nearest::nearest;
 use tvb::progress::Progress;
 use tvb::shown::{shown, shown_path};
@@ -72,6 +71,12 @@ pub(crate) struct MergeArgs {
     /// Make the task vectors orthogonal to each other first
     #[arg(long)]
     pub orthogonalise: bool,
+    /// A factor for tensors whose name a regular expression finds, of the whole edit or of one task; may be repeated, and factors multiply
+    #[arg(long, value_name = "[TASK:]REGEX=W", allow_hyphen_values = true)]
+    pub weight_for: Vec<String>,
+    /// LiNeS: the factor ALPHA + BETA*l/(L-1) of the edit in layer l of L, l from 0, and ALPHA in tensors of no layer
+    #[arg(long, value_name = "ALPHA:BETA", allow_hyphen_values = true, value_parser = lines)]
+    pub lines: Option<Lines>,
     /// Read models outside of the recipe's folder, too
     #[arg(long)]
     pub allow_outside: bool,
@@ -112,6 +117,11 @@ fn method(text: &str) -> std::result::Result<Method, String> {
         Some(hint) => format!("{}; {hint}", error.message()),
         None => error.message().to_owned(),
     })
+}
+
+/// LiNeS, checked while the command line is read.
+fn lines(text: &str) -> std::result::Result<Lines, String> {
+    text.parse().map_err(|error: Error| error.message().to_owned())
 }
 
 /// What a merge is of, opened.
@@ -177,7 +187,12 @@ pub(crate) fn merge(args: &MergeArgs, context: &Context) -> Result<Answer> {
     let tensor_names: Vec<&str> = base.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
     let (by_tensor, idle) = ByTensor::new(&recipe, &tensor_names);
     warn(&idle, context);
-    let settings = |tensor: &str| by_tensor.settings(tensor);
+    let factors = recipe.factors(source, &tasks)?;
+    let settings = |tensor: &str| -> Result<_> {
+        let mut settings = by_tensor.settings(tensor)?;
+        factors.apply(tensor, &mut settings);
+        Ok(settings)
+    };
     let is_mergekit = recipe.manner == Manner::Mergekit;
     let dtype = recipe.output_dtype();
     let output = EditOutput::new(&args.output)
@@ -212,12 +227,7 @@ pub(crate) fn merge(args: &MergeArgs, context: &Context) -> Result<Answer> {
         answer.extend(&format!("would write {}\n", shown_path(&args.output)), "dry_run", json!(true));
         return Ok(answer);
     }
-    let runtime = context.runtime_for(|| {
-        Ok(match recipe.method.family() {
-            Family::Matrices => Work::only_on_cpu("matrices are decomposed by the host"),
-            _ => edit_work(source, Some(base), chosen.len(), 1, dtype),
-        })
-    })?;
+    let runtime = context.runtime_for(|| Ok(merge_work(&job, &prepared)))?;
     let started = Instant::now();
     let report = job.write(&runtime, &context.progress)?;
     let elapsed = started.elapsed();
@@ -354,6 +364,8 @@ fn set_own(own: &mut Own, args: &MergeArgs) {
     own.rename.extend(rename.iter().cloned());
     own.key = key.clone().or(own.key.take());
     own.clip |= args.clip;
+    own.weight_for.extend(args.weight_for.iter().cloned());
+    own.lines = args.lines.or(own.lines);
 }
 
 /// Which tensors take part, as the recipe has it.

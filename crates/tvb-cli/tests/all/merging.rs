@@ -308,6 +308,40 @@ fn refused(models: &Models, words: &[&str], code: i32, message: &str, hint: &str
 }
 
 #[test]
+fn factors_differ_between_tensors_and_are_repeated() {
+    let models = Models::new();
+    let words = ["--base", "base.safetensors", "a.safetensors", "b.safetensors"];
+    let by_tensor = ["--lines", "0.5:1", "--weight-for", "norm=2", "--weight-for", "b:mlp=-1"];
+    models.merge(&[&["--method", "task_arithmetic"], &words[..], &by_tensor, &["-o", "out"]].concat());
+    let expected = models.expected([[0.5, 0.5], [0.5, -0.5], [1.5, -1.5], [1.0, 1.0]]);
+    assert_near(&models.read("out/model.safetensors"), &expected);
+    models.merge(&["--recipe-from", "out/README.md", "-o", "again"]);
+    assert_eq!(models.read("again/model.safetensors"), models.read("out/model.safetensors"));
+    // A factor of all does not cancel where the edit is divided by the weights.
+    let halves = |out: &str, more: &[&str]| {
+        let ties = ["--method", "ties", "--density", "1", "-o", out];
+        models.merge(&[&ties, &words[..], more].concat());
+        models.read(out)
+    };
+    let (whole, half) = (halves("w.safetensors", &[]), halves("h.safetensors", &["--weight-for", ".=0.5"]));
+    for (name, base) in NAMES.iter().zip(&models.base) {
+        let far = whole[*name].iter().zip(&half[*name]).zip(base).map(|((w, h), b)| ((w - b) / 2.0 - (h - b)).abs());
+        assert!(far.fold(0.0, f32::max) < 1e-6, "{name}");
+    }
+    let cases: [(&[&str], i32, &str); 5] = [
+        (&["--method", "linear", "--lines", "0:1"], 2, "it takes no lambda"),
+        (&["--method", "tsv_m", "--weight-for", "a:mlp=2"], 2, "it takes no weight"),
+        (&["--method", "ties", "--lines", "x"], 2, "ALPHA:BETA"),
+        (&["--method", "ties", "--weight-for", "mlp"], 2, "REGEX=W or TASK:REGEX=W"),
+        (&["--method", "ties", "--weight-for", "nothing=2"], 3, "no tensor has a name that it finds"),
+    ];
+    std::fs::remove_dir_all(models.top.path().join("out")).expect("removed");
+    for (more, code, message) in cases {
+        refused(&models, &[more, &words[..], &["-o", "out"]].concat(), code, message, "");
+    }
+}
+
+#[test]
 fn other_tokenizers_are_told() {
     let models = Models::new();
     for (name, vocab) in [("base", "{}"), ("a", "{}"), ("b", "{\"x\": 1}")] {

@@ -12,6 +12,7 @@ mod method;
 mod row_wise;
 mod settings;
 mod parameters;
+mod work;
 pub mod recipe;
 
 pub use elements::Ties;
@@ -19,3 +20,4 @@ pub use job::{MergeJob, MergeReport, Planned, Prepared, SettingsOf};
 pub use method::{Family, Method};
 pub use parameters::{Kind, Manner, Parameter, Wrong, drops_at_random, is_of_mergekit, parameters_of};
 pub use settings::{Over, Rescale, RowWise, TensorSettings};
+pub use work::merge_work;

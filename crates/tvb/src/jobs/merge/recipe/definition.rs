@@ -4,6 +4,7 @@ use super::reference::{Places, Reference};
 use super::setting::{Setting, Settings};
 use crate::columns::tasks::TaskSource;
 use crate::error::{Error, Result};
+use crate::jobs::edit::{Lines, WeightWords};
 use crate::jobs::merge::method::Method;
 use crate::jobs::merge::parameters::{Manner, Parameter, Wrong, drops_at_random};
 use crate::jobs::merge::settings::Over;
@@ -100,6 +101,10 @@ pub struct Own {
     pub key: Option<String>,
     /// Whether values beyond the output's type are written as its largest.
     pub clip: bool,
+    /// Factors by tensors' names: `REGEX=W`, or `TASK:REGEX=W` for one task's.
+    pub weight_for: Vec<String>,
+    /// Factors by depth.
+    pub lines: Option<Lines>,
 }
 
 /// The models of a recipe, found.
@@ -212,6 +217,10 @@ impl Recipe {
         if method == Method::Tall && only_for.is_none() {
             let hint = if self.is_file { "tvb: {for: TASK}" } else { "--for TASK" };
             return Some(Wrong::new("tall: the task expected that the model is for, none found").hint(hint));
+        }
+        let factors = WeightWords { rules: self.own.weight_for.clone(), lines: None };
+        if let Err(error) = factors.check() {
+            return Some(Wrong::new(format!("weights by tensor: {}", error.message())));
         }
         if *orthogonalise && self.is_baseless() {
             return Some(Wrong::new("orthogonalise: task vectors expected, and so a base; none found"));

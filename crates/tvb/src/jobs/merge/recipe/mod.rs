@@ -2,6 +2,7 @@
 
 mod card;
 mod definition;
+mod factors;
 mod layers;
 mod read;
 mod reference;
@@ -13,6 +14,7 @@ mod yaml;
 
 pub use card::{of_card, paper_of};
 pub use definition::{BaseRole, Found, Model, Own, Recipe, Slice};
+pub use factors::Factors;
 pub use layers::Layers;
 pub use reference::{Places, Reference};
 pub use resolve::ByTensor;

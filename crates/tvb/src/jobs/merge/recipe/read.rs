@@ -426,7 +426,7 @@ fn check_tokenizer(top: &Node, base: &Reference) -> Result<(), Wrong> {
 fn own(node: Option<&Node>) -> Result<(Option<Manner>, Own), Wrong> {
     let (mut manner, mut own) = (None, Own::default());
     let Some(node) = node else { return Ok((None, own)) };
-    const KEYS: [&str; 13] = [
+    const KEYS: [&str; 15] = [
         "like",
         "trim",
         "seed",
@@ -440,6 +440,8 @@ fn own(node: Option<&Node>) -> Result<(Option<Manner>, Own), Wrong> {
         "rename",
         "key",
         "clip",
+        "weight_for",
+        "lines",
     ];
     check_keys(node, "tvb", &KEYS)?;
     for (key, node) in node.map("tvb", "a map")? {
@@ -481,6 +483,15 @@ fn own(node: Option<&Node>) -> Result<(Option<Manner>, Own), Wrong> {
                 for node in node.list(&place, "a list of rules")? {
                     own.rename.push(node.word(&place, "a rule")?.to_owned());
                 }
+            }
+            "weight_for" => {
+                for node in node.list(&place, "a list of rules")? {
+                    own.weight_for.push(node.word(&place, "REGEX=W or TASK:REGEX=W")?.to_owned());
+                }
+            }
+            "lines" => {
+                let lines = node.word(&place, "ALPHA:BETA")?.parse();
+                own.lines = Some(lines.map_err(|_: Error| node.wrong(&place, "ALPHA:BETA"))?);
             }
             "key" => own.key = Some(text()?),
             _ => own.clip = node.flag(&place)?,

@@ -232,6 +232,8 @@ fn what_cannot_be_done_is_refused_by_name() {
         ),
         (SLICES.replace("[5, 6]", "[6, 5]"), "[FIRST, END] expected, [6, 5] found", ""),
         (SLICES.replacen("    parameters: {t: [0, 1]}", "    residual_weight: 0.5", 1), "residual_weight", ""),
+        (weighted("tvb: {lines: 0.5}"), "tvb.lines: ALPHA:BETA expected", ""),
+        (weighted("tvb: {weight_for: [x]}"), "REGEX=W or TASK:REGEX=W", ""),
         (two("tall", ""), "tall: the task expected that the model is for", "for"),
         (
             "merge_method: linear\nmodels: [{model: a}, {model: b}]\ntvb: {basis: c}".into(),
@@ -259,7 +261,7 @@ fn what_cannot_be_done_is_refused_by_name() {
 #[test]
 fn a_recipe_is_written_as_it_was_read() {
     let own = two("magnitude", "parameters: {density: [0.1, {}]}".replace("[0.1, {}]", "[0.1, 1e-3]").as_str())
-        + "tvb: {like: mergekit, trim: model, basis: ba sis, include: 'a\"\\b', exclude: \"\\u202e\", skip_mismatched: on, vocab: common, rename: ['s/a/b/'], key: k, clip: true, orthogonalise: true}\n";
+        + "tvb: {like: mergekit, trim: model, basis: ba sis, include: 'a\"\\b', exclude: \"\\u202e\", skip_mismatched: on, vocab: common, rename: ['s/a/b/'], key: k, clip: true, orthogonalise: true, weight_for: ['a=1', 'b:x\\.=-0.5'], lines: '0.25:1.5'}\n";
     let random = two("dare_ties", "tvb: {seed: 18446744073709551615}\nparameters: {weight: 1}");
     let emr = two("emr", "tvb: {for: b, like: paper}");
     let linear = "merge_method: linear\nmodels: [{model: 'x@v1', parameters: {weight: [1, 2]}}, {model: {model: {path: 'y+z@'}}, name: q}]\nparameters: {normalize: [yes, no], weight: 3}";

@@ -81,6 +81,8 @@ impl Recipe {
             rename,
             key,
             clip,
+            weight_for,
+            lines,
         } = &self.own;
         let like = match self.manner {
             Manner::Paper => "paper",
@@ -108,9 +110,14 @@ impl Recipe {
         if *common_vocab {
             line(text, 2, "vocab", "common");
         }
-        if !rename.is_empty() {
-            let rules: Vec<String> = rename.iter().map(|rule| quoted(rule)).collect();
-            line(text, 2, "rename", &format!("[{}]", rules.join(", ")));
+        for (name, rules) in [("rename", rename), ("weight_for", weight_for)] {
+            if !rules.is_empty() {
+                let rules: Vec<String> = rules.iter().map(|rule| quoted(rule)).collect();
+                line(text, 2, name, &format!("[{}]", rules.join(", ")));
+            }
+        }
+        if let Some(lines) = lines {
+            line(text, 2, "lines", &quoted(&lines.to_string()));
         }
     }
 }
