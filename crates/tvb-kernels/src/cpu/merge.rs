@@ -414,7 +414,7 @@ mod tests {
         let values = vec![1.0f32; n];
         let chance = (0.3 * 2f64.powi(32)) as u32;
         let work = merge(vec![MergeTask { factor: 2.0, ..task(Keep::Random { key: 77, chance }) }], Consensus::Sum);
-        let whole = run(&work, &vec![0.0; n], &[values.clone()], 0);
+        let whole = run(&work, &vec![0.0; n], std::slice::from_ref(&values), 0);
         let kept = whole.iter().filter(|value| **value == 2.0).count() as f64;
         let expected = 0.3 * n as f64;
         assert!((kept - expected).abs() < 5.0 * (expected * 0.7).sqrt(), "{kept} of {n}");

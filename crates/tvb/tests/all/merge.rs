@@ -433,7 +433,8 @@ fn a_basis_merges_what_it_recovers() {
                 let target = folder.path().join(format!("{name}-{task}.safetensors"));
                 let mut alpha = vec![0.0; 3];
                 alpha[task] = 1.0;
-                let edit = tvb::jobs::edit::Edit { alpha, scale: 1.0, rule: tvb::solve::Rule::Projected, by_tensor: None };
+                let edit =
+                    tvb::jobs::edit::Edit { alpha, scale: 1.0, rule: tvb::solve::Rule::Projected, by_tensor: None };
                 let output = EditOutput::new(&target);
                 let source = Source::Basis(&basis);
                 let job = tvb::jobs::edit::EditJob { source, edit: &edit, base: Some(&base), output: &output };
@@ -498,4 +499,41 @@ fn values_that_are_not_finite_are_named() {
         assert!(!output.target.exists());
     }
     assert_eq!(Dtype::F32.size(), 4);
+}
+
+/// A GPU merges what is read as it is: the same decisions, and values that differ by rounding alone.
+#[test]
+fn a_gpu_merges_as_the_cpu_does() {
+    let Some((engine, _turn)) = crate::gpu_device::test_gpu(tvb_kernels::DeviceSetup::default()) else { return };
+    let gpu = Runtime::on(tvb_kernels::Engine::Gpu(engine.clone())).with_threads(2);
+    for stored in [Stored::F32, Stored::Bf16] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut shapes = shapes(&[&[7], &[33, 65], &[120, 300]]);
+        shapes.iter_mut().for_each(|shape| shape.stored = stored);
+        let (base, tasks) = values(&shapes, 3, &mut Random(8));
+        let base = write_model(folder.path(), "base", &shapes, &base, 1);
+        let tasks: Vec<PathBuf> = tasks
+            .iter()
+            .enumerate()
+            .map(|(at, task)| write_model(folder.path(), &format!("task{at}"), &shapes, task, 1))
+            .collect();
+        let plan = Plan::open(&base, &tasks).expect("models");
+        let opened = Checkpoint::open(&base).expect("a base");
+        for method in [Method::Ties, Method::DareLinear, Method::Sce, Method::Emr, Method::ModelStock] {
+            let mut asked = asked(method, 3);
+            asked.settings.density = vec![0.5; 3];
+            asked.settings.select_topk = 0.5;
+            asked.settings.normalize = true;
+            let expected = merged(folder.path(), &base, &tasks, &asked);
+            let target = folder.path().join("on-gpu.safetensors");
+            let output = EditOutput::new(&target).existing(tvb::checkpoint::Existing::Replace);
+            let settings = |_: &str| Ok(asked.settings.clone());
+            job(Source::Checkpoints(&plan), &opened, &asked, &settings, &output).write(&gpu, &Silent).expect("merged");
+            for (name, found) in load(&target) {
+                let tolerance = if stored == Stored::F32 { 1e-6 } else { 0.01 };
+                let far = found.iter().zip(&expected[&name]).filter(|(a, b)| (*a - *b).abs() > tolerance).count();
+                assert!(far * 1000 <= found.len(), "{method} {name}: {far} of {}", found.len());
+            }
+        }
+    }
 }

@@ -193,7 +193,7 @@ impl MergeJob<'_> {
                 let stream = Stream { part: &one, runtime, progress };
                 let merging = Merging { job: self, rules: &rules, whole: &whole, outputs, range: &range };
                 let made = merging.tensor(&stream, tensor, settings);
-                read.add(made.map_err(|error| error.context(&crate::shown::shown(&tensor.name).to_string()))?);
+                read.add(made.map_err(|error| error.context(crate::shown::shown(&tensor.name).to_string()))?);
             }
         }
         for part in rest {
