@@ -55,7 +55,7 @@ impl Basis {
                 alpha
             }
         };
-        Ok(Edit { alpha, scale, rule: Rule::Projected })
+        Ok(Edit::new(alpha, scale))
     }
 }
 

@@ -22,7 +22,7 @@ use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source};
 use tvb::jobs::gram::make_gram_file;
 use tvb::pass::Runtime;
 use tvb::progress::Progress;
-use tvb::solve::{Method, Rule};
+use tvb::solve::Method;
 use tvb::{Error, Result};
 use tvb_kernels::{AdapterKind, Dtype, Engine};
 
@@ -195,7 +195,7 @@ impl<'a> Job<'a> {
 
     fn edit(&self, source: Source<'_>) -> Result<()> {
         let output = EditOutput::new(self.files.beside("edited.safetensors")).existing(Existing::Replace);
-        let edit = Edit { alpha: vec![1.0; self.n_tasks], scale: 0.3, rule: Rule::Projected };
+        let edit = Edit::new(vec![1.0; self.n_tasks], 0.3);
         let job = EditJob { source, edit: &edit, base: Some(&self.plan.base), output: &output };
         job.write(self.passes.runtime, &Quiet(self.passes.progress)).map(drop)
     }

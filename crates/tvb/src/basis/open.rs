@@ -275,6 +275,22 @@ impl Basis {
         Some(Matrix::from_fn(first.n_rows(), first.n_columns(), entry))
     }
 
+    /// The Gram matrix of each stored tensor, in their order; `None` where they are not known one by one.
+    pub fn tensor_grams(&self) -> Option<Vec<&Matrix>> {
+        let grams = &self.coefficients.grams;
+        let n_stored = self.stored_tensors().len();
+        if let Some(record) = &self.manifest.coded {
+            // A single one is that of everything, unless there is no other tensor.
+            let is_each = grams.len() > 1 || n_stored + self.manifest.frozen.len() == 1;
+            let each = record.tensors.iter().map(|tensor| grams.get(tensor.number as usize));
+            return each.collect::<Option<Vec<_>>>().filter(|found| is_each && found.len() == n_stored);
+        }
+        // Tensors that no task moves have a Gram of zeros and are not among those stored.
+        let is_moved = |gram: &&Matrix| (0..gram.n_rows()).any(|t| gram[(t, t)] > 0.0);
+        let moved: Vec<&Matrix> = grams.iter().filter(is_moved).collect();
+        (moved.len() == n_stored).then_some(moved)
+    }
+
     /// The Gram matrix by what a code does with a tensor; `None` where it is not known, or the atoms are not coded. Where one
     /// matrix for everything is all there is, all counts as coded.
     pub fn parts(&self) -> Option<Parts> {

@@ -7,6 +7,7 @@ pub mod adapter;
 pub mod open;
 pub mod coded;
 pub mod patterns;
+pub mod layers;
 pub mod rename;
 pub mod selection;
 pub mod names;

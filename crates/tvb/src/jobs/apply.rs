@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::jobs::edit::{Edit, EditJob, EditOutput, Source};
 use crate::pass::Runtime;
 use crate::progress::Progress;
-use crate::solve::{Fidelity, Rule};
+use crate::solve::Fidelity;
 use std::path::Path;
 
 /// Writes θ0 + Σ αt·τ̂t for a linear expression in the basis' tasks, such as `"0.4*cars - 0.1*mnist"`, to a file that is
@@ -28,7 +28,7 @@ pub fn apply(
     runtime: &Runtime,
     progress: &dyn Progress,
 ) -> Result<Option<Fidelity>> {
-    let edit = Edit { alpha: expression(&basis.task_names(), text)?, scale: 1.0, rule: Rule::Projected };
+    let edit = Edit::new(expression(&basis.task_names(), text)?, 1.0);
     let fidelity = edit.predict(basis)?;
     let output = EditOutput::new(output.as_ref()).command(format!("tvb apply '{text}'"));
     EditJob { source: Source::Basis(basis), edit: &edit, base: Some(base), output: &output }

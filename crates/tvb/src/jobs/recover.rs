@@ -16,7 +16,6 @@ use crate::ops::reconstruct::reconstruct;
 use crate::pass::Runtime;
 use crate::progress::Progress;
 use crate::shown::shown_path;
-use crate::solve::Rule;
 use std::path::{Path, PathBuf};
 
 /// Outputs formed in one pass over the atoms.
@@ -244,7 +243,7 @@ impl Recovery<'_> {
         if let Some(weight) = alpha.get_mut(task) {
             *weight = 1.0;
         }
-        let edit = Edit { alpha, scale: 1.0, rule: Rule::Projected };
+        let edit = Edit::new(alpha, 1.0);
         if !self.options.unbiased {
             return Ok(edit);
         }

@@ -312,27 +312,87 @@ fn stored(coefficients: &Coefficients, atoms: &[f64]) -> Vec<f64> {
 }
 
 fn fidelity(gram: &Gram, coefficients: &Coefficients, products: &Products, alpha: &[f64], rule: Rule) -> Fidelity {
-    let weights = coefficients.weights(alpha, rule);
-    let squared = linear::form(gram.view(), alpha, alpha).max(0.0);
-    let most: f64 = gram.norms().iter().zip(alpha).map(|(norm, a)| norm * a.abs()).sum();
-    let atoms = products.squared_norms();
-    let edit_squared = linear::form(products.atom_gram.as_ref(), &weights, &weights).max(0.0);
-    let edit_most: f64 = atoms.iter().zip(&weights).map(|(s, w)| s.sqrt() * w.abs()).sum();
-    let noise = VANISHES * most.max(edit_most).powi(2);
-    let length = |squared: f64| if squared > noise { squared.sqrt() } else { 0.0 };
-    let (target, edit) = (length(squared), length(edit_squared));
-    let dot = linear::dot(&weights, &linear::times(products.atom_task.as_ref(), alpha));
-    let (cosine, norm_ratio) = match (edit > 0.0, target > 0.0) {
-        (true, true) => (cosine(dot, edit, target), edit / target),
-        (true, false) => (0.0, f64::INFINITY),
-        (false, true) => (0.0, 0.0),
-        (false, false) => (1.0, 1.0),
-    };
-    let atoms = StoredAtoms { squared_norms: &stored(coefficients, &atoms), n_rows: gram.n_rows() };
-    let added = |dtype| atoms.added(dtype, weights.iter().copied());
-    let rounding =
-        rounding::STORAGE_DTYPES.map(|dtype| if target > 0.0 { added(dtype) / target / target } else { 0.0 });
-    Fidelity { cosine, norm_ratio, rounding }
+    Lengths::of(gram, coefficients, products, alpha, rule).fidelity()
+}
+
+/// How true an edit comes out whose weights differ from part to part of the tensors: of each part its Gram matrix and α \[n_tasks\].
+///
+/// # Errors
+/// As [`edit_fidelity`].
+pub fn edit_fidelity_in_parts(parts: &[(Gram, Vec<f64>)], coefficients: &Coefficients, rule: Rule) -> Result<Fidelity> {
+    let mut lengths = Lengths::default();
+    for (gram, alpha) in parts {
+        lengths.add(&Lengths::of_edit(gram, coefficients, alpha, rule)?);
+    }
+    Ok(lengths.fidelity())
+}
+
+/// Squared lengths of an edit and of what comes out of it, and their product. Of several tensors they add up.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Lengths {
+    /// ‖e‖².
+    target: f64,
+    /// ‖ê‖².
+    edit: f64,
+    /// ⟨e, ê⟩.
+    dot: f64,
+    /// A squared length that is no larger is rounding.
+    rounding_floor: f64,
+    /// What storage in each of [`rounding::STORAGE_DTYPES`] adds.
+    stored: [f64; 3],
+}
+
+impl Lengths {
+    fn of(gram: &Gram, coefficients: &Coefficients, products: &Products, alpha: &[f64], rule: Rule) -> Lengths {
+        let weights = coefficients.weights(alpha, rule);
+        let most: f64 = gram.norms().iter().zip(alpha).map(|(norm, a)| norm * a.abs()).sum();
+        let atoms = products.squared_norms();
+        let edit_most: f64 = atoms.iter().zip(&weights).map(|(s, w)| s.sqrt() * w.abs()).sum();
+        let stored = StoredAtoms { squared_norms: &stored(coefficients, &atoms), n_rows: gram.n_rows() };
+        Lengths {
+            target: linear::form(gram.view(), alpha, alpha).max(0.0),
+            edit: linear::form(products.atom_gram.as_ref(), &weights, &weights).max(0.0),
+            dot: linear::dot(&weights, &linear::times(products.atom_task.as_ref(), alpha)),
+            rounding_floor: VANISHES * most.max(edit_most).powi(2),
+            stored: rounding::STORAGE_DTYPES.map(|dtype| stored.added(dtype, weights.iter().copied())),
+        }
+    }
+
+    /// Of an edit of these tensors.
+    ///
+    /// # Errors
+    /// As [`edit_fidelity`].
+    pub(super) fn of_edit(gram: &Gram, coefficients: &Coefficients, alpha: &[f64], rule: Rule) -> Result<Lengths> {
+        check_edit(gram, coefficients, alpha)?;
+        Ok(Lengths::of(gram, coefficients, &Products::new(gram, coefficients), alpha, rule))
+    }
+
+    /// Adds those of other tensors.
+    pub(super) fn add(&mut self, other: &Lengths) {
+        self.target += other.target;
+        self.edit += other.edit;
+        self.dot += other.dot;
+        self.rounding_floor += other.rounding_floor;
+        self.stored.iter_mut().zip(other.stored).for_each(|(stored, other)| *stored += other);
+    }
+
+    /// ‖e‖², 0 where it is rounding.
+    pub(super) fn target(&self) -> f64 {
+        if self.target > self.rounding_floor { self.target } else { 0.0 }
+    }
+
+    pub(super) fn fidelity(&self) -> Fidelity {
+        let length = |squared: f64| if squared > self.rounding_floor { squared.sqrt() } else { 0.0 };
+        let (target, edit) = (length(self.target), length(self.edit));
+        let (cosine, norm_ratio) = match (edit > 0.0, target > 0.0) {
+            (true, true) => (cosine(self.dot, edit, target), edit / target),
+            (true, false) => (0.0, f64::INFINITY),
+            (false, true) => (0.0, 0.0),
+            (false, false) => (1.0, 1.0),
+        };
+        let rounding = self.stored.map(|added| if target > 0.0 { added / target / target } else { 0.0 });
+        Fidelity { cosine, norm_ratio, rounding }
+    }
 }
 
 /// λmax/λmin of a symmetric matrix that is not negative.

@@ -1,7 +1,7 @@
 //! What a basis loses when its atoms are coded: the exact errors of the basis, and the noise that is to be expected of the
 //! code on top of them. Noise has nothing to do with what it is added to, so squared lengths add and gains stay.
 
-use super::assess::{check, check_edit, edit_fidelity, largest, relative};
+use super::assess::{Lengths, check, check_edit, edit_fidelity, largest, relative};
 use super::coding::{AtomSizes, Coding};
 use super::{Assessment, Coefficients, Fidelity, Gram, Rule, linear};
 use crate::error::{Error, Result};
@@ -125,6 +125,30 @@ pub fn coded_edit_fidelity(
     Ok(with_noise(exact, gram, coefficients, coding, sizes, alpha, rule))
 }
 
+/// The same where the weights differ from part to part of the tensors: of each part its Gram matrices and α \[n_tasks\]. The noise
+/// of codes has nothing to do with that in other tensors, so it adds up.
+///
+/// # Errors
+/// As [`coded_edit_fidelity`]. Rejected: Gram matrices that are none.
+pub fn coded_edit_fidelity_in_parts(
+    parts: &[(Parts, Vec<f64>)],
+    coefficients: &Coefficients,
+    coding: &Coding,
+    rule: Rule,
+) -> Result<Fidelity> {
+    let (mut lengths, mut noise) = (Lengths::default(), 0.0);
+    for (part, alpha) in parts {
+        let (coded, raw) = (&part.coded, &part.raw);
+        let n = coded.n_rows();
+        let gram = Gram::new(Matrix::from_fn(n, n, |i, j| coded[(i, j)] + raw[(i, j)]))?;
+        lengths.add(&Lengths::of_edit(&gram, coefficients, alpha, rule)?);
+        let sizes = part.sizes(coefficients);
+        check_sizes(coefficients, coding, &sizes)?;
+        noise += coding.noise(&coefficients.weights(alpha, rule), &sizes);
+    }
+    Ok(noisy(lengths.fidelity(), noise, lengths.target()))
+}
+
 fn check_sizes(coefficients: &Coefficients, coding: &Coding, sizes: &AtomSizes) -> Result<()> {
     let n_atoms = coefficients.n_stored();
     let found = [sizes.coded.len(), sizes.raw.len(), coding.kept.n_rows()];
@@ -147,7 +171,11 @@ fn with_noise(
     rule: Rule,
 ) -> Fidelity {
     let noise = coding.noise(&coefficients.weights(alpha, rule), sizes);
-    let squared = linear::form(gram.view(), alpha, alpha);
+    noisy(exact, noise, linear::form(gram.view(), alpha, alpha))
+}
+
+/// `exact` with noise of the squared length `noise` beside an edit of the squared length `squared`.
+fn noisy(exact: Fidelity, noise: f64, squared: f64) -> Fidelity {
     match (noise > 0.0, squared > 0.0) {
         (true, true) if exact.norm_ratio.is_finite() => {
             Fidelity { rounding: [0.0; 3], ..exact.with_noise(noise / squared) }

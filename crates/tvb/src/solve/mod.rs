@@ -71,9 +71,10 @@ mod table;
 mod weights;
 
 pub use assess::{
-    Assessment, Fidelity, assess, assess_recovered, assess_remaining, edit_fidelity, recovered_edit_fidelity,
+    Assessment, Fidelity, assess, assess_recovered, assess_remaining, edit_fidelity, edit_fidelity_in_parts,
+    recovered_edit_fidelity,
 };
-pub use assess_coded::{Parts, coded_edit_fidelity};
+pub use assess_coded::{Parts, coded_edit_fidelity, coded_edit_fidelity_in_parts};
 pub use checks::{check_atoms, check_options};
 pub use choose::{MaxError, atoms_for_error};
 pub use cmaes::{CmaEs, DIMENSIONS_MAX};

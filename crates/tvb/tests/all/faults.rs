@@ -157,7 +157,7 @@ fn check_noticed(folder: &Path, file: &str, base: &Checkpoint, what: &str) {
             let checks = verify_files(&basis, &runtime, &Silent).expect("an answer");
             let damaged: Vec<&str> = checks.iter().filter(|c| c.damage.is_some()).map(|c| c.file.as_str()).collect();
             assert_eq!(damaged, [file], "{what}");
-            let edit = Edit { alpha: vec![1.0, 0.5, -1.0], scale: 0.7, rule: Rule::Projected };
+            let edit = Edit::new(vec![1.0, 0.5, -1.0], 0.7);
             let output = EditOutput::new(&target);
             EditJob { source: Source::Basis(&basis), edit: &edit, base: Some(base), output: &output }
                 .write(&runtime, &Silent)
@@ -362,7 +362,7 @@ fn inputs_that_change_while_an_edit_is_formed_are_noticed() {
         let meanwhile = Meanwhile { stage, act: || touch(&path), is_running: false.into() };
         let one_thread = Runtime::on_cpu(1, 4 << 20);
         let target = folder.join("out.safetensors");
-        let edit = Edit { alpha: vec![1.0, 0.5], scale: 1.0, rule: Rule::Projected };
+        let edit = Edit::new(vec![1.0, 0.5], 1.0);
         let source = made.as_ref().map_or(Source::Checkpoints(&plan), Source::Basis);
         let output = EditOutput::new(&target).delta(job.starts_with("bare"));
         let edit = EditJob { source, edit: &edit, base: Some(&plan.base), output: &output };

@@ -191,7 +191,7 @@ fn the_plain_sum_of_pca_atoms_leaves_the_mean_out() {
     let temporary = tempfile::tempdir().unwrap();
     let basis = imported("ViT-tiny_PCA_M4_8task", &temporary.path().join("basis"));
     let target = temporary.path().join("sum.safetensors");
-    let edit = Edit { alpha: vec![1.0; 8], scale: 1.0, rule: Rule::Sum };
+    let edit = Edit { alpha: vec![1.0; 8], scale: 1.0, rule: Rule::Sum, by_tensor: None };
     let output = EditOutput::new(&target).delta(true);
     assert!(edit.predict(&basis).unwrap().is_none(), "nothing is known of the true tasks");
     EditJob { source: Source::Basis(&basis), edit: &edit, base: None, output: &output }
@@ -276,7 +276,7 @@ fn random_atoms_are_made_again_wherever_they_are_needed() {
     }
 
     // The edited base is the base and the bare edit; another base is noticed.
-    let edit = Edit { alpha: vec![1.0; 8], scale: 0.5, rule: Rule::Projected };
+    let edit = Edit::new(vec![1.0; 8], 0.5);
     let output = |name: &str, delta| EditOutput::new(temporary.path().join(name)).delta(delta);
     let written = |name: &str, base: &str, delta| {
         let base = Checkpoint::open(&fixture(base)).unwrap();

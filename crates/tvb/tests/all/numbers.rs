@@ -64,7 +64,7 @@ fn plan(base: Checkpoint, tasks: Vec<Checkpoint>) -> Plan {
 }
 
 pub(crate) fn edit(alpha: &[f64], scale: f64) -> Edit {
-    Edit { alpha: alpha.to_vec(), scale, rule: Rule::Projected }
+    Edit::new(alpha.to_vec(), scale)
 }
 
 /// Numbers that repeat, from −1 to 1.

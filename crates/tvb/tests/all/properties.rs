@@ -117,7 +117,7 @@ proptest! {
         // With as many atoms as tasks nothing is lost.
         let full = compress(&plan, &options(&folder, Method::Identity, n_tasks), &runtime(2), &Silent).expect("a basis").basis;
         let alpha: Vec<f64> = (0..n_tasks).map(|task| [1.0, -0.5, 0.25][task % 3]).collect();
-        let edit = Edit { alpha, scale: 0.8, rule: Rule::Projected };
+        let edit = Edit::new(alpha, 0.8);
         let outputs = [("basis", Source::Basis(&full)), ("originals", Source::Checkpoints(&plan))].map(|(name, source)| {
             let target = top.path().join(format!("{name}-edit"));
             let output = EditOutput::new(&target);
@@ -252,7 +252,7 @@ fn readers_refuse_mutilated_files_and_never_panic() {
         std::fs::write(probe.join("basis.json"), resealed(bytes)).expect("written");
         let Ok(basis) = Basis::open(&probe) else { return false };
         let checks = verify_files(&basis, &runtime(1), &Silent);
-        let edit = Edit { alpha: vec![1.0; basis.n_tasks()], scale: 1.0, rule: Rule::Projected };
+        let edit = Edit::new(vec![1.0; basis.n_tasks()], 1.0);
         let _ = edit.predict(&basis);
         let _ = edit.edits(Source::Basis(&basis));
         checks.is_ok_and(|checks| checks.iter().all(|check| check.damage.is_none()))
@@ -329,7 +329,7 @@ fn coded_atoms_that_are_mutilated_are_refused_or_read() {
     let use_it = || {
         let Ok(basis) = Basis::open(&folder) else { return false };
         let _ = verify_files(&basis, &runtime(1), &Silent);
-        let edit = Edit { alpha: vec![1.0; basis.n_tasks()], scale: 1.0, rule: Rule::Projected };
+        let edit = Edit::new(vec![1.0; basis.n_tasks()], 1.0);
         let _ = edit.predict(&basis);
         edit.edits(Source::Basis(&basis)).is_ok()
     };

@@ -13,7 +13,6 @@ use tvb::jobs::compress::{CompressOptions, compress};
 use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source};
 use tvb::pass::Runtime;
 use tvb::progress::Progress;
-use tvb::solve::Rule;
 use tvb_kernels::{Code, Place, n_blocks};
 
 /// What all tasks together are scaled with.
@@ -53,7 +52,7 @@ impl Files {
         let options = CompressOptions::new(self.folder.path().join("coded")).existing(Existing::Replace);
         let target = self.folder.path().join("edited.safetensors");
         let output = EditOutput::new(&target).existing(Existing::Replace);
-        let edit = Edit { alpha: vec![1.0; self.n_tasks], scale: f64::from(SCALE), rule: Rule::Projected };
+        let edit = Edit::new(vec![1.0; self.n_tasks], f64::from(SCALE));
         let quiet = Quiet(progress);
         let once = || -> Result<Basis> {
             let basis = compress(&plan, &options, runtime, &quiet)?.basis;

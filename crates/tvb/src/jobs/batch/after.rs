@@ -3,6 +3,7 @@
 use super::reading::{check_keys, read_both};
 use crate::arithmetic::{self, parse_weighted};
 use crate::error::{Error, Result};
+use crate::jobs::edit::{Lines, WeightWords};
 use crate::jobs::values::{dtype, number, texts};
 use crate::solve::Rule;
 use serde::Deserialize;
@@ -43,6 +44,8 @@ pub struct After {
     pub step: Step,
     /// λ.
     pub scale: f64,
+    /// Weights that differ between tensors.
+    pub weights: WeightWords,
     /// The template of the edited checkpoint's path.
     pub output: String,
     /// Type of its float tensors; `None` keeps the base's.
@@ -94,6 +97,9 @@ impl Step {
 struct OutputKeys {
     #[serde(deserialize_with = "number")]
     scale: Option<f64>,
+    #[serde(deserialize_with = "texts")]
+    weight_for: Vec<String>,
+    lines: Option<String>,
     output: Option<String>,
     #[serde(deserialize_with = "dtype")]
     dtype: Option<Dtype>,
@@ -187,8 +193,16 @@ impl After {
                 (Step::Apply { expression: keys.expression.ok_or_else(|| missing("an expression"))? }, common)
             }
         };
+        let rejected = |key: &'static str| move |error: Error| Error::rejected(format!("{place}, {key}: {}", error.message()));
+        let lines = common.lines.as_deref().map(str::parse::<Lines>).transpose().map_err(rejected("lines"))?;
+        let weights = WeightWords { rules: common.weight_for, lines };
+        weights.check().map_err(rejected("weight_for"))?;
+        if step.rule() == Rule::Sum && !weights.is_empty() {
+            return Err(Error::rejected(format!("{place}: the rule sum adds all atoms alike, weights by tensor found")));
+        }
         Ok(After {
             step,
+            weights,
             scale: common.scale.unwrap_or(1.0),
             output: common.output.ok_or_else(|| missing("an output"))?,
             dtype: common.dtype,

@@ -298,7 +298,12 @@ impl Runner<'_> {
         self.progress.check()?;
         let base = unit.inputs.open_base(&self.runtime.budget)?;
         let names = basis.task_names();
-        let edit = Edit { alpha: after.step.alpha(&names)?, scale: after.scale, rule: after.step.rule() };
+        let edit = Edit {
+            alpha: after.step.alpha(&names)?,
+            scale: after.scale,
+            rule: after.step.rule(),
+            by_tensor: Source::Basis(basis).tensor_weights(&after.weights)?,
+        };
         let note = Note::new(&self.batch.work, output);
         let recipe = recipe(basis, &edit, after, unit.base_model.as_deref(), &base);
         let noted = note.read();
@@ -445,6 +450,9 @@ fn recipe(basis: &Basis, edit: &Edit, after: &After, base_model: Option<&str>, b
     }
     if let (Some(id), Some(text)) = (base_model, text.as_object_mut()) {
         text.insert("base_model".to_owned(), id.into());
+    }
+    if let (false, Some(text)) = (after.weights.is_empty(), text.as_object_mut()) {
+        text.insert("by_tensor".to_owned(), after.weights.to_json());
     }
     Digest::of(text.to_string().as_bytes())
 }

@@ -82,10 +82,7 @@ impl Combination {
 
     /// The tensors that coefficients move, in the order of the source.
     pub fn tensors_of(source: Source<'_>) -> Vec<String> {
-        match source {
-            Source::Basis(basis) => basis.stored_tensors().to_vec(),
-            Source::Checkpoints(plan) => plan.tensors.iter().map(|tensor| tensor.name.clone()).collect(),
-        }
+        source.tensors()
     }
 
     /// What has to be streamed for `scale` times this, from `source`.

@@ -48,5 +48,9 @@ pub(super) fn identity(
         ("dtype", json!(dtype.map(|dtype| crate::checkpoint::Dtype::from(dtype).to_string()))),
         ("evaluator", json!(evaluator)),
     ];
-    Identity::new(Kind::Sweep, members)
+    let mut identity = Identity::new(Kind::Sweep, members);
+    if let Some(factors) = &edit.by_tensor {
+        identity.add("by_tensor", factors.words().to_json());
+    }
+    identity
 }

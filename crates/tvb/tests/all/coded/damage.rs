@@ -60,7 +60,7 @@ fn codes(folder: &Path, index: usize) -> Vec<u8> {
 
 /// An edit of all tasks, with the base and without.
 fn edit(basis: &Basis, base: &Checkpoint) -> tvb::Result<()> {
-    let edit = Edit { alpha: vec![1.0, 0.5, -1.0], scale: 0.7, rule: Rule::Projected };
+    let edit = Edit::new(vec![1.0, 0.5, -1.0], 0.7);
     for base in [Some(base), None] {
         let output = EditOutput::new(basis.folder.with_file_name("edited.safetensors")).delta(base.is_none());
         let job = EditJob { source: Source::Basis(basis), edit: &edit, base, output: &output };

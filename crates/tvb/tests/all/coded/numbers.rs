@@ -86,7 +86,7 @@ fn noise(n: usize, seed: u64, size: f64) -> Vec<f64> {
 fn use_all(basis: &Basis, plan: &Plan, top: &Path, case: &str) -> Vec<Vec<f64>> {
     let n_tasks = basis.n_tasks();
     for base in [Some(&plan.base), None] {
-        let edit = Edit { alpha: vec![1.0; n_tasks], scale: 0.5, rule: Rule::Projected };
+        let edit = Edit::new(vec![1.0; n_tasks], 0.5);
         let output = EditOutput::new(top.join("sum.safetensors")).delta(base.is_none()).existing(Existing::Replace);
         let job = EditJob { source: Source::Basis(basis), edit: &edit, base, output: &output };
         job.write(&runtime(), &Silent).unwrap_or_else(|error| panic!("{case}: {error}"));
@@ -155,7 +155,7 @@ fn tasks_none_of_which_moved_make_a_basis_of_nothing() {
     assert_eq!((basis.manifest.stored.tensors.len(), basis.manifest.frozen.len()), (0, 2));
     let checks = verify_files(&basis, &runtime(), &Silent).expect("an answer");
     assert!(checks.iter().all(|check| check.damage.is_none()), "{checks:?}");
-    let edit = Edit { alpha: vec![1.0; 2], scale: 1.0, rule: Rule::Projected };
+    let edit = Edit::new(vec![1.0; 2], 1.0);
     let target = top.path().join("sum.safetensors");
     let output = EditOutput::new(&target);
     let job = EditJob { source: Source::Basis(&basis), edit: &edit, base: Some(&plan.base), output: &output };
