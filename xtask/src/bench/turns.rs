@@ -27,7 +27,10 @@ pub(super) fn by_turns(contenders: &[Contender<'_>], n_rounds: usize, out: &Path
         eprintln!("round {round} of {n_rounds}");
         for (contender, runs) in contenders.iter().zip(&mut runs) {
             clear(out)?;
-            runs.push(run(&mut (contender.command)()?)?);
+            let ran = run(&mut (contender.command)()?)?;
+            // A long measurement that is stopped has told what it found.
+            eprintln!("  {:.2} s: {}", ran.seconds, contender.name);
+            runs.push(ran);
         }
     }
     clear(out)?;
