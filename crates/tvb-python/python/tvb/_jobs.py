@@ -374,13 +374,16 @@ def merge(
     words = flags(method=method, **{"lambda": scale})
     if base is not None:
         words += flags(base=inputs.path(base, "base"))
-    if method == "task_arithmetic" and weights is not None and basis is None and isinstance(tasks, Mapping):
-        unknown = [name for name in weights if name not in tasks]
-        if unknown:
-            raise UsageError(f"weights: unknown task {unknown[0]!r}", f"tasks: {', '.join(tasks)}")
-        tasks = {name: tasks[name] for name in tasks if name in weights}
+    if method == "task_arithmetic" and weights:
+        if isinstance(tasks, Mapping) and basis is None:
+            unknown = [name for name in weights if name not in tasks]
+            if unknown:
+                raise UsageError(f"weights: unknown task {unknown[0]!r}", f"tasks: {', '.join(tasks)}")
+            tasks = {name: tasks[name] for name in tasks if name in weights}
+        else:
+            words += flags(weight=0)
     own = dict(parameters or {})
-    if weights is not None:
+    if weights:
         if "weight" in own:
             raise UsageError("weights or parameters['weight'] expected, both found")
         own["weight"] = weights

@@ -112,6 +112,7 @@ fn read(top: &Node) -> Result<Recipe, Wrong> {
     let out_dtype = self::dtype(top, "out_dtype")?;
     if let (Some(inner), Some(outer)) = (dtype, out_dtype)
         && inner != outer
+        && inner != Dtype::F32
     {
         reader.notes.push(format!(
             "dtype: inputs are not rounded to {} first, as mergekit does; everything is formed in float32 and rounded once, to {}",
