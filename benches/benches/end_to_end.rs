@@ -11,7 +11,7 @@ use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source};
 use tvb::pass::Runtime;
 use tvb::progress::Silent;
 use tvb::solve::Rule;
-use tvb_benches::make_inputs;
+use tvb_benches::{Shapes, make_inputs};
 
 const N_TASKS: usize = 8;
 
@@ -38,7 +38,7 @@ fn add_up(source: Source<'_>, base: &Checkpoint, target: &Path, runtime: &Runtim
 fn jobs(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let n_parameters = if is_measured() { 5_000_000 } else { 20_000 };
-    let paths = make_inputs(folder.path(), N_TASKS, n_parameters, false).expect("inputs");
+    let paths = make_inputs(folder.path(), N_TASKS, n_parameters, false, Shapes::Vit).expect("inputs");
     let plan = open(&paths);
     let n_threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let runtime = Runtime::on_cpu(n_threads, 512 << 20);

@@ -5,8 +5,17 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+/// What the tensors look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shapes {
+    /// A vision transformer's blocks: a few large matrices and many small vectors.
+    Vit,
+    /// A language model's: an embedding of 50 257 tokens, then wider blocks, as in GPT-2-medium.
+    Gpt2,
+}
+
 /// One block's tensors, over and over: ViT-B's, with its biases and norms.
-const SHAPES: [(&str, &[usize]); 8] = [
+const VIT: [(&str, &[usize]); 8] = [
     ("attn.in_proj_weight", &[2304, 768]),
     ("attn.in_proj_bias", &[2304]),
     ("attn.out_proj.weight", &[768, 768]),
@@ -17,14 +26,39 @@ const SHAPES: [(&str, &[usize]); 8] = [
     ("mlp.c_proj.bias", &[768]),
 ];
 
-/// Writes `base.safetensors`, `task000.safetensors`, … of `n_parameters` parameters in the shapes of a vision transformer's
-/// blocks, a few large matrices and many small vectors, and answers with their paths, base first.
+/// What comes before GPT-2-medium's blocks.
+const GPT2_EMBEDDINGS: [(&str, &[usize]); 2] = [("wte.weight", &[50257, 1024]), ("wpe.weight", &[1024, 1024])];
+
+/// One of its blocks.
+const GPT2: [(&str, &[usize]); 12] = [
+    ("ln_1.weight", &[1024]),
+    ("ln_1.bias", &[1024]),
+    ("attn.c_attn.weight", &[1024, 3072]),
+    ("attn.c_attn.bias", &[3072]),
+    ("attn.c_proj.weight", &[1024, 1024]),
+    ("attn.c_proj.bias", &[1024]),
+    ("ln_2.weight", &[1024]),
+    ("ln_2.bias", &[1024]),
+    ("mlp.c_fc.weight", &[1024, 4096]),
+    ("mlp.c_fc.bias", &[4096]),
+    ("mlp.c_proj.weight", &[4096, 1024]),
+    ("mlp.c_proj.bias", &[1024]),
+];
+
+/// Writes `base.safetensors`, `task000.safetensors`, … of `n_parameters` parameters in these shapes, and answers with their
+/// paths, base first.
 ///
 /// # Errors
 /// Those of writing.
-pub fn make_inputs(folder: &Path, n_tasks: usize, n_parameters: usize, is_bf16: bool) -> std::io::Result<Vec<PathBuf>> {
+pub fn make_inputs(
+    folder: &Path,
+    n_tasks: usize,
+    n_parameters: usize,
+    is_bf16: bool,
+    shapes: Shapes,
+) -> std::io::Result<Vec<PathBuf>> {
     std::fs::create_dir_all(folder)?;
-    let tensors = tensors(n_parameters);
+    let tensors = tensors(n_parameters, shapes);
     let tasks = (0..n_tasks).map(|task| format!("task{task:03}.safetensors"));
     let names = std::iter::once("base.safetensors".to_owned()).chain(tasks);
     names
@@ -38,14 +72,21 @@ pub fn make_inputs(folder: &Path, n_tasks: usize, n_parameters: usize, is_bf16: 
 }
 
 /// Names and shapes of `n_parameters` parameters; the last tensor takes what is left.
-fn tensors(n_parameters: usize) -> Vec<(String, Vec<usize>)> {
-    let mut tensors = Vec::new();
+fn tensors(n_parameters: usize, shapes: Shapes) -> Vec<(String, Vec<usize>)> {
+    let (before, block, blocks): (&[_], &[_], _) = match shapes {
+        Shapes::Vit => (&[], &VIT, "blocks"),
+        Shapes::Gpt2 => (&GPT2_EMBEDDINGS, &GPT2, "h"),
+    };
+    let before = before.iter().map(|(name, shape)| ((*name).to_owned(), *shape));
+    let blocks = (0..).flat_map(|at| block.iter().map(move |(name, shape)| (format!("{blocks}.{at}.{name}"), *shape)));
     let mut left = n_parameters;
-    while left > 0 {
-        let (name, shape) = SHAPES[tensors.len() % SHAPES.len()];
+    let mut tensors = Vec::new();
+    for (name, shape) in before.chain(blocks) {
+        if left == 0 {
+            break;
+        }
         let n = shape.iter().product::<usize>();
-        let shape = if n <= left { shape.to_vec() } else { vec![left] };
-        tensors.push((format!("blocks.{}.{name}", tensors.len() / SHAPES.len()), shape));
+        tensors.push((name, if n <= left { shape.to_vec() } else { vec![left] }));
         left -= n.min(left);
     }
     tensors

@@ -2,16 +2,19 @@
 //!
 //! Jobs run on made-up checkpoints in `target/bench-inputs`, each in turn with its *I/O floor* (`io_floor`: the same bytes
 //! read and as many written, nothing in between) and, with `--peers`, with other people's programs; a table of medians goes
-//! to a Markdown file. Everything that is compared ran in the same run, by turns.
+//! to a Markdown file. Everything that is compared ran in the same run, by turns. `cargo xtask bench merges` does so with
+//! mergers.
 
 mod inputs;
 mod jobs;
+mod merges;
 mod peers;
 mod timed;
+mod turns;
 
 use crate::process::{Result, capture, cargo, root, run as run_command, target};
 use jobs::{Jobs, Programs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Parameters of a moderate model.
@@ -21,7 +24,10 @@ const FULL: usize = 86_600_000;
 
 /// Run the criterion benches, then whole jobs beside their I/O floor
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// Keep criterion's figures under this name
     #[arg(long, value_name = "NAME")]
     save_baseline: Option<String>,
@@ -63,14 +69,24 @@ pub(crate) struct Args {
     bench_args: Vec<String>,
 }
 
+/// What has a measurement of its own.
+#[derive(Debug, clap::Subcommand)]
+enum Part {
+    Merges(merges::Args),
+}
+
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if let Some(Part::Merges(args)) = &args.part {
+        let programs = build(args.tvb.as_deref())?;
+        return page("merges", &merges::run(args, &programs)?, args.output.as_deref());
+    }
     if !args.no_criterion {
         criterion(args)?;
     }
     if args.no_jobs {
         return Ok(());
     }
-    let programs = build()?;
+    let programs = build(None)?;
     let mut jobs = Jobs::new(programs, args.rounds.max(1));
     let python = match args.peers {
         true => peers::find_python(args.python.as_deref()),
@@ -85,19 +101,20 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.linearity {
         jobs.linearity()?;
     }
+    let rounds = args.rounds.max(1);
+    let text = format!("\nFiles in the page cache; medians of {rounds} runs by turns.\n{}", jobs.text());
+    page("jobs", &text, args.output.as_deref())
+}
+
+/// Writes and shows a page of results; `what` is in its name where `output` gives none.
+fn page(what: &str, text: &str, output: Option<&Path>) -> Result<()> {
     let date =
         capture(Command::new("date").args(["-u", "+%F"])).map_or_else(|_| "undated".into(), |d| d.trim().to_owned());
     let typed = without_paths(std::env::args().skip(2));
-    let head = format!(
-        "# {date}, {}\n\n`cargo xtask bench {}`. Files in the page cache; medians of {} runs by turns.\n",
-        machine(),
-        typed.join(" "),
-        args.rounds.max(1)
-    );
-    let text = head + jobs.text();
+    let text = format!("# {date}, {}\n\n`cargo xtask bench {}`.\n{text}", machine(), typed.join(" "));
     let folder = root().join("benches/results").join(slug(&machine()));
-    let path = args.output.clone().unwrap_or_else(|| folder.join(format!("{date}-jobs.md")));
-    if args.output.is_none() {
+    let path = output.map_or_else(|| folder.join(format!("{date}-{what}.md")), Path::to_path_buf);
+    if output.is_none() {
         std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     }
     std::fs::write(&path, &text).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -119,8 +136,8 @@ fn without_paths(mut args: impl Iterator<Item = String>) -> Vec<String> {
     let mut kept = Vec::new();
     while let Some(arg) = args.next() {
         match arg.as_str() {
-            "--python" | "--output" | "-o" => drop(args.next()),
-            other if other.starts_with("--python=") || other.starts_with("--output=") => {}
+            "--python" | "--tvb" | "--output" | "-o" => drop(args.next()),
+            other if ["--python=", "--tvb=", "--output="].iter().any(|flag| other.starts_with(flag)) => {}
             _ => kept.push(arg),
         }
     }
@@ -140,14 +157,17 @@ fn criterion(args: &Args) -> Result<()> {
     run_command(&mut command)
 }
 
-/// Builds the programs that are measured.
-fn build() -> Result<Programs> {
-    run_command(&mut cargo(["build", "--release", "--locked", "-p", "tvb-cli", "-p", "tvb-zoo"]))?;
+/// Builds the programs that are measured, but for a `tvb` that is there.
+fn build(tvb: Option<&Path>) -> Result<Programs> {
+    if tvb.is_none() {
+        run_command(&mut cargo(["build", "--release", "--locked", "-p", "tvb-cli", "-p", "tvb-zoo"]))?;
+    }
     // These have no dependencies; built together with the others they would ask for other features of theirs.
     run_command(&mut cargo(["build", "--release", "--locked", "-p", "tvb-benches", "--bins"]))?;
     let release = target().join("release");
     let program = |name: &str| release.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
-    Ok(Programs { tvb: program("tvb"), io_floor: program("io_floor"), make_inputs: program("make_inputs") })
+    let tvb = tvb.map_or_else(|| program("tvb"), Path::to_path_buf);
+    Ok(Programs { tvb, io_floor: program("io_floor"), make_inputs: program("make_inputs") })
 }
 
 /// Processor and cores, without the machine's name.
@@ -165,7 +185,7 @@ mod tests {
 
     #[test]
     fn no_place_on_this_machine_is_written_down() {
-        let typed = "bench --peers --python /a/python --full -o x.md --output=/b/y.md --rounds 3";
+        let typed = "bench --peers --python /a/python --tvb /c/tvb --full -o x.md --output=/b/y.md --rounds 3";
         let kept = without_paths(typed.split(' ').map(String::from));
         assert_eq!(kept.join(" "), "bench --peers --full --rounds 3");
     }

@@ -1,8 +1,9 @@
 //! The jobs, each by turns with the others, and their tables.
 
-use super::inputs::Inputs;
+use super::inputs::{Inputs, Kind};
 use super::peers;
 use super::timed::{Run, run, summary};
+use super::turns::{Contender, by_turns, clear, megabytes};
 use crate::process::Result;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -23,20 +24,6 @@ pub(super) struct Jobs {
     text: String,
 }
 
-/// Something to be run by turns with other things.
-struct Contender<'a> {
-    name: String,
-    /// What its time is divided by: the contender of this number.
-    floor: Option<usize>,
-    command: Box<dyn Fn() -> Result<Command> + 'a>,
-}
-
-impl<'a> Contender<'a> {
-    fn new(name: &str, floor: Option<usize>, command: impl Fn() -> Result<Command> + 'a) -> Self {
-        Contender { name: name.into(), floor, command: Box::new(command) }
-    }
-}
-
 impl Jobs {
     pub(super) fn new(programs: Programs, n_rounds: usize) -> Jobs {
         Jobs { programs, n_rounds, text: String::new() }
@@ -49,7 +36,7 @@ impl Jobs {
 
     /// `gram`, `compress` and `add` beside their floors and, with a Python, beside other programs.
     pub(super) fn side_by_side(&mut self, n_tasks: usize, n_parameters: usize, python: Option<&Path>) -> Result<()> {
-        let inputs = Inputs::make(&self.programs.make_inputs, n_tasks, n_parameters)?;
+        let inputs = Inputs::make(&self.programs.make_inputs, Kind::Vit, n_tasks, n_parameters)?;
         let measured = self.contend(&inputs, python);
         inputs.remove()?;
         let n_atoms = n_atoms(n_tasks);
@@ -154,7 +141,7 @@ impl Jobs {
                 contenders.push(Contender::new("mergekit: task_arithmetic", Some(6), add));
             }
         }
-        self.by_turns(&contenders, &out)
+        by_turns(&contenders, self.n_rounds, &out)
     }
 
     /// How the time of `compress` grows with T and with d, and one large T.
@@ -165,7 +152,7 @@ impl Jobs {
             let _ = writeln!(self.text, "\n`tvb compress`, M = T/2, f32: {title}\n");
             self.text += "| T | d | time, s | of it, ns per T·d | resident |\n|---:|---:|---:|---:|---:|\n";
             for &(n_tasks, d) in cases {
-                let inputs = Inputs::make(&self.programs.make_inputs, n_tasks, d)?;
+                let inputs = Inputs::make(&self.programs.make_inputs, Kind::Vit, n_tasks, d)?;
                 let out = inputs.folder.join("out");
                 let runs: Result<Vec<Run>> = (0..self.n_rounds.min(3))
                     .map(|_| {
@@ -188,36 +175,6 @@ impl Jobs {
         command.args(["-q", "--device", "cpu", "compress", "--base"]).arg(inputs.base()).args(inputs.tasks());
         command.args(["-m", &n_atoms(inputs.n_tasks).to_string(), "-o"]).arg(out);
         command
-    }
-
-    /// Runs every contender once a round, in order, and answers with a table.
-    fn by_turns(&self, contenders: &[Contender<'_>], out: &Path) -> Result<String> {
-        let mut runs = vec![Vec::new(); contenders.len()];
-        for round in 1..=self.n_rounds {
-            eprintln!("round {round} of {}", self.n_rounds);
-            for (contender, runs) in contenders.iter().zip(&mut runs) {
-                clear(out)?;
-                runs.push(run(&mut (contender.command)()?)?);
-            }
-        }
-        clear(out)?;
-        let mut table =
-            String::from("| job | time, s | over its floor | each run, s | resident |\n|---|---:|---:|---|---:|\n");
-        for (contender, own) in contenders.iter().zip(&runs) {
-            let (seconds, resident_bytes) = summary(own);
-            // Ratios of each round, since the machine changes from one to the next.
-            let ratio = contender.floor.map(|floor| {
-                let mut ratios: Vec<f64> =
-                    own.iter().zip(&runs[floor]).map(|(run, floor)| run.seconds / floor.seconds).collect();
-                ratios.sort_by(f64::total_cmp);
-                ratios[ratios.len() / 2]
-            });
-            let ratio = ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
-            let each: Vec<String> = own.iter().map(|run| format!("{:.2}", run.seconds)).collect();
-            let (name, each, resident) = (&contender.name, each.join(" "), megabytes(resident_bytes));
-            let _ = writeln!(table, "| {name} | {seconds:.2} | {ratio} | {each} | {resident} |");
-        }
-        Ok(table)
     }
 }
 
@@ -276,22 +233,4 @@ fn coded(tvb: &Path, inputs: &Inputs, bits: &str, out: &Path) -> Command {
 
 fn n_atoms(n_tasks: usize) -> usize {
     n_tasks.div_ceil(2)
-}
-
-fn megabytes(n_bytes: Option<u64>) -> String {
-    n_bytes.map_or_else(|| "-".into(), |n_bytes| format!("{:.0} MB", n_bytes as f64 / 1e6))
-}
-
-/// An empty folder for outputs and a disk with nothing left to write: what the last job left to the system, and its removal,
-/// are not the next one's work.
-fn clear(out: &Path) -> Result<()> {
-    let failed = |error: std::io::Error| format!("{}: {error}", out.display());
-    match std::fs::remove_dir_all(out) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    std::fs::create_dir_all(out).map_err(failed)?;
-    // Where there is no such command, the first rows of a round are a little slow.
-    let _ = Command::new("sync").status();
-    Ok(())
 }

@@ -49,10 +49,13 @@ pub(super) fn mergekit_add(python: &Path, inputs: &Inputs, out: &Path) -> Result
     }
     let path = out.join("mergekit.yaml");
     std::fs::write(&path, config).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(mergekit(python, &path, out))
+}
+
+/// mergekit's merge of plain tensor files by a recipe, with the flags that spare memory.
+pub(super) fn mergekit(python: &Path, recipe: &Path, out: &Path) -> Command {
     let mut command = Command::new(python);
+    command.args(["-c", "from mergekit.scripts.merge_raw_pytorch import main; main()"]).arg(recipe);
+    command.arg(out.join("merged")).args(["--lazy-unpickle", "--low-cpu-memory", "--quiet", "--random-seed", "0"]);
     command
-        .args(["-c", "from mergekit.scripts.merge_raw_pytorch import main; main()"])
-        .arg(path)
-        .arg(out.join("merged"));
-    Ok(command)
 }

@@ -11,7 +11,12 @@ pub(super) struct Run {
     pub(super) seconds: f64,
     /// The most resident memory that was seen, in bytes; `None` where the system does not say.
     pub(super) resident_bytes: Option<u64>,
+    /// Processor time in the program itself, of all its threads; `None` where the system does not say.
+    pub(super) user_seconds: Option<f64>,
 }
+
+/// What `/proc/PID/stat` counts in: a hundredth of a second on every Linux that we measure on.
+const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Runs a command whose output nobody needs.
 pub(super) fn run(command: &mut Command) -> Result<Run> {
@@ -24,14 +29,16 @@ pub(super) fn run(command: &mut Command) -> Result<Run> {
         .spawn()
         .map_err(|error| format!("{typed}: cannot start: {error}"))?;
     let status_file = format!("/proc/{}/status", child.id());
-    let mut resident_bytes = None;
+    let stat_file = format!("/proc/{}/stat", child.id());
+    let (mut resident_bytes, mut user_seconds) = (None, None);
     loop {
         // The high-water mark only grows, so the last look counts; a child that has ended shows none any more.
         resident_bytes = resident_peak(&status_file).or(resident_bytes);
+        user_seconds = user_time(&stat_file).or(user_seconds);
         if let Some(status) = child.try_wait().map_err(|error| format!("{typed}: {error}"))? {
             let seconds = started.elapsed().as_secs_f64();
             return if status.success() {
-                Ok(Run { seconds, resident_bytes })
+                Ok(Run { seconds, resident_bytes, user_seconds })
             } else {
                 Err(format!("{typed}: {status}"))
             };
@@ -47,12 +54,24 @@ fn resident_peak(status_file: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
+/// `12345 (a name) S …`: user time is the 14th number; the name may hold spaces.
+fn user_time(stat_file: &str) -> Option<f64> {
+    let stat = std::fs::read_to_string(stat_file).ok()?;
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.split_whitespace().nth(11)?.parse::<u64>().ok().map(|ticks| ticks as f64 / TICKS_PER_SECOND)
+}
+
 /// The median of what runs took, and the most memory of any.
 pub(super) fn summary(runs: &[Run]) -> (f64, Option<u64>) {
-    let mut seconds: Vec<f64> = runs.iter().map(|run| run.seconds).collect();
-    seconds.sort_by(f64::total_cmp);
     (
-        seconds.get(seconds.len() / 2).copied().unwrap_or(f64::NAN),
+        median(runs.iter().map(|run| run.seconds)).unwrap_or(f64::NAN),
         runs.iter().filter_map(|run| run.resident_bytes).max(),
     )
+}
+
+/// The middle one; `None` of none.
+pub(super) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
 }
