@@ -140,7 +140,10 @@ def assert_close(ours: pathlib.Path, its: pathlib.Path) -> None:
 
 #: Arguments of a merge, and the flags of the command that mean the same.
 MERGES: list[tuple[dict[str, Any], str]] = [
-    ({"method": "ties", "parameters": {"density": 0.3, "weight": {"digits": 0.5}}}, "--method ties --density 0.3 --weight digits=0.5"),
+    (
+        {"method": "ties", "parameters": {"density": 0.3, "weight": {"digits": 0.5}}},
+        "--method ties --density 0.3 --weight digits=0.5",
+    ),
     (
         {
             "method": "dare_ties",

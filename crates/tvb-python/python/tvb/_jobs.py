@@ -331,8 +331,8 @@ def merge(
         method: As of ``tvb merge --method``: ``"ties"``, ``"dare_linear"``, ``"tsv_m"``, …
         weights: Weights of the tasks by name; of plain task arithmetic, tasks that are not named are left out.
         scale: A factor of the whole edit, the method's λ.
-        parameters: Parameters of the method by name, ``{"density": 0.2}``; one task's own is ``{"density": {"cars": 0.1}}``, and a list goes
-            through the layers.
+        parameters: Parameters of the method by name, ``{"density": 0.2}``; one task's own is ``{"density": {"cars": 0.1}}``, and a list
+            goes through the layers.
         like: ``"paper"`` or ``"mergekit"``, where the two differ; a recipe means mergekit's, a method the paper's.
         weight_for: Factors of tensors by their names, ``"REGEX=W"`` or ``"TASK:REGEX=W"``.
         lines: LiNeS: ``"ALPHA:BETA"``.
