@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tvb
 from conftest import NAMES, ZOO, files, tvb_command
+from test_memory import load
 
 #: Arguments, and the flags of the command that mean the same.
 WAYS: list[tuple[dict[str, Any], list[str]]] = [
@@ -117,12 +118,82 @@ def test_merge_is_plain_task_arithmetic(base: pathlib.Path, tasks: dict[str, pat
     out = tvb.merge(base, tasks, tmp_path / "ours.safetensors", scale=0.4)
     words = [f"{name}={path}" for name, path in tasks.items()]
     tvb_command("add", "--base", base, "--scale", "0.4", "-o", tmp_path / "its.safetensors", "--from-checkpoints", *words)
-    assert out.read_bytes() == (tmp_path / "its.safetensors").read_bytes()
-    tvb.merge(base, tasks, out, weights={"digits": 1, "waves": -0.5}, overwrite=True)
+    # λ of the sum, and the sum of weights that λ is in.
+    assert_close(out, tmp_path / "its.safetensors")
+    weights = {"digits": 1, "waves": -0.5}
+    tvb.merge(base, tasks, out, weights=weights, overwrite=True)
     tvb_command("apply", "--base", base, "-o", tmp_path / "two.safetensors", "digits - 0.5*waves", "--from-checkpoints", *words)
-    assert out.read_bytes() == (tmp_path / "two.safetensors").read_bytes()
-    with pytest.raises(tvb.UsageError, match="unknown method 'ties': one of task_arithmetic expected"):
-        tvb.merge(base, tasks, tmp_path / "x", method="ties")
+    assert_close(out, tmp_path / "two.safetensors")
+    listed = tvb.merge(base, list(tasks.values()), tmp_path / "listed.safetensors", weights=weights)
+    assert_close(listed, out)
+    with pytest.raises(tvb.UsageError, match="unknown task 'x'"):
+        tvb.merge(base, tasks, tmp_path / "x", weights={"x": 1.0})
+
+
+def assert_close(ours: pathlib.Path, its: pathlib.Path) -> None:
+    """Two checkpoints hold the same up to the rounding of a sum."""
+    ours_by_name, its_by_name = load(ours), load(its)
+    assert ours_by_name.keys() == its_by_name.keys()
+    for name, values in ours_by_name.items():
+        np.testing.assert_allclose(values, its_by_name[name], rtol=0, atol=1e-6, err_msg=name)
+
+
+#: Arguments of a merge, and the flags of the command that mean the same.
+MERGES: list[tuple[dict[str, Any], str]] = [
+    (
+        {"method": "ties", "parameters": {"density": 0.3, "weight": {"digits": 0.5}}},
+        "--method ties --density 0.3 --weight digits=0.5",
+    ),
+    (
+        {
+            "method": "dare_ties",
+            "parameters": {"density": [0.9, 0.5], "rescale": False},
+            "seed": 3,
+            "like": "mergekit",
+            "weights": dict.fromkeys(NAMES, 0.25),
+        },
+        "--method dare_ties --density 0.9,0.5 --rescale false --seed 3 --like-mergekit "
+        + " ".join(f"--weight {name}=0.25" for name in NAMES),
+    ),
+    ({"method": "emr", "only_for": "waves", "scale": 0.5}, "--method emr --for waves --lambda 0.5"),
+    ({"method": "iso_cts", "parameters": {"common": 0.5}, "lines": "0.5:1"}, "--method iso_cts --common 0.5 --lines 0.5:1"),
+    (
+        {"orthogonalise": True, "weight_for": ["mlp=0.5", "waves:attn=2"]},
+        "--method task_arithmetic --orthogonalise --weight-for mlp=0.5 --weight-for waves:attn=2",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "flags"), MERGES, ids=[flags for _, flags in MERGES])
+def test_a_merge_is_the_command_s_to_the_byte(
+    base: pathlib.Path, tasks: dict[str, pathlib.Path], tmp_path: pathlib.Path, arguments: dict[str, Any], flags: str
+) -> None:
+    ours = tvb.merge(base, tasks, tmp_path / "ours.safetensors", **arguments)
+    words = [f"{name}={path}" for name, path in tasks.items()]
+    tvb_command("merge", "--base", base, *words, "-o", tmp_path / "its.safetensors", *flags.split())
+    assert ours.read_bytes() == (tmp_path / "its.safetensors").read_bytes()
+
+
+def test_recipes_cards_and_bases_are_merged(base: pathlib.Path, tasks: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
+    models = "".join(f"- {{model: {path}, parameters: {{weight: 0.5}}}}\n" for path in tasks.values())
+    recipe = tmp_path / "recipe.yml"
+    recipe.write_text(f"merge_method: ties\nbase_model: {base}\nmodels:\n{models}parameters: {{density: 0.4}}\n")
+    first = tvb.merge(recipe=recipe, out=tmp_path / "first")
+    again = tvb.merge(recipe=first / "README.md", out=tmp_path / "again")
+    assert files(first)["model.safetensors"] == files(again)["model.safetensors"]
+    b = tvb.compress(base, tasks, tmp_path / "b", bits=4)
+    of_basis = tvb.merge(base, ["waves", "digits"], tmp_path / "of-basis", basis=b, method="ties")
+    words = ["--basis", b.path, "--base", base, "--task", "waves", "--task", "digits"]
+    tvb_command("merge", "--method", "ties", *words, "-o", tmp_path / "its")
+    assert files(of_basis)["model.safetensors"] == files(tmp_path / "its")["model.safetensors"]
+    with pytest.raises(tvb.UsageError, match="unknown merge method"):
+        tvb.merge(base, tasks, tmp_path / "x", method="tise")
+    with pytest.raises(tvb.UsageError, match="both found"):
+        tvb.merge(base, tasks, tmp_path / "x", recipe=recipe)
+    with pytest.raises(tvb.InputError, match="unknown merge_method"):
+        recipe.write_text(recipe.read_text().replace("ties", "tise"))
+        tvb.merge(recipe=recipe, out=tmp_path / "x")
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_saved_edit_is_the_command_s(base: pathlib.Path, tasks: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:

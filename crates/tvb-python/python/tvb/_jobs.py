@@ -331,8 +331,8 @@ def merge(
         method: As of ``tvb merge --method``: ``"ties"``, ``"dare_linear"``, ``"tsv_m"``, …
         weights: Weights of the tasks by name; of plain task arithmetic, tasks that are not named are left out.
         scale: A factor of the whole edit, the method's λ.
-        parameters: Parameters of the method by name, ``{"density": 0.2}``; one task's own is ``{"density": {"cars": 0.1}}``, and a list goes
-            through the layers.
+        parameters: Parameters of the method by name, ``{"density": 0.2}``; one task's own is ``{"density": {"cars": 0.1}}``, and a list
+            goes through the layers.
         like: ``"paper"`` or ``"mergekit"``, where the two differ; a recipe means mergekit's, a method the paper's.
         weight_for: Factors of tensors by their names, ``"REGEX=W"`` or ``"TASK:REGEX=W"``.
         lines: LiNeS: ``"ALPHA:BETA"``.
@@ -374,13 +374,16 @@ def merge(
     words = flags(method=method, **{"lambda": scale})
     if base is not None:
         words += flags(base=inputs.path(base, "base"))
-    if method == "task_arithmetic" and weights is not None and basis is None and isinstance(tasks, Mapping):
-        unknown = [name for name in weights if name not in tasks]
-        if unknown:
-            raise UsageError(f"weights: unknown task {unknown[0]!r}", f"tasks: {', '.join(tasks)}")
-        tasks = {name: tasks[name] for name in tasks if name in weights}
+    if method == "task_arithmetic" and weights:
+        if isinstance(tasks, Mapping) and basis is None:
+            unknown = [name for name in weights if name not in tasks]
+            if unknown:
+                raise UsageError(f"weights: unknown task {unknown[0]!r}", f"tasks: {', '.join(tasks)}")
+            tasks = {name: tasks[name] for name in tasks if name in weights}
+        else:
+            words += flags(weight=0)
     own = dict(parameters or {})
-    if weights is not None:
+    if weights:
         if "weight" in own:
             raise UsageError("weights or parameters['weight'] expected, both found")
         own["weight"] = weights

@@ -3,7 +3,9 @@
 mod card;
 mod definition;
 mod factors;
+mod keys;
 mod layers;
+mod own;
 mod read;
 mod reference;
 mod resolve;

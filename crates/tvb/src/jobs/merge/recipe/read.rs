@@ -1,6 +1,8 @@
 //! mergekit's YAML as a recipe. What cannot be done is refused by name, what means nothing is noted.
 
-use super::definition::{BaseRole, Model, Own, Recipe, Slice};
+use super::definition::{BaseRole, Model, Recipe, Slice};
+use super::keys::{check_keys, get};
+use super::own::own;
 use super::reference::Reference;
 use super::setting::{Setting, Settings, cut};
 use super::yaml::{MAX_BYTES, Node, number_of, parse};
@@ -8,7 +10,6 @@ use crate::checkpoint::{Budget, read_capped_or_pipe};
 use crate::error::{Error, Result};
 use crate::jobs::merge::method::Method;
 use crate::jobs::merge::parameters::{Manner, Parameter, Wrong, is_of_mergekit, parameters_of, unknown};
-use crate::jobs::merge::settings::Over;
 use std::path::Path;
 use tvb_kernels::Dtype;
 
@@ -25,17 +26,6 @@ const KEYS: [&str; 11] = [
     "tokenizer",
     "name",
     "tvb",
-];
-/// Keys of mergekit's that ask for what is not done here, and what that is.
-const OTHER_KEYS: [(&str, &str); 8] = [
-    ("modules", "merging the modules of a model apart is not done"),
-    ("chat_template", "chat templates are not written; the base's stays"),
-    ("experts", "mixtures of experts are not made"),
-    ("gate_mode", "mixtures of experts are not made"),
-    ("shared_experts", "mixtures of experts are not made"),
-    ("experts_per_token", "mixtures of experts are not made"),
-    ("genome", "evolutionary merging is not done; `tvb fit` searches for coefficients"),
-    ("residual_weight", "residual weights of slices are not done"),
 ];
 /// mergekit's methods that are not here.
 const OTHER_METHODS: [&str; 6] = ["passthrough", "arcee_fusion", "nearswap", "ram", "ramplus_tl", "task_swapping"];
@@ -112,6 +102,7 @@ fn read(top: &Node) -> Result<Recipe, Wrong> {
     let out_dtype = self::dtype(top, "out_dtype")?;
     if let (Some(inner), Some(outer)) = (dtype, out_dtype)
         && inner != outer
+        && inner != Dtype::F32
     {
         reader.notes.push(format!(
             "dtype: inputs are not rounded to {} first, as mergekit does; everything is formed in float32 and rounded once, to {}",
@@ -343,33 +334,6 @@ fn layer_range(node: &Node, place: &str) -> Result<(usize, usize), Wrong> {
     }
 }
 
-/// The value of a key, where it is there.
-fn get<'a>(node: &'a Node, key: &str) -> Result<Option<&'a Node>, Wrong> {
-    Ok(node.map("recipe", "a map")?.find(|(known, _)| *known == key).map(|(_, node)| node))
-}
-
-/// Whether every key is one of `known`.
-fn check_keys(node: &Node, place: &str, known: &[&str]) -> Result<(), Wrong> {
-    for (key, value) in node.map(place, "a map")? {
-        if known.contains(&key) {
-            continue;
-        }
-        let at = format!("line {}: {place}", value.line);
-        if let Some((_, why)) = OTHER_KEYS.iter().find(|(other, _)| *other == key) {
-            return Err(Wrong::new(format!("{at}: {key}: {why}")));
-        }
-        if Parameter::of_name(key).is_ok() {
-            return Err(Wrong::new(format!("{at}: {key} is a parameter")).hint(format!("parameters: {{{key}: …}}")));
-        }
-        let wrong = Wrong::new(format!("{at}: unknown key {:?}", cut(key)));
-        return Err(match crate::nearest::nearest(key, known.iter().copied()) {
-            Some(near) => wrong.hint(format!("did you mean {near:?}?")),
-            None => wrong.hint(format!("known keys: {}", known.join(", "))),
-        });
-    }
-    Ok(())
-}
-
 fn dtype(top: &Node, key: &str) -> Result<Option<Dtype>, Wrong> {
     let Some(node) = get(top, key)? else { return Ok(None) };
     let expected = "float32, bfloat16 or float16";
@@ -420,82 +384,4 @@ fn check_tokenizer(top: &Node, base: &Reference) -> Result<(), Wrong> {
         Some(_) => Ok(()),
         None => Err(Wrong::new(format!("line {}: tokenizer.source: base expected, none found", node.line)).hint(HINT)),
     }
-}
-
-/// What stands under `tvb`.
-fn own(node: Option<&Node>) -> Result<(Option<Manner>, Own), Wrong> {
-    let (mut manner, mut own) = (None, Own::default());
-    let Some(node) = node else { return Ok((None, own)) };
-    const KEYS: [&str; 15] = [
-        "like",
-        "trim",
-        "seed",
-        "for",
-        "orthogonalise",
-        "basis",
-        "include",
-        "exclude",
-        "skip_mismatched",
-        "vocab",
-        "rename",
-        "key",
-        "clip",
-        "weight_for",
-        "lines",
-    ];
-    check_keys(node, "tvb", &KEYS)?;
-    for (key, node) in node.map("tvb", "a map")? {
-        let place = format!("tvb.{key}");
-        let text = || node.word(&place, "a text").map(str::to_owned);
-        match key {
-            "like" => {
-                manner = Some(match node.word(&place, "paper or mergekit")? {
-                    "paper" => Manner::Paper,
-                    "mergekit" => Manner::Mergekit,
-                    _ => return Err(node.wrong(&place, "paper or mergekit")),
-                });
-            }
-            "trim" => {
-                own.trim = Some(match node.word(&place, "tensor or model")? {
-                    "tensor" => Over::Tensor,
-                    "model" => Over::Model,
-                    _ => return Err(node.wrong(&place, "tensor or model")),
-                });
-            }
-            "seed" => {
-                let expected = "a whole number from 0 on";
-                own.seed = node.word(&place, expected)?.parse().map_err(|_| node.wrong(&place, expected))?;
-            }
-            "for" => own.only_for = Some(text()?),
-            "orthogonalise" => own.orthogonalise = node.flag(&place)?,
-            "basis" => own.basis = Some(text()?),
-            "include" => own.include = Some(text()?),
-            "exclude" => own.exclude = Some(text()?),
-            "skip_mismatched" => own.skip_mismatched = node.flag(&place)?,
-            "vocab" => {
-                own.common_vocab = match node.word(&place, "whole or common")? {
-                    "whole" => false,
-                    "common" => true,
-                    _ => return Err(node.wrong(&place, "whole or common")),
-                };
-            }
-            "rename" => {
-                for node in node.list(&place, "a list of rules")? {
-                    own.rename.push(node.word(&place, "a rule")?.to_owned());
-                }
-            }
-            "weight_for" => {
-                for node in node.list(&place, "a list of rules")? {
-                    own.weight_for.push(node.word(&place, "REGEX=W or TASK:REGEX=W")?.to_owned());
-                }
-            }
-            "lines" => {
-                let lines = node.word(&place, "ALPHA:BETA")?.parse();
-                own.lines = Some(lines.map_err(|_: Error| node.wrong(&place, "ALPHA:BETA"))?);
-            }
-            "key" => own.key = Some(text()?),
-            _ => own.clip = node.flag(&place)?,
-        }
-    }
-    Ok((manner, own))
 }
