@@ -22,7 +22,7 @@ use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source};
 use tvb::jobs::gram::make_gram_file;
 use tvb::pass::Runtime;
 use tvb::progress::Progress;
-use tvb::solve::{Method, Rule};
+use tvb::solve::Method;
 use tvb::{Error, Result};
 use tvb_kernels::{AdapterKind, Dtype, Engine};
 

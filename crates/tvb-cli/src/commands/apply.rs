@@ -47,8 +47,8 @@ fn apply_coefficients(words: &[OsString], path: &Path, args: &EditArgs, context:
             alpha.ok_or_else(|| Error::failed("weights over tasks expected"))
         });
     }
-    let not_so = [("--lora-out", args.lora.lora_out.is_some()), ("--bits", args.bits.is_some())];
-    if let Some((flag, _)) = not_so.iter().find(|(_, is_given)| *is_given) {
+    let not_so = [args.lora.lora_out.as_ref().map(|_| "--lora-out"), args.bits.map(|_| "--bits"), args.by_tensor.given()];
+    if let Some(flag) = not_so.into_iter().flatten().next() {
         return Err(Error::usage(format!("{flag}: coefficients over tasks and without blocks expected, others found")));
     }
     let from = Opened::new(basis.as_deref(), args.base.as_deref(), &args.originals, context)?;

@@ -5,6 +5,7 @@ use crate::coding::parse_rate;
 use crate::commands::compress::DtypeName;
 use crate::commands::lora::LoraArgs;
 use crate::commands::mistaken::{FROM_CHECKPOINTS, is_checkpoint};
+use crate::commands::tensor_weights::{TensorWeightArgs, not_predicted, shown_weights};
 use crate::inputs::{SelectionArgs, left_out_json, open_base, open_base_of, parse_tasks};
 use crate::output::Answer;
 use crate::output::finite;
@@ -40,6 +41,8 @@ pub(crate) struct EditArgs {
     /// Factor λ of the whole edit
     #[arg(long, default_value_t = 1.0, value_name = "X", allow_negative_numbers = true)]
     pub scale: f64,
+    #[command(flatten)]
+    pub by_tensor: TensorWeightArgs,
     /// Type of the float tensors; each keeps its own where nothing is said
     #[arg(long, value_enum)]
     pub dtype: Option<DtypeName>,
@@ -330,7 +333,7 @@ pub(crate) fn run(
     originals.selection.apart = args.head_from.get(1).map(text_of).transpose()?;
     let from = Opened::new(basis.as_deref(), args.base.as_deref(), &originals, context)?;
     let (source, names) = (from.source(), from.names());
-    let edit = Edit { alpha: weights(&names)?, scale: args.scale, rule };
+    let edit = Edit { alpha: weights(&names)?, scale: args.scale, rule, by_tensor: args.by_tensor.of(source)? };
     edit.check(source)?;
     let base = args
         .base
@@ -342,7 +345,8 @@ pub(crate) fn run(
         Opened::Basis(basis) => edit.predict(basis)?.map(|fidelity| (fidelity, stored_rounding(basis, &fidelity))),
         Opened::Originals(_) => None,
     };
-    let mut text = prediction.map_or_else(String::new, |(fidelity, rounding)| {
+    let unknown = || not_predicted(&edit, source).to_owned();
+    let mut text = prediction.map_or_else(unknown, |(fidelity, rounding)| {
         let rounding = match rounding {
             Some(rounding) => format!("; storage rounding adds {rounding:.1e} of its squared norm"),
             None => format!("; gain {:.4}, noise {:.4}", fidelity.gain(), fidelity.noise()),
@@ -367,6 +371,10 @@ pub(crate) fn run(
     let head_words = head.as_ref().map_or_else(String::new, |head| format!("{}\n", head.in_words()));
     if let Some(head) = &head {
         Answer::add(&mut json, "head", json!(head.names()));
+    }
+    if let Some((blocks, of_blocks)) = shown_weights(&edit, source, args.dry_run) {
+        text.push_str(&blocks);
+        Answer::add(&mut json, "blocks", of_blocks);
     }
     if args.dry_run {
         text.push_str(&head_words);

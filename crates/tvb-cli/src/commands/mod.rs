@@ -23,4 +23,5 @@ pub(crate) mod rates;
 pub(crate) mod recover;
 pub(crate) mod report;
 pub(crate) mod sweep;
+pub(crate) mod tensor_weights;
 pub(crate) mod verify;

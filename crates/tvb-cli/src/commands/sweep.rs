@@ -3,6 +3,7 @@
 use crate::args::Context;
 use crate::commands::compress::DtypeName;
 use crate::commands::edit::{Opened, OriginalsArgs, RuleName, addition, check_alone, model_id, split};
+use crate::commands::tensor_weights::TensorWeightArgs;
 use crate::output::{Align, Answer, Table};
 use serde_json::json;
 use std::ffi::OsString;
@@ -84,6 +85,8 @@ struct SweepArgs {
     /// Scales λ: START:STOP:STEP, or a list
     #[arg(long, default_value = DEFAULT_SCALES, value_name = "SCALES", allow_hyphen_values = true)]
     scales: String,
+    #[command(flatten)]
+    by_tensor: TensorWeightArgs,
     /// The metric that decides: a key of the evaluator's JSON object, or `normalized`
     #[arg(long, value_name = "NAME")]
     metric: String,
@@ -161,7 +164,8 @@ fn run_sweep(
 ) -> Result<Answer> {
     let options = options(args, context)?;
     let from = Opened::new(basis, Some(&args.base), &args.originals, context)?;
-    let edit = Edit { alpha: alpha(&from.names())?, scale: 1.0, rule };
+    let by_tensor = args.by_tensor.of(from.source())?;
+    let edit = Edit { alpha: alpha(&from.names())?, scale: 1.0, rule, by_tensor };
     let base = from.open_base(&args.base, args.originals.selection.key.as_deref(), context)?;
     let n_tasks = edit.alpha.iter().filter(|weight| **weight != 0.0).count();
     let runtime =

@@ -70,9 +70,12 @@ impl Identity {
     }
 
     /// The members in which another one differs.
-    fn differences(&self, other: &Map<String, Value>) -> Vec<&str> {
+    fn differences<'a>(&'a self, other: &'a Map<String, Value>) -> Vec<&'a str> {
         let differs = |(name, value): &(&String, &Value)| other.get(*name) != Some(*value);
-        self.members.iter().filter(differs).map(|(name, _)| name.as_str()).collect()
+        let own = self.members.iter().filter(differs).map(|(name, _)| name.as_str());
+        // What only the other says counts too.
+        let others = other.keys().filter(|name| !self.members.contains_key(*name)).map(String::as_str);
+        own.chain(others).collect()
     }
 }
 

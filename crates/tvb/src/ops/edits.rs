@@ -113,7 +113,7 @@ impl Edits {
     }
 
     /// Edits of the same weights everywhere that are this one together: one for each block, and one of all other tensors.
-    pub(super) fn uniform(&self) -> Vec<Edits> {
+    pub fn uniform(&self) -> Vec<Edits> {
         if self.blocks.is_empty() {
             return vec![self.clone()];
         }

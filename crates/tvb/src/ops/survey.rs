@@ -52,30 +52,40 @@ impl Survey {
 /// Usage: a memory cap that is too low. Rejected: columns that do not fit the base, codes that no coder writes. Failed: I/O.
 /// Interrupted.
 pub fn survey(base: &Checkpoint, edits: &Edits, runtime: &Runtime, progress: &dyn Progress) -> Result<Survey> {
-    let [weights] = edits.weights.as_slice() else { return Err(Error::failed("one edit expected")) };
     let mut survey = Survey::default();
-    match &edits.source {
-        // Nothing is read of these, or nobody knows how large a difference is.
-        Source::Generated(_) | Source::Checkpoints { .. } => {
-            survey.edit = f64::INFINITY;
-            return Ok(survey);
-        }
-        Source::Deltas(tasks) => survey.of_deltas(base, tasks, weights, &edits.tensors, runtime, progress)?,
-        Source::Coded(atoms) => {
-            let decoding = Decoding::new(atoms, &edits.weights, Some(base), None)?;
-            let own: Vec<Task> = atoms.columns.iter().take(atoms.n_own).cloned().collect();
-            let own_weights = &weights[..atoms.n_own];
-            survey.of_deltas(base, &own, own_weights, &atoms.names(false), runtime, progress)?;
-            let (table, sizes) = sizes_of(&decoding.plan, runtime, progress)?;
-            survey.add(&sizes, decoding.work.weights.iter().map(|weight| f64::from(*weight)));
-            survey.read.base.extend(digests_by_name(&decoding.plan, &table, 0));
-            survey.read.codes = decoding.codes_read(&table);
-        }
+    for block in edits.uniform() {
+        survey.of_block(base, &block, runtime, progress)?;
     }
     Ok(survey)
 }
 
 impl Survey {
+    fn of_block(
+        &mut self,
+        base: &Checkpoint,
+        edits: &Edits,
+        runtime: &Runtime,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let [weights] = edits.weights.as_slice() else { return Err(Error::failed("one edit expected")) };
+        match &edits.source {
+            // Nothing is read of these, or nobody knows how large a difference is.
+            Source::Generated(_) | Source::Checkpoints { .. } => self.edit = f64::INFINITY,
+            Source::Deltas(tasks) => self.of_deltas(base, tasks, weights, &edits.tensors, runtime, progress)?,
+            Source::Coded(atoms) => {
+                let own: Vec<Task> = atoms.columns.iter().take(atoms.n_own).cloned().collect();
+                let own_weights = &weights[..atoms.n_own];
+                self.of_deltas(base, &own, own_weights, &atoms.names(false), runtime, progress)?;
+                let decoding = Decoding::new(atoms, &edits.weights, Some(base), None)?;
+                let (table, sizes) = sizes_of(&decoding.plan, runtime, progress)?;
+                self.add(&sizes, decoding.work.weights.iter().map(|weight| f64::from(*weight)));
+                let (base, codes) = (digests_by_name(&decoding.plan, &table, 0), decoding.codes_read(&table));
+                self.read.add(Read { base, codes, ..Read::default() });
+            }
+        }
+        Ok(())
+    }
+
     fn of_deltas(
         &mut self,
         base: &Checkpoint,
@@ -92,8 +102,8 @@ impl Survey {
         let plan = Plan::of_columns(base.clone(), used().map(|(task, _)| task.clone()).collect(), names)?;
         let (table, sizes) = sizes_of(&plan, runtime, progress)?;
         self.add(&sizes, used().map(|(_, weight)| *weight));
-        self.read.base.extend(digests_by_name(&plan, &table, 0));
-        self.read.columns.extend((1..plan.n_columns()).map(|column| digests_by_place(&plan, &table, column)));
+        let columns = (1..plan.n_columns()).map(|column| digests_by_place(&plan, &table, column)).collect();
+        self.read.add(Read { base: digests_by_name(&plan, &table, 0), columns, ..Read::default() });
         Ok(())
     }
 

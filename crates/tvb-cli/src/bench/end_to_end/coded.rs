@@ -13,7 +13,6 @@ use tvb::jobs::compress::{CompressOptions, compress};
 use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source};
 use tvb::pass::Runtime;
 use tvb::progress::Progress;
-use tvb::solve::Rule;
 use tvb_kernels::{Code, Place, n_blocks};
 
 /// What all tasks together are scaled with.

@@ -9,6 +9,7 @@ use crate::columns::coded::column_bytes;
 use crate::columns::plan::Plan;
 use crate::error::{ErrorKind, Result};
 use crate::jobs::compress::shared_bytes;
+use crate::jobs::edit::Source;
 use crate::ops::Grams;
 use crate::pass::{Runtime, check_memory};
 use crate::progress::{Progress, unless_cancelled};
@@ -127,6 +128,11 @@ impl Check {
         }
         let base_bytes: u64 = plan.base.tensors().iter().map(|tensor| tensor.n_bytes()).sum();
         for (after, output) in &unit.after {
+            // The basis will have these tensors, or those of them that move.
+            if let Err(error) = Source::Checkpoints(plan).tensor_weights(&after.weights) {
+                let step = after.step.name();
+                self.problems.push(format!("job {:?}: {step}: {error}", unit.job));
+            }
             if is_current && output.exists() {
                 self.n_current += 1;
                 continue;

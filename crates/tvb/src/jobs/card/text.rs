@@ -7,7 +7,7 @@ use super::front_matter::Value;
 use super::origin::Origin;
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::names::CARD_BEGINS;
-use crate::jobs::edit::{Combination, Edit, Over, Source};
+use crate::jobs::edit::{Combination, Edit, Lines, Over, Source, TensorWeights};
 use crate::shown::{escaped, escaped_lines};
 use crate::solve::Rule;
 use std::fmt::Write;
@@ -83,10 +83,7 @@ fn formed_from(source: Source<'_>) -> String {
 
 /// The weights of the tasks, as a table of Markdown.
 pub fn weights_in_words(source: Source<'_>, edit: &Edit) -> String {
-    let names: Vec<String> = match source {
-        Source::Basis(basis) => basis.task_names(),
-        Source::Checkpoints(plan) => plan.tasks.iter().map(|task| task.name.clone()).collect(),
-    };
+    let names = source.task_names();
     let mut card = String::new();
     match edit.rule {
         Rule::Projected => {
@@ -94,12 +91,32 @@ pub fn weights_in_words(source: Source<'_>, edit: &Edit) -> String {
             for (name, weight) in names.iter().zip(&edit.alpha).filter(|(_, weight)| **weight != 0.0) {
                 let _ = writeln!(card, "| {} | {} |", code_in_table(name), weight * edit.scale);
             }
+            if let Some(factors) = &edit.by_tensor {
+                card.push_str(&factors_in_words(&names, factors));
+            }
         }
         Rule::Sum => {
             let names: Vec<String> = names.iter().map(|name| code(name)).collect();
             let _ =
                 writeln!(card, "The edit is {} times the plain sum of the atoms of: {}.", edit.scale, names.join(", "));
         }
+    }
+    card
+}
+
+/// What multiplies the tasks' weights in some tensors, as a list of Markdown.
+fn factors_in_words(names: &[String], factors: &TensorWeights) -> String {
+    let mut card = String::from("\nWeights differ between tensors; each is the task's own times:\n\n");
+    for (task, pattern, weight) in factors.rules() {
+        let of_task = task.and_then(|task| names.get(task)).map_or(String::new(), |name| format!(", for {}", code(name)));
+        let _ = writeln!(card, "- {weight} in tensors whose name {} finds{of_task}", code(pattern));
+    }
+    if let Some(Lines { alpha, beta }) = factors.words().lines {
+        let _ = writeln!(
+            card,
+            "- {alpha} + {beta}·l/(L − 1) in layer l of L, {alpha} in tensors of no layer (LiNeS, \
+             [arXiv:2410.17146](https://arxiv.org/abs/2410.17146))"
+        );
     }
     card
 }

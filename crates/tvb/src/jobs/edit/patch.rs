@@ -42,7 +42,8 @@ pub fn write_patch(
     edit.check(source)?;
     let edits = edit.edits(source)?;
     edit.warn_if_far(source, progress)?;
-    let parts = EditParts::of(&edits)?;
+    let blocks = edits.uniform();
+    let parts = EditParts::of(&blocks)?;
     let tensors = parts.tensors();
     let inputs = output.protect.clone().with(&source.inputs());
     let staged = StagedOutput::folder(&output.target, output.existing, Leftover::Clear, &inputs)?;
@@ -126,7 +127,9 @@ fn grams(source: Source<'_>, coded: &CodedEdit, tensors: &[(String, Vec<usize>)]
             (base, manifest.skipped.clone(), manifest.carried.clone(), left_out, manifest.frozen.clone())
         }
         Source::Checkpoints(plan) => {
-            let digests = tensors.iter().filter_map(|(name, _)| {
+            // In the plan's order, which blocks need not keep.
+            let digests = plan.tensors.iter().filter_map(|planned| {
+                let name = &planned.name;
                 let tensor = plan.column_checkpoint(0).get(name)?;
                 Some((name.as_str(), tensor.dtype, tensor.shape.as_slice(), *coded.read.base.get(name)?))
             });

@@ -310,9 +310,9 @@ mod tests {
             ("layers=nan", ErrorKind::Usage, expected, ""),
             ("cars:=1", ErrorKind::Usage, "a regular expression expected, none found", "'.' finds every tensor"),
             ("(=1", ErrorKind::Usage, "not a regular expression", ""),
-            ("layer\\.0=1", ErrorKind::Rejected, "no tensor has a name that it finds", "head.weight, m.layers.2.w, m.embed"),
-            ("car:layers=1", ErrorKind::Rejected, "no tensor has a name", "did you mean the task cars?"),
-            ("count=0", ErrorKind::Rejected, "no tensor has a name", "count takes no part"),
+            ("layer\\.0=1", ErrorKind::Rejected, "no tensor has a name that it finds", "`head.weight`, `m.layers.2.w`, `m.embed"),
+            ("car:layers=1", ErrorKind::Rejected, "no tensor has a name", "did you mean the task `cars`?"),
+            ("count=0", ErrorKind::Rejected, "no tensor has a name", "`count` takes no part"),
             ("a:b:layers=1", ErrorKind::Rejected, "no tensor has a name", ""),
         ];
         for (rule, kind, message, hint) in cases {
@@ -323,7 +323,7 @@ mod tests {
         }
         let error = weights(&["layers=1e300", "layers=1e300"], None).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Usage);
-        assert!(error.message().contains("tensor m.layers.0.w: a finite factor expected, inf found"), "{error}");
+        assert!(error.message().contains("tensor `m.layers.0.w`: a finite factor expected, inf found"), "{error}");
         for text in ["0.2", "a:1", "1:", "nan:1", "1:inf", "1:2:3", "1e308:1e308"] {
             assert!(weights(&[], Some(text)).unwrap_err().message().contains("ALPHA:BETA"), "{text}");
         }

@@ -48,11 +48,16 @@ impl Part<'_> {
 }
 
 impl<'a> EditParts<'a> {
-    /// Of the first of `edits`.
+    /// Of an edit's blocks, each the first of its [`Edits`], as [`Edits::uniform`] gives them.
     ///
     /// # Errors
     /// Usage: a weight beyond f32, an edit of atoms that are made from a seed. Rejected: columns that do not fit each other.
-    pub fn of(edits: &'a Edits) -> Result<EditParts<'a>> {
+    pub fn of(blocks: &'a [Edits]) -> Result<EditParts<'a>> {
+        let parts = blocks.iter().map(EditParts::of_block).collect::<Result<Vec<_>>>()?;
+        Ok(EditParts(parts.into_iter().flatten().collect()))
+    }
+
+    fn of_block(edits: &'a Edits) -> Result<Vec<Part<'a>>> {
         let weights = edits.weights.first().map_or(&[][..], Vec::as_slice);
         let parts = match &edits.source {
             Source::Checkpoints { origin, tasks } => {
@@ -77,7 +82,7 @@ impl<'a> EditParts<'a> {
                     .hint("leave out --bits: the bare edit is written in the base's type"));
             }
         };
-        Ok(EditParts(parts))
+        Ok(parts)
     }
 
     /// The tensors of the edit and their shapes, in order.
@@ -110,14 +115,14 @@ impl<'a> EditParts<'a> {
             match part {
                 Part::Rows(plan, work) => {
                     let table = run(plan, work, rate, seed, sink, runtime, progress, &mut coded)?;
-                    coded.read.base.extend(digests_by_name(plan, &table, 0));
-                    let columns = (1..plan.n_columns()).map(|column| digests_by_place(plan, &table, column));
-                    coded.read.columns.extend(columns);
+                    let columns = (1..plan.n_columns()).map(|column| digests_by_place(plan, &table, column)).collect();
+                    let base = digests_by_name(plan, &table, 0);
+                    coded.read.add(Read { base, columns, ..Read::default() });
                 }
                 Part::Codes(decoding) => {
                     let Decoding { plan, work, .. } = decoding;
                     let table = run(plan, work, rate, seed, sink, runtime, progress, &mut coded)?;
-                    coded.read.codes = decoding.codes_read(&table);
+                    coded.read.add(Read { codes: decoding.codes_read(&table), ..Read::default() });
                 }
             }
         }

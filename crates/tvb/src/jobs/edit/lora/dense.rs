@@ -106,10 +106,10 @@ impl Whole {
         for (place, WholeTensor { own, is_edited, .. }) in self.tensors.iter().enumerate() {
             let missing = || Error::failed(format!("tensor {} is not in the base", shown(own)));
             let tensor = base.get(own).ok_or_else(missing)?;
-            let columns = if *is_edited { used.columns.as_slice() } else { &[] };
+            let columns: Vec<(&Task, f64)> = if *is_edited { used.weighted(own).collect() } else { Vec::new() };
             for row in (0..tensor.n_elements()).step_by(BLOCK_ROWS) {
                 let n_rows = BLOCK_ROWS.min(tensor.n_elements() - row);
-                let (size, bytes) = rows(base, tensor, columns, used.origin.is_some(), dtype, row, n_rows)?;
+                let (size, bytes) = rows(base, tensor, &columns, used.origin.is_some(), dtype, row, n_rows)?;
                 writer.write_at(first + place, (row * size) as u64, &bytes)?;
             }
         }
@@ -131,7 +131,7 @@ fn rows(
     let Some(float) = tensor.dtype.float() else { return Ok((tensor.dtype.size(), own)) };
     let origin = values_of(&own, float);
     let mut edited = origin.clone();
-    for (task, weight) in columns {
+    for (task, weight) in columns.iter().filter(|(_, weight)| *weight != 0.0) {
         let column = task.checkpoint.get(&tensor.name).filter(|column| column.shape == tensor.shape);
         let (column, float) = column.and_then(|column| Some((column, column.dtype.float()?))).ok_or_else(|| {
             let (task, name, shape) = (shown(&task.name), shown(&tensor.name), &tensor.shape);

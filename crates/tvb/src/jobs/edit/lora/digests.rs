@@ -12,7 +12,7 @@ use crate::ops::reconstruct::Read;
 /// # Errors
 /// Failed: I/O.
 pub(super) fn read(used: &Used<'_>) -> Result<Read> {
-    let column = |(task, _): &(&Task, f64)| {
+    let column = |task: &&Task| {
         let digests = task.checkpoint.tensors().iter().map(|tensor| of_tensor(&task.checkpoint, tensor).map(Some));
         Ok(((*task).clone(), digests.collect::<Result<_>>()?))
     };

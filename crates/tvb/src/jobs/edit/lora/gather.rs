@@ -4,8 +4,8 @@ use super::names::{Rule, module_of};
 use crate::checkpoint::{Checkpoint, LowRank, Module, Place, Sides, Tensor, shown};
 use crate::columns::plan::Task;
 use crate::error::{Error, Result};
-use crate::ops::reconstruct::{Edits, Source};
-use std::collections::HashSet;
+use crate::ops::reconstruct::{EditBlock, Edits, Source};
+use std::collections::{HashMap, HashSet};
 
 /// One weight that the edit changes by factors.
 #[derive(Debug)]
@@ -33,8 +33,12 @@ pub(super) struct Gathered {
 
 /// The columns of an edit that take part, with their weights.
 pub(super) struct Used<'a> {
-    /// (column, its weight).
-    pub columns: Vec<(&'a Task, f64)>,
+    /// Those that have a weight in some tensor.
+    pub columns: Vec<&'a Task>,
+    /// \[n_columns\]: their weights in tensors that are in no block.
+    common: Vec<f64>,
+    /// \[n_columns\]: their weights in the tensors of blocks, by name.
+    in_blocks: HashMap<&'a str, Vec<f64>>,
     /// What whole tensors are differences from; `None` where columns are differences.
     pub origin: Option<&'a Checkpoint>,
 }
@@ -64,10 +68,21 @@ impl<'a> Used<'a> {
                 ));
             }
         };
-        let weights = edits.weights.first().map_or(&[][..], Vec::as_slice);
-        let columns: Vec<_> = tasks.iter().zip(weights).filter(|(_, weight)| **weight != 0.0).collect();
+        let blocks = || edits.blocks.iter().filter_map(|block| block.weights.first());
+        let weights_of = |column: usize| edits.weights.first().into_iter().chain(blocks()).map(move |row| row.get(column));
+        let is_used = |column: &usize| weights_of(*column).flatten().any(|weight| *weight != 0.0);
+        let used: Vec<usize> = (0..tasks.len()).filter(is_used).collect();
+        let columns: Vec<&Task> = used.iter().filter_map(|&column| tasks.get(column)).collect();
+        let row = |weights: Option<&Vec<f64>>| -> Vec<f64> {
+            used.iter().map(|&column| weights.and_then(|row| row.get(column)).copied().unwrap_or(0.0)).collect()
+        };
+        let in_block = |block: &'a EditBlock| {
+            let weights = row(block.weights.first());
+            block.tensors.iter().map(move |name| (name.as_str(), weights.clone()))
+        };
+        let in_blocks = edits.blocks.iter().flat_map(in_block).collect();
         let names: HashSet<&str> = edits.tensors.iter().map(String::as_str).collect();
-        for (task, _) in &columns {
+        for task in &columns {
             let all = task.checkpoint.tensors().iter().filter(|tensor| names.contains(tensor.name.as_str()));
             if !all.into_iter().any(Tensor::is_delta) {
                 let what = format!("{}: task {}", task.checkpoint.path().display(), shown(&task.name));
@@ -75,7 +90,13 @@ impl<'a> Used<'a> {
                     .hint("an adapter can be written of adapters alone; -o OUT writes the edited checkpoint"));
             }
         }
-        Ok(Used { columns: columns.into_iter().map(|(task, weight)| (task, *weight)).collect(), origin })
+        Ok(Used { common: row(edits.weights.first()), columns, in_blocks, origin })
+    }
+
+    /// The columns, each with its weight in a tensor.
+    pub(super) fn weighted(&self, tensor: &str) -> impl Iterator<Item = (&'a Task, f64)> {
+        let weights = self.in_blocks.get(tensor).unwrap_or(&self.common);
+        self.columns.iter().copied().zip(weights.iter().copied())
     }
 }
 
@@ -89,12 +110,15 @@ fn no_factors(what: &str) -> Error {
 pub(super) fn gather(edits: &Edits, used: &Used<'_>) -> Result<Gathered> {
     let mut gathered = Gathered { changes: Vec::new(), dense: Vec::new(), rule: Rule::default() };
     let mut rules: Vec<(&str, Vec<Rule>)> =
-        used.columns.iter().map(|(task, _)| (task.name.as_str(), Vec::new())).collect();
+        used.columns.iter().map(|task| (task.name.as_str(), Vec::new())).collect();
     for name in &edits.tensors {
         let mut change: Option<Change> = None;
         let mut is_dense = false;
         let mut cores = Cores::default();
-        for ((task, weight), (_, rules)) in used.columns.iter().zip(&mut rules) {
+        for ((task, weight), (_, rules)) in used.weighted(name).zip(&mut rules) {
+            if weight == 0.0 {
+                continue;
+            }
             let at = || format!("task {}, tensor {}", shown(&task.name), shown(name));
             let tensor = task.checkpoint.get(name);
             let tensor = tensor
@@ -136,11 +160,11 @@ pub(super) fn gather(edits: &Edits, used: &Used<'_>) -> Result<Gathered> {
                 .hint(OTHER_MODELS));
             }
             match factors.core() {
-                Some((sides, core)) => cores.add(sides, core, *weight)?,
-                None => known.terms.push((factors.clone(), *weight)),
+                Some((sides, core)) => cores.add(sides, core, weight)?,
+                None => known.terms.push((factors.clone(), weight)),
             }
         }
-        if let (Some(change), Some((task, _))) = (&mut change, used.columns.first()) {
+        if let (Some(change), Some(task)) = (&mut change, used.columns.first()) {
             change.terms.extend(cores.factors(&task.checkpoint)?.map(|factors| (factors, 1.0)));
         }
         if is_dense {

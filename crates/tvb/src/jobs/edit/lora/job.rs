@@ -83,7 +83,7 @@ pub fn write_adapter(
         whole.write(base, &used, output.dtype, first, &writer)?;
         base.check_unchanged()?;
     }
-    for (task, _) in &used.columns {
+    for task in &used.columns {
         task.checkpoint.check_unchanged()?;
     }
     writer.finish()?;
@@ -152,13 +152,12 @@ fn config(
 ) -> Config {
     let kept = || gathered.changes.iter().zip(ranks).filter(|(_, rank)| **rank > 0);
     let names = base.iter().flat_map(|base| base.tensors()).flat_map(|tensor| prefixes(&tensor.name));
-    let tasks: Vec<_> = used.columns.iter().map(|(task, _)| *task).collect();
     Config {
         ranks: kept().map(|(change, rank)| (change.module.name.clone(), *rank)).collect(),
         all_modules: names.map(|name| gathered.rule.apply(name)).collect(),
         fan_in_fan_out: kept().any(|(change, _)| change.module.form == Form::Transposed),
         modules_to_save: whole.modules.clone(),
         has_biases: whole.has_biases,
-        common: Common::of(&tasks, &runtime.budget),
+        common: Common::of(&used.columns, &runtime.budget),
     }
 }
