@@ -51,7 +51,7 @@ struct CodeParams {
 @group(0) @binding(0) var<uniform> params: CodeParams;
 @group(0) @binding(5) var<storage, read_write> output: array<u32>;
 
-// ---- The chunk: the same lines in gram.wgsl, combine.wgsl, code.wgsl and decode.wgsl ----
+// ---- The chunk: the same lines in gram.wgsl, combine.wgsl, merge.wgsl, code.wgsl and decode.wgsl ----
 // Offsets are multiples of the element size, not of the word: odd lengths of 16-bit tensors put the next one anywhere.
 
 // The format of every slice, each of which starts on a word then; or MIXED, where slices differ or start anywhere.

@@ -41,7 +41,7 @@ struct DecodeParams {
 @group(0) @binding(0) var<uniform> params: DecodeParams;
 @group(0) @binding(5) var<storage, read_write> output: array<u32>;
 
-// ---- The chunk: the same lines in gram.wgsl, combine.wgsl, code.wgsl and decode.wgsl ----
+// ---- The chunk: the same lines in gram.wgsl, combine.wgsl, merge.wgsl, code.wgsl and decode.wgsl ----
 // Offsets are multiples of the element size, not of the word: odd lengths of 16-bit tensors put the next one anywhere.
 
 // The format of every slice, each of which starts on a word then; or MIXED, where slices differ or start anywhere.
@@ -153,7 +153,7 @@ struct Run {
 @group(0) @binding(3) var<storage, read> runs: array<Run>;
 // ---- End of the chunk ----
 
-// ---- Rounding: the same lines in combine.wgsl and decode.wgsl ----
+// ---- Rounding: the same lines in combine.wgsl, merge.wgsl and decode.wgsl ----
 // f32 to bf16, to nearest even. On bits alone, so that no fast-math setting can change it.
 fn to_bf16(value: f32) -> u32 {
     let bits = bitcast<u32>(value);

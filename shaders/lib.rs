@@ -18,6 +18,9 @@ pub const GRAM_FOLD: &str = include_str!("gram_fold.wgsl");
 /// `SKIP_ZEROS`.
 pub const COMBINE: &str = include_str!("combine.wgsl");
 
+/// merge.wgsl: one value from those of all tasks. Entry point `merge`; constant `FORMAT`.
+pub const MERGE: &str = include_str!("merge.wgsl");
+
 /// code.wgsl: task vectors into a few bits an element. Entry points `code`, `code_kept` and `measure`; constant `FORMAT`.
 pub const CODE: &str = include_str!("code.wgsl");
 
@@ -31,10 +34,11 @@ pub const EIGH: &str = include_str!("eigh.wgsl");
 pub const EIGH_ROUND: &str = include_str!("eigh_round.wgsl");
 
 /// Every file's name and text.
-pub const FILES: [(&str, &str); 7] = [
+pub const FILES: [(&str, &str); 8] = [
     ("gram.wgsl", GRAM),
     ("gram_fold.wgsl", GRAM_FOLD),
     ("combine.wgsl", COMBINE),
+    ("merge.wgsl", MERGE),
     ("code.wgsl", CODE),
     ("decode.wgsl", DECODE),
     ("eigh.wgsl", EIGH),
@@ -68,8 +72,8 @@ mod tests {
     #[test]
     fn the_lines_that_files_share_are_the_same() {
         let groups: [(&str, &[&'static str], &str); 4] = [
-            ("The chunk", &[GRAM, COMBINE, CODE, DECODE], "fn load_pair("),
-            ("Rounding", &[COMBINE, DECODE], "fn to_f16("),
+            ("The chunk", &[GRAM, COMBINE, MERGE, CODE, DECODE], "fn load_pair("),
+            ("Rounding", &[COMBINE, MERGE, DECODE], "fn to_f16("),
             ("Blocks and codes", &[CODE, DECODE], "fn transform("),
             ("Rotations", &[EIGH, EIGH_ROUND], "fn rotation_of("),
         ];

@@ -3,12 +3,14 @@
 //!
 //! Everything is done by the two binaries, as a user would: `tvb compress` and `tvb recover`, and the zoo's evaluator,
 //! which asks every row the same questions (`tvb-zoo measure`). In reading order: `rows.rs` (the ways), `stored.rs`
-//! (stores in one of them), `found.rs` (what was measured, against the originals), `bar.rs`, `tables.rs`, `chart.rs`.
+//! (stores in one of them), `found.rs` (what was measured, against the originals), `mergers.rs` (other ways to
+//! combine), `bar.rs`, `tables.rs`, `chart.rs`.
 
 mod bar;
 mod chart;
 mod compressed;
 mod found;
+mod mergers;
 mod rows;
 pub(crate) mod side_by_side;
 pub(crate) mod stored;
@@ -53,14 +55,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
     // The main result first: the rest takes minutes.
     let most = scenarios.iter().copied().max().unwrap_or(0);
-    let first = study.scenario(most, vec![rows::originals(), rows::default_row()])?;
+    let first = study.scenario(most, vec![rows::originals(), rows::default_row()], false)?;
     if let [originals, coded] = first.rows.as_slice() {
         println!("{}", tables::headline((originals, &first.originals), coded));
     }
     let mut done = Vec::new();
     for &n_tasks in scenarios {
         eprintln!("{n_tasks} tasks …");
-        done.push(study.scenario(n_tasks, rows::rows(n_tasks, args.quick))?);
+        done.push(study.scenario(n_tasks, rows::rows(n_tasks, args.quick), true)?);
     }
     let text = tables::markdown(&done);
     print!("{text}");
@@ -96,7 +98,7 @@ struct Study {
 
 impl Study {
     /// Stores the first `n_tasks` tasks in each of these ways, the originals first, and measures what comes back.
-    fn scenario(&self, n_tasks: usize, rows: Vec<Row>) -> Result<Scenario> {
+    fn scenario(&self, n_tasks: usize, rows: Vec<Row>, with_mergers: bool) -> Result<Scenario> {
         let wanted: Vec<(&Row, u64)> =
             rows.iter().flat_map(|row| row.seeds(self.is_quick).iter().map(move |seed| (row, *seed))).collect();
         let stored = side_by_side(&wanted, |&(row, seed)| stored::store(&self.zoo, row, n_tasks, seed, &self.folder))?;
@@ -105,6 +107,17 @@ impl Study {
             return Err("no rows".to_owned());
         };
         self.check_addition(n_tasks, &rows, &stored, &measured)?;
+        // The first seed of every row.
+        let mut firsts: Vec<(&Row, &Stored)> = Vec::new();
+        let mut index = 0;
+        for row in &rows {
+            firsts.extend(stored.get(index).map(|one| (row, one)));
+            index += row.seeds(self.is_quick).len();
+        }
+        let merged = match with_mergers {
+            true => mergers::mergers(&self.zoo, n_tasks, &firsts, &self.folder)?,
+            false => mergers::Mergers::default(),
+        };
         let mut found = Vec::new();
         let (mut of_stored, mut of_measured) = (stored.as_slice(), measured.as_slice());
         for row in &rows {
@@ -118,7 +131,7 @@ impl Study {
             }
             of_stored = of_stored.get(n_seeds..).unwrap_or_default();
         }
-        Ok(Scenario { n_tasks, rows: found, originals: originals.clone() })
+        Ok(Scenario { n_tasks, rows: found, originals: originals.clone(), merged })
     }
 
     /// Asks the evaluator about everything that came back.

@@ -15,6 +15,7 @@ const TARGETS: &[&str] = &[
     "coded_atom",
     "expression",
     "gram_file",
+    "merge_recipe",
     "part_file",
     "job_file",
     "published_basis",

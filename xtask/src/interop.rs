@@ -2,23 +2,25 @@
 //!
 //! First the table of cases, in `interop/table.py`: files that transformers, PyTorch, PEFT, diffusers and open_clip wrote are
 //! edited and compared with PyTorch arithmetic, or refused. Then `interop/exchange.py` writes checkpoints with today's PyTorch and
-//! checks at the end; between the two `tvb` compresses, imports, exports, edits and recovers, as a user would. The default
-//! tests need no Python: they run on committed fixtures.
+//! checks at the end; between the two `tvb` compresses, imports, exports, edits and recovers, as a user would. Last, recipes are run by
+//! mergekit 0.1.5 and by `tvb merge` (`interop/merges.py`). The default tests need no Python: they run on committed fixtures.
 
 mod python;
 
 use crate::process::{Result, cargo, root, run as run_command, target};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The Python half of the exchange.
 const EXCHANGE: &str = "xtask/src/interop/exchange.py";
+/// Mergers beside mergekit.
+const MERGES: &str = "xtask/src/interop/merges.py";
 /// The table of cases.
 const TABLE: &str = "xtask/src/interop/table.py";
 /// Bases that the reference code wrote, and the run folder that they were made from.
 const FIXTURES: &str = "tests/fixtures/reference";
 
-/// Exchange files with PyTorch, transformers, PEFT, diffusers and open_clip, and compare (installs them under target/ on the first
+/// Exchange files with PyTorch, transformers, PEFT, diffusers, open_clip and mergekit, and compare (installs them under target/ on the first
 /// run)
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -29,6 +31,9 @@ pub(crate) struct Args {
     /// A built tvb, in place of building one
     #[arg(long, value_name = "PATH")]
     tvb: Option<PathBuf>,
+    /// Only the mergers beside mergekit
+    #[arg(long)]
+    merges: bool,
     /// Only cases of the table whose title, or the name of whose file, matches
     #[arg(long, value_name = "REGEX")]
     only: Option<String>,
@@ -57,6 +62,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     // It runs elsewhere; a bare name is looked up.
     let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
     let python = if python.components().count() > 1 { absolute(&python) } else { python };
+    if args.merges {
+        return merges(&python, &absolute(&tvb), &work);
+    }
     let mut table = Command::new(&python);
     table.current_dir(root()).env("PYTHONDONTWRITEBYTECODE", "1").arg(TABLE).arg(absolute(&tvb)).arg(&work);
     if let Some(only) = &args.only {
@@ -86,7 +94,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut decoder =
         cargo(["test", "--locked", "--package", "tvb-cli", "--test", "all", "the_decoder_in_the_document"]);
     run_command(decoder.env("TVB_PYTHON", &python))?;
+    merges(&python, &tvb, &work)?;
     table
+}
+
+/// The same recipes by mergekit and by `tvb merge`.
+fn merges(python: &Path, tvb: &Path, work: &Path) -> Result<()> {
+    if !python::has_mergekit(python) {
+        println!("mergers: skipped, since this Python has no mergekit");
+        return Ok(());
+    }
+    let mut command = Command::new(python);
+    command.current_dir(root()).env("PYTHONDONTWRITEBYTECODE", "1").arg(MERGES).arg(tvb).arg(work.join("merges"));
+    run_command(&mut command)
 }
 
 /// What `tvb` does between the two halves of the script.

@@ -6,7 +6,7 @@
 use crate::args::{CommonArgs, Context};
 use crate::commands::{
     apply, batch, bench, check, completions, compress, devices, drop, edit, export, extend, fit, gram, import, inspect,
-    join, plan, recover, report, sweep, verify,
+    join, merge, plan, recover, report, sweep, verify,
 };
 use crate::output::{self, Answer};
 use crate::{interrupt, logging};
@@ -52,6 +52,7 @@ pub(crate) enum Command {
     Extend(extend::Args),
     Drop(drop::Args),
     Apply(Box<apply::ApplyArgs>),
+    Merge(Box<merge::MergeArgs>),
     Recover(recover::Args),
     Sweep(sweep::Args),
     Fit(Box<fit::Args>),
@@ -80,6 +81,7 @@ impl Command {
             Command::Drop(args) => drop::run(&args, context),
             Command::Extend(args) => extend::run(&args, context),
             Command::Apply(args) => apply::apply(&args, context),
+            Command::Merge(args) => merge::merge(&args, context),
             Command::Recover(args) => recover::run(&args, context),
             Command::Sweep(args) => sweep::run(&args, context),
             Command::Fit(args) => fit::run(&args, context),

@@ -10,6 +10,7 @@
 //! | [`Reconstruct`] | θ0 + S·W of one chunk | \[d', C+1\] bytes → \[K, d'\] rows |
 //! | [`Code`] | task vectors into a few bits an element | \[d', T+1\] bytes → words and scales of T+K columns |
 //! | [`Decode`] | θ0 + Σ w·x̂ from codes | \[d', 1\] bytes and codes → \[K, d'\] rows |
+//! | [`Merge`] | θ0 + what a merge rule makes of all tasks | \[d', T+1\] bytes → \[1, d'\] rows |
 //!
 //! T tasks, M atoms, C columns beside the base, K outputs, d' rows (elements) of a chunk; base θ0, fine-tune θt, task
 //! vector (delta) τt = θt − θ0, V = \[τ1 … τT\]; Gram G, encode B \[T, M\], atoms S, decode W.
@@ -56,6 +57,7 @@ mod error;
 mod gpu;
 mod gram;
 mod limits;
+mod merge;
 mod panel;
 mod params;
 mod project;
@@ -69,7 +71,8 @@ mod work;
 pub use chunk::{Chunk, ChunkLayout, CodeSlice, Columns, Dtype, FactorSlice, Segment, Slice};
 pub use code::{Code, Codes, Measured};
 pub use cpu::{
-    CpuEngine, Factors, Scratch, convert, count_non_finite, decode, form_low_rank, largest_finite, locate_non_finite,
+    Bin, Bracket, CpuEngine, Factors, Found, MergeSums, Score, Scratch, convert, count_non_finite, decode,
+    form_low_rank, largest_finite, locate_non_finite,
 };
 pub use decode::Decode;
 pub use device::{AdapterFacts, AdapterKind, Backend, DeviceChoice, Twin, choose, list_adapters};
@@ -82,6 +85,7 @@ pub use gpu::{
 };
 pub use gram::Gram;
 pub use limits::{MAX_TASKS, RUN_ROWS, SLICE_ALIGNMENT};
+pub use merge::{Consensus, Edge, Keep, Merge, MergeTask, random_word};
 pub use panel::{PANEL, n_blocks, scale_bits, scale_from_bits};
 pub use project::Project;
 pub use rate::{BLOCK, Rate};

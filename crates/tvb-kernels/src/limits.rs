@@ -27,7 +27,7 @@ pub(crate) const FOLD_RUNS: usize = 64;
 /// Outputs that a thread of `project` and `reconstruct` forms together, by how many there are.
 pub(crate) const OUTPUTS: [u32; 4] = [4, 8, 16, 32];
 
-/// Rows of a workgroup of `project` and `reconstruct`: two a thread.
+/// Rows of a workgroup of `project`, `reconstruct` and `merge`: two a thread.
 pub(crate) const BLOCK_ROWS: usize = 2 * THREADS as usize;
 
 /// Partial Grams of one dispatch take at most this many bytes; more runs make more dispatches.

@@ -121,6 +121,38 @@ shared_struct! {
 }
 
 shared_struct! {
+    /// Of merge.wgsl.
+    MergeParams {
+        /// T.
+        n_tasks,
+        /// Run of the first workgroup.
+        first_run,
+        /// Word of the output where the marks begin.
+        marks,
+        /// What a mark is.
+        stamp,
+        /// Which rule.
+        rule,
+        /// How many tasks must need an element, or the task that the result is for.
+        number,
+        /// A float: λ of the comparison of what is needed, or the floor of a divisor.
+        bound,
+        /// A float: the base's weight.
+        base,
+        /// A float: λ.
+        lambda,
+        /// 1 where elements stay by their variance.
+        has_variance,
+        /// Bits of the least variance.
+        variance,
+        /// First place of its equals that stay.
+        variance_from,
+        /// The place behind their last one.
+        variance_to,
+    }
+}
+
+shared_struct! {
     /// Of code.wgsl.
     CodeParams {
         /// T.

@@ -26,11 +26,11 @@ impl Place {
 }
 
 /// 2³² divided by the golden ratio, made odd.
-const GOLDEN: u32 = 0x9e37_79b9;
+pub(crate) const GOLDEN: u32 = 0x9e37_79b9;
 
 /// A mixing of 32 bits in which each input bit reaches every output bit (multipliers found by C. Wellons, "lowbias32").
 #[inline(always)]
-const fn mix(mut x: u32) -> u32 {
+pub(crate) const fn mix(mut x: u32) -> u32 {
     x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
     x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
     x ^ (x >> 16)

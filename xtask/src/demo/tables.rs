@@ -2,6 +2,7 @@
 
 use super::bar::BARS;
 use super::found::{Found, Measured, Spread};
+use super::mergers::Mergers;
 use super::rows::{Family, default_row};
 
 /// One number of tasks.
@@ -10,6 +11,7 @@ pub(super) struct Scenario {
     pub(super) rows: Vec<Found>,
     /// What the fine-tunes themselves reach.
     pub(super) originals: Measured,
+    pub(super) merged: Mergers,
 }
 
 /// What a newcomer should know, in a few lines.
@@ -51,6 +53,8 @@ pub(super) fn markdown(scenarios: &[Scenario]) -> String {
         out += &table(scenario, coded);
         out += "\nMixtures:\n\n";
         out += &table(scenario, |family| family == Family::Mixtures);
+        out += "\nMergers, mean test accuracy in % (scale):\n\n";
+        out += &mergers(&scenario.merged);
     }
     out
 }
@@ -117,6 +121,17 @@ fn table(scenario: &Scenario, is_shown: impl Fn(Family) -> bool) -> String {
     out
 }
 
+/// Mergers from each source.
+fn mergers(merged: &Mergers) -> String {
+    let mut out = row("from", merged.sources.iter().cloned());
+    out += &format!("|---|{}\n", "---|".repeat(merged.sources.len()));
+    for merger in &merged.rows {
+        let cell = |(accuracy, scale): &(f64, f64)| format!("{:.1} ({scale})", 100.0 * accuracy);
+        out += &row(merger.label, merger.found.iter().map(cell));
+    }
+    out
+}
+
 fn row(label: &str, cells: impl IntoIterator<Item = String>) -> String {
     let cells: Vec<String> = cells.into_iter().collect();
     format!("| {label} | {} |\n", cells.join(" | "))
@@ -149,6 +164,7 @@ fn size(bytes: u64) -> String {
 mod tests {
     use super::*;
     use crate::demo::found::example;
+    use crate::demo::mergers::Merged;
     use crate::demo::rows::originals;
 
     fn scenario() -> Scenario {
@@ -160,7 +176,11 @@ mod tests {
         let coded = [example(&[0.8, 0.49], 0.69, 0.21), example(&[0.8, 0.5], 0.71, 0.21)];
         let coded = found(&default_row().label, Family::Coded, 70_000, &coded);
         let mixture = found("exact", Family::Mixtures, 500_000, std::slice::from_ref(&measured));
-        Scenario { n_tasks: 8, rows: vec![full, coded, mixture], originals: measured }
+        let merged = Mergers {
+            sources: vec!["a".to_owned(), "b".to_owned()],
+            rows: vec![Merged { label: "ties", found: vec![(0.7, 1.0), (0.65, 0.8)] }],
+        };
+        Scenario { n_tasks: 8, rows: vec![full, coded, mixture], originals: measured, merged }
     }
 
     #[test]
@@ -169,6 +189,8 @@ mod tests {
         for line in [
             "| task vectors in f32 | 1.00 MB | 65.0 % | 70.0 % | 80.0 % | 75.0 % | 20.0 % (control 90.0 %) |",
             "| **2 bits, sum at 3 (default)** | 70.0 kB | 1/14.3 | 1.000 | 0.100 | 99.5 ± 0.5 | 99.0 ± 1.0 | +0.00 ± 1.00 | +0.00 ± 1.00 | +0.00 ± 1.00 | +1.00 ± 0.00 | 90.0 |",
+            "| from | a | b |",
+            "| ties | 70.0 (1) | 65.0 (0.8) |",
             "| exact | 500.0 kB | 1/2.0 | 1.000 | 0.100 | 100.0 | 100.0 | +0.00 | +0.00 | +0.00 | +0.00 | 90.0 |",
         ] {
             assert!(text.contains(line), "{line}\nis not in\n{text}");

@@ -27,9 +27,12 @@ const CPU_INDEX: &str = "https://download.pytorch.org/whl/cpu";
 /// A network that is not there shall be noticed soon.
 const PATIENCE: &[&str] = &["--timeout", "20", "--retries", "1"];
 /// Libraries whose files the table of cases is about. A case whose library cannot be installed is skipped with a word.
-const LIBRARIES: &[&str] = &["transformers", "accelerate", "peft", "diffusers", "open_clip_torch", "huggingface_hub"];
+const LIBRARIES: &[&str] =
+    &["transformers", "accelerate", "peft", "diffusers", "open_clip_torch", "huggingface_hub", "mergekit==0.1.5"];
 /// What they are imported as.
-const LIBRARY_IMPORTS: &str = "import transformers, accelerate, peft, diffusers, open_clip, huggingface_hub";
+const LIBRARY_IMPORTS: &str = "import transformers, accelerate, peft, diffusers, open_clip, huggingface_hub, mergekit";
+/// What the comparison of mergers needs.
+const MERGER_IMPORTS: &str = "import mergekit, transformers, yaml";
 
 /// A virtual environment with PyTorch, made on the first run.
 pub(super) fn environment() -> Result<PathBuf> {
@@ -80,6 +83,11 @@ fn add_libraries(python: &Path) {
             eprintln!("{library} cannot be installed: its cases are skipped");
         }
     }
+}
+
+/// Whether this Python has what the comparison of mergers needs.
+pub(super) fn has_mergekit(python: &Path) -> bool {
+    imports(python, MERGER_IMPORTS)
 }
 
 fn imports(python: &Path, line: &str) -> bool {

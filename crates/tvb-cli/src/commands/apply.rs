@@ -47,7 +47,8 @@ fn apply_coefficients(words: &[OsString], path: &Path, args: &EditArgs, context:
             alpha.ok_or_else(|| Error::failed("weights over tasks expected"))
         });
     }
-    let not_so = [args.lora.lora_out.as_ref().map(|_| "--lora-out"), args.bits.map(|_| "--bits"), args.by_tensor.given()];
+    let not_so =
+        [args.lora.lora_out.as_ref().map(|_| "--lora-out"), args.bits.map(|_| "--bits"), args.by_tensor.given()];
     if let Some(flag) = not_so.into_iter().flatten().next() {
         return Err(Error::usage(format!("{flag}: coefficients over tasks and without blocks expected, others found")));
     }

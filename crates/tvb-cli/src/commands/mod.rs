@@ -17,6 +17,7 @@ pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod join;
 pub(crate) mod lora;
+pub(crate) mod merge;
 pub(crate) mod mistaken;
 pub(crate) mod plan;
 pub(crate) mod rates;

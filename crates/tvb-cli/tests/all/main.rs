@@ -19,6 +19,7 @@ mod left_behind;
 mod lora_out;
 mod loss;
 mod matching;
+mod merging;
 mod names;
 mod numbers;
 mod parts;

@@ -62,6 +62,13 @@ pub(super) struct Decoded<'a> {
     pub(super) n_padded: usize,
 }
 
+/// A decoded block whose columns may be changed.
+pub(super) struct DecodedMut<'a> {
+    pub(super) base: &'a [f32],
+    pub(super) columns: &'a mut [f32],
+    pub(super) stride: usize,
+}
+
 /// A block decoded to f64, without padding: column c's rows start at c · n_rows.
 #[derive(Clone, Copy)]
 pub(super) struct DecodedF64<'a> {
@@ -95,6 +102,15 @@ impl Block {
             }
         }
         Decoded { base, columns, stride, n_padded }
+    }
+
+    /// The same, with columns that may be changed.
+    #[inline(always)]
+    pub(super) fn decode_mut(&mut self, chunk: Chunk<'_>, range: RowRange, kind: Columns) -> DecodedMut<'_> {
+        let Decoded { stride, n_padded, .. } = self.decode(chunk, range, kind);
+        let base = &*self.base.at_least(n_padded);
+        let columns = self.columns.at_least(chunk.layout.n_tasks() * stride);
+        DecodedMut { base, columns, stride }
     }
 
     /// Decodes `range` of every column to f64; `Checkpoints` become deltas, formed in f64.

@@ -58,6 +58,11 @@ impl CpuEngine {
         }
     }
 
+    /// The instruction set, to dispatch on.
+    pub(super) fn arch(&self) -> Arch {
+        self.arch
+    }
+
     /// Empty buffers for one thread.
     pub fn scratch(&self) -> Scratch {
         Scratch::default()

@@ -15,6 +15,8 @@ pub struct Scratch {
     pub(super) weights: Weights,
     /// Outputs of a block in f32.
     pub(super) rows: Floats,
+    /// Sums and divisors of a merge.
+    pub(super) merged: Floats,
     /// Outputs of a block in f64.
     pub(super) rows_f64: Vec<f64>,
     /// Panels on their way to codes.

@@ -43,6 +43,11 @@ pub struct Rows {
 }
 
 impl Rows {
+    /// Rows at these bytes, one after another.
+    pub(super) fn new(parts: Vec<Range<usize>>) -> Rows {
+        Rows { n_bytes: parts.iter().map(Range::len).sum(), parts }
+    }
+
     /// The rows, tightly packed.
     pub(super) fn collect(&self, readback: Readback<'_>, rows: &mut Vec<u8>) -> Result<(), KernelError> {
         rows.clear();

@@ -10,6 +10,7 @@ mod engine;
 mod finished;
 mod gram;
 mod kept;
+mod merge;
 pub(crate) mod plan;
 mod panels;
 mod project;

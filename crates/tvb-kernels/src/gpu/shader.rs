@@ -15,6 +15,8 @@ pub(crate) enum Kernel {
     Project { format: Format, outputs: u32, skip_zeros: bool },
     /// reconstruct of combine.wgsl, `outputs` outputs at a time.
     Reconstruct { format: Format, outputs: u32, skip_zeros: bool },
+    /// merge.wgsl.
+    Merge(Format),
     /// code of code.wgsl: the tasks' columns.
     Code(Format),
     /// code_kept of code.wgsl: the shared columns.
@@ -62,6 +64,7 @@ impl Kernel {
         let mut kernels = vec![Kernel::GramFold, Kernel::EighRound];
         kernels.extend(EIGH_SIDES.map(|side| Kernel::Eigh { side }));
         for format in Format::ALL {
+            kernels.push(Kernel::Merge(format));
             kernels.extend([Kernel::Code, Kernel::CodeKept, Kernel::Measure, Kernel::Decode].map(|of| of(format)));
             let tiles = Shape::LARGE.tiles().iter();
             let others = Shape::SMALL.tiles().iter().filter(|tile| !Shape::LARGE.tiles().contains(tile));
@@ -82,6 +85,7 @@ impl Kernel {
             Kernel::Gram { .. } => tvb_shaders::GRAM,
             Kernel::GramFold => tvb_shaders::GRAM_FOLD,
             Kernel::Project { .. } | Kernel::Reconstruct { .. } => tvb_shaders::COMBINE,
+            Kernel::Merge(_) => tvb_shaders::MERGE,
             Kernel::Code(_) | Kernel::CodeKept(_) | Kernel::Measure(_) => tvb_shaders::CODE,
             Kernel::Decode(_) => tvb_shaders::DECODE,
             Kernel::Eigh { .. } => tvb_shaders::EIGH,
@@ -112,6 +116,7 @@ impl Kernel {
             Kernel::GramFold => "gram_fold",
             Kernel::Project { .. } => "project",
             Kernel::Reconstruct { .. } => "reconstruct",
+            Kernel::Merge(_) => "merge",
             Kernel::Code(_) => "code",
             Kernel::CodeKept(_) => "code_kept",
             Kernel::Measure(_) => "measure",
@@ -134,9 +139,11 @@ impl Kernel {
             Kernel::Project { format, outputs, skip_zeros } | Kernel::Reconstruct { format, outputs, skip_zeros } => {
                 vec![("FORMAT", format.code()), ("OUTPUTS", outputs), ("SKIP_ZEROS", u32::from(skip_zeros))]
             }
-            Kernel::Code(format) | Kernel::CodeKept(format) | Kernel::Measure(format) | Kernel::Decode(format) => {
-                vec![("FORMAT", format.code())]
-            }
+            Kernel::Merge(format)
+            | Kernel::Code(format)
+            | Kernel::CodeKept(format)
+            | Kernel::Measure(format)
+            | Kernel::Decode(format) => vec![("FORMAT", format.code())],
             Kernel::Eigh { side } => vec![("SIDE", side), ("HELD", u32::from(side < THREADS))],
             Kernel::GramFold | Kernel::EighRound => Vec::new(),
         }

@@ -14,7 +14,18 @@ fn ours() -> Vec<(&'static str, usize, Vec<(&'static str, usize)>)> {
     macro_rules! described {
         ($($name:ident),*) => { vec![$((stringify!($name), size_of::<$name>(), $name::fields())),*] };
     }
-    described!(Slice, Run, Fold, GramParams, FoldParams, CombineParams, CodeParams, DecodeParams, EighParams)
+    described!(
+        Slice,
+        Run,
+        Fold,
+        GramParams,
+        FoldParams,
+        CombineParams,
+        MergeParams,
+        CodeParams,
+        DecodeParams,
+        EighParams
+    )
 }
 
 #[test]

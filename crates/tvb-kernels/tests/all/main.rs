@@ -11,6 +11,7 @@ mod device;
 mod eigh;
 mod least_device;
 mod low_rank;
+mod merges;
 mod operations;
 mod outputs;
 mod segments;

@@ -4,8 +4,8 @@
 use crate::common::device::{device, turn};
 use crate::common::{Case, Formats, make};
 use tvb_kernels::{
-    Base, Code, Columns, Decode, DeviceSetup, Dtype, GpuEngine, Gram, KernelError, Project, Rate, Reconstruct, Work,
-    shader_variants,
+    Base, Code, Columns, Consensus, Decode, DeviceSetup, Dtype, GpuEngine, Gram, Keep, KernelError, Merge, MergeTask,
+    Project, Rate, Reconstruct, Work, shader_variants,
 };
 
 /// The work that a fault is to be found with.
@@ -18,6 +18,7 @@ enum Of {
     Reconstruct(Dtype),
     Code,
     Decode,
+    Merge,
 }
 
 fn run(engine: &GpuEngine, of: Of, dtype: Dtype) -> Result<(), KernelError> {
@@ -56,6 +57,12 @@ fn run(engine: &GpuEngine, of: Of, dtype: Dtype) -> Result<(), KernelError> {
         Of::Code => {
             let work =
                 Code { rate: Rate::Four, kept_rate: Rate::Four, kept: Vec::new(), n_kept: 0, n_carried: 0, seed: 1 };
+            done(engine, &work, &made)
+        }
+        Of::Merge => {
+            let task = MergeTask { factor: 1.0, weight: 1.0, keep: Keep::All };
+            let (consensus, dtype) = (Consensus::Sum, Some(Dtype::F32));
+            let work = Merge { tasks: vec![task; 3], variance: None, consensus, base: 1.0, lambda: 1.0, dtype };
             done(engine, &work, &made)
         }
         Of::Decode => {
@@ -104,6 +111,12 @@ const FAULTS: &[(&str, &str, Of, Dtype, &str)] = &[
     ("(bits & 0x7fffffffu) > 0x7f800000u", "false", Of::Project(1), Dtype::F32, "project"),
     ("+ ((magnitude >> 13u) & 1u)", "+ 1u", Of::Decode, Dtype::F32, "decode"),
     ("magnitude > 0x7f800000u", "false", Of::Decode, Dtype::F32, "decode"),
+    // Other words decide about what falls; equals of an edge go; the losing sign wins; what is not finite is passed over.
+    ("* 0x7feb352du", "* 0x7feb352fu", Of::Merge, Dtype::F32, "merge"),
+    ("first <= place && place < behind", "false", Of::Merge, Dtype::Bf16, "merge"),
+    ("select(below, above, sums >= zero)", "select(above, below, sums >= zero)", Of::Merge, Dtype::F16, "merge"),
+    ("vec2<u32>(0x7fc00000u), faulty", "vec2<u32>(0x7fc00000u), vec2<bool>(false)", Of::Merge, Dtype::F32, "merge"),
+    ("abs(values) > others", "abs(values) < others", Of::Merge, Dtype::F32, "merge"),
     // 0 times infinity.
     ("SKIP_ZEROS == 1u", "false", Of::Sparse, Dtype::F32, "project"),
     // The base is not taken off; a difference loses the base once more.

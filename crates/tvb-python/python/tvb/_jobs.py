@@ -15,7 +15,7 @@ from ._errors import UsageError
 from ._gram import Gram, read_gram
 from ._inputs import Input, Inputs, Tasks
 from ._progress import Progress, sink
-from ._words import Path, bits_or_off, flags, listed, part_of, weighted
+from ._words import Path, bits_or_off, flags, listed, number, part_of, weighted
 
 
 def compress(
@@ -287,18 +287,25 @@ def verify(
     return _run(["verify", *words], inputs, progress)
 
 
-#: What :func:`merge` can do.
-METHODS = ("task_arithmetic",)
-
-
 def merge(
-    base: Input,
-    tasks: Tasks,
-    out: Path,
+    base: Input | None = None,
+    tasks: Tasks | None = None,
+    out: Path | None = None,
     *,
-    weights: Mapping[str, float] | None = None,
-    scale: float = 1.0,
+    recipe: Path | None = None,
+    basis: Path | Basis | None = None,
     method: str = "task_arithmetic",
+    weights: Mapping[str, float] | None = None,
+    scale: float | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    like: str | None = None,
+    weight_for: str | Iterable[str] = (),
+    lines: str | None = None,
+    seed: int | None = None,
+    only_for: str | None = None,
+    orthogonalise: bool = False,
+    trim: str | None = None,
+    allow_outside: bool = False,
     dtype: str | None = None,
     clip: bool = False,
     include: str | None = None,
@@ -313,38 +320,96 @@ def merge(
     overwrite: bool = False,
     progress: Progress = None,
 ) -> pathlib.Path:
-    """Adds the task vectors of the originals to the base, without a basis, and writes the merged checkpoint ``out``.
+    """Merges models into the checkpoint ``out``: by a method and its models, or by a recipe of mergekit's.
 
     Args:
-        base: The base checkpoint, as of :func:`compress`.
-        tasks: The fine-tunes, as of :func:`compress`.
+        base: The base checkpoint, as of :func:`compress`; of a recipe nothing.
+        tasks: The fine-tunes, as of :func:`compress`; with ``basis`` a list of names, or nothing for all.
         out: A ``.safetensors`` file, or a folder.
-        weights: Weights of the tasks by name; those that are not named are left out. All with weight 1 where nothing is said.
-        scale: A factor of the whole edit.
-        method: ``"task_arithmetic"``, the only one there is.
+        recipe: A recipe in mergekit's YAML, or a model card that holds one, in place of base, tasks and parameters.
+        basis: A basis that has the tasks.
+        method: As of ``tvb merge --method``: ``"ties"``, ``"dare_linear"``, ``"tsv_m"``, …
+        weights: Weights of the tasks by name; of plain task arithmetic, tasks that are not named are left out.
+        scale: A factor of the whole edit, the method's λ.
+        parameters: Parameters of the method by name, ``{"density": 0.2}``; one task's own is ``{"density": {"cars": 0.1}}``, and a list goes
+            through the layers.
+        like: ``"paper"`` or ``"mergekit"``, where the two differ; a recipe means mergekit's, a method the paper's.
+        weight_for: Factors of tensors by their names, ``"REGEX=W"`` or ``"TASK:REGEX=W"``.
+        lines: LiNeS: ``"ALPHA:BETA"``.
+        seed: Of what falls at random.
+        only_for: One task's own model, of ``"tall"`` and ``"emr"``.
+        orthogonalise: Make the task vectors orthogonal to each other first.
+        trim: ``"tensor"`` or ``"model"``: what the largest values are asked over.
+        allow_outside: Read models outside of the recipe's folder, too.
         dtype: Type of the float tensors; each keeps its own where nothing is said.
 
     The other arguments are those of :func:`compress`. Returns the path of what was written.
 
     >>> tvb.merge("base.safetensors", {"cars": "cars.safetensors", "mnist": "mnist.pt"}, "merged.safetensors", scale=0.4)
     PosixPath('merged.safetensors')
+    >>> tvb.merge("base/", {"cars": "cars/", "mnist": "mnist/"}, "ties/", method="ties", parameters={"density": 0.2})
+    PosixPath('ties')
+    >>> tvb.merge(recipe="recipe.yml", out="merged/")
+    PosixPath('merged')
     """
-    if method not in METHODS:
-        raise UsageError(f"unknown method {method!r}: one of {', '.join(METHODS)} expected", "more methods are not there yet")
+    if out is None:
+        raise UsageError("out: a path expected, none found", 'out="merged/"')
+    if like not in (None, "paper", "mergekit"):
+        raise UsageError(f"like: 'paper' or 'mergekit' expected, {like!r} found")
     inputs = Inputs()
-    words = flags(
-        base=inputs.path(base, "base"),
-        from_checkpoints=inputs.tasks(tasks),
-        task=weighted(weights),
-        scale=scale,
-        dtype=dtype,
-        clip=clip,
-        output=os.fspath(out),
-    )
-    words += _selected(include, exclude, skip_mismatched, vocab, rename, key)
-    words += flags(device=device, threads=threads, memory=memory, overwrite=overwrite)
-    _run(["add", *words], inputs, progress)
+    common = [
+        *_selected(include, exclude, skip_mismatched, vocab, rename, key),
+        *flags(dtype=dtype, clip=clip, output=os.fspath(out), seed=seed, orthogonalise=orthogonalise, trim=trim),
+        *flags(weight_for=listed(weight_for), lines=lines, basis=_folder(basis), like_paper=like == "paper"),
+        *flags(like_mergekit=like == "mergekit", allow_outside=allow_outside, **{"for": only_for}),
+        *flags(device=device, threads=threads, memory=memory, overwrite=overwrite),
+    ]
+    if recipe is not None:
+        if base is not None or tasks is not None or weights or parameters or scale is not None:
+            raise UsageError("a recipe, or models and their parameters expected, both found", "a recipe names its models")
+        is_card = os.fspath(recipe).endswith(".md")
+        words = [f"--recipe-from={os.fspath(recipe)}"] if is_card else ["--", os.fspath(recipe)]
+        _run(["merge", *common, *words], inputs, progress)
+        return pathlib.Path(out)
+    words = flags(method=method, **{"lambda": scale})
+    if base is not None:
+        words += flags(base=inputs.path(base, "base"))
+    if method == "task_arithmetic" and weights is not None and basis is None and isinstance(tasks, Mapping):
+        unknown = [name for name in weights if name not in tasks]
+        if unknown:
+            raise UsageError(f"weights: unknown task {unknown[0]!r}", f"tasks: {', '.join(tasks)}")
+        tasks = {name: tasks[name] for name in tasks if name in weights}
+    own = dict(parameters or {})
+    if weights is not None:
+        if "weight" in own:
+            raise UsageError("weights or parameters['weight'] expected, both found")
+        own["weight"] = weights
+    for name, value in own.items():
+        words += flags(**{name: _values(name, value)})
+    if basis is not None:
+        words += flags(task=listed(tasks))
+        _run(["merge", *common, *words], inputs, progress)
+    else:
+        if tasks is None:
+            raise UsageError("tasks: at least one expected, none found", 'write {"NAME": PATH}, or ["NAME=PATH"]')
+        _run(["merge", *common, *words, "--", *inputs.tasks(tasks)], inputs, progress)
     return pathlib.Path(out)
+
+
+def _folder(basis: Path | Basis | None) -> str | None:
+    """Where a basis is."""
+    return None if basis is None else os.fspath(basis.path if isinstance(basis, Basis) else basis)
+
+
+def _values(name: str, value: Any) -> list[str]:
+    """A merger's parameter as it would be typed: one value, a list over the layers, or a dict of tasks' own."""
+    if isinstance(value, Mapping):
+        return [f"{task}={_values(name, own)[0]}" for task, own in value.items()]
+    if isinstance(value, (list, tuple)):
+        return [",".join(_values(name, own)[0] for own in value)]
+    if isinstance(value, bool):
+        return ["true" if value else "false"]
+    return [number(value)]
 
 
 def _selected(

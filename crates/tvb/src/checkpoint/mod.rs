@@ -43,6 +43,7 @@ mod side_files;
 mod staged;
 mod tensor;
 mod tied;
+mod tokenizers;
 pub mod torch;
 mod views;
 mod widen;

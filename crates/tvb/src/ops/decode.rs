@@ -162,6 +162,11 @@ impl<'a> Decoding<'a> {
         Ok(Decoding { atoms, used, plan, work })
     }
 
+    /// The atoms, the numbers of their columns that are read, what is read, and how rows are formed of it.
+    pub(super) fn into_parts(self) -> (CodedAtoms, Vec<usize>, Plan, Decode) {
+        (self.atoms.clone(), self.used, self.plan, self.work)
+    }
+
     /// What a table of digests \[n_tensors, n_digests\] of what was read says of the codes.
     pub(super) fn codes_read(&self, table: &TableOfDigests) -> Vec<CodesRead> {
         let of_column = |(index, &column): (usize, &usize)| CodesRead {

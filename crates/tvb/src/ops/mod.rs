@@ -22,6 +22,7 @@ pub mod range;
 pub mod reconstruct;
 pub mod same_inputs;
 pub mod survey;
+pub mod merge;
 
 pub(crate) use grams::unpack_triangle;
 pub use grams::{GramTensor, Grams, N_ROWS_MAX, Origin, Per, countable_rows};

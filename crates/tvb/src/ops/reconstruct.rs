@@ -75,7 +75,7 @@ pub fn reconstruct(
 }
 
 /// One pass, ready to be run.
-enum Step<'a> {
+pub(super) enum Step<'a> {
     /// Columns that are made on the way.
     Generate(GeneratedEdits<'a>),
     /// Columns of values.
@@ -120,7 +120,7 @@ impl Step<'_> {
 }
 
 /// The passes for edits of the same weights everywhere, onto the base as the columns see it.
-fn steps_of<'a>(
+pub(super) fn steps_of<'a>(
     edits: &'a Edits,
     base: Option<&Checkpoint>,
     dtype: Option<tvb_kernels::Dtype>,
@@ -331,7 +331,7 @@ pub fn copy_tensors(
 }
 
 /// Copies a part of the base to every output, converted where it is a float and another type was asked for.
-fn copy_part(
+pub(crate) fn copy_part(
     base: &Checkpoint,
     part: &Rest<'_>,
     outputs: Outputs<'_>,

@@ -60,13 +60,7 @@ pub fn survey(base: &Checkpoint, edits: &Edits, runtime: &Runtime, progress: &dy
 }
 
 impl Survey {
-    fn of_block(
-        &mut self,
-        base: &Checkpoint,
-        edits: &Edits,
-        runtime: &Runtime,
-        progress: &dyn Progress,
-    ) -> Result<()> {
+    fn of_block(&mut self, base: &Checkpoint, edits: &Edits, runtime: &Runtime, progress: &dyn Progress) -> Result<()> {
         let [weights] = edits.weights.as_slice() else { return Err(Error::failed("one edit expected")) };
         match &edits.source {
             // Nothing is read of these, or nobody knows how large a difference is.

@@ -28,6 +28,7 @@
 //! W does not depend on how the tasks are scaled, so it is always computed on the true Gram.
 
 pub mod ae;
+pub mod merge;
 pub mod random;
 
 mod adam;

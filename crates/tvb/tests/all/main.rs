@@ -21,6 +21,7 @@ mod kept_on_device;
 mod lora;
 mod lora_damage;
 mod many_small;
+mod merge;
 mod numbers;
 mod numbers_on_gpu;
 mod parts_compress;

@@ -14,6 +14,7 @@ use tvb::jobs::batch::{Batch, JobFile};
 use tvb::jobs::compress::{CompressOptions, compress};
 use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source};
 use tvb::jobs::gram::make_gram_file;
+use tvb::jobs::merge::recipe::Recipe;
 use tvb::jobs::parts::gram_part;
 use tvb::jobs::verify::{verify_errors, verify_files};
 use tvb::pass::{Part, Runtime};
@@ -306,6 +307,21 @@ fn readers_refuse_mutilated_files_and_never_panic() {
     feed("job file", &jobs, |bytes| {
         let Ok(text) = std::str::from_utf8(bytes) else { return false };
         JobFile::parse(text).and_then(|file| Batch::new(&file, Path::new("/nowhere/jobs.toml"))).is_ok()
+    });
+    let recipes = [
+        b"models:\n- model: &b b\n- {model: a@v+c, parameters: {weight: [0, 1e-1], density: [{filter: mlp, value: .5}, {value: 1}]}}\nmerge_method: ties\nbase_model: *b\ndtype: float16\n".to_vec(),
+        b"slices:\n- sources: [{model: a, layer_range: [0, 2]}, {model: 'b', layer_range: [0, 2]}]\n  parameters: {t: \"0.5\"}\nmerge_method: slerp\nbase_model: a\ntvb: {like: paper, rename: ['s/a/b/']}\n".to_vec(),
+    ];
+    keep_seeds("merge_recipe", &recipes);
+    feed("recipe", &recipes, |bytes| {
+        let Ok(recipe) =
+            std::str::from_utf8(bytes).map_err(|_| ()).and_then(|text| Recipe::parse(text).map_err(|_| ()))
+        else {
+            return false;
+        };
+        let again = Recipe::parse(&recipe.to_yaml()).expect("a recipe that was written");
+        assert_eq!(again.to_yaml(), recipe.to_yaml());
+        recipe.settings("layers.1.mlp.w", Some((1, 2))).is_ok()
     });
     let names = ["a", "b c", "mnist"].map(String::from);
     let expressions = [b"a + 0.5*(b - 2*mnist) / 4 - -a".to_vec(), b"\"b c\" * 1e-3 + 'a'".to_vec()];

@@ -17,6 +17,7 @@ use std::sync::Arc;
 pub(super) fn format_of(kernel: Kernel) -> Format {
     match kernel {
         Kernel::Gram { format, .. } | Kernel::Project { format, .. } | Kernel::Reconstruct { format, .. } => format,
+        Kernel::Merge(format) => format,
         Kernel::Code(format) | Kernel::CodeKept(format) | Kernel::Measure(format) | Kernel::Decode(format) => format,
         // Neither reads a chunk.
         Kernel::GramFold | Kernel::Eigh { .. } | Kernel::EighRound => Format::F32,

@@ -9,12 +9,14 @@
 //! - A NaN is a NaN and an infinity an infinity of its sign. A weight of 0 leaves an infinite column out where the kernel is the one for such
 //!   weights.
 //! - An f32 below 2⁻¹²⁶, stored so or as bf16, may be taken for 0: WGSL leaves that to the device.
+//! - A merge may divide less exactly: by 2 units in the last place of an f32.
 //! - Codes may differ where another order of additions brings a value to the other side of a bound: in 1 word of 64.
 //!
 //! Not tested: chunks beyond one dispatch, other devices' block sizes, and speed.
 
 mod codes;
 mod compare;
+mod merges;
 mod sums;
 mod values;
 
@@ -33,6 +35,7 @@ pub(super) fn first_use(context: &Arc<Context>, kernel: Kernel) -> Result<(), Ke
         Kernel::Gram { .. } | Kernel::GramFold => sums::gram(context, kernel)?,
         Kernel::Project { .. } => sums::project(context, kernel)?,
         Kernel::Reconstruct { .. } => sums::reconstruct(context, kernel)?,
+        Kernel::Merge(_) => merges::merge(context, kernel)?,
         Kernel::Code(_) | Kernel::CodeKept(_) | Kernel::Measure(_) => codes::code(context, kernel)?,
         Kernel::Decode(_) => codes::decode(context, kernel)?,
         Kernel::Eigh { .. } | Kernel::EighRound => eigh::self_test(context, kernel)?,
@@ -55,7 +58,7 @@ mod tests {
                 Kernel::Project { .. } => sums::n_outputs(kernel, sums::projection).is_ok(),
                 Kernel::Reconstruct { .. } => sums::n_outputs(kernel, sums::reconstruction).is_ok(),
                 Kernel::Code(_) | Kernel::CodeKept(_) | Kernel::Measure(_) => !codes::coded(kernel).is_empty(),
-                Kernel::Decode(_) | Kernel::Eigh { .. } | Kernel::EighRound => true,
+                Kernel::Merge(_) | Kernel::Decode(_) | Kernel::Eigh { .. } | Kernel::EighRound => true,
             };
             assert!([Shape::SMALL, Shape::LARGE].into_iter().any(is_found), "{kernel:?}");
         }

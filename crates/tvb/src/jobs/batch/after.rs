@@ -193,12 +193,15 @@ impl After {
                 (Step::Apply { expression: keys.expression.ok_or_else(|| missing("an expression"))? }, common)
             }
         };
-        let rejected = |key: &'static str| move |error: Error| Error::rejected(format!("{place}, {key}: {}", error.message()));
+        let rejected =
+            |key: &'static str| move |error: Error| Error::rejected(format!("{place}, {key}: {}", error.message()));
         let lines = common.lines.as_deref().map(str::parse::<Lines>).transpose().map_err(rejected("lines"))?;
         let weights = WeightWords { rules: common.weight_for, lines };
         weights.check().map_err(rejected("weight_for"))?;
         if step.rule() == Rule::Sum && !weights.is_empty() {
-            return Err(Error::rejected(format!("{place}: the rule sum adds all atoms alike, weights by tensor found")));
+            return Err(Error::rejected(format!(
+                "{place}: the rule sum adds all atoms alike, weights by tensor found"
+            )));
         }
         Ok(After {
             step,

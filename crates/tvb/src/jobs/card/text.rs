@@ -108,7 +108,8 @@ pub fn weights_in_words(source: Source<'_>, edit: &Edit) -> String {
 fn factors_in_words(names: &[String], factors: &TensorWeights) -> String {
     let mut card = String::from("\nWeights differ between tensors; each is the task's own times:\n\n");
     for (task, pattern, weight) in factors.rules() {
-        let of_task = task.and_then(|task| names.get(task)).map_or(String::new(), |name| format!(", for {}", code(name)));
+        let of_task =
+            task.and_then(|task| names.get(task)).map_or(String::new(), |name| format!(", for {}", code(name)));
         let _ = writeln!(card, "- {weight} in tensors whose name {} finds{of_task}", code(pattern));
     }
     if let Some(Lines { alpha, beta }) = factors.words().lines {

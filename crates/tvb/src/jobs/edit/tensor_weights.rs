@@ -226,7 +226,8 @@ impl Rule {
 
 /// What stands before the last `=` of a rule, and the number behind it.
 fn split(text: &str) -> Result<(&str, f64)> {
-    let parsed = text.rsplit_once('=').and_then(|(pattern, number)| Some((pattern, number.trim().parse::<f64>().ok()?)));
+    let parsed =
+        text.rsplit_once('=').and_then(|(pattern, number)| Some((pattern, number.trim().parse::<f64>().ok()?)));
     match parsed {
         Some((pattern, weight)) if weight.is_finite() && !pattern.is_empty() => Ok((pattern, weight)),
         _ => Err(Error::usage(format!("REGEX=W or TASK:REGEX=W such as 'layers\\.0\\.=0.5' expected, {text:?} found"))),
@@ -282,7 +283,10 @@ mod tests {
             assert_eq!(found.row(name), Some(&expected[..]), "{name}");
         }
         assert_eq!(found.rows().len(), 3);
-        assert_eq!((found.factor("m.layers.1.w", 0), found.factor("nobody", 0), found.row("nobody")), (-1.5, 1.0, None));
+        assert_eq!(
+            (found.factor("m.layers.1.w", 0), found.factor("nobody", 0), found.row("nobody")),
+            (-1.5, 1.0, None)
+        );
 
         // 12 is the last layer, whether or not it takes part; what is in no layer gets α.
         let found = weights(&["w$=2"], Some("0.5:1.2")).unwrap();
@@ -310,7 +314,12 @@ mod tests {
             ("layers=nan", ErrorKind::Usage, expected, ""),
             ("cars:=1", ErrorKind::Usage, "a regular expression expected, none found", "'.' finds every tensor"),
             ("(=1", ErrorKind::Usage, "not a regular expression", ""),
-            ("layer\\.0=1", ErrorKind::Rejected, "no tensor has a name that it finds", "`head.weight`, `m.layers.2.w`, `m.embed"),
+            (
+                "layer\\.0=1",
+                ErrorKind::Rejected,
+                "no tensor has a name that it finds",
+                "`head.weight`, `m.layers.2.w`, `m.embed",
+            ),
             ("car:layers=1", ErrorKind::Rejected, "no tensor has a name", "did you mean the task `cars`?"),
             ("count=0", ErrorKind::Rejected, "no tensor has a name", "`count` takes no part"),
             ("a:b:layers=1", ErrorKind::Rejected, "no tensor has a name", ""),

@@ -251,7 +251,9 @@ impl Edit {
             let idle = task.filter(|task| self.alpha.get(*task) == Some(&0.0)).and_then(|task| names.get(task));
             if let Some(name) = idle {
                 let (name, pattern) = (shown(name), shown(pattern));
-                progress.warn(&format!("task {name}: a weight for {pattern} is given, and the task has no part in this edit"));
+                progress.warn(&format!(
+                    "task {name}: a weight for {pattern} is given, and the task has no part in this edit"
+                ));
             }
         }
     }
@@ -315,6 +317,9 @@ fn check_weight(source: Source<'_>, task: usize, weight: f64, is_some: bool) -> 
     } else {
         format!("at most ±{:.1e}", f32::MAX)
     };
-    Err(Error::usage(format!("{}, task {name}: a weight in f32 ({expected}) expected, {weight:e} found", path.display()))
-        .hint("the weight is --scale times the task's own, times what is said for a tensor"))
+    Err(Error::usage(format!(
+        "{}, task {name}: a weight in f32 ({expected}) expected, {weight:e} found",
+        path.display()
+    ))
+    .hint("the weight is --scale times the task's own, times what is said for a tensor"))
 }

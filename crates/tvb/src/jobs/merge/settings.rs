@@ -22,13 +22,6 @@ pub enum Rescale {
     L1,
 }
 
-/// How the values that fall are chosen by random methods; the same on every engine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Dropped {
-    /// Seed of the counter-based generator.
-    pub seed: u64,
-}
-
 /// Numbers for one tensor: those of the tasks by their order, \[n_tasks\] each.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorSettings {

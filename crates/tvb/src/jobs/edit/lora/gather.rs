@@ -69,7 +69,8 @@ impl<'a> Used<'a> {
             }
         };
         let blocks = || edits.blocks.iter().filter_map(|block| block.weights.first());
-        let weights_of = |column: usize| edits.weights.first().into_iter().chain(blocks()).map(move |row| row.get(column));
+        let weights_of =
+            |column: usize| edits.weights.first().into_iter().chain(blocks()).map(move |row| row.get(column));
         let is_used = |column: &usize| weights_of(*column).flatten().any(|weight| *weight != 0.0);
         let used: Vec<usize> = (0..tasks.len()).filter(is_used).collect();
         let columns: Vec<&Task> = used.iter().filter_map(|&column| tasks.get(column)).collect();
@@ -109,8 +110,7 @@ fn no_factors(what: &str) -> Error {
 /// that is changed.
 pub(super) fn gather(edits: &Edits, used: &Used<'_>) -> Result<Gathered> {
     let mut gathered = Gathered { changes: Vec::new(), dense: Vec::new(), rule: Rule::default() };
-    let mut rules: Vec<(&str, Vec<Rule>)> =
-        used.columns.iter().map(|task| (task.name.as_str(), Vec::new())).collect();
+    let mut rules: Vec<(&str, Vec<Rule>)> = used.columns.iter().map(|task| (task.name.as_str(), Vec::new())).collect();
     for name in &edits.tensors {
         let mut change: Option<Change> = None;
         let mut is_dense = false;
