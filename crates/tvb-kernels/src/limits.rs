@@ -40,6 +40,9 @@ pub(crate) const BINDING_ALIGNMENT: usize = 256;
 /// where a compiler unrolls none, and Mesa's software adapter ends a thread's loops after 65,535, all of them together.
 pub(crate) const CODED_TOGETHER: usize = 32;
 
+/// Rounds of the loops of a thread of `merge`, at most, where columns are formed from factors: the same limit.
+pub(crate) const MOST_ROUNDS: usize = 60_000;
+
 /// Floats that a workgroup of theirs leaves to the next dispatch.
 pub(crate) const CODED_VALUES: usize = 2048;
 

@@ -3,6 +3,7 @@
 use crate::check::{check_columns, check_weights};
 use crate::chunk::{ChunkLayout, Dtype};
 use crate::error::KernelError;
+use crate::limits::MOST_ROUNDS;
 use crate::signs::{GOLDEN, mix};
 use crate::work::Work;
 
@@ -144,8 +145,17 @@ impl Work for Merge {
             let segment = layout.segments[at];
             segment.place.first_row.saturating_add(segment.n_rows as u64) < u64::from(u32::MAX)
         };
+        // Each rule goes over the columns three times at most, with two rows a thread.
+        let n_rounds = |at: usize| {
+            let rank = |column: usize| layout.factors_of(at, column).map_or(0, |factors| factors.rank);
+            let ranks = (1..layout.n_columns).map(rank).fold(0usize, usize::saturating_add);
+            ranks.saturating_mul(6).saturating_add(4 * layout.n_columns)
+        };
         (0..layout.segments.len()).all(|at| {
-            layout.slice(at, 0).dtype != Dtype::F64 && self.row_dtype(layout, at) != Dtype::F64 && is_near(at)
+            n_rounds(at) <= MOST_ROUNDS
+                && layout.slice(at, 0).dtype != Dtype::F64
+                && self.row_dtype(layout, at) != Dtype::F64
+                && is_near(at)
         })
     }
 

@@ -6,6 +6,7 @@ mod adapters;
 mod auto;
 mod batch;
 mod bench;
+mod by_tensor;
 mod cards;
 mod cli;
 mod cluster;

@@ -21,7 +21,7 @@ use tvb::ops::project::{Projection, find_bookmark, project_from};
 use tvb::pass::bookmark::{Bookmark, Bookmarks, PassName};
 use tvb::pass::{Reads, Runtime};
 use tvb::progress::{Progress, Silent};
-use tvb::solve::{Method, Rule};
+use tvb::solve::Method;
 use tvb_tests::small_models::{Random, Run, contents, write_run};
 
 fn runtime() -> Runtime {

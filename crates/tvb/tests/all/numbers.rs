@@ -16,7 +16,7 @@ use tvb::ops::gram::gram;
 use tvb::ops::range::Clipped;
 use tvb::pass::{Runtime, least_bytes};
 use tvb::progress::Silent;
-use tvb::solve::{Coordinates, Method, Rule};
+use tvb::solve::{Coordinates, Method};
 use tvb_kernels::Dtype;
 
 pub(crate) fn runtime() -> Runtime {

@@ -19,7 +19,7 @@ use tvb::jobs::parts::gram_part;
 use tvb::jobs::verify::{verify_errors, verify_files};
 use tvb::pass::{Part, Runtime};
 use tvb::progress::Silent;
-use tvb::solve::{Method, Rule};
+use tvb::solve::Method;
 use tvb_tests::small_models::{Random, Shape, Stored, contents, values, write_model};
 use tvb_tests::{fixture, number};
 

@@ -34,7 +34,7 @@
 //! | `balance`, `coordinates`, `seed`, `weights = { TASK = 2.0 }`, `restarts`, `eigengap`, `paper`, `steps`, `lr`, `tau`, `anneal = "EVERY:FACTOR"`, `batch_columns`, `grad_clip`, `weight_decay`, `encoder`, `w_activation`, `init` (a JSON file, relative to the job file) | as the flags of `tvb compress` |
 //! | `output` | the basis folder, with `{job}`, `{method}`, `{m}`, `{ratio}`, `{dtype}` and `{bits}` filled in |
 //! | `overwrite` | replace outputs that are there and are not what the job says |
-//! | `after` | steps on each basis: `add = { tasks = ["a", "b:0.5"], rule }`, `negate = { task }`, `analogy = { tasks = [a, b, c] }` or `apply = { expression }`, each with `scale`, `output`, `dtype`, `delta` and `overwrite` |
+//! | `after` | steps on each basis: `add = { tasks = ["a", "b:0.5"], rule }`, `negate = { task }`, `analogy = { tasks = [a, b, c] }` or `apply = { expression }`, each with `scale`, `weight_for = ["REGEX=W"]`, `lines = "ALPHA:BETA"`, `output`, `dtype`, `delta` and `overwrite` |
 //!
 //! A job's own keys replace those of `[defaults]`: `from` also replaces `base` and `tasks`, and the other way round; `m` also
 //! replaces `ratio`, and the other way round; `bits` replaces `dtype`, and `dtype` all that is said about codes.

@@ -133,31 +133,42 @@ impl Rules<'_> {
             let is_it = |wanted: &&Wanted| wanted.k == k && wanted.score == Score::Magnitude { task };
             wanted.iter().position(|wanted| is_it(&wanted)).and_then(|at| found.get(at)).copied().unwrap_or_default()
         };
-        let keep = |(task, cut): (usize, Option<Cut>)| {
-            let Some(Cut { n_kept, n_top }) = cut else { return Ok(Keep::All) };
+        // Edges first, then the places of the equals at all of them, in one pass.
+        let mut edges: Vec<Equals> = Vec::new();
+        let mut edge = |at: Equals| {
+            edges.push(at);
+            edges.len() - 1
+        };
+        let planned = |(task, cut): (usize, Option<Cut>)| {
+            let Some(Cut { n_kept, n_top }) = cut else { return Planned::All };
             if n_kept == 0 {
-                return Ok(Keep::Random { key: 0, chance: 0 });
+                return Planned::Nothing;
             }
             let score = Score::Magnitude { task };
-            let high = match n_top {
-                0 => None,
-                n_top => {
-                    let at = find(task, n_top);
-                    // Sorted from the smallest on, the last of the equals go.
-                    Some(first_equals(stream, score, at, at.n_equal - (n_top - at.n_above))?)
-                }
-            };
+            let high = (n_top > 0).then(|| {
+                let at = find(task, n_top);
+                // Sorted from the smallest on, the last of the equals go.
+                edge(Equals { score, at, n_stay: at.n_equal - (n_top - at.n_above), which: Which::First })
+            });
             let at = find(task, n_top + n_kept);
             let n_stay = n_top + n_kept - at.n_above;
-            let low = match (self.ties, self.is_breadcrumbs()) {
+            let (n_stay, which) = match (self.ties, self.is_breadcrumbs()) {
                 // Sorted from the smallest on, the first of the equals go.
-                (_, true) => last_equals(stream, score, at, n_stay)?,
-                (Ties::Exact, false) => first_equals(stream, score, at, n_stay)?,
-                (Ties::All, false) => Edge::with_ties(at.bits),
+                (_, true) => (n_stay, Which::Last),
+                (Ties::Exact, false) => (n_stay, Which::First),
+                (Ties::All, false) => (at.n_equal, Which::First),
             };
-            Ok(Keep::Band { low, high })
+            Planned::Band { low: edge(Equals { score, at, n_stay, which }), high }
         };
-        cuts.into_iter().enumerate().map(keep).collect()
+        let planned: Vec<Planned> = cuts.into_iter().enumerate().map(planned).collect();
+        let edges = found_edges(stream, &edges)?;
+        let at = |index: usize| edges.get(index).cloned().unwrap_or_else(|| Edge::with_ties(0));
+        let keep = |planned: Planned| match planned {
+            Planned::All => Keep::All,
+            Planned::Nothing => Keep::Random { key: 0, chance: 0 },
+            Planned::Band { low, high } => Keep::Band { low: at(low), high: high.map(at) },
+        };
+        Ok(planned.into_iter().map(keep).collect())
     }
 
     fn is_breadcrumbs(&self) -> bool {
@@ -231,7 +242,8 @@ impl Rules<'_> {
                 k => {
                     let wanted = Wanted { score: Score::Variance, k };
                     let at = thresholds(&[*stream], &[wanted])?.first().copied().unwrap_or_default();
-                    first_equals(stream, Score::Variance, at, k - at.n_above)?
+                    let equals = Equals { score: wanted.score, at, n_stay: k - at.n_above, which: Which::First };
+                    found_edges(stream, &[equals])?.pop().unwrap_or_else(|| Edge::with_ties(at.bits))
                 }
             });
         }
@@ -265,24 +277,58 @@ pub(super) fn l1_factor(all: f64, kept: f64) -> f64 {
     if all < LEAST_NORM || kept < LEAST_NORM { 1.0 } else { all / kept }
 }
 
-/// An edge that the first `n_stay` of its equals stay at.
-fn first_equals(stream: &Stream<'_>, score: Score, at: Threshold, n_stay: u64) -> Result<Edge> {
-    Ok(match n_stay {
-        n if n >= at.n_equal => Edge::with_ties(at.bits),
-        n => Edge { bits: at.bits, ties: 0..stream.place_of_equal(equals(score, at), n)? },
-    })
+/// What stays of a task, by the numbers of its edges.
+enum Planned {
+    All,
+    Nothing,
+    Band { low: usize, high: Option<usize> },
 }
 
-/// An edge that the last `n_stay` of its equals stay at.
-fn last_equals(stream: &Stream<'_>, score: Score, at: Threshold, n_stay: u64) -> Result<Edge> {
-    Ok(match n_stay {
-        n if n >= at.n_equal => Edge::with_ties(at.bits),
-        n => Edge { bits: at.bits, ties: stream.place_of_equal(equals(score, at), at.n_equal - n)?..u64::MAX },
-    })
+/// Which of the values that equal a threshold stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    /// The first ones.
+    First,
+    /// The last ones.
+    Last,
 }
 
-fn equals(score: Score, at: Threshold) -> Bracket {
-    Bracket { score, low: at.bits, high: at.bits.saturating_add(1), shift: None, most_listed: 0 }
+/// An edge at a threshold, and how many of its equals stay.
+#[derive(Clone, Copy, Debug)]
+struct Equals {
+    score: Score,
+    at: Threshold,
+    n_stay: u64,
+    which: Which,
+}
+
+/// The edges: where not all equals of some stay, one pass says which do.
+fn found_edges(stream: &Stream<'_>, equals: &[Equals]) -> Result<Vec<Edge>> {
+    let is_cut = |equals: &&Equals| equals.n_stay < equals.at.n_equal;
+    let asked: Vec<(Bracket, u64)> = equals
+        .iter()
+        .filter(is_cut)
+        .map(|Equals { score, at, n_stay, which }| {
+            let bracket =
+                Bracket { score: *score, low: at.bits, high: at.bits.saturating_add(1), shift: None, most_listed: 0 };
+            // The first that goes, or the first that stays.
+            (bracket, if *which == Which::First { *n_stay } else { at.n_equal - n_stay })
+        })
+        .collect();
+    let mut places = match asked.is_empty() {
+        true => Vec::new(),
+        false => stream.places_of_equals(&asked)?,
+    }
+    .into_iter();
+    let edge = |equals: &Equals| {
+        let bits = equals.at.bits;
+        match (is_cut(&equals), equals.which) {
+            (false, _) => Edge::with_ties(bits),
+            (true, Which::First) => Edge { bits, ties: 0..places.next().unwrap_or(u64::MAX) },
+            (true, Which::Last) => Edge { bits, ties: places.next().unwrap_or(0)..u64::MAX },
+        }
+    };
+    Ok(equals.iter().map(edge).collect())
 }
 
 /// Bands of whole task vectors: each task's largest values over all tensors; values that equal the threshold stay.

@@ -105,51 +105,65 @@ impl Stream<'_> {
         Ok(sums)
     }
 
-    /// The place in the tensor of value number `n` (from 0) of those that equal `bits`, in order; the tensor's end where there are
-    /// fewer. For a stream of one tensor.
+    /// For each of these, the place in the tensor of value number n (from 0) of those that equal a magnitude, in order; `u64::MAX`
+    /// where there are fewer. One pass for all. For a stream of one tensor.
     ///
     /// # Errors
     /// As [`Pass::visit`].
-    pub fn place_of_equal(&self, equals: Bracket, n: u64) -> Result<u64> {
+    pub fn places_of_equals(&self, asked: &[(Bracket, u64)]) -> Result<Vec<u64>> {
         let engine = CpuEngine::new();
-        let one = [Bracket { shift: None, most_listed: 0, ..equals }];
-        let (mut before, mut block_with) = (0_u64, None);
+        let bare = |(equals, _): &(Bracket, u64)| Bracket { shift: None, most_listed: 0, ..*equals };
+        let brackets: Vec<Bracket> = asked.iter().map(bare).collect();
+        let mut before = vec![0_u64; asked.len()];
+        // Where each lies: the chunk's blocks, and how many equals come before it.
+        let mut found: Vec<Option<(Vec<Block>, u64)>> = vec![None; asked.len()];
         self.visit(
             |_, chunk, scratch| {
-                let mut found = [Found::default()];
-                engine.count(chunk, &one, scratch, &mut found).map_err(device_error)?;
-                Ok(found.iter().map(|found| found.n_inside).sum::<u64>())
+                let mut found = vec![Found::default(); brackets.len()];
+                engine.count(chunk, &brackets, scratch, &mut found).map_err(device_error)?;
+                Ok(found.iter().map(|found| found.n_inside).collect::<Vec<u64>>())
             },
             |Folded { blocks, part, .. }| {
-                if block_with.is_none() && before + part > n {
-                    block_with = Some((blocks.to_vec(), before));
+                for (((before, found), n_inside), (_, n)) in before.iter_mut().zip(&mut found).zip(part).zip(asked) {
+                    if found.is_none() && *before + n_inside > *n {
+                        *found = Some((blocks.to_vec(), *before));
+                    }
+                    *before += n_inside;
                 }
-                before += part;
                 Ok(())
             },
         )?;
-        let Some((blocks, mut before)) = block_with else { return Ok(u64::MAX) };
-        // Within the chunk, one value after another.
+        let place = |((found, bracket), (_, n)): ((Option<(Vec<Block>, u64)>, &Bracket), &(Bracket, u64))| match found {
+            Some((blocks, before)) => self.place_in_blocks(&blocks, *bracket, n - before),
+            None => Ok(u64::MAX),
+        };
+        found.into_iter().zip(&brackets).zip(asked).map(place).collect()
+    }
+
+    /// The place of equal number `n` in a few blocks.
+    fn place_in_blocks(&self, blocks: &[Block], equals: Bracket, n: u64) -> Result<u64> {
+        let (engine, one, mut before) = (CpuEngine::new(), [equals], 0);
         for block in blocks {
             let (mut reader, mut formed) = (ChunkReader::default(), Formed::default());
-            reader.read(self.plan(), &Reads::new(), &[block])?;
+            reader.read(self.plan(), &Reads::new(), &[*block])?;
             let (chunk, scratch) = formed.form(self.part, engine, reader.chunk())?;
-            let n_inside = |rows: usize, scratch: &mut Scratch| -> Result<u64> {
+            let mut n_inside = |rows: usize| -> Result<u64> {
                 let mut layout = chunk.layout.clone();
                 layout.segments.iter_mut().for_each(|segment| segment.n_rows = rows.min(segment.n_rows));
                 let (part, mut found) = (Chunk { layout: &layout, ..chunk }, [Found::default()]);
                 engine.count(part, &one, scratch, &mut found).map_err(device_error)?;
                 Ok(found.iter().map(|found| found.n_inside).sum())
             };
-            if before + n_inside(block.n_rows, scratch)? <= n {
-                before += n_inside(block.n_rows, scratch)?;
+            let all = n_inside(block.n_rows)?;
+            if before + all <= n {
+                before += all;
                 continue;
             }
             // The fewest rows with more than n of them.
             let (mut few, mut many) = (0, block.n_rows);
             while many - few > 1 {
                 let middle = few.midpoint(many);
-                match before + n_inside(middle, scratch)? > n {
+                match before + n_inside(middle)? > n {
                     true => many = middle,
                     false => few = middle,
                 }

@@ -10,7 +10,6 @@ use tvb::checkpoint::Checkpoint;
 use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source};
 use tvb::jobs::verify::verify_files;
 use tvb::progress::Silent;
-use tvb::solve::Rule;
 use tvb_kernels::{Dtype, Rate};
 use tvb_tests::small_models::{Random, contents};
 

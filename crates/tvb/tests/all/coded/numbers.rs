@@ -11,7 +11,6 @@ use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source};
 use tvb::jobs::recover::{RecoverOptions, recover};
 use tvb::jobs::verify::{verify_errors, verify_files};
 use tvb::progress::Silent;
-use tvb::solve::Rule;
 use tvb_kernels::{Dtype, Rate};
 use tvb_tests::small_models::{Random, Stored, shapes, values, write_model};
 
