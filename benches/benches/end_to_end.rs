@@ -10,7 +10,6 @@ use tvb::jobs::compress::{CompressOptions, compress};
 use tvb::jobs::edit::{Edit, EditJob, EditOutput, Source};
 use tvb::pass::Runtime;
 use tvb::progress::Silent;
-use tvb::solve::Rule;
 use tvb_benches::{Shapes, make_inputs};
 
 const N_TASKS: usize = 8;
@@ -28,7 +27,7 @@ fn open(paths: &[PathBuf]) -> Plan {
 }
 
 fn add_up(source: Source<'_>, base: &Checkpoint, target: &Path, runtime: &Runtime) {
-    let edit = Edit { alpha: vec![1.0; N_TASKS], scale: 0.3, rule: Rule::Projected };
+    let edit = Edit::new(vec![1.0; N_TASKS], 0.3);
     let output = EditOutput::new(target).existing(Existing::Replace);
     EditJob { source, edit: &edit, base: Some(base), output: &output }
         .write(runtime, &Silent)

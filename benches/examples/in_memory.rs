@@ -8,7 +8,6 @@ use tvb::checkpoint::{Checkpoint, Dtype, Lent, LentTensor};
 use tvb::jobs::edit::Edit;
 use tvb::jobs::in_memory::{InMemoryOptions, apply_in_place, edit_tensors, form};
 use tvb::jobs::recover::{RecoverOptions, recover};
-use tvb::solve::Rule;
 use tvb::{Basis, FloatDtype, Runtime, Silent};
 
 const N_THREADS: usize = 2;
@@ -26,7 +25,7 @@ fn main() {
     let options = InMemoryOptions::default();
     let mut alpha = vec![0.0; basis.n_tasks()];
     alpha[0] = 1.0;
-    let edit = Edit { alpha, scale: 1.0, rule: Rule::Projected };
+    let edit = Edit::new(alpha, 1.0);
     let apply = || {
         apply_in_place(&basis, &edit, &model, &options, &runtime, &Silent).expect("applied");
     };

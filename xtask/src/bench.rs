@@ -19,8 +19,6 @@ use std::process::Command;
 
 /// Parameters of a moderate model.
 const MODERATE: usize = 20_000_000;
-/// Parameters of CLIP's ViT-B/32 image encoder, about.
-const FULL: usize = 86_600_000;
 
 /// Run the criterion benches, then whole jobs beside their I/O floor
 #[derive(Debug, clap::Args)]
@@ -97,7 +95,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             "note: no Python with torch and safetensors found; `cargo xtask interop` makes one, or --python PATH"
         );
     }
-    jobs.side_by_side(args.tasks, if args.full { FULL } else { args.parameters }, python.as_deref())?;
+    jobs.side_by_side(args.tasks, if args.full { inputs::FULL } else { args.parameters }, python.as_deref())?;
     if args.linearity {
         jobs.linearity()?;
     }

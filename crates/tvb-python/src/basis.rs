@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use tvb::arithmetic::{expression, find_task};
 use tvb::jobs::edit::{Edit, Source, edit_work};
 use tvb::jobs::in_memory::{InMemoryOptions, apply_in_place, edit_tensors, form};
-use tvb::solve::Rule;
 use tvb::{Error, Result};
 use tvb_cli::Setup;
 

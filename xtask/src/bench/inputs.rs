@@ -13,6 +13,9 @@ pub(super) enum Kind {
     Gpt2,
 }
 
+/// Parameters of CLIP's ViT-B/32 image encoder, about.
+pub(super) const FULL: usize = 86_600_000;
+
 /// A base and fine-tunes of one size.
 #[derive(Debug)]
 pub(super) struct Inputs {

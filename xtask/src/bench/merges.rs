@@ -24,7 +24,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 374_000_000)]
     parameters: usize,
     /// Parameters of each of the eight image encoders, of which PyTorch needs minutes for ten million
-    #[arg(long, value_name = "N", default_value_t = super::FULL)]
+    #[arg(long, value_name = "N", default_value_t = super::inputs::FULL)]
     encoder_parameters: usize,
     /// Runs of each merge; the table has the median
     #[arg(long, value_name = "N", default_value_t = 3)]

@@ -22,6 +22,7 @@ mod lora;
 mod lora_damage;
 mod many_small;
 mod merge;
+mod merge_sources;
 mod numbers;
 mod numbers_on_gpu;
 mod parts_compress;

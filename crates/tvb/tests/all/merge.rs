@@ -2,21 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use tvb::basis::Basis;
+use tvb::Runtime;
 use tvb::checkpoint::Checkpoint;
 use tvb::columns::plan::Plan;
-use tvb::jobs::compress::{CompressOptions, compress};
 use tvb::jobs::edit::{EditOutput, Source};
 use tvb::jobs::merge::{MergeJob, Method, Over, Rescale, RowWise, TensorSettings, Ties};
 use tvb::progress::Silent;
-use tvb::{ErrorKind, Runtime};
-use tvb_kernels::{Dtype, decode, random_word};
-use tvb_tests::small_models::{Random, Shape, Stored, shapes, values, write_model, write_run};
+use tvb_kernels::{decode, random_word};
+use tvb_tests::small_models::{Random, Shape, Stored, shapes, values, write_model};
 
 /// Values of every tensor, in f32.
-type Model = BTreeMap<String, Vec<f32>>;
+pub(crate) type Model = BTreeMap<String, Vec<f32>>;
 
-fn load(path: &Path) -> Model {
+pub(crate) fn load(path: &Path) -> Model {
     let checkpoint = Checkpoint::open(path).expect("a checkpoint");
     let read = |tensor: &tvb::checkpoint::Tensor| {
         let mut bytes = vec![0; tensor.n_elements() * tensor.dtype.size()];
@@ -37,24 +35,24 @@ fn deltas(base: &Path, tasks: &[PathBuf]) -> (Model, Vec<Model>) {
     (base, tasks)
 }
 
-fn runtime() -> Runtime {
+pub(crate) fn runtime() -> Runtime {
     Runtime::on_cpu(2, 256 << 20)
 }
 
 /// What differs from one merge to the next.
-struct Asked {
-    method: Method,
-    settings: TensorSettings,
-    ties: Ties,
-    seed: u64,
-    only_for: Option<usize>,
+pub(crate) struct Asked {
+    pub(crate) method: Method,
+    pub(crate) settings: TensorSettings,
+    pub(crate) ties: Ties,
+    pub(crate) seed: u64,
+    pub(crate) only_for: Option<usize>,
 }
 
-fn asked(method: Method, n_tasks: usize) -> Asked {
+pub(crate) fn asked(method: Method, n_tasks: usize) -> Asked {
     Asked { method, settings: TensorSettings::new(n_tasks), ties: Ties::Exact, seed: 5, only_for: None }
 }
 
-fn job<'a>(
+pub(crate) fn job<'a>(
     source: Source<'a>,
     base: &'a Checkpoint,
     asked: &Asked,
@@ -80,7 +78,7 @@ fn job<'a>(
 }
 
 /// Merges originals and answers what came out.
-fn merged(folder: &Path, base: &Path, tasks: &[PathBuf], asked: &Asked) -> Model {
+pub(crate) fn merged(folder: &Path, base: &Path, tasks: &[PathBuf], asked: &Asked) -> Model {
     let plan = Plan::open(base, tasks).expect("models");
     let target = folder.join(format!("out-{}.safetensors", asked.method));
     let output = EditOutput::new(&target).existing(tvb::checkpoint::Existing::Replace);
@@ -410,130 +408,6 @@ fn weights_by_inner_products_and_by_rows() {
         let expected = slerp(&own(&tau[0]["t1"]), &own(&tau[1]["t1"]), 0.75);
         for ((found, base), expected) in own(&found["t1"]).iter().zip(own(&theta["t1"])).zip(&expected) {
             assert!((found - base - expected).abs() < 1e-6, "{found} {base} {expected}");
-        }
-    }
-}
-
-/// From coded tasks: the same rules over what the basis gives back.
-#[test]
-fn a_basis_merges_what_it_recovers() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let run = write_run(folder.path(), &[&[300], &[64, 100], &[40, 9]], 3, 4);
-    let plan = Plan::open(&run.base, &run.tasks).expect("models");
-    for (name, options) in [
-        ("coded", CompressOptions::new(folder.path().join("coded"))),
-        ("mixed", CompressOptions::new(folder.path().join("mixed")).atoms(2)),
-    ] {
-        compress(&plan, &options, &runtime(), &Silent).expect("compressed");
-        let basis = Basis::open(&folder.path().join(name)).expect("a basis");
-        let base = Checkpoint::open(&run.base).expect("a base");
-        // What it gives back, as checkpoints of their own.
-        let recovered: Vec<PathBuf> = (0..3)
-            .map(|task| {
-                let target = folder.path().join(format!("{name}-{task}.safetensors"));
-                let mut alpha = vec![0.0; 3];
-                alpha[task] = 1.0;
-                let edit =
-                    tvb::jobs::edit::Edit { alpha, scale: 1.0, rule: tvb::solve::Rule::Projected, by_tensor: None };
-                let output = EditOutput::new(&target);
-                let source = Source::Basis(&basis);
-                let job = tvb::jobs::edit::EditJob { source, edit: &edit, base: Some(&base), output: &output };
-                job.write(&runtime(), &Silent).expect("recovered");
-                target
-            })
-            .collect();
-        for method in [Method::Ties, Method::TsvM, Method::ModelStock, Method::Consensus] {
-            let mut asked = asked(method, 3);
-            asked.settings.density = vec![0.4; 3];
-            asked.settings.normalize = true;
-            let target = folder.path().join("from-basis.safetensors");
-            let output = EditOutput::new(&target).existing(tvb::checkpoint::Existing::Replace);
-            let settings = |_: &str| Ok(asked.settings.clone());
-            job(Source::Basis(&basis), &base, &asked, &settings, &output).write(&runtime(), &Silent).expect("merged");
-            let (found, expected) = (load(&target), merged(folder.path(), &run.base, &recovered, &asked));
-            // Recovered checkpoints are rounded once more, so a few values may be on the other side of a threshold.
-            for (tensor, found) in &found {
-                let far = found.iter().zip(&expected[tensor]).filter(|(a, b)| (*a - *b).abs() > 1e-5).count();
-                assert!(far * 100 <= found.len(), "{name} {method} {tensor}: {far} of {}", found.len());
-            }
-        }
-        // A damaged column is found.
-        let atom = folder.path().join(name).join(&basis.manifest.atoms[0].file);
-        let mut bytes = std::fs::read(&atom).expect("an atom");
-        let last = bytes.len() - 40;
-        bytes[last] ^= 1;
-        std::fs::write(&atom, bytes).expect("written");
-        let asked = asked(Method::Ties, 3);
-        let output = EditOutput::new(folder.path().join("damaged.safetensors"));
-        let settings = |_: &str| Ok(asked.settings.clone());
-        let error =
-            job(Source::Basis(&basis), &base, &asked, &settings, &output).write(&runtime(), &Silent).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
-        assert!(!output.target.exists());
-    }
-}
-
-#[test]
-fn values_that_are_not_finite_are_named() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let shapes = shapes(&[&[8, 8]]);
-    let (base, mut tasks) = values(&shapes, 2, &mut Random(3));
-    tasks[1][0][5] = f32::NAN;
-    let base = write_model(folder.path(), "base", &shapes, &base, 1);
-    let tasks: Vec<PathBuf> = tasks
-        .iter()
-        .enumerate()
-        .map(|(at, task)| write_model(folder.path(), &format!("task{at}"), &shapes, task, 1))
-        .collect();
-    let plan = Plan::open(&base, &tasks).expect("models");
-    let opened = Checkpoint::open(&base).expect("a base");
-    for method in [Method::Ties, Method::DareTies, Method::DellaLinear, Method::TsvM, Method::ModelStock] {
-        let mut asked = asked(method, 2);
-        asked.settings.density = vec![0.5; 2];
-        let output = EditOutput::new(folder.path().join("out.safetensors"));
-        let settings = |_: &str| Ok(asked.settings.clone());
-        let job = job(Source::Checkpoints(&plan), &opened, &asked, &settings, &output);
-        let error = job.write(&runtime(), &Silent).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Rejected, "{method}: {error}");
-        assert!(error.to_string().contains("t0"), "{method}: {error}");
-        assert!(!output.target.exists());
-    }
-    assert_eq!(Dtype::F32.size(), 4);
-}
-
-/// A GPU merges what is read as it is: the same decisions, and values that differ by rounding alone.
-#[test]
-fn a_gpu_merges_as_the_cpu_does() {
-    let Some((engine, _turn)) = crate::gpu_device::test_gpu(tvb_kernels::DeviceSetup::default()) else { return };
-    let gpu = Runtime::on(tvb_kernels::Engine::Gpu(engine.clone())).with_threads(2);
-    for stored in [Stored::F32, Stored::Bf16] {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut shapes = shapes(&[&[7], &[33, 65], &[120, 300]]);
-        shapes.iter_mut().for_each(|shape| shape.stored = stored);
-        let (base, tasks) = values(&shapes, 3, &mut Random(8));
-        let base = write_model(folder.path(), "base", &shapes, &base, 1);
-        let tasks: Vec<PathBuf> = tasks
-            .iter()
-            .enumerate()
-            .map(|(at, task)| write_model(folder.path(), &format!("task{at}"), &shapes, task, 1))
-            .collect();
-        let plan = Plan::open(&base, &tasks).expect("models");
-        let opened = Checkpoint::open(&base).expect("a base");
-        for method in [Method::Ties, Method::DareLinear, Method::Sce, Method::Emr, Method::ModelStock] {
-            let mut asked = asked(method, 3);
-            asked.settings.density = vec![0.5; 3];
-            asked.settings.select_topk = 0.5;
-            asked.settings.normalize = true;
-            let expected = merged(folder.path(), &base, &tasks, &asked);
-            let target = folder.path().join("on-gpu.safetensors");
-            let output = EditOutput::new(&target).existing(tvb::checkpoint::Existing::Replace);
-            let settings = |_: &str| Ok(asked.settings.clone());
-            job(Source::Checkpoints(&plan), &opened, &asked, &settings, &output).write(&gpu, &Silent).expect("merged");
-            for (name, found) in load(&target) {
-                let tolerance = if stored == Stored::F32 { 1e-6 } else { 0.01 };
-                let far = found.iter().zip(&expected[&name]).filter(|(a, b)| (*a - *b).abs() > tolerance).count();
-                assert!(far * 1000 <= found.len(), "{method} {name}: {far} of {}", found.len());
-            }
         }
     }
 }
