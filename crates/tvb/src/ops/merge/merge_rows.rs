@@ -71,7 +71,7 @@ impl Stream<'_> {
     /// Writes θ0 + λ·δ for a group of rows, δ given.
     ///
     /// # Errors
-    /// As [`Outputs::write`]. Failed: another number of values than the group has.
+    /// As [`CheckpointWriter::write`](crate::checkpoint::CheckpointWriter::write). Failed: another number of values than the group has.
     pub fn write_rows(
         &self,
         group: &RowGroup,
@@ -87,7 +87,7 @@ impl Stream<'_> {
     /// The same for all of a tensor.
     ///
     /// # Errors
-    /// As [`Pass::visit`] and [`Outputs::write`].
+    /// As [`Stream::digests`] and [`CheckpointWriter::write`](crate::checkpoint::CheckpointWriter::write).
     pub fn write_whole(&self, delta: &[f32], lambda: f32, outputs: Outputs<'_>, range: &RangeCheck) -> Result<()> {
         self.visit(
             |read, chunk, _| {

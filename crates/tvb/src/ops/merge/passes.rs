@@ -238,7 +238,7 @@ impl Stream<'_> {
     /// Merges every row and writes it; answers the digests of what was read.
     ///
     /// # Errors
-    /// As [`Pass::run`] and [`Outputs::write`].
+    /// As [`Pass::run`] and [`CheckpointWriter::write`](crate::checkpoint::CheckpointWriter::write).
     pub fn write(&self, merge: &Merge, outputs: Outputs<'_>, range: &RangeCheck) -> Result<Read> {
         let plan = self.plan();
         let n_digests = plan.n_digests();
