@@ -11,7 +11,6 @@ use tvb::jobs::batch::JobFile;
 use tvb::jobs::compress::{CompressOptions, compress};
 use tvb::jobs::gram::make_gram_file;
 use tvb::jobs::interop::import;
-use tvb::jobs::merge::recipe::{Recipe, of_card};
 use tvb::pass::Runtime;
 use tvb::progress::Silent;
 use tvb::solve::Method;
@@ -269,8 +268,11 @@ fn what_is_no_regular_file_is_refused_at_once() {
     check_refused(gram_file::read(Path::new("/dev/zero")), "expected a regular file");
     check_refused(JobFile::read(&pipe), "expected a regular file");
     check_refused(JobFile::read(Path::new("/dev/zero")), "expected a regular file");
-    check_refused(Recipe::open(&pipe, &Budget::default()), "expected a regular file");
-    check_refused(of_card(Path::new("/dev/zero"), &Budget::default()), "expected a regular file");
+    check_refused(tvb::jobs::merge::recipe::Recipe::open(&pipe, &Budget::default()), "expected a regular file");
+    check_refused(
+        tvb::jobs::merge::recipe::of_card(Path::new("/dev/zero"), &Budget::default()),
+        "expected a regular file",
+    );
     for name in ["atom-01.safetensors", "coefficients.safetensors", "basis.json"] {
         let path = basis.folder.join(name);
         let kept = top.path().join("kept");
