@@ -100,7 +100,7 @@ pub struct MergeSums {
     pub l1: Vec<f64>,
     /// Σ |v| of the values that stay, times their factors.
     pub kept_l1: Vec<f64>,
-    /// Σ v² of those.
+    /// Σ v² of those, where the rule weighs tasks by it ([`Consensus::Erased`]); else zero.
     pub kept_squares: Vec<f64>,
     /// Σ |m| where the task's value has the sign that is elected, m the largest of those that have it.
     pub elected_l1: Vec<f64>,
@@ -300,6 +300,7 @@ impl WithSimd for Sums<'_> {
             elected_l1: vec![0.0; n_tasks],
             products: vec![0.0; if with_products { (n_tasks + 1) * (n_tasks + 2) / 2 } else { 0 }],
         };
+        let squares = matches!(merge.consensus, Consensus::Erased { .. });
         let elects = matches!(merge.consensus, Consensus::Largest | Consensus::LargestFor { .. });
         for (at, segment) in chunk.layout.segments.iter().enumerate() {
             for range in row_ranges(at, segment.n_rows, block_rows(n_tasks)) {
@@ -325,7 +326,9 @@ impl WithSimd for Sums<'_> {
                 keep(merge, &mut block, first_row(chunk, range), n_rows, &mut scratch.rows);
                 for (task, column) in block.columns.chunks_exact(stride).enumerate() {
                     sums.kept_l1[task] += sum(&column[..n_rows], |value| f64::from(value.abs()));
-                    sums.kept_squares[task] += sum(&column[..n_rows], |value| f64::from(value) * f64::from(value));
+                    if squares {
+                        sums.kept_squares[task] += sum(&column[..n_rows], |value| f64::from(value) * f64::from(value));
+                    }
                 }
                 if elects {
                     let largest = scratch.merged.at_least(3 * n_rows);

@@ -187,9 +187,8 @@ impl MergeJob<'_> {
         let mut read = Read::default();
         let mut settings = tensors.iter().map(|tensor| &tensor.settings);
         for part in &columns.parts {
-            for (index, tensor) in part.plan.tensors.iter().enumerate() {
+            for (one, tensor) in part.tensors().zip(&part.plan.tensors) {
                 let Some(settings) = settings.next() else { continue };
-                let one = part.of_tensor(index);
                 let stream = Stream { part: &one, runtime, progress };
                 let merging = Merging { job: self, rules: &rules, whole: &whole, outputs, range: &range };
                 let made = merging.tensor(&stream, tensor, settings);

@@ -88,10 +88,17 @@ impl MergeColumns {
 }
 
 impl MergePart {
-    /// The same with one of its tensors.
-    #[must_use]
-    pub fn of_tensor(&self, index: usize) -> MergePart {
-        MergePart { plan: self.plan.only(|at| at == index), ..self.clone() }
+    /// The same with each of its tensors alone, in order. What they share is copied for each, the list of all tensors once.
+    pub fn tensors(&self) -> impl Iterator<Item = MergePart> + '_ {
+        let bare = MergePart { plan: self.plan.only(|_| false), ..self.clone() };
+        self.plan.tensors.iter().enumerate().map(move |(index, tensor)| {
+            let mut one = bare.clone();
+            one.plan.tensors.push(tensor.clone());
+            for (own, all) in one.plan.codes.iter_mut().zip(&self.plan.codes) {
+                own.places.extend(all.places.get(index).copied());
+            }
+            one
+        })
     }
 
     /// T.
