@@ -231,7 +231,6 @@ pub(crate) fn merge(args: &MergeArgs, context: &Context) -> Result<Answer> {
     let started = Instant::now();
     let report = job.write(&runtime, &context.progress)?;
     let elapsed = started.elapsed();
-    report.notes.iter().for_each(|note| context.progress.note(note));
     let mut json = plan.json();
     Answer::add(&mut json, "n_merged", report.n_merged);
     Answer::add(&mut json, "n_copied", report.n_copied);

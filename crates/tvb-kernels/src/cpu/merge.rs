@@ -204,7 +204,7 @@ fn is_below(edge: &Edge, bits: u32, x: u64) -> bool {
 /// The variance over the tasks of each row: Σ (v − mean)² / T, never negative.
 #[inline(always)]
 pub(super) fn variance(columns: &[f32], stride: usize, n_rows: usize, out: &mut [f32]) {
-    // The mean first, in halves of `out` that are not there: two passes over few columns.
+    // A run of rows at a time, so that its means stay in the nearest cache for the second pass.
     let n_tasks = (columns.len() / stride) as f32;
     const RUN: usize = 64;
     let mut means = [0.0f32; RUN];

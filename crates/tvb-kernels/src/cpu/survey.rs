@@ -155,8 +155,8 @@ impl CpuEngine {
         Ok(())
     }
 
-    /// Sums over the rows of a chunk: of all values, of those that stay, and, where asked, the inner products with the base's
-    /// rows. On the calling thread; f64.
+    /// Sums over the rows of a chunk: of all values and of those that stay, or, where asked, the inner products of base and tasks
+    /// alone. On the calling thread; f64.
     ///
     /// # Errors
     /// [`KernelError`] when the layout does not fit the bytes or the work.
@@ -319,6 +319,8 @@ impl WithSimd for Sums<'_> {
                             place += 1;
                         }
                     }
+                    // Nobody asks for both.
+                    continue;
                 }
                 for (sum_of, column) in sums.l1.iter_mut().zip(block.columns.chunks_exact(stride)) {
                     *sum_of += sum(&column[..n_rows], |value| f64::from(value.abs()));

@@ -42,7 +42,7 @@ pub(super) fn mix_of_tensor(
             if with_base {
                 models.push(Mix::base(n_tasks));
             }
-            karcher(&products, &models, *max_iter, *tol)
+            Ok(karcher(&products, &models, *max_iter, *tol))
         }
         Method::ModelStock => {
             let gram = products.of_tasks();

@@ -71,8 +71,6 @@ pub struct MergeReport {
     pub n_merged: usize,
     /// Tensors that were taken from the base.
     pub n_copied: usize,
-    /// What is to be said of how it was done.
-    pub notes: Vec<String>,
 }
 
 impl MergeJob<'_> {
@@ -105,10 +103,7 @@ impl MergeJob<'_> {
     }
 
     fn names(&self) -> Vec<String> {
-        let all: Vec<String> = match self.source {
-            Source::Basis(basis) => basis.task_names(),
-            Source::Checkpoints(plan) => plan.tasks.iter().map(|task| task.name.clone()).collect(),
-        };
+        let all = self.source.task_names();
         self.tasks.iter().filter_map(|&task| all.get(task).cloned()).collect()
     }
 
@@ -340,13 +335,21 @@ struct Merging<'a> {
 }
 
 impl Merging<'_> {
+    /// What was read, where a basis says what it should be: rows and matrices are read in pieces that no digest is of.
+    fn digests(&self, stream: &Stream<'_>) -> Result<Read> {
+        match self.job.source {
+            Source::Basis(_) => stream.digests(),
+            Source::Checkpoints(_) => Ok(Read::default()),
+        }
+    }
+
     /// Merges one tensor and writes it.
     fn tensor(&self, stream: &Stream<'_>, tensor: &PlannedTensor, settings: &TensorSettings) -> Result<Read> {
         let Merging { job, rules, whole, outputs, range } = *self;
         match job.method.family() {
             Family::Elements if matches!(job.method, Method::Della | Method::DellaLinear) => {
                 della::merge(stream, rules, (&tensor.name, &tensor.shape), settings, outputs, range)?;
-                stream.digests()
+                self.digests(stream)
             }
             Family::Elements => {
                 let mut merge = rules.of_tensor(stream, &tensor.name, settings, whole.keeps.as_deref())?;
@@ -355,7 +358,7 @@ impl Merging<'_> {
             }
             Family::Coefficients if settings.rows != RowWise::Whole => {
                 super::row_wise::merge(stream, job.method, job.of_models, &tensor.shape, settings, outputs, range)?;
-                stream.digests()
+                self.digests(stream)
             }
             Family::Coefficients => {
                 let mix = match &whole.scales {
@@ -375,7 +378,7 @@ impl Merging<'_> {
                 match merged {
                     Some(delta) => {
                         stream.write_whole(&delta, settings.lambda as f32, outputs, range)?;
-                        stream.digests()
+                        self.digests(stream)
                     }
                     None => {
                         // No matrix: the mean of the task vectors, as the papers do.

@@ -36,7 +36,7 @@ pub(super) fn merged_matrix(
     let n_threads = stream.runtime.n_threads;
     match method {
         Method::TsvM => tsv_m(&tasks, n_rows, n_columns, n_threads).map(Some),
-        Method::IsoC => iso_c(&tasks, n_rows, n_columns, n_threads).map(Some),
+        Method::IsoC => iso_c(&tasks, n_rows, n_columns).map(Some),
         Method::IsoCts => iso_cts(&tasks, n_rows, n_columns, settings.common, n_threads).map(Some),
         _ => Err(Error::failed(format!("{method}: a method of matrices expected"))),
     }

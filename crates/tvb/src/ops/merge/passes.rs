@@ -173,7 +173,7 @@ impl Stream<'_> {
         Ok(u64::MAX)
     }
 
-    /// Sums over all rows, of what `merge` keeps of them; with the inner products of base and task vectors where asked for.
+    /// Sums over all rows, of what `merge` keeps of them; or the inner products of base and task vectors, where asked for.
     ///
     /// # Errors
     /// As [`Pass::visit`].

@@ -1,17 +1,14 @@
 //! The Karcher mean: the point of the sphere with the least squared distances to all directions (arXiv 2603.04972).
 
 use super::products::{Mix, Products};
-use crate::error::Result;
 
 /// The Karcher mean of these vectors with equal weights, as long as they are on average; at most `max_iter` steps, until one
 /// is shorter than `tol`.
-///
-/// # Errors
-/// None so far; where nothing is longer than `tol` the answer is nothing.
-pub fn karcher(products: &Products, vectors: &[Mix], max_iter: usize, tol: f64) -> Result<Mix> {
+/// Where nothing is longer than `tol` the answer is nothing.
+pub fn karcher(products: &Products, vectors: &[Mix], max_iter: usize, tol: f64) -> Mix {
     let n = products.n_tasks();
     if let [only] = vectors {
-        return Ok(only.clone());
+        return only.clone();
     }
     let norms: Vec<f64> = vectors.iter().map(|vector| products.norm(vector)).collect();
     let units: Vec<Mix> = vectors
@@ -20,7 +17,7 @@ pub fn karcher(products: &Products, vectors: &[Mix], max_iter: usize, tol: f64) 
         .filter(|(_, norm)| **norm > tol)
         .map(|(vector, norm)| vector.times(1.0 / norm))
         .collect();
-    let Some(first) = units.first() else { return Ok(Mix::zero(n)) };
+    let Some(first) = units.first() else { return Mix::zero(n) };
     let share = 1.0 / units.len() as f64;
     let mut mean = Mix::zero(n);
     units.iter().for_each(|unit| mean.add(share, unit));
@@ -51,7 +48,7 @@ pub fn karcher(products: &Products, vectors: &[Mix], max_iter: usize, tol: f64) 
             _ => moved,
         };
     }
-    Ok(mean.times(norms.iter().sum::<f64>() / norms.len() as f64))
+    mean.times(norms.iter().sum::<f64>() / norms.len() as f64)
 }
 
 #[cfg(test)]
@@ -64,19 +61,19 @@ mod tests {
     fn the_mean_lies_in_the_middle_of_an_arc() {
         let all: [&[f64]; 4] = [&[0.0, 0.0], &[2.0, 0.0], &[0.0, 4.0], &[0.0, 0.0]];
         let products = products(&all);
-        let mean = karcher(&products, &products.vectors(Of::Tasks)[..2], 10, 1e-5).unwrap();
+        let mean = karcher(&products, &products.vectors(Of::Tasks)[..2], 10, 1e-5);
         let half = 3.0 * std::f64::consts::FRAC_1_SQRT_2;
         let made = formed(&mean, &all);
         assert!(made.iter().all(|value| (value - half).abs() < 1e-9), "{made:?}");
         // Three at 0, 90 and 90 degrees: at 60.
         let three: [&[f64]; 4] = [&[0.0, 0.0], &[1.0, 0.0], &[0.0, 1.0], &[0.0, 1.0]];
         let of_three = super::super::products::tests::products(&three);
-        let made = formed(&karcher(&of_three, &of_three.vectors(Of::Tasks), 50, 1e-9).unwrap(), &three);
+        let made = formed(&karcher(&of_three, &of_three.vectors(Of::Tasks), 50, 1e-9), &three);
         let (sin, cos) = (std::f64::consts::PI / 3.0).sin_cos();
         assert!((made[0] - cos).abs() < 1e-6 && (made[1] - sin).abs() < 1e-6, "{made:?}");
-        let nothing = karcher(&products, &products.vectors(Of::Tasks)[2..], 10, 1e-5).unwrap();
+        let nothing = karcher(&products, &products.vectors(Of::Tasks)[2..], 10, 1e-5);
         assert_eq!(formed(&nothing, &all), [0.0, 0.0]);
         let none = Mix::zero(3);
-        assert_eq!(karcher(&products, &[none.clone(), none.clone()], 10, 1e-5).unwrap(), none);
+        assert_eq!(karcher(&products, &[none.clone(), none.clone()], 10, 1e-5), none);
     }
 }

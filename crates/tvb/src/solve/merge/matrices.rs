@@ -29,7 +29,7 @@ pub fn tsv_m(tasks: &[&[f32]], m: usize, n: usize, n_threads: usize) -> Result<V
 ///
 /// # Errors
 /// As [`tsv_m`].
-pub fn iso_c(tasks: &[&[f32]], m: usize, n: usize, _n_threads: usize) -> Result<Vec<f32>> {
+pub fn iso_c(tasks: &[&[f32]], m: usize, n: usize) -> Result<Vec<f32>> {
     check(tasks, m, n)?;
     let sum = sum(tasks, m, n);
     let short = m.min(n);
@@ -196,7 +196,7 @@ mod tests {
         let all: Vec<&[f32]> = all.iter().map(Vec::as_slice).collect();
         let (u, s, v) = svd(sum(&all, 10, 6).as_ref());
         let expected = u * v.transpose() * faer::Scale(s.iter().sum::<f64>() / 6.0);
-        close(&iso_c(&all, 10, 6, 1).unwrap(), &expected);
+        close(&iso_c(&all, 10, 6).unwrap(), &expected);
     }
 
     #[test]
@@ -242,7 +242,7 @@ mod tests {
     fn directions_that_are_not_there_stay_out() {
         let one: Vec<f32> = (0..24).map(|at| ((at / 4 + 1) * (at % 4 + 2)) as f32).collect();
         let all = [one.as_slice(), one.as_slice()];
-        let found = Mat::from_fn(6, 4, |i, j| f64::from(iso_c(&all, 6, 4, 1).unwrap()[i * 4 + j]));
+        let found = Mat::from_fn(6, 4, |i, j| f64::from(iso_c(&all, 6, 4).unwrap()[i * 4 + j]));
         let (_, s, _) = svd(found.as_ref());
         assert!(s[0] > 0.0 && s[1] < 1e-6 * s[0], "{s:?}");
     }
